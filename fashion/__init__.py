@@ -1,0 +1,1 @@
+"""Hyper-parameter sweeps on Ray for multi-head image classification."""

@@ -1,0 +1,72 @@
+"""The `fashion-sweep` command. Each command imports what it needs when it runs: `--help` loads neither torch nor ray."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from fashion.errors import UserError
+
+# name -> module and attribute, imported when the command is named (or help lists them: these modules import click alone)
+COMMANDS: Mapping[str, str] = {
+    "run": "fashion.cli_run:run",
+    "best": "fashion.cli_results:best",
+    "ls": "fashion.cli_results:ls",
+    "show": "fashion.cli_results:show",
+    "check": "fashion.cli_spec:check",
+    "schema": "fashion.cli_spec:schema",
+    "data": "fashion.cli_data:data",
+    "model": "fashion.cli_model:model",
+}
+
+
+class Lazy(click.Group):
+    """A group that imports a command's module on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name].split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="fashion-sweep")
+def cli() -> None:
+    """Hyper-parameter sweeps on Ray for multi-head image classification.
+
+    \b
+    Example: fashion-sweep run sweeps/quickstart.yaml
+             fashion-sweep best --predict
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. Exit codes: 0 done, 1 the sweep failed, 2 the user's mistake, 130 interrupted."""
+    try:
+        cli(args=arguments, standalone_mode=False)
+    except UserError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. What is buffered would fail again at exit.
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""`fashion-sweep model`: what a backbone with the data set's heads is made of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+
+@click.command()
+@click.argument("backbone", required=False)
+@click.option("--data", "root", metavar="ROOT", help="Data set that the heads are for.")
+@click.option("--size", type=click.IntRange(8, 2048), help="Side of the input in pixels; default: the backbone's native size.")
+@click.option("--freeze", is_flag=True, help="Show the model with train.freeze_backbone.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
+@click.option("--list", "listing", is_flag=True, help="List the backbones instead.")
+def model(backbone: str | None, root: str | None, size: int | None, freeze: bool, as_json: bool, listing: bool) -> None:
+    """Show stages, output shapes and parameters of BACKBONE with one head per attribute.
+
+    Weights are neither needed nor downloaded.
+
+    \b
+    Example: fashion-sweep model efficientnet_b3 --data data/FashionDataset
+    Example: fashion-sweep model --list
+    """
+    if listing:
+        _list(as_json)
+        return
+    if backbone is None:
+        raise click.UsageError("Give a BACKBONE, or --list to see them.")
+    if root is None:
+        raise click.UsageError("Give the data set that the heads are for: --data ROOT.")
+    from fashion.data.layout import read_dataset
+    from fashion.model import table
+
+    row = table.row(backbone)  # a wrong name must not wait for torch
+    dataset = read_dataset(root)
+
+    import torch
+
+    from fashion.config import ModelConfig
+    from fashion.model.backbone import complete_row
+    from fashion.model.build import build_model
+    from fashion.model.summary import summarize
+
+    row = complete_row(row)
+    with torch.device("meta"):
+        network = build_model(ModelConfig(backbone=backbone, weights="none"), dataset.class_counts)
+    if freeze:
+        network.freeze_backbone()
+    names = [attribute.name for attribute in dataset.attributes]
+    summary = summarize(network, size or row.native_size, row, names)
+    click.echo(json.dumps(summary.to_json(), indent=2) if as_json else summary.text())
+
+
+def _list(as_json: bool) -> None:
+    from fashion.model.table import BACKBONES
+
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in BACKBONES.values()], indent=2))
+        return
+    click.echo(f"{'backbone':<20}  {'from':<11}  {'native px':>9}  {'parameters':>10}  ImageNet weights")
+    for row in BACKBONES.values():
+        weights = row.weights_name or (f"pip package {row.package}" if row.package else "none")
+        note = f" ({row.note})" if row.note else ""
+        click.echo(f"{row.name:<20}  {row.source:<11}  {row.native_size:>9}  {row.parameters:>10,}  {weights}{note}")
+    click.echo("timm:NAME             any network of timm, with its own weights")

@@ -1,0 +1,88 @@
+"""A trial's configuration: frozen, validated, complete. Every field of `data`, `model` and `train` but the
+data root may be a distribution in a sweep spec; `spec.py` samples them into a `TrialConfig`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class DataConfig(Frozen):
+    """Preprocessing and augmentation; the defaults are the report's ("Preprocessing of data")."""
+
+    root: str = Field(description="folder of the data set (holds img/ and split/)")
+    resize: int = Field(320, ge=8, le=2048, description="side in pixels that every image is resized to, once, into the cache")
+    fit: Literal["stretch", "pad"] = Field("stretch", description="stretch ignores the aspect ratio (the report); pad keeps it and pads to a square")
+    interpolation: Literal["bicubic", "bilinear"] = Field("bicubic", description="filter of that resize")
+    crop: int = Field(300, ge=8, le=2048, description="side of the centre crop that is evaluated (and trained on, unless train_crop says otherwise)")
+    train_crop: int | None = Field(None, ge=8, le=2048, description="side of the training input; null: the same as crop")
+    crop_mode: Literal["center", "random", "resized"] = Field("center", description="how the training crop is taken; resized: a random area of at least crop_scale")
+    crop_scale: float = Field(0.35, gt=0.0, le=1.0, description="smallest share of the area that crop_mode: resized takes")
+    flip: Probability = Field(0.5, description="probability of a horizontal flip in training")
+    jitter: float = Field(0.0, ge=0.0, le=1.0, description="strength of random brightness and contrast in training")
+    erase: Probability = Field(0.0, description="probability of random erasing in training (Zhong et al. 2020)")
+    normalize: Literal["weights", "imagenet", "half"] = Field("weights", description="channel means and deviations: the backbone weights' own, ImageNet's, or 0.5")
+    eval_flip: bool = Field(False, description="evaluate the mean of an image's and its mirror's log-probabilities")
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> Self:
+        if self.crop > self.resize:
+            raise ValueError(f"crop ({self.crop}) must not be larger than resize ({self.resize})")
+        if self.train_crop is not None and self.train_crop > self.resize and self.crop_mode != "resized":
+            raise ValueError(f"train_crop ({self.train_crop}) must not be larger than resize ({self.resize}) unless crop_mode is resized")
+        return self
+
+
+class ModelConfig(Frozen):
+    backbone: str = Field(description="a name that `fashion-sweep model --list` shows, or timm:NAME")
+    weights: str = Field("imagenet", description="none, imagenet, or the path of a local .safetensors/.pth file")
+    dropout: float = Field(0.2, ge=0.0, lt=1.0, description="dropout before each head")
+    drop_path: float = Field(0.0, ge=0.0, lt=1.0, description="stochastic depth rate, for backbones that have it")
+
+
+class TrainConfig(Frozen):
+    """Optimisation; the defaults are the report's final recipe, with a proper cross entropy."""
+
+    epochs: int = Field(50, ge=1, le=10_000)
+    batch_size: int = Field(32, ge=1, le=65_536, description="global: split over the workers of a trial")
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0.0, le=100.0, description="peak learning rate of the heads")
+    backbone_lr_scale: float = Field(1.0, gt=0.0, le=10.0, description="the backbone's learning rate is lr times this")
+    freeze_backbone: bool = Field(False, description="train the heads alone")
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="sgd's momentum; adam's beta1")
+    weight_decay: float = Field(1e-5, ge=0.0, le=10.0)
+    schedule: Literal["cosine", "constant", "onecycle"] = "cosine"
+    warmup_epochs: float = Field(0.0, ge=0.0, description="linear warm-up (cosine and constant); must be shorter than epochs")
+    loss: Literal["cross_entropy", "focal", "report"] = Field("cross_entropy", description="training objective; report is the padded double softmax")
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    focal_gamma: float = Field(2.0, ge=0.0, le=10.0)
+    class_weighting: Literal["none", "inverse", "sqrt_inverse"] = Field("none", description="weight a class by (the root of) its inverse frequency")
+    ema: float = Field(0.0, ge=0.0, lt=1.0, description="decay of an exponential moving average of the weights, which is then what is evaluated; 0: none")
+    clip_grad: float = Field(0.0, ge=0.0, description="largest gradient norm; 0: no clipping")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 autocast where it pays")
+    layout: Literal["auto", "nchw", "channels_last"] = "auto"
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be less than epochs ({self.epochs})")
+        if self.loss == "report" and self.label_smoothing:
+            raise ValueError("label_smoothing does not apply to loss: report")
+        return self
+
+
+class TrialConfig(Frozen):
+    """One sample of the search space. A trial is a pure function of it, the data and the code."""
+
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    seed: int = Field(0, ge=0, lt=2**31, description="seeds weights, order and augmentation")

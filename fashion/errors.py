@@ -1,0 +1,73 @@
+"""One exception tree: a user's mistake is a `UserError` (exit code 2, no traceback); anything else is a bug."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class FashionError(Exception):
+    """Root of every exception that this package raises on purpose."""
+
+
+class UserError(FashionError):
+    """A mistake that the user can mend. The command line prints it without a traceback and exits with 2."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding: where, which rule, what was received and how to mend it."""
+
+    place: str
+    rule: str
+    value: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.place}: {self.rule}"
+        if self.value:
+            text += f"; got {self.value}"
+        if self.fix:
+            text += f". {self.fix}"
+        return text
+
+
+class ProblemsError(UserError):
+    """Several findings reported at once; `problems` holds each."""
+
+    def __init__(self, heading: str, problems: Sequence[Problem]) -> None:
+        self.heading = heading
+        self.problems = tuple(problems)
+        super().__init__("\n".join([heading, *(f"  {problem}" for problem in self.problems)]))
+
+
+class SpecError(ProblemsError):
+    """The sweep spec is not valid."""
+
+
+class DataError(ProblemsError):
+    """The data set can't be used."""
+
+
+class WeightsError(UserError):
+    """Pretrained weights can't be had on this machine, or don't fit the backbone."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, truncated or belongs to another configuration."""
+
+
+class RunError(UserError):
+    """A run directory is missing, locked, of another version, or belongs to another spec."""
+
+
+class ResourcesError(UserError):
+    """The cluster can never offer what the spec asks for."""
+
+
+class SubmissionError(ProblemsError):
+    """A prediction file is not in the submission's form."""
+
+
+class TrialDiverged(FashionError):
+    """The loss became NaN or infinite: the trial is failed, the sweep goes on."""

@@ -1,0 +1,188 @@
+"""What each field of a spec accepts: its check, and the rule in words, both derived from the pydantic models."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from fashion.config import DataConfig, ModelConfig, TrainConfig
+from fashion.settings import ResourcesConfig, SchedulerConfig, SearchConfig
+
+SAMPLED: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+SETTINGS: dict[str, type[BaseModel]] = {
+    "search": SearchConfig,
+    "scheduler": SchedulerConfig,
+    "resources": ResourcesConfig,
+}
+TOP_LEVEL = ("name", *SAMPLED, *SETTINGS, "storage")
+NEVER_SAMPLED = ("data.root",)
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # of a sweep: names a folder
+
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class NotAllowed(Exception):
+    """A value that a field does not take; `rule` and `fix` in words."""
+
+    def __init__(self, rule: str, fix: str = "") -> None:
+        self.rule, self.fix = rule, fix
+        super().__init__(rule)
+
+
+@dataclass(frozen=True)
+class FieldRule:
+    """One field of a section, e.g. `train.lr`."""
+
+    name: str
+    info: FieldInfo
+
+    @property
+    def required(self) -> bool:
+        return self.info.is_required()
+
+    @property
+    def default(self) -> Any:
+        return self.info.default
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        kind: Any = self.info.annotation
+        for constraint in self.info.metadata:
+            kind = Annotated[kind, constraint]
+        model = isinstance(kind, type) and issubclass(kind, BaseModel)
+        return TypeAdapter(kind) if model else TypeAdapter(kind, config=_STRICT)
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of one value."""
+        return self._adapter.json_schema()
+
+    @property
+    def _kinds(self) -> set[str | None]:
+        return {part.get("type") for part in self.schema.get("anyOf", [self.schema])}
+
+    @property
+    def numeric(self) -> bool:
+        return bool(self._kinds & {"integer", "number"})
+
+    @property
+    def whole_numbers(self) -> bool:
+        """An integer field: a continuous distribution does not fit it."""
+        return "integer" in self._kinds and "number" not in self._kinds
+
+    @property
+    def words(self) -> list[str]:
+        parts = self.schema.get("anyOf", [self.schema])
+        return [str(word) for part in parts for word in part.get("enum", [part.get("const")]) if word]
+
+    def check(self, value: Any) -> Any:
+        """The value as the field holds it (1 becomes 1.0 where real numbers are meant). Raises NotAllowed."""
+        try:
+            checked = self._adapter.validate_python(value)
+        except ValidationError:
+            raise NotAllowed(f"must be {describe(self.schema)}", _hint(value, self)) from None
+        _check_meaning(self.name, checked)
+        return checked
+
+    def check_key(self, key: str) -> Any:
+        """As check, for a value that is written as a key (cases of a switch)."""
+        if key in ("null", "~"):
+            return self.check(None)
+        try:
+            return self.check(key)
+        except NotAllowed:
+            try:
+                return self.check(self._adapter.validate_strings(key))
+            except ValidationError:
+                pass
+            raise
+
+
+@cache
+def section_rules(section: str) -> dict[str, FieldRule]:
+    """Field name -> rule, in the model's order."""
+    model = {**SAMPLED, **SETTINGS}[section]
+    return {name: FieldRule(f"{section}.{name}", info) for name, info in model.model_fields.items()}
+
+
+@cache
+def sampled_rules() -> dict[str, FieldRule]:
+    """Dotted name -> rule of every data, model and train field."""
+    return {rule.name: rule for section in SAMPLED for rule in section_rules(section).values()}
+
+
+def show(value: Any) -> str:
+    """A received value, short enough for a message."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def nearest(word: str, known: list[str] | tuple[str, ...], otherwise: str = "") -> str:
+    """'Did you mean X?', or `otherwise`."""
+    close = difflib.get_close_matches(word.lower(), known, 1, 0.6)
+    return f"Did you mean {close[0]}?" if close else otherwise
+
+
+def describe(schema: dict[str, Any]) -> str:
+    """A JSON Schema of one value in words: 'a whole number from 1 to 10000'."""
+    if "anyOf" in schema:
+        return " or ".join(describe(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(str(word) for word in schema["enum"])
+    if "const" in schema:
+        return str(schema["const"])
+    kind = schema.get("type")
+    if kind in ("integer", "number"):
+        text = "a whole number" if kind == "integer" else "a number"
+        low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
+        high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+        form = ",d" if kind == "integer" else "g"
+        if low is not None and high is not None:
+            return f"{text} from {low:{form}} to {high:{form}}"
+        bounds = [(above, "above"), (low, "of at least"), (below, "below"), (high, "of at most")]
+        return text + " and".join(f" {word} {bound:{form}}" for bound, word in bounds if bound is not None)
+    return {"boolean": "true or false", "string": "text", "null": "null"}[str(kind)]
+
+
+def _hint(value: Any, rule: FieldRule) -> str:
+    if isinstance(value, str):
+        if rule.words:
+            return nearest(value, rule.words)
+        if value.lower() in ("yes", "no", "on", "off") and rule.schema.get("type") == "boolean":
+            return "Write true or false"
+        if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE):
+            return "Write it without quotes"
+    if value is None:
+        return "Give a value, or remove the line to use the default" if not rule.required else "Give a value"
+    if isinstance(value, float) and rule.whole_numbers and value.is_integer():
+        return f"Write {int(value)}"
+    if isinstance(value, list):
+        return f"To try several values write {{choice: {show(value)}}}" if rule.name not in NEVER_SAMPLED else ""
+    return ""
+
+
+def _check_meaning(name: str, value: Any) -> None:
+    """Rules that a type can't say."""
+    if name == "model.backbone" and not value.startswith("timm:"):
+        from fashion.model.table import BACKBONES
+
+        if value not in BACKBONES:
+            everywhere = "`fashion-sweep model --list` shows them; timm:NAME takes any timm model"
+            raise NotAllowed("must be a known backbone", nearest(value, list(BACKBONES), everywhere))
+    if name == "model.backbone" and value == "timm:":
+        raise NotAllowed("must name a timm model after timm:", "For example timm:resnet26d")
+    words = ("none", "imagenet")
+    if name == "model.weights" and value not in words and not value.endswith((".safetensors", ".pth", ".pt")):
+        raise NotAllowed("must be none, imagenet, or the path of a .safetensors or .pth file", nearest(value, words))
+    if name == "data.root" and not value.strip():
+        raise NotAllowed("must be a folder")

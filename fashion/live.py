@@ -1,0 +1,226 @@
+"""The pictures of a run on a terminal: tables and lines for the live display, `show` and `ls`. Rich only, no state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fashion import report
+from fashion.report import Row
+from fashion.schedulers import RungState
+
+STYLES = {
+    "running": "cyan",
+    "waiting": "dim",
+    "interrupted": "yellow",
+    "completed": "green",
+    "stopped": "dim",
+    "failed": "red",
+}
+# What a narrow terminal shows first of the hyper-parameters that vary.
+LEADING = ("model.backbone", "train.lr", "train.optimizer")
+Fraction = Mapping[int, float]  # trial -> how much of its next epoch is done
+
+
+@dataclass(frozen=True)
+class View:
+    """All that a picture of a sweep shows. `elapsed` is this process's wall time in seconds, None for a run that is only
+    looked at; `part` the share of the epoch in progress by trial; `notes` the latest messages."""
+
+    title: str
+    place: str
+    total: int
+    rows: Sequence[Row]
+    fields: Sequence[str]
+    rungs: Sequence[RungState] = ()
+    compare: str = "fraction"
+    metric: str = "val_loss"
+    elapsed: float | None = None
+    part: Fraction = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+class Screen:
+    """A renderable that fits the terminal: it asks for a fresh `View` at every refresh and shows what there is room for."""
+
+    def __init__(self, view: Callable[[], View]) -> None:
+        self.view = view
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield picture(self.view(), options.max_width, console.size.height - 1)
+
+
+def picture(view: View, width: int, height: int | None) -> RenderableType:
+    """Header, trials, rungs, failures and notes within `width` columns and `height` lines (None: every trial)."""
+    parts: list[RenderableType] = [header(view, width), Text("")]
+    ladder = rung_table(view, width)
+    lost = failures(view.rows, 3 if height is None or height >= 30 else 1, width)
+    messages = [Text(note, "dim", no_wrap=True, overflow="ellipsis") for note in view.notes[-2:]]
+    below: list[RenderableType] = []
+    room = len(view.rows)
+    if height is not None:
+        # Title, counts, two lines of the best, a blank; the table's head and its line of what is left out.
+        room = height - 7 - len(lost) - len(messages)
+        with_ladder = room - 5
+        if ladder is not None and with_ladder >= 5:
+            room = with_ladder
+        else:
+            ladder = None
+    shown, left = report.choose(view.rows, max(room, 3))
+    parts.append(trial_table(view, shown, width))
+    if left:
+        tally = report.counts_text(report.counts(left, 0))
+        below.append(Text(f"and {len(left)} more: {tally}", "dim", no_wrap=True, overflow="ellipsis"))
+    if ladder is not None:
+        below += [Text(""), ladder]
+    return Group(*parts, *below, *lost, *messages)
+
+
+def header(view: View, width: int) -> RenderableType:
+    """Title and times, progress with counts, the best trial with its hyper-parameters: four lines."""
+    top = Text.assemble((view.title, "bold"), ("  " + view.place, "dim"), no_wrap=True, overflow="ellipsis")
+    times = []
+    left = report.seconds_left(view.rows, view.total)
+    if view.elapsed is not None:
+        times.append(f"{report.duration(view.elapsed)} so far")
+        if left is not None:
+            times.append(f"about {report.duration(left)} left")
+    line = Table.grid(expand=True, padding=(0, 2))
+    line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    line.add_column(justify="right", no_wrap=True)
+    line.add_row(top, Text(", ".join(times)))
+    counts = report.counts(view.rows, view.total)
+    done = sum(counts.get(status, 0) for status in report.FINAL)
+    words = Text(f"{done}/{view.total} trials: ")
+    for index, (status, number) in enumerate(counts.items()):
+        words.append(", " if index else "").append(f"{number} {status}", STYLES[status])
+    if width >= 100:
+        bar = ProgressBar(total=max(view.total, 1), completed=done, width=min(30, width // 4))
+        progress: RenderableType = _beside(bar, words)
+    else:
+        progress = words
+        words.no_wrap, words.overflow = True, "ellipsis"
+    return Group(line, progress, *best_lines(view))
+
+
+def _beside(bar: ProgressBar, words: Text) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(width=bar.width)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_row(bar, words)
+    return grid
+
+
+def best_lines(view: View) -> list[Text]:
+    """The trial with the lowest val_loss so far, and what sets it apart."""
+    best = report.leader(view.rows)
+    if best is None:
+        return [Text("best  none yet", "dim"), Text("")]
+    first = Text("best  ", no_wrap=True, overflow="ellipsis")
+    first.append(f"trial {best.number}", "bold").append(f", epoch {best.best_epoch} of {best.epochs}: val_loss ")
+    first.append(report.number(best.best), "bold green").append(f", val_accuracy {report.percent(best.accuracy)} %")
+    names = report.short_names(view.fields)
+    values = ", ".join(f"{names[name]} {report.short(best.values.get(name))}" for name in view.fields)
+    return [first, Text(f"      {values}", "dim", no_wrap=True, overflow="ellipsis")]
+
+
+def trial_table(view: View, shown: Sequence[Row], width: int) -> RenderableType:
+    """One line a trial; hyper-parameters that vary fill the columns that are left, those that don't fit are counted."""
+    best = report.leader(view.rows)
+    bar = 10 if width >= 100 else 0
+    columns: list[tuple[str, str, list[str]]] = [
+        ("trial", "right", [f"{'*' if best and each.number == best.number else ''}{each.number}" for each in shown]),
+        ("status", "left", [each.status for each in shown]),
+        ("epoch", "right", [_epoch(each, view.part) for each in shown]),
+        ("val_loss", "right", [report.number(each.best) for each in shown]),
+        ("at", "right", [str(each.best_epoch or "-") for each in shown]),
+        ("val_acc", "right", [report.percent(each.accuracy) for each in shown]),
+    ]
+    if width >= 100:
+        lasts = [f"{each.last:.4g}" if each.epoch and not math.isfinite(each.last) else report.number(each.last) for each in shown]
+        columns.insert(3, ("last", "right", lasts))
+    gap = 2 if width >= 100 else 1
+    room = width - sum(_width(head, cells) + gap for head, _, cells in columns) - (bar + gap if bar else 0) - 2  # "+3"
+    names = report.short_names(view.fields)
+    fields = [name for name in view.fields if name != "train.epochs"]  # the epoch column says it
+    texts = {name: [report.short(each.values.get(name)) for each in shown] for name in fields}
+    fitting = set()
+    for name in sorted(fields, key=lambda name: name not in LEADING):
+        need = _width(names[name], texts[name]) + gap
+        if need <= room:
+            room -= need
+            fitting.add(name)
+    for name in fields:
+        if name in fitting:
+            numeric = all(isinstance(each.values.get(name), (int, float, type(None))) for each in shown)
+            columns.append((names[name], "right" if numeric else "left", texts[name]))
+    hidden = len(fields) - len(fitting)
+    table = Table(box=None, padding=(0, gap, 0, 0), header_style="dim", pad_edge=False, show_edge=False)
+    for head, justify, cells in columns:
+        table.add_column(head, justify=justify, no_wrap=True, width=_width(head, cells))  # type: ignore[arg-type]
+        if bar and head == "epoch":
+            table.add_column("", width=bar, no_wrap=True)
+    if hidden:
+        table.add_column(f"+{hidden}", style="dim")
+    for index, each in enumerate(shown):
+        line: list[RenderableType] = []
+        for head, _, cells in columns:
+            line.append(Text(cells[index], STYLES[each.status]) if head == "status" else cells[index])
+            if bar and head == "epoch":
+                line.append(ProgressBar(total=max(each.epochs, 1), completed=each.epoch + view.part.get(each.number, 0.0), width=bar))
+        quiet = "dim" if each.status in ("stopped", "waiting") else ""
+        table.add_row(*line, style="bold" if best and each.number == best.number else quiet)
+    return table
+
+
+def rung_table(view: View, width: int) -> Table | None:
+    """The scheduler's rungs side by side: how many trials reached each, how many went on, and the value to reach."""
+    rungs = list(view.rungs)
+    if not rungs:
+        return None
+    rungs = rungs[: max((width - 10) // 10, 1)]
+    several = len({state.bracket for state in rungs}) > 1
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("rungs", style="dim")
+    for state in rungs:
+        table.add_column(f"{f'b{state.bracket} ' if several else ''}{rung_name(state, view.compare)}", justify="right", no_wrap=True)
+    table.add_row("reached", *(str(state.entries) for state in rungs))
+    table.add_row("went on", *(str(state.promoted) for state in rungs))
+    table.add_row("to pass", *("-" if state.cutoff is None else report.number(state.cutoff) for state in rungs))
+    return table
+
+
+def rung_name(state: RungState, compare: str) -> str:
+    return f"{100 * state.rung:.3g} %" if compare == "fraction" else f"epoch {state.rung:.3g}"
+
+
+def failures(rows: Sequence[Row], most: int, width: int) -> list[Text]:
+    """The latest failed trials with their reasons, one line each, after a blank line."""
+    failed = [each for each in rows if each.status == "failed"]
+    if not failed:
+        return []
+    lines = [Text("")]
+    for each in failed[-most:]:
+        reason = " ".join(each.reason.split())
+        line = Text(f"trial {each.number} failed: ", "red", no_wrap=True, overflow="ellipsis")
+        lines.append(line.append(reason, "default"))
+    if len(failed) > most:
+        lines[-1].truncate(max(width - 20, 20), overflow="ellipsis")
+        lines[-1].append(f"  ({len(failed) - most} more)", "dim")
+    return lines
+
+
+def _epoch(each: Row, part: Fraction) -> str:
+    share = part.get(each.number, 0.0)
+    return f"{math.floor(10 * (each.epoch + share)) / 10:.1f}/{each.epochs}" if share else f"{each.epoch}/{each.epochs}"
+
+
+def _width(head: str, cells: Sequence[Any]) -> int:
+    return max([len(head), *(len(cell) for cell in cells)])

@@ -1,0 +1,89 @@
+"""Exact metrics: summed and counted over samples, batches and ranks, divided once at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fashion.loss import cross_entropy, report_loss
+
+# A sample's loss is rounded to multiples of 2^-30, so that float64 adds up to 2^23 of loss without rounding: the
+# sum does not depend on how samples are split over batches and ranks.
+LOSS_UNIT = 2.0**-30
+
+
+class Meter:
+    """Collects logits and targets; nothing leaves the device before `compute`.
+
+    One float64 vector holds everything: samples, loss, report loss, exact matches, then per class (all heads in a row)
+    the hits and the labels.
+    """
+
+    def __init__(self, class_counts: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.class_counts = tuple(class_counts)
+        classes = sum(self.class_counts)
+        self._sums = torch.zeros(4 + 2 * classes, dtype=torch.float64, device=device)
+        starts = torch.tensor([sum(self.class_counts[:head]) for head in range(len(self.class_counts))])
+        self._starts = starts.to(device)
+        self._classes = classes
+        self._reduced = False
+
+    @torch.no_grad()
+    def update(self, logits: Sequence[Tensor], targets: Tensor) -> None:
+        """Count a batch: logits (n, k_h) per head (log-probabilities will do), targets (n, H) int64; no sync."""
+        right = torch.stack([head.argmax(1) for head in logits], dim=1) == targets
+        # Cross entropy is finite beside some infinite logits; a broken model must show.
+        broken = torch.stack([(head.float() * 0).sum(1) for head in logits]).sum(0)
+        losses = [cross_entropy(logits, targets), report_loss(logits, targets, max(self.class_counts))]
+        self._sums[0] += targets.shape[0]
+        for place, loss in enumerate(losses, start=1):
+            self._sums[place] += ((loss + broken).double() / LOSS_UNIT).round().sum() * LOSS_UNIT
+        self._sums[3] += right.all(1).sum()
+        places = (targets + self._starts).flatten()
+        hits, labels = self._sums[4:].split(self._classes)
+        hits.index_add_(0, places, right.flatten().double())
+        labels.index_add_(0, places, torch.ones_like(places, dtype=torch.float64))
+
+    def reduce(self) -> None:
+        """Add up over all ranks; every rank then has the whole. Once per meter; nothing to do without a group."""
+        if self._reduced:
+            raise RuntimeError("this meter was reduced before: its sums are those of all ranks already")
+        self._reduced = True
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(self._sums, op=dist.ReduceOp.SUM)
+
+    def compute(self, attribute_names: Sequence[str]) -> dict[str, float]:
+        """The metrics, the caller to prefix them with `train_` or `val_`; accuracies are between 0 and 1.
+
+        `loss`: plain cross entropy, mean over heads; `loss_report`: the report's; both NaN or infinite when any logit
+        was. `accuracy`: right labels of all labels; `accuracy/<name>`: of one head; `exact_match`: samples with every
+        label right; `balanced_accuracy`: mean over heads of the mean recall of the classes present.
+        Raises ValueError when nothing was counted.
+        """
+        values = self._sums.tolist()
+        count, loss, loss_report, exact = values[:4]
+        if not count:
+            raise ValueError("no samples were counted")
+        names = list(attribute_names)
+        if len(names) != len(self.class_counts):
+            raise ValueError(f"{len(self.class_counts)} heads, but {len(names)} attribute names")
+        hits, labels = values[4 : 4 + self._classes], values[4 + self._classes :]
+        accuracies, recalls, start = [], [], 0
+        for size in self.class_counts:
+            head = [(hits[c], labels[c]) for c in range(start, start + size)]
+            accuracies.append(sum(hit for hit, _ in head) / count)
+            present = [hit / label for hit, label in head if label]
+            recalls.append(sum(present) / len(present))
+            start += size
+        heads = len(names)
+        return {
+            "loss": loss / count,
+            "accuracy": sum(hits) / (count * heads),
+            "balanced_accuracy": sum(recalls) / heads,
+            "exact_match": exact / count,
+            "loss_report": loss_report / count,
+            **{f"accuracy/{name}": accuracy for name, accuracy in zip(names, accuracies, strict=True)},
+        }

@@ -1,0 +1,114 @@
+"""Build a backbone of the table: a network from images to pooled features, its ImageNet classifier taken off."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from fashion.errors import UserError
+from fashion.model.table import Row
+from fashion.model.tiny import TinyNet
+
+# What torchvision and timm call the part of a network that this project replaces by its own heads.
+CLASSIFIER_NAMES = ("classifier", "fc", "head", "heads", "head_dist", "last_linear")
+
+
+def import_timm(why: str) -> ModuleType:
+    """The timm package; UserError with the remedy where it is not installed."""
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(f"{why} needs the package timm ({error}). Install it: pip install 'fashion-sweep[timm]'") from None
+    return timm
+
+
+def complete_row(row: Row) -> Row:
+    """Fill a `timm:NAME` row's size and normalisation from timm; other rows come back as they are.
+
+    Raises UserError, with the nearest names, when timm has no such network.
+    """
+    if not row.name.startswith("timm:"):
+        return row
+    timm = import_timm(f"model.backbone: {row.name}")
+    name = row.timm_name
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join('timm:' + n for n in near)}?" if near else "timm.list_models() names them."
+        raise UserError(f"model.backbone: timm {timm.__version__} has no network of that name; got {name!r}. {hint}")
+    known = timm.models.get_pretrained_cfg(name)
+    if known is None:
+        return replace(row, native_size=224)
+    return replace(row, native_size=known.input_size[-1], mean=tuple(known.mean), std=tuple(known.std))
+
+
+def make_backbone(row: Row, drop_path: float = 0.0) -> tuple[nn.Module, int]:
+    """The network of `row` with random weights from torch's global generator, and its number of features F.
+
+    It maps images (n, 3, H, W) to (n, F). `drop_path` is the stochastic depth rate (Huang et al. 2016) of the last
+    block; backbones without stochastic depth ignore it, so that one spec may sweep over both kinds.
+    """
+    if row.source == "own":
+        network = TinyNet()
+        return network, network.num_features
+    if row.source == "timm":
+        return _timm_backbone(complete_row(row), drop_path)
+    full = _torchvision_network(row, drop_path)
+    return full, _take_off_classifier(full)
+
+
+@lru_cache(maxsize=64)
+def classifier_parameters(row: Row) -> int:
+    """Parameters of the ImageNet classifier that `make_backbone` leaves out (0 for a network without one).
+
+    The report's count includes it although its forward pass never uses it ("Number of parameters of model").
+    """
+    if row.source == "own":
+        return 0
+    with torch.device("meta"):
+        if row.source == "torchvision":
+            full: nn.Module = _torchvision_network(row, 0.0)
+        else:
+            full = import_timm(row.name).create_model(complete_row(row).timm_name, pretrained=False)
+        kept, _ = make_backbone(row)
+    return sum(p.numel() for p in full.parameters()) - sum(p.numel() for p in kept.parameters())
+
+
+def _torchvision_network(row: Row, drop_path: float) -> nn.Module:
+    import torchvision
+
+    more: dict[str, Any] = {"stochastic_depth_prob": drop_path} if row.drop_path else {}
+    return torchvision.models.get_model(row.name, weights=None, **more)
+
+
+def _take_off_classifier(network: nn.Module) -> int:
+    """Replace the last Linear by Identity, and the classifier's dropouts too (each head has its own); F comes back."""
+    name = "fc" if hasattr(network, "fc") else "classifier"
+    part = getattr(network, name)
+    if isinstance(part, nn.Linear):
+        setattr(network, name, nn.Identity())
+        return part.in_features
+    last = len(part) - 1
+    features = part[last].in_features
+    for place, module in enumerate(part):
+        if place == last or isinstance(module, nn.Dropout):
+            part[place] = nn.Identity()
+    return features
+
+
+def _timm_backbone(row: Row, drop_path: float) -> tuple[nn.Module, int]:
+    timm = import_timm(f"model.backbone: {row.name}")
+    more: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    try:
+        network = timm.create_model(row.timm_name, pretrained=False, num_classes=0, **more)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        network = timm.create_model(row.timm_name, pretrained=False, num_classes=0)
+    # Some networks (MobileNetV3's) have a layer between pooling and classifier, which num_features does not count.
+    return network, int(getattr(network, "head_hidden_size", None) or network.num_features)

@@ -1,0 +1,83 @@
+"""The classifier that is trained: one backbone, one linear head per attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+from torch import Tensor, nn
+
+from fashion.config import ModelConfig
+from fashion.model import table
+from fashion.model.backbone import complete_row, make_backbone
+from fashion.model.table import HALF, IMAGENET_MEAN, IMAGENET_STD, Channels, Row
+from fashion.model.weights import ResolvedWeights, load_into
+
+
+class MultiHeadClassifier(nn.Module):
+    """Images (n, 3, H, W) to a tuple of logits, (n, k_h) for head h.
+
+    Each head is a dropout and a linear layer on the pooled features, as in the report ("Model"), but over its own
+    classes only: no softmax, no zero padding (the `report` objective adds both itself).
+    """
+
+    def __init__(self, backbone: nn.Module, features: int, class_counts: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.ModuleList([nn.Linear(features, count) for count in class_counts])
+        self.class_counts = tuple(class_counts)
+        self.feature_count = features
+        self.frozen = False
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features (n, F) of images (n, 3, H, W)."""
+        return self.backbone(images)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = self.features(images)
+        return tuple(head(self.dropout(features)) for head in self.heads)
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        return self.backbone.parameters()
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        return self.heads.parameters()
+
+    def freeze_backbone(self) -> None:
+        """Train the heads alone. The backbone stays in evaluation mode, so that its batch statistics keep still too."""
+        self.frozen = True
+        self.backbone.requires_grad_(False)
+        self.backbone.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+
+def build_model(
+    config: ModelConfig, class_counts: Sequence[int], weights: ResolvedWeights | None = None
+) -> MultiHeadClassifier:
+    """The model of a trial, in training mode, on the CPU.
+
+    `weights` is what `resolve_weights` found; None leaves random values, to be overwritten from a checkpoint. All
+    random values come from torch's global generator, which the caller seeds.
+    Raises UserError for an unknown backbone, WeightsError when the weights can't be read or don't fit.
+    """
+    row = table.row(config.backbone)
+    backbone, features = make_backbone(row, config.drop_path)
+    if weights is not None and weights.path is not None:
+        load_into(backbone, row, weights)
+    return MultiHeadClassifier(backbone, features, class_counts, config.dropout)
+
+
+def normalization(normalize: str, row: Row) -> tuple[Channels, Channels]:
+    """Channel means and deviations for pixels in [0, 1]: `weights` (the backbone's own), `imagenet` or `half`."""
+    if normalize == "imagenet":
+        return IMAGENET_MEAN, IMAGENET_STD
+    if normalize == "half":
+        return HALF, HALF
+    row = complete_row(row)
+    return row.mean, row.std

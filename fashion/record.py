@@ -1,0 +1,94 @@
+"""What is recorded of a trial: its epochs' reports, the scheduler's decisions and its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self, get_args
+
+Decision = Literal["continue", "stop"]
+End = Literal["completed", "stopped", "failed"]
+Status = Literal["running", "completed", "stopped", "failed", "interrupted"]
+
+
+def metrics_to_json(metrics: Mapping[str, float]) -> dict[str, float | str]:
+    """Metrics as valid JSON: NaN and infinities, which JSON lacks, become the strings "nan", "inf" and "-inf"."""
+    return {name: value if math.isfinite(value) else str(float(value)) for name, value in metrics.items()}
+
+
+def metrics_from_json(metrics: Mapping[str, float | str]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch of one trial came to. `epoch` counts from 1; `seconds` is the epoch's wall time."""
+
+    trial: int
+    attempt: int
+    epoch: int
+    epochs: int
+    metrics: dict[str, float]
+    seconds: float
+    time: str
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.epoch <= self.epochs:
+            raise ValueError(f"epoch must be in 1..{self.epochs}, got {self.epoch}")
+
+    @property
+    def progress(self) -> float:
+        """The fraction of the trial's own schedule that is done, in (0, 1]."""
+        return self.epoch / self.epochs
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "metrics": metrics_to_json(self.metrics)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        return cls(**{**value, "metrics": metrics_from_json(value["metrics"])})
+
+
+@dataclass
+class Trial:
+    """One configuration and all that is recorded of it. `live` says that a driver was alive when last looked."""
+
+    number: int
+    config: dict[str, Any]
+    reports: list[EpochReport] = field(default_factory=list)
+    decisions: dict[int, Decision] = field(default_factory=dict)
+    attempt: int = 0
+    ended: End | None = None
+    reason: str = ""
+    live: bool = True
+
+    @property
+    def status(self) -> Status:
+        """The recorded end; where a killed driver could not write it, what the last report amounts to."""
+        if self.ended:
+            return self.ended
+        if self.reports:
+            last = self.reports[-1]
+            if self.diverged:
+                return "failed"
+            if last.epoch == last.epochs:
+                return "completed"
+            if self.decisions[last.epoch] == "stop":
+                return "stopped"
+        return "running" if self.live else "interrupted"
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last report's val_loss is NaN or infinite."""
+        return bool(self.reports) and not math.isfinite(self.reports[-1].metrics.get("val_loss", 0.0))
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing is left to do: completed, stopped or failed."""
+        return self.status in get_args(End)
+
+    def best(self) -> EpochReport | None:
+        """The report with the lowest finite val_loss; of equal ones the earliest, whose weights are kept."""
+        finite = [report for report in self.reports if math.isfinite(report.metrics.get("val_loss", math.nan))]
+        return min(finite, key=lambda report: report.metrics["val_loss"], default=None)

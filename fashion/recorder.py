@@ -1,0 +1,77 @@
+"""The driver's half of the record: each report goes through the scheduler and onto the disk before it is obeyed."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from fashion.display import Display
+from fashion.record import EpochReport
+from fashion.run import Decision, End, Run
+from fashion.schedulers import Scheduler, replay
+from fashion.tensorboard import EventFiles
+
+# One failure may be one bad configuration; this many, with nothing ever learnt, are a broken set-up.
+EARLY_FAILURES = 3
+
+
+class Recorder:
+    """Receives what trials report, decides, records and shows it. Knows nothing of Ray.
+
+    abort: why the whole sweep should stop, empty while it should not.
+    """
+
+    def __init__(self, run: Run, scheduler: Scheduler, display: Display, events: EventFiles, total: int) -> None:
+        self.run, self.scheduler, self.display, self.events, self.total = run, scheduler, display, events, total
+        self.abort = ""
+        # One path for start, resume and extension: what is recorded goes through the scheduler's own code.
+        for report, recorded, decided in replay(scheduler, run.history):
+            display.note(f"trial {report.trial} epoch {report.epoch}: recorded {recorded}, would now be {decided}; the record holds")
+
+    def started(self, number: int) -> None:
+        """A trial is handed to a worker, for the first time or again."""
+        self.run.record_attempt(number)
+        self.display.trial_started(number)
+
+    def received(self, report: EpochReport) -> Decision:
+        """Decide on a report, record both, then show them. A report known already gets its recorded decision."""
+        trial = self.run.trials[report.trial]
+        known = trial.decisions.get(report.epoch)
+        if known is not None:
+            return "stop" if trial.final else known
+        decision = self.run.record_report(report, self.scheduler.observe(report))
+        self.events.add(report)
+        self.display.reported(report, decision)
+        if not math.isfinite(report.metrics["val_loss"]):
+            self.ended(report.trial, "failed", f"epoch {report.epoch}: val_loss is {report.metrics['val_loss']}")
+            return "stop"
+        if report.epoch == report.epochs:
+            self.ended(report.trial, "completed")
+        elif decision == "stop":
+            self.ended(report.trial, "stopped", f"{self.scheduler.metric} at epoch {report.epoch} of {report.epochs}")
+        return decision
+
+    def ended(self, number: int, status: End, reason: str = "") -> None:
+        """Record a trial's end, remove what only a resumption needs, and abort a sweep in which nothing works."""
+        trial = self.run.trials[number]
+        if trial.ended:
+            return
+        self.run.record_end(number, status, reason)
+        self.events.close(number)
+        if status != "failed":
+            best = trial.best()
+            keep_only(self.run.trial_dir(number), best.epoch if best else None)
+        self.display.ended(number, status, reason)
+        failed = [t for t in self.run.trials.values() if t.status == "failed"]
+        if len(failed) >= min(EARLY_FAILURES, self.total) and not any(t.reports for t in self.run.trials.values()):
+            self.abort = f"the first {len(failed)} trials failed before their first epoch: {reason}"
+
+
+def keep_only(folder: Path, best_epoch: int | None) -> None:
+    """Of an ended trial's checkpoints keep the best epoch's weights and predictions."""
+    for path in folder.glob("*"):
+        found = re.fullmatch(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)", path.name)
+        superseded = found is not None and int(found[1]) != best_epoch
+        if superseded or path.name == "last.pt":
+            path.unlink(missing_ok=True)

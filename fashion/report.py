@@ -1,0 +1,190 @@
+"""What a run has come to, as plain rows and words: what the live display, `ls`, `show` and `best` all print from."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fashion.record import Trial
+
+FINAL = ("completed", "stopped", "failed")
+SECTIONS = ("model", "data", "train")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial at a glance. `best` and `last` are val_loss, `accuracy` the val_accuracy of the best epoch; all NaN
+    before the first report. `seconds` is the mean wall time of an epoch."""
+
+    number: int
+    status: str
+    epoch: int
+    epochs: int
+    best: float
+    best_epoch: int
+    accuracy: float
+    last: float
+    seconds: float
+    values: dict[str, Any]
+    reason: str
+
+    @property
+    def order(self) -> tuple[float, int]:
+        """Sorts by best val_loss; trials without one come last."""
+        return (self.best if math.isfinite(self.best) else math.inf, self.number)
+
+
+def row(trial: Trial, fields: Iterable[str] = (), active: Collection[int] | None = None) -> Row:
+    """A trial's row; `fields` are the dotted configuration fields to show. With `active`, the trials that have a worker
+    at the moment, one that is neither final nor active is "waiting"."""
+    status: str = trial.status
+    if active is not None and status not in FINAL:
+        status = "running" if trial.number in active else "waiting"
+    values = {name: field_value(trial.config, name) for name in fields}
+    best = trial.best()
+    last = trial.reports[-1] if trial.reports else None
+    epochs = last.epochs if last else trial.config.get("train", {}).get("epochs", 0)
+    seconds = sum(report.seconds for report in trial.reports) / len(trial.reports) if trial.reports else math.nan
+    return Row(
+        trial.number,
+        status,
+        last.epoch if last else 0,
+        epochs,
+        best.metrics["val_loss"] if best else math.nan,
+        best.epoch if best else 0,
+        best.metrics.get("val_accuracy", math.nan) if best else math.nan,
+        last.metrics.get("val_loss", math.nan) if last else math.nan,
+        seconds,
+        values,
+        trial.reason,
+    )
+
+
+def field_value(config: Mapping[str, Any], name: str) -> Any:
+    """The value of a dotted field of a recorded configuration; None where it has none."""
+    value: Any = config
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def varying(spec: Mapping[str, Any]) -> list[str]:
+    """The dotted fields that a recorded spec (`manifest["spec"]`) samples: those whose value is not one value."""
+    return [
+        f"{section}.{field}"
+        for section in SECTIONS
+        for field, value in spec.get(section, {}).items()
+        if isinstance(value, Mapping)
+    ]
+
+
+def short_names(fields: Sequence[str]) -> dict[str, str]:
+    """Dotted field -> the name to show: its last part, unless two fields share that."""
+    ends = Counter(name.rpartition(".")[2] for name in fields)
+    return {name: name.rpartition(".")[2] if ends[name.rpartition(".")[2]] == 1 else name for name in fields}
+
+
+def choose(rows: Iterable[Row], room: int) -> tuple[list[Row], list[Row]]:
+    """The rows that a screen with space for `room` shows, and the rest: what runs (at most half where space is short),
+    by number, then the others from the best down."""
+    running = sorted((each for each in rows if each.status == "running"), key=lambda each: each.number)
+    others = sorted((each for each in rows if each.status != "running"), key=lambda each: each.order)
+    if len(running) + len(others) > room:
+        # Of many running trials the leaders matter; one line of the others is always kept for the best.
+        keep = max(room - len(others), (room + 1) // 2, 1)
+        leaders = sorted(sorted(running, key=lambda each: each.order)[:keep], key=lambda each: each.number)
+        running, left = leaders, [each for each in running if each not in leaders]
+    else:
+        left = []
+    shown = max(room - len(running), 0)
+    return running + others[:shown], left + others[shown:]
+
+
+def counts(rows: Iterable[Row], total: int) -> dict[str, int]:
+    """How many trials have each status, in the order of a trial's life; `waiting` counts those not yet begun, too."""
+    found = Counter(each.status for each in rows)
+    found["waiting"] += max(total - sum(found.values()), 0)
+    order = ("running", "waiting", "interrupted", "completed", "stopped", "failed")
+    return {status: found[status] for status in order if found[status]}
+
+
+def counts_text(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {status}" for status, number in found.items()) or "none"
+
+
+def leader(rows: Iterable[Row]) -> Row | None:
+    """The row with the lowest finite val_loss; of equal ones the lower number."""
+    finite = [each for each in rows if math.isfinite(each.best)]
+    return min(finite, key=lambda each: each.order, default=None)
+
+
+def seconds_left(rows: Sequence[Row], total: int) -> float | None:
+    """A rough forecast of the sweep's remaining wall time in seconds; None before the first report or with nothing running.
+
+    Each epoch costs what it has cost (a trial's own mean, else the mean of all); a trial not yet begun runs as many epochs
+    as the finished ones did on average, and a running one that has come further than their share runs to its end.
+    """
+    timed = [each for each in rows if math.isfinite(each.seconds) and each.epoch]
+    running = [each for each in rows if each.status == "running"]
+    if not timed or not running:
+        return None
+    typical = sum(each.seconds * each.epoch for each in timed) / sum(each.epoch for each in timed)
+    finished = [each for each in timed if each.status in ("completed", "stopped")]
+    share = sum(each.epoch / each.epochs for each in finished) / len(finished) if finished else 1.0
+
+    def left(each: Row) -> float:
+        until = share * each.epochs if each.epoch < share * each.epochs else each.epochs
+        cost = each.seconds if math.isfinite(each.seconds) else typical
+        return max(until - each.epoch, 0.0) * cost
+
+    begun = [left(each) for each in rows if each.status not in FINAL]
+    mean_cost = sum(each.seconds * each.epoch for each in finished or timed) / len(finished or timed)
+    if not finished:
+        mean_cost = sum(each.epochs * each.seconds for each in timed) / len(timed)
+    fresh = max(total - len(rows), 0)
+    return max((sum(begun) + fresh * mean_cost) / len(running), max(left(each) for each in running))
+
+
+def number(value: float) -> str:
+    """A loss in a column: four decimals where they fit; "-" for none yet, "nan" and "inf" never come this far."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.2f}" if math.isfinite(value) else "-"
+
+
+def short(value: Any) -> str:
+    """A hyper-parameter in a column: floats to three digits, null as "-", long paths by their end."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    text = str(value)
+    return text if len(text) <= 20 else f"~{text[-19:]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words of at most two units: 48 s, 12 min, 3 h 05 min, 2 d 4 h."""
+    whole = int(max(seconds, 0))
+    if whole < 100:
+        return f"{whole} s"
+    minutes, hours = round(whole / 60), round(whole / 3600)
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def ago(moment: float) -> str:
+    """How long ago `moment` (seconds since the epoch) is."""
+    return f"{duration(time.time() - moment)} ago"

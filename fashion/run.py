@@ -1,0 +1,278 @@
+"""A run directory: the sweep's only truth, readable while the sweep runs, without Ray and without torch.
+
+runs/NAME/manifest.json     what was asked: spec, data fingerprint, attributes, label counts, versions
+          journal.jsonl     what happened: configurations, reports with the scheduler's decisions, ends
+          trials/0007/      a trial's own files (checkpoints, validation predictions, TensorBoard events)
+          best/             the promoted checkpoint
+          predictions/      what `best --predict` wrote
+          lock, driver.json which process drives it
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from fashion.errors import Problem, RunError
+from fashion.journal import Event, Journal, RunLock, driver_alive, now, read_events, write_atomic
+from fashion.record import Decision, End, EpochReport, Trial
+
+FORMAT = 1
+REQUIRED = ("format", "name", "created", "spec", "data_fingerprint", "attributes", "label_counts")
+PACKAGES = ("torch", "torchvision", "timm", "ray", "numpy", "pillow", "pyarrow", "safetensors")
+
+
+class Run:
+    """The record of one sweep. Reading needs no lock; `record_*` is for the driver, which holds `RunLock(run.path)`.
+
+    manifest: a dict with the keys of REQUIRED, and code_version and packages. `attributes` is a list of
+    {"name", "classes"}; `label_counts` holds for "train" and "val" a list a head of the images of each class.
+    trials: number -> Trial. history: every report with its decision, in the journal's order (the scheduler's food).
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.trials: dict[int, Trial] = {}
+        self.history: list[tuple[EpochReport, Decision]] = []
+        self._offset = 0
+        self._journal: Journal | None = None
+
+    @classmethod
+    def create(cls, storage: str | Path, name: str, manifest: Mapping[str, Any]) -> Self:
+        """Make the run directory `storage/name`, complete or not at all. Adds format, name, time and versions.
+
+        Raises RunError when it is there already or the name is not a plain folder name.
+        """
+        if not name or name.startswith(".") or Path(name).name != name:
+            raise RunError(
+                str(Problem("name", "must be a plain folder name that does not begin with a dot", repr(name)))
+            )
+        path = Path(storage) / name
+        complete = {"format": FORMAT, "name": name, "created": now(), **manifest}
+        complete = {"code_version": code_version(), "packages": package_versions(), **complete}
+        if missing := [key for key in REQUIRED if key not in complete]:
+            raise ValueError(f"the manifest lacks {', '.join(missing)}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=path.parent))
+        try:
+            temporary.chmod(0o755)
+            write_atomic(temporary / "manifest.json", _pretty(complete))
+            Journal(temporary / "journal.jsonl").close()
+            os.rename(temporary, path)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if path.exists():
+                raise RunError(
+                    str(Problem(str(path), "exists already", fix="Choose another name, or go on with it"))
+                ) from error
+            raise
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Read a run directory. Raises RunError when it is none, is damaged, or was written by another format."""
+        path = Path(path)
+        place = path / "manifest.json"
+        try:
+            manifest = json.loads(place.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(str(Problem(str(path), "is not a run directory", "no manifest.json"))) from None
+        except ValueError as error:
+            raise RunError(str(Problem(str(place), "not valid JSON", str(error)))) from None
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            found = repr(manifest.get("format")) if isinstance(manifest, dict) else type(manifest).__name__
+            raise RunError(str(Problem(str(place), f"this version reads run format {FORMAT}", found)))
+        if missing := [key for key in REQUIRED if key not in manifest]:
+            raise RunError(str(Problem(str(place), "lacks keys", ", ".join(missing))))
+        run = cls(path, manifest)
+        run.refresh()
+        return run
+
+    @classmethod
+    def find(cls, storage: str | Path, name: str | None = None) -> Self:
+        """The run of that name (or path); without a name the one with the latest activity. Raises RunError."""
+        if name is not None and (Path(name) / "manifest.json").is_file():
+            return cls.open(name)
+        paths = run_paths(storage)
+        names = [path.name for path in paths]
+        if not paths:
+            raise RunError(str(Problem(str(storage), "holds no runs", fix="Start one: fashion-sweep run SPEC")))
+        if name is None:
+            return cls.open(paths[0])
+        if name in names:
+            return cls.open(paths[names.index(name)])
+        near = difflib.get_close_matches(name, names, n=1)
+        fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names[:10])}"
+        raise RunError(str(Problem(str(storage), "holds no such run", repr(name), fix)))
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def journal_path(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def best_dir(self) -> Path:
+        return self.path / "best"
+
+    @property
+    def predictions_dir(self) -> Path:
+        return self.path / "predictions"
+
+    @property
+    def lock_path(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def last_activity(self) -> float:
+        """Seconds since the epoch of the last recorded event."""
+        return self.journal_path.stat().st_mtime
+
+    def trial_dir(self, number: int) -> Path:
+        return self.path / "trials" / f"{number:04d}"
+
+    def checkpoint_path(self, number: int, epoch: int) -> Path:
+        """Where a trial keeps the weights of its best epoch."""
+        return self.trial_dir(number) / f"best-{epoch:04d}.safetensors"
+
+    def lock(self) -> RunLock:
+        return RunLock(self.path)
+
+    def refresh(self) -> int:
+        """Take in what was journalled since the last look, reading new bytes only; returns the number of events.
+
+        Raises RunError for a journal that can't be understood.
+        """
+        events = self._read()
+        live = driver_alive(self.path)
+        for trial in self.trials.values():
+            trial.live = live
+        return events
+
+    def record_trial(self, number: int, config: Mapping[str, Any]) -> Trial:
+        """Record a trial's configuration. Twice the same is once; another one under the same number raises RunError."""
+        config = json.loads(json.dumps(config, allow_nan=False))
+        if number not in self.trials:
+            self._record({"event": "trial", "trial": number, "config": config})
+        elif self.trials[number].config != config:
+            rule = f"trial {number} is recorded with another configuration"
+            raise RunError(str(Problem(str(self.path), rule, fix="The spec has changed: give the sweep another name")))
+        return self.trials[number]
+
+    def record_attempt(self, number: int) -> int:
+        """Record that the trial is handed to a worker (again); returns the attempt's number, from 1. Undoes an end."""
+        attempt = self.trials[number].attempt + 1
+        self._record({"event": "attempt", "trial": number, "attempt": attempt})
+        return attempt
+
+    def record_report(self, report: EpochReport, decision: Decision) -> Decision:
+        """Put a report and its decision on disk; returns the decision to obey, the recorded one if it was known."""
+        known = self.trials[report.trial].decisions.get(report.epoch)
+        if known is not None:
+            return known
+        self._record({"event": "report", "decision": decision, "report": report.to_json()})
+        return decision
+
+    def record_end(self, number: int, status: End, reason: str = "") -> None:
+        """Record that nothing more will come of a trial; recorded once, a second time is ignored."""
+        if status not in get_args(End):
+            raise ValueError(f"a trial ends {', '.join(get_args(End))}, got {status!r}")
+        if self.trials[number].ended is None:
+            self._record({"event": "end", "trial": number, "status": status, "reason": reason})
+
+    def update_manifest(self, **changes: Any) -> None:
+        """Replace entries of the manifest (a spec that asks for more trials), atomically."""
+        manifest = {**self.manifest, **changes}
+        write_atomic(self.path / "manifest.json", _pretty(manifest))
+        self.manifest = manifest
+
+    def close(self) -> None:
+        """Close the journal's writing end, where one was opened."""
+        if self._journal:
+            self._journal.close()
+            self._journal = None
+
+    def _record(self, event: Event) -> None:
+        if self._journal is None:
+            self._journal = Journal(self.journal_path)
+        self._journal.append({**event, "time": now()})
+        self._read()  # memory is only ever fed from the disk: a reopened run can't differ from this one
+
+    def _read(self) -> int:
+        events, self._offset = read_events(self.journal_path, self._offset)
+        for event in events:
+            try:
+                self._apply(event)
+            except (KeyError, TypeError, ValueError) as error:
+                text = json.dumps(event)[:120]
+                raise RunError(str(Problem(str(self.journal_path), f"not understood ({error!r})", text))) from error
+        return len(events)
+
+    def _apply(self, event: Event) -> None:
+        kind = event["event"]
+        if kind == "trial":
+            self.trials.setdefault(event["trial"], Trial(event["trial"], event["config"]))
+        elif kind == "attempt":
+            trial = self.trials[event["trial"]]
+            trial.attempt, trial.ended, trial.reason = event["attempt"], None, ""
+        elif kind == "report":
+            report = EpochReport.from_json(event["report"])
+            trial = self.trials[report.trial]
+            if report.epoch not in trial.decisions:
+                trial.reports.append(report)
+                trial.decisions[report.epoch] = event["decision"]
+                if trial.diverged:
+                    trial.reason = f"val_loss is {report.metrics['val_loss']} at epoch {report.epoch}"
+                self.history.append((report, event["decision"]))
+        elif kind == "end":
+            trial = self.trials[event["trial"]]
+            trial.ended, trial.reason = event["status"], event["reason"]
+        else:
+            raise ValueError(f"unknown event {kind!r}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_journal": None}  # Tune pickles callbacks; an open file can't travel
+
+
+def _pretty(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def run_paths(storage: str | Path) -> list[Path]:
+    """The run directories in `storage`, the one with the latest activity first; empty when there are none."""
+    found = [
+        place.parent for place in Path(storage).glob("*/journal.jsonl") if (place.parent / "manifest.json").is_file()
+    ]
+    visible = [path for path in found if not path.name.startswith(".")]
+    return sorted(visible, key=lambda path: (path / "journal.jsonl").stat().st_mtime_ns, reverse=True)
+
+
+def list_runs(storage: str | Path) -> list[Run]:
+    """The runs in `storage`, the one with the latest activity first. Raises RunError when one of them is damaged."""
+    return [Run.open(path) for path in run_paths(storage)]
+
+
+def code_version() -> str:
+    """The package's version and a digest of its source files: trials are a function of the code, too."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent
+    for source in sorted(package.rglob("*.py")):
+        digest.update(str(source.relative_to(package)).encode() + b"\0" + source.read_bytes())
+    return f"{importlib.metadata.version('fashion-sweep')}+{digest.hexdigest()[:12]}"
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on, read without importing them, as far as installed."""
+    installed = {distribution.name.lower() for distribution in importlib.metadata.distributions() if distribution.name}
+    return {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}

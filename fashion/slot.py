@@ -1,0 +1,204 @@
+"""A warm Ray Train worker group for trials of several workers.
+
+Starting a Train run for each trial costs a controller, a placement group, worker processes, imports and a process
+group: seconds that a small trial does not last. So each Tune slot (a reused Tune actor) starts one Train run and keeps
+it; its workers take one trial after another from the slot's mailbox. A worker that dies is restarted by Train and
+finds its trial still in the mailbox, where it goes on from the trial's last checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from fashion.errors import FashionError
+from fashion.record import EpochReport
+from fashion.train import Place
+from fashion.trial import Job, Task, describe_failure, trial_reports
+
+Message = tuple[str, Any]
+
+_slot: Slot | None = None
+
+
+def run_in_slot(task: Task, job: Job, send: Callable[[EpochReport], None]) -> None:
+    """Run one trial on this process's worker group, starting the group if there is none.
+
+    Raises TrialFailed with the workers' reason. SystemExit from `send` (Tune stops the trial) leaves the group warm.
+    """
+    global _slot
+    if _slot is None or _slot.broken:
+        _slot = Slot(job)
+    _slot.run(task, send)
+
+
+class TrialFailed(FashionError):
+    """The reason, one line, with which a trial's workers gave up."""
+
+
+class Slot:
+    """The Train run of this Tune slot and the mailbox through which its workers are reached."""
+
+    def __init__(self, job: Job) -> None:
+        self.mailbox = Mailbox.options(num_cpus=0).remote(job.max_failures)
+        self.broken = False
+        threading.Thread(target=self._train, args=(job,), daemon=True, name="train-run").start()
+
+    def run(self, task: Task, send: Callable[[EpochReport], None]) -> None:
+        """Hand the trial to the workers and pass its reports on until it ends."""
+        ray.get(self.mailbox.submit.remote(task))
+        while True:
+            kind, value, ticket = ray.get(self.mailbox.take.remote())
+            if kind == "report":
+                verdict = "stop"
+                try:
+                    send(value)
+                    verdict = "continue"
+                finally:
+                    ray.get(self.mailbox.answer.remote(ticket, verdict))
+            elif kind == "finished":
+                return
+            else:
+                self.broken = kind == "broken"
+                raise TrialFailed(value)
+
+    def _train(self, job: Job) -> None:
+        resources: dict[str, float] = {"CPU": job.cpus_per_worker}
+        if job.gpus_per_worker:
+            resources["GPU"] = job.gpus_per_worker
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"mailbox": self.mailbox},
+            scaling_config=ScalingConfig(
+                num_workers=job.workers, use_gpu=job.gpus_per_worker > 0, resources_per_worker=resources
+            ),
+            # The mailbox counts how often a trial was handed out, so the group itself may restart without limit.
+            run_config=RunConfig(
+                name=f"slot-{uuid.uuid4().hex[:8]}",
+                storage_path=os.path.join(tempfile.gettempdir(), "fashion-sweep-train"),
+                failure_config=FailureConfig(max_failures=-1),
+            ),
+        )
+        reason = "the worker group ended"
+        try:
+            trainer.fit()
+        except Exception as error:  # whatever ends the group must reach the trial that waits for it
+            reason = f"{type(error).__name__}: {error}"
+        self.broken = True
+        ray.get(self.mailbox.post.remote("broken", reason))
+
+
+@ray.remote
+class Mailbox:
+    """Between a slot and its workers: the current trial downwards, reports upwards, verdicts back."""
+
+    def __init__(self, max_failures: int) -> None:
+        self.max_failures = max_failures
+        self.number = 0
+        self.task: Task | None = None
+        self.handed_out = 0
+        self.changed = asyncio.Condition()
+        self.messages: asyncio.Queue[tuple[str, Any, int]] = asyncio.Queue()
+        self.answers: dict[int, asyncio.Future[str]] = {}
+        self.tickets = 0
+
+    async def submit(self, task: Task) -> None:
+        async with self.changed:
+            while not self.messages.empty():
+                self.messages.get_nowait()
+            self.number, self.task, self.handed_out = self.number + 1, task, 0
+            self.changed.notify_all()
+
+    async def next_task(self, done: int, rank: int) -> tuple[int, Task]:
+        """The current trial, as soon as there is one that this worker has not done."""
+        async with self.changed:
+            while True:
+                await self.changed.wait_for(lambda: self.task is not None and self.number > done)
+                assert self.task is not None
+                if rank == 0:
+                    self.handed_out += 1
+                    if self.handed_out > self.max_failures + 1:
+                        self._put("failed", f"its workers died {self.handed_out - 1} times")
+                        self.task = None
+                        continue
+                return self.number, self.task
+
+    async def post(self, kind: str, value: Any) -> None:
+        if kind in ("finished", "failed"):
+            self.task = None
+        self._put(kind, value)
+
+    async def report(self, value: EpochReport) -> str:
+        """Deliver a report and wait for the verdict, "continue" or "stop"."""
+        ticket = self._put("report", value)
+        self.answers[ticket] = asyncio.get_running_loop().create_future()
+        verdict = await self.answers[ticket]
+        del self.answers[ticket]
+        if verdict == "stop":
+            self.task = None
+        return verdict
+
+    async def take(self) -> tuple[str, Any, int]:
+        return await self.messages.get()
+
+    async def answer(self, ticket: int, verdict: str) -> None:
+        future = self.answers.get(ticket)
+        if future is not None and not future.done():
+            future.set_result(verdict)
+
+    def _put(self, kind: str, value: Any) -> int:
+        self.tickets += 1
+        self.messages.put_nowait((kind, value, self.tickets))
+        return self.tickets
+
+
+def _work(config: dict[str, Any]) -> None:
+    """What each worker runs for the group's life: one trial after another."""
+    mailbox = config["mailbox"]
+    context = ray.train.get_context()
+    place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    done = 0
+    while True:
+        received: list[Any] = [None]
+        if place.rank == 0:
+            received = [ray.get(mailbox.next_task.remote(done, 0))]
+        # One word for all: a worker that asked for itself could be handed another trial than its neighbours.
+        dist.broadcast_object_list(received, src=0)
+        done, task = received[0]
+        try:
+            _train(task, place, mailbox)
+        except FashionError as error:
+            # Raised alike on all workers (they reduce the same sums), so the group is intact.
+            if place.rank == 0:
+                ray.get(mailbox.post.remote("failed", str(error)))
+        except Exception as error:
+            # Perhaps this worker alone: the group has to be made anew, but the trial is not tried again.
+            ray.get(mailbox.post.remote("failed", describe_failure(task.folder, error)))
+            raise
+        gc.collect()
+        if place.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _train(task: Task, place: Place, mailbox: Any) -> None:
+    for report in trial_reports(task, place):
+        verdict = [ray.get(mailbox.report.remote(report)) if place.rank == 0 else ""]
+        dist.broadcast_object_list(verdict, src=0)
+        if verdict[0] == "stop":
+            return
+    if place.rank == 0:
+        ray.get(mailbox.post.remote("finished", None))

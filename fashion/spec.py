@@ -1,0 +1,246 @@
+"""A sweep spec: read once from YAML into a frozen `SweepSpec`, which yields every trial's configuration.
+
+Under `search.method: random` and `grid` a trial is a pure function of (spec, number). Grid dimensions are crossed:
+trial n takes combination n modulo their number. Under optuna a searcher suggests the values: see `SweepSpec.build`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path as FilePath
+from typing import Any
+
+from fashion import spec_rules
+from fashion.config import TrialConfig
+from fashion.errors import Problem, SpecError
+from fashion.fields import NAME, SAMPLED, TOP_LEVEL, nearest, section_rules
+from fashion.settings import ResourcesConfig, SchedulerConfig, SearchConfig
+from fashion.space import (
+    Choice,
+    Distribution,
+    Expression,
+    Grid,
+    Scalar,
+    Suggest,
+    Switch,
+    When,
+    combinations,
+    leaves,
+    resolve,
+    to_json,
+    unit,
+)
+from fashion.spec_parse import Parser
+from fashion.yaml_lines import Document, parse_yaml, read_yaml
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """`data`, `model` and `train` map every field to a value, a `Distribution` or a condition (`When`, `Switch`)."""
+
+    name: str
+    data: Mapping[str, Expression]
+    model: Mapping[str, Expression]
+    train: Mapping[str, Expression]
+    search: SearchConfig
+    scheduler: SchedulerConfig
+    resources: ResourcesConfig
+    storage: str
+
+    @cached_property
+    def expressions(self) -> dict[str, Expression]:
+        """Dotted name -> expression of every field, in the order of the configuration."""
+        return {f"{section}.{name}": value for section in SAMPLED for name, value in getattr(self, section).items()}
+
+    @cached_property
+    def space(self) -> dict[str, Distribution]:
+        """Dimension -> distribution. A field that is not conditional has its dotted name (`train.lr`); branches of a
+        condition are dimensions of their own: `train.lr[sgd]`, `train.momentum[else]`."""
+        return dict(leaf for name, expression in self.expressions.items() for leaf in leaves(expression, name))
+
+    @cached_property
+    def fixed(self) -> dict[str, Scalar]:
+        """Dotted name -> value of the fields that are the same in every trial, defaults included."""
+        return {
+            name: value
+            for name, value in self.expressions.items()
+            if not isinstance(value, Distribution | When | Switch)
+        }
+
+    @property
+    def total_trials(self) -> int:
+        return self.search.trials
+
+    @cached_property
+    def combinations(self) -> tuple[dict[str, Scalar], ...]:
+        """The crossed dimensions' values, in the order in which the trials take them: the grids, and under method grid
+        the choices too; one empty combination if nothing is crossed."""
+        crossed = (Grid, Choice) if self.search.method == "grid" else (Grid,) if self.search.method == "random" else ()
+        return tuple(islice(combinations(self.expressions, crossed), spec_rules.MOST_COMBINATIONS + 1))
+
+    def trial(self, number: int) -> TrialConfig:
+        """Trial `number`, counted from 0. Methods random and grid only: under optuna the searcher has the values."""
+        if self.search.method == "optuna":
+            raise ValueError("under search.method optuna the searcher has the values: use build")
+        return self.drawn(number)
+
+    def drawn(self, number: int) -> TrialConfig:
+        """As trial; under optuna an independent sample, with which loading looks for invalid combinations."""
+        crossed = self.combinations[number % len(self.combinations)]
+
+        def suggest(name: str, distribution: Distribution) -> Scalar:
+            return crossed[name] if name in crossed else distribution.at(unit(self.search.seed, number, name))
+
+        return self.build(suggest, number)
+
+    def trial_from(self, values: Mapping[str, Any], number: int) -> TrialConfig:
+        """The trial with these sampled values, by dimension; those of branches that don't apply are ignored.
+        Raises KeyError if one that applies is missing, ValueError if one is outside its distribution."""
+
+        def suggest(name: str, distribution: Distribution) -> Scalar:
+            value: Scalar = values[name]
+            if not distribution.contains(value):
+                raise ValueError(f"{name}: {value!r} is not in {distribution.to_json()}")
+            return value
+
+        return self.build(suggest, number)
+
+    def build(self, suggest: Suggest, number: int) -> TrialConfig:
+        """The trial for which `suggest(dimension, distribution)` chooses the values. It is asked only for dimensions
+        that apply, each once (define by run): `spec.build(lambda name, d: optuna_trial.suggest_..., number)`.
+        Raises pydantic's ValidationError for a combination that is not valid."""
+        sections: dict[str, dict[str, Scalar]] = {section: {} for section in SAMPLED}
+        for name, value in resolve(self.expressions, suggest).items():
+            section, field = name.split(".")
+            sections[section][field] = value
+        seed = int(unit(self.search.seed, number, "seed") * 2**31)
+        return TrialConfig.model_validate({**sections, "seed": seed})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, defaults included; `from_json` gives an equal spec back."""
+        sections = {
+            section: {name: to_json(value) for name, value in getattr(self, section).items()} for section in SAMPLED
+        }
+        settings = {name: getattr(self, name).model_dump(mode="json") for name in ("search", "scheduler", "resources")}
+        return {"name": self.name, **sections, **settings, "storage": self.storage}
+
+    @classmethod
+    def from_json(cls, form: Mapping[str, Any]) -> SweepSpec:
+        """Raises SpecError if another version of the package wrote a form that this one can't read."""
+        problems: list[Problem] = []
+        spec = _parse(Document("recorded spec", form), problems, recorded=True)
+        if spec is None or problems:
+            raise SpecError("The recorded spec can't be read by this version:", problems)
+        return spec
+
+    def differences(self, other: SweepSpec) -> list[str]:
+        """`train.lr: 0.1 -> 0.01` for each setting in which `other` differs; empty if they are equal."""
+        mine, theirs = _flat(self.to_json()), _flat(other.to_json())
+        return [f"{key}: {mine[key]} -> {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+
+
+def load_spec(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec:
+    """Reads a spec; `overrides` are `section.field=value` (the value is YAML). Raises SpecError with every problem."""
+    problems: list[Problem] = []
+    document = read_yaml(path, problems)
+    for override in overrides:
+        _override(document, override, problems)
+    spec = _parse(document, problems, FilePath(path).stem)
+    if spec is not None and not problems:
+        spec_rules.every_trial(spec, document, problems)
+    if spec is None or problems:
+        count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
+        raise SpecError(f"{path}: {count}", sorted(problems, key=_line))
+    return spec
+
+
+def _line(problem: Problem) -> int:
+    """The file's line; 0 for a problem of the command line."""
+    found = re.search(r":(\d+)( |$)", problem.place)
+    return int(found[1]) if found else 0
+
+
+def _override(document: Document, override: str, problems: list[Problem]) -> None:
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    place = f"--set {key}"
+    if not equals or not key:
+        problems.append(Problem(f"--set {override}", "must be KEY=VALUE", fix="For example --set train.lr=0.01"))
+        return
+    path = tuple(key.split("."))
+    if path[0] not in TOP_LEVEL or len(path) != (1 if path[0] in ("name", "storage") else 2):
+        names = [f"{section}.{name}" for section in TOP_LEVEL[1:-1] for name in section_rules(section)]
+        short = [name for name in names if name.endswith(f".{key}")]
+        write = "Write section.field=value, for example train.lr=0.01"
+        close = write if key in TOP_LEVEL else nearest(key, ["name", "storage", *names], write)
+        problems.append(Problem(place, "unknown field", fix=f"Did you mean {short[0]}?" if short else close))
+        return
+    try:
+        value = parse_yaml(text, place, problems).value
+    except SpecError as error:
+        problems.extend(Problem(place, problem.rule, text, problem.fix) for problem in error.problems)
+        return
+    if document.value is None:
+        document.value = {}
+    if not isinstance(document.value, dict):
+        return
+    section = document.value
+    if len(path) == 2:
+        if section.get(path[0]) is None:
+            section[path[0]] = {}
+        section = section[path[0]]
+    if isinstance(section, dict):  # otherwise the file's own problem is reported there
+        section[path[-1]] = value
+        document.overrides[path] = place
+
+
+def _parse(
+    document: Document, problems: list[Problem], default_name: str = "", recorded: bool = False
+) -> SweepSpec | None:
+    parser = Parser(document, problems)
+    if document.value is None or not isinstance(document.value, Mapping):
+        rule = "the spec is empty" if document.value is None else "a spec is a mapping with data, model and train"
+        problems.append(Problem(document.source, rule, fix="sweeps/quickstart.yaml is an example"))
+        return None
+    raw = parser.mapping(document.value, (), TOP_LEVEL, "sections")
+    expressions = {section: parser.fields(section, raw.get(section)) for section in SAMPLED}
+    together = {name: value for fields in expressions.values() for name, value in fields.items()}
+    spec_rules.cycles(together, parser.problem)
+    if not recorded:
+        spec_rules.reachable(together, document, parser.problem)
+    search, search_written = parser.settings("search", raw.get("search"))
+    scheduler, _ = parser.settings("scheduler", raw.get("scheduler"))
+    resources, _ = parser.settings("resources", raw.get("resources"))
+    name, storage = raw.get("name", default_name), raw.get("storage", "runs")
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        parser.problem(("name",), "must be up to 64 letters, digits, '.', '-' or '_': it names a folder", name)
+    if not isinstance(storage, str) or not storage.strip():
+        parser.problem(("storage",), "must be a folder", storage)
+    if problems:
+        return None
+    sections = {
+        section: {field: fields[f"{section}.{field}"] for field in section_rules(section)}
+        for section, fields in expressions.items()
+    }
+    spec = SweepSpec(name=name, **sections, search=search, scheduler=scheduler, resources=resources, storage=storage)
+    spec_rules.crossing(spec, parser.problem)
+    if problems or search.method != "grid":
+        return spec
+    trials = len(spec.combinations)
+    if "trials" in search_written:
+        trials = min(trials, search.trials)
+    return replace(spec, search=search.model_copy(update={"trials": trials}))
+
+
+def _flat(form: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in form.items():
+        if isinstance(value, Mapping) and key in TOP_LEVEL:
+            flat.update({f"{key}.{name}": inner for name, inner in value.items()})
+        else:
+            flat[key] = value
+    return flat

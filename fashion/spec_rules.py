@@ -1,0 +1,154 @@
+"""Rules that need more than one field: conditions that can hold, grids that can be crossed, trials that are valid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import ValidationError
+
+from fashion.errors import Problem
+from fashion.fields import section_rules, show
+from fashion.model.table import row
+from fashion.space import (
+    Choice,
+    Distribution,
+    Expression,
+    Grid,
+    Scalar,
+    Switch,
+    When,
+    can_be,
+    case_name,
+    dependencies,
+    leaves,
+)
+from fashion.yaml_lines import Document, Path
+
+if TYPE_CHECKING:
+    from fashion.spec import SweepSpec
+
+MOST_COMBINATIONS = 100_000
+MOST_DRAWN = 1_000
+
+
+class Report(Protocol):
+    def __call__(self, path: Path, rule: str, value: Any = ..., fix: str = "") -> None: ...
+
+
+def cycles(expressions: Mapping[str, Expression], report: Report) -> None:
+    """Fields that wait for each other's values."""
+    reported: set[str] = set()
+    for name in expressions:
+        cycle = _cycle(expressions, name)
+        if cycle and not reported & set(cycle):
+            reported |= set(cycle)
+            report(_path(name), "fields depend on each other in a circle", ..., " -> ".join(cycle))
+
+
+def _cycle(expressions: Mapping[str, Expression], start: str) -> list[str]:
+    """The way from `start` over what it depends on back to `start`; empty if there is none."""
+    trails, seen = [[start]], {start}
+    while trails:
+        trail = trails.pop()
+        for name in dependencies(expressions.get(trail[-1])):
+            if name == start:
+                return [*trail, name]
+            if name not in seen:
+                seen.add(name)
+                trails.append([*trail, name])
+    return []
+
+
+def reachable(expressions: Mapping[str, Expression], document: Document, report: Report) -> None:
+    """Conditions that no trial could meet: most often a misremembered value. Where --set has fixed the field that is
+    asked about, the other cases are legitimately idle."""
+    for name, expression in expressions.items():
+        for path, other, value in _asked(expression, _path(name)):
+            idle = _path(other) in document.overrides
+            if other in expressions and not idle and not can_be(expressions[other], value):
+                now = expressions[other]
+                fix = f"{other} is {show(now.to_json() if isinstance(now, Distribution | When | Switch) else now)}"
+                report(path, f"never applies: {other} is never {show(value)} in this spec", ..., fix)
+
+
+def _asked(expression: Expression, path: Path) -> Iterator[tuple[Path, str, Scalar]]:
+    """Each (place, field, value) that a condition asks for."""
+    if isinstance(expression, When):
+        for name, values in expression.conditions:
+            yield from (((*path, "when", name), name, value) for value in values)
+        yield from _asked(expression.then, (*path, "value"))
+        yield from _asked(expression.otherwise, (*path, "else"))
+    elif isinstance(expression, Switch):
+        for value, case in expression.cases:
+            yield (*path, "cases", case_name(value)), expression.on, value
+            yield from _asked(case, (*path, "cases", case_name(value)))
+        yield from _asked(expression.otherwise, (*path, "else"))
+
+
+def crossing(spec: SweepSpec, report: Report) -> None:
+    """What method grid enumerates, and what random crosses, must be lists that don't depend on chance."""
+    method, listed = spec.search.method, True
+    for name, expression in spec.expressions.items():
+        for dimension, distribution in leaves(expression, name):
+            if method == "grid" and not isinstance(distribution, Choice):
+                fix = "List values, or use search.method random"
+                report(_path(name), "method grid needs choice or grid everywhere", distribution.to_json(), fix)
+                listed = False
+            if method == "random" and isinstance(distribution, Grid) and dimension != name:
+                for other in _drawn_at_random(spec.expressions, expression):
+                    rule = f"a grid can't be crossed where it depends on {other}, which is drawn at random"
+                    report(_path(name), rule, ..., f"Make {other} a grid too, or write choice here")
+                    listed = False
+    if listed and len(spec.combinations) > MOST_COMBINATIONS:
+        rule = f"the grids have more than {MOST_COMBINATIONS:,} combinations"
+        report(("search",), rule, ..., "List fewer values, or use choice and method random")
+
+
+def _drawn_at_random(expressions: Mapping[str, Expression], expression: Expression) -> set[str]:
+    """The fields behind the expression's conditions, however far, that are sampled."""
+    found: set[str] = set()
+    for other in dependencies(expression):
+        if any(not isinstance(leaf, Grid) for _, leaf in leaves(expressions[other], other)):
+            found.add(other)
+        found |= _drawn_at_random(expressions, expressions[other])
+    return found
+
+
+def every_trial(spec: SweepSpec, document: Document, problems: list[Problem]) -> None:
+    """Draws the trials (the first MOST_DRAWN, as many under optuna) to find rules between fields that one breaks. One
+    problem a rule, with how often."""
+    total = MOST_DRAWN if spec.search.method == "optuna" else min(spec.total_trials, MOST_DRAWN)
+    broken: dict[str, list[tuple[int, str, str]]] = {}
+    for number in range(total):
+        for section, rule in _broken(spec, number):
+            without_values = re.sub(r"\([^)]*\)", "", rule)
+            broken.setdefault(without_values, []).append((number, section, rule))
+    for cases in broken.values():
+        number, section, rule = cases[0]
+        written = document.value.get(section) or {}
+        named = [word for word in re.findall(r"\w+", rule) if word in section_rules(section) and word in written]
+        fix = ""
+        if len(cases) < total:
+            share = f"in {len(cases)} of {total} trials, first in trial {number}"
+            fix = f"So {share}: when or switch can keep such values apart"
+        problems.append(Problem(document.place((section, *named[:1])), rule, fix=fix))
+
+
+def _broken(spec: SweepSpec, number: int) -> list[tuple[str, str]]:
+    """(section, rule) of each rule that the trial breaks."""
+    try:
+        model = spec.drawn(number).model
+    except ValidationError as error:
+        return [(str(detail["loc"][0]), detail["msg"].removeprefix("Value error, ")) for detail in error.errors()]
+    backbone, rules = row(model.backbone), []
+    if model.weights == "imagenet" and not backbone.has_imagenet:
+        rules.append(("model", f"weights must be none for a backbone without ImageNet weights ({model.backbone})"))
+    if model.drop_path > 0 and not backbone.drop_path:
+        rules.append(("model", f"drop_path must be 0 for a backbone without stochastic depth ({model.backbone})"))
+    return rules
+
+
+def _path(name: str) -> Path:
+    return tuple(name.split("."))

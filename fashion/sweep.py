@@ -1,0 +1,194 @@
+"""The driver: start, resume and extend a sweep, which are one path.
+
+Read the record, feed the scheduler with it, hand out what is not final, and write down what happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+
+from fashion.display import Display
+from fashion.engine import AbortStopper, NumberSearcher, RecordScheduler
+from fashion.errors import ResourcesError
+from fashion.journal import RunLock
+from fashion.prepare import Prepared
+from fashion.recorder import Recorder
+from fashion.run import Run
+from fashion.schedulers import make_scheduler
+from fashion.search import make_source
+from fashion.settings import ResourcesConfig
+from fashion.spec import SweepSpec
+from fashion.tensorboard import EventFiles
+from fashion.trial import Job, run_trial
+
+# A trial of several workers needs a Tune slot that costs next to nothing; zero is refused by Ray.
+SLOT_CPU = 0.01
+
+ENVIRONMENT = {
+    # The record is the truth: Tune's own result files would be a second one, at half the speed.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A stopped trial may still be closing its generator; the default of 2 s would fail the next trial of the slot.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "120",
+    # Paths in specs are relative to where the command was typed.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a trial takes and how many fit. gpus_per_worker is a number here, never "auto"."""
+
+    workers: int
+    cpus_per_worker: int
+    gpus_per_worker: float
+    concurrent: int
+
+
+def run_sweep(spec: SweepSpec, prepared: Prepared, run: Run, display: Display, address: str | None = None) -> str:
+    """Run every trial that the record does not show as final.
+
+    Returns why it ended early, empty when all trials are final. The first Ctrl-C ends it cleanly ("interrupted"):
+    every report that was made is on disk, running trials keep their last checkpoint.
+
+    Raises:
+        RunError: another process drives this run.
+        ResourcesError: the cluster can never offer what a trial needs.
+    """
+    with RunLock(run.path), EventFiles(run) as events:
+        run.refresh()
+        recorder = Recorder(run, make_scheduler(spec.scheduler), display, events, spec.total_trials)
+        numbers = unfinished(run, spec.total_trials)
+        if not numbers:
+            return ""
+        with cluster(address, display.note):
+            placement = place(spec.resources, ray.nodes())
+            asked = spec.resources.concurrent_trials
+            if asked != "auto" and asked > placement.concurrent:
+                display.note(f"resources.concurrent_trials: {asked} asked, {placement.concurrent} fit at once")
+            _tune(spec, prepared, run, recorder, numbers, placement)
+        run.refresh()
+        run.close()
+    if recorder.abort:
+        return recorder.abort
+    return "interrupted" if unfinished(run, spec.total_trials) else ""
+
+
+def unfinished(run: Run, total: int) -> list[int]:
+    """Trials to hand out: the interrupted ones first, then those never started."""
+    interrupted = [number for number, trial in sorted(run.trials.items()) if not trial.final and number < total]
+    return interrupted + [number for number in range(total) if number not in run.trials]
+
+
+def _tune(
+    spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, numbers: list[int], placement: Placement
+) -> None:
+    job = Job(
+        run.path.absolute(), prepared.root, prepared.cache_dir, dict(prepared.weights), placement.workers,
+        placement.cpus_per_worker, placement.gpus_per_worker, spec.resources.max_failures,
+    )  # fmt: skip
+    if placement.workers > 1:
+        bundle = {"CPU": SLOT_CPU}
+    else:
+        bundle = {"CPU": float(placement.cpus_per_worker), "GPU": placement.gpus_per_worker}
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, job=job), PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])
+    )
+    source = make_source(spec, run)
+    concurrent = min(placement.concurrent, len(numbers))
+    with tempfile.TemporaryDirectory(prefix="fashion-sweep-tune-") as scratch, _terminate_as_interrupt():
+        tuner = Tuner(
+            trainable,
+            tune_config=TuneConfig(
+                search_alg=NumberSearcher(iter(numbers), source, recorder),
+                scheduler=RecordScheduler(recorder, source),
+                num_samples=len(numbers),
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}-{trial.trial_id}",
+            ),
+            run_config=RunConfig(
+                name=spec.name,
+                storage_path=scratch,
+                stop=AbortStopper(recorder),
+                failure_config=FailureConfig(max_failures=spec.resources.max_failures),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+
+
+def place(resources: ResourcesConfig, nodes: list[dict[str, Any]]) -> Placement:
+    """Fit trials onto the cluster's nodes (`ray.nodes()`); a worker never spans two.
+
+    Raises:
+        ResourcesError: not even one trial fits.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus = resources.gpus_per_worker
+    if gpus == "auto":
+        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in alive) else 0.0
+    needs = {"CPU": float(resources.cpus_per_worker), "GPU": float(gpus)}
+
+    def workers_on(node: dict[str, float]) -> int:
+        # A hair more than asked, so that four workers of 0.25 fit on a whole.
+        return min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in needs.items() if need)
+
+    room = sum(workers_on(node) for node in alive)
+    if room < resources.workers:
+        have = ", ".join(f"{sum(node.get(kind, 0.0) for node in alive):g} {kind}" for kind in needs)
+        raise ResourcesError(
+            f"resources: a trial needs {resources.workers} worker(s) of {resources.cpus_per_worker} CPU and {gpus:g} GPU; "
+            f"got a cluster of {len(alive)} node(s) with {have}, room for {room} worker(s). "
+            "Lower resources.workers, cpus_per_worker or gpus_per_worker (0 trains on CPU), or run on a larger cluster."
+        )
+    concurrent = room // resources.workers
+    if resources.concurrent_trials != "auto":
+        concurrent = min(concurrent, resources.concurrent_trials)
+    return Placement(resources.workers, resources.cpus_per_worker, gpus, concurrent)
+
+
+@contextmanager
+def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
+    """Ray, started on this machine or joined at `address`, and left again."""
+    os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    note(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
+    try:
+        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise ResourcesError(f"--address {address}: no Ray cluster answers there ({error}). Check the address and its token.") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """A polite kill (SIGTERM) ends the sweep as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+

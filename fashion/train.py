@@ -1,0 +1,302 @@
+"""The training loop: `fit` is a generator of `EpochReport`s that knows nothing of Ray.
+
+It is handed its data, its place among the workers and a folder; it leaves its checkpoints in the folder before it
+yields the report that they belong to, so that whoever iterates it may stop, kill or resume it after any report.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fashion import checkpoint
+from fashion.config import TrialConfig
+from fashion.data.batches import steps_per_epoch, train_batches
+from fashion.data.layout import Attribute
+from fashion.data.pack import Pack
+from fashion.errors import TrialDiverged
+from fashion.evaluate import Normalization, evaluate, to_probabilities
+from fashion.loss import build_loss
+from fashion.metrics import Meter
+from fashion.model.build import MultiHeadClassifier, build_model, normalization
+from fashion.model.table import Row
+from fashion.model.table import row as backbone_row
+from fashion.model.weights import ResolvedWeights
+from fashion.optim import build_ema, build_optimizer, build_schedule
+from fashion.run import EpochReport
+
+# Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
+DIVERGENCE_CHECK_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this worker stands: its rank among `world_size` and its device."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The two packs a trial reads, and what names them."""
+
+    train: Pack
+    val: Pack
+    attributes: tuple[Attribute, ...]
+    fingerprint: str
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        return tuple(len(attribute.classes) for attribute in self.attributes)
+
+    @property
+    def names(self) -> list[str]:
+        return [attribute.name for attribute in self.attributes]
+
+
+def use_bf16(config: TrialConfig, row: Row, device: torch.device) -> bool:
+    """bf16 autocast: as told, else on GPUs that have it, and on CPUs for the backbones that it was measured to help."""
+    if config.train.precision != "auto":
+        return config.train.precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return row.cpu_bf16 and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def fit(
+    config: TrialConfig,
+    data: TrainingData,
+    weights: ResolvedWeights,
+    folder: Path,
+    trial: int = 0,
+    place: Place | None = None,
+    on_step: Callable[[int, int, int], None] | None = None,
+) -> Iterator[EpochReport]:
+    """Train one trial, yielding a report an epoch.
+
+    A resumed trial first yields the reports that its checkpoint carries, so that none can be lost between the
+    checkpoint and whoever records reports. `on_step(epoch, step, steps)` is called after every optimiser step.
+    All workers of a trial iterate it in step; the files are rank 0's.
+
+    Raises:
+        TrialDiverged: a loss became NaN or infinite.
+        CheckpointError: `folder` holds a checkpoint that can't be read or belongs to another configuration.
+    """
+    session = _Session(config, data, weights, folder, trial, place or Place())
+    yield from session.history
+    while session.epoch < config.train.epochs:
+        started = time.monotonic()
+        train_metrics = session.train_one_epoch(on_step)
+        val_metrics, probabilities = session.validate()
+        metrics = {f"train_{k}": train_metrics[k] for k in ("loss", "accuracy")}
+        metrics |= {f"val_{k}": v for k, v in val_metrics.items()}
+        metrics["lr"] = train_metrics["lr"]
+        for name in ("train_loss", "val_loss"):
+            if not math.isfinite(metrics[name]):
+                raise TrialDiverged(f"epoch {session.epoch}: {name} is {metrics[name]}")
+        seconds = round(time.monotonic() - started, 3)
+        report = EpochReport(
+            trial, session.attempt, session.epoch, config.train.epochs, metrics, seconds, datetime.now(UTC).isoformat()
+        )
+        superseded = session.save(report, probabilities)
+        yield report
+        # Only now is the report recorded, and with it the claim that this epoch's weights are the best.
+        if superseded and session.place.rank == 0:
+            checkpoint.prune(folder, {session.best_epoch})
+
+
+class _Session:
+    """The state that changes as a trial trains: model, optimiser, schedule, average, epoch and history."""
+
+    def __init__(
+        self, config: TrialConfig, data: TrainingData, weights: ResolvedWeights, folder: Path, trial: int, place: Place
+    ) -> None:
+        self.config, self.data, self.folder, self.trial, self.place = config, data, folder, trial, place
+        train, device = config.train, place.device
+        row = backbone_row(config.model.backbone)
+        self.normalization: Normalization = normalization(config.data.normalize, row)
+        self.bf16 = use_bf16(config, row, device)
+        torch.manual_seed(config.seed)
+        self.model: MultiHeadClassifier = build_model(config.model, data.class_counts, weights).to(device)
+        if train.layout != "nchw":
+            self.model = self.model.to(memory_format=torch.channels_last)
+        if train.freeze_backbone:
+            self.model.freeze_backbone()
+        self.steps = steps_per_epoch(len(data.train.names), train.batch_size, place.world_size)
+        self.optimizer = build_optimizer(train, self.model.backbone_parameters(), self.model.head_parameters())
+        self.schedule = build_schedule(train, self.optimizer, self.steps)
+        self.ema = build_ema(train, self.model)
+        self.criterion = build_loss(train, data.class_counts, _label_counts(data.train, data.class_counts))
+        self.epoch, self.attempt, self.best_epoch, self.best_loss = 0, 1, 0, math.inf
+        self.history: list[EpochReport] = []
+        self._resume()
+        # After loading: DDP sends rank 0's weights to every worker when it wraps the model.
+        self.net: nn.Module = DistributedDataParallel(self.model) if place.world_size > 1 else self.model
+
+    def train_one_epoch(self, on_step: Callable[[int, int, int], None] | None) -> dict[str, float]:
+        """One pass over the training images. Returns loss (the objective), accuracy, and lr (of the heads, last step)."""
+        config, place, epoch = self.config, self.place, self.epoch + 1
+        # Seeding each epoch makes it a pure function of the checkpoint before it: a resumed trial draws the same numbers.
+        torch.manual_seed(_mix(config.seed, epoch, place.rank))
+        self.net.train()
+        meter = Meter(self.data.class_counts, place.device)
+        objective = torch.zeros(2, dtype=torch.float64, device=place.device)
+        mean, std = self.normalization
+        lr = 0.0
+        batches = train_batches(
+            self.data.train, config.data, mean, std, config.train.batch_size, config.seed, epoch,
+            place.rank, place.world_size, place.device,
+        )  # fmt: skip
+        for step, batch in enumerate(batches, start=1):
+            images = batch.images if config.train.layout != "nchw" else batch.images.contiguous()
+            with self._autocast():
+                logits = self.net(images)
+            losses = self.criterion(tuple(head.float() for head in logits), batch.targets)
+            # DDP averages gradients over workers; shards may be uneven, so each counts by its images.
+            loss = losses.sum() * (place.world_size / batch.global_count)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if config.train.clip_grad > 0:
+                nn.utils.clip_grad_norm_(self.model.parameters(), config.train.clip_grad)
+            lr = self.optimizer.param_groups[-1]["lr"]
+            self.optimizer.step()
+            self.schedule.step()
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
+            meter.update(tuple(head.detach() for head in logits), batch.targets)
+            objective += torch.stack([losses.detach().double().sum(), losses.new_tensor(len(losses)).double()])
+            if step % DIVERGENCE_CHECK_STEPS == 0 and not torch.isfinite(objective[0]).item():
+                raise TrialDiverged(f"epoch {epoch}, step {step}: train_loss is {objective[0].item()}")
+            if on_step is not None:
+                on_step(epoch, step, self.steps)
+        meter.reduce()
+        if place.world_size > 1:
+            dist.all_reduce(objective)
+        self.epoch = epoch
+        accuracy = meter.compute(self.data.names)["accuracy"]
+        return {"loss": (objective[0] / objective[1]).item(), "accuracy": accuracy, "lr": lr}
+
+    def validate(self) -> tuple[dict[str, float], list[Any]]:
+        """Metrics over the whole validation split and, on rank 0, its class probabilities in file order."""
+        place = self.place
+        if place.world_size > 1:
+            for model in (self.model, self.ema):
+                # Each worker's batch-norm statistics saw its own shard; all must evaluate one model.
+                for buffer in model.buffers() if model is not None else ():
+                    dist.broadcast(buffer, src=0)
+        # Twice the training batch: without gradients an image takes less memory.
+        batch_size = max(2 * self.config.train.batch_size, 64)
+        meter, heads = evaluate(
+            self.evaluated, self.data.val, self.config.data, self.normalization, self.data.class_counts,
+            batch_size, place.device, place.rank, place.world_size,
+        )  # fmt: skip
+        meter.reduce()
+        probabilities = to_probabilities(heads)
+        if place.world_size > 1:
+            shards: list[Any] = [None] * place.world_size
+            dist.all_gather_object(shards, probabilities)
+            probabilities = [_interleave([shard[head] for shard in shards]) for head in range(len(probabilities))]
+        return meter.compute(self.data.names), probabilities
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is validated, saved as best and promoted: the average where there is one."""
+        return self.ema.module if self.ema is not None else self.model
+
+    def save(self, report: EpochReport, probabilities: list[Any]) -> bool:
+        """Write this epoch's files. Returns whether an older best epoch is superseded."""
+        self.history.append(report)
+        improved = report.metrics["val_loss"] < self.best_loss
+        if improved:
+            self.best_loss, self.best_epoch = report.metrics["val_loss"], report.epoch
+        if self.place.rank != 0:
+            return improved
+        if improved:
+            names = self.data.names
+            checkpoint.save_predictions(
+                checkpoint.predictions_path(self.folder, report.epoch), self.data.val.names, names, probabilities
+            )
+            meta = {
+                "format": checkpoint.FORMAT,
+                "config": self.config.model_dump(mode="json"),
+                "attributes": [{"name": a.name, "classes": list(a.classes)} for a in self.data.attributes],
+                "data_fingerprint": self.data.fingerprint,
+                "report": report.to_json(),
+            }
+            checkpoint.save_weights(checkpoint.best_path(self.folder, report.epoch), self.evaluated.state_dict(), meta)
+        checkpoint.save_last(self.folder, self._state())
+        return improved
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.place.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": self.config.model_dump_json(),
+            "fingerprint": self.data.fingerprint,
+            "history": [report.to_json() for report in self.history],
+            "attempt": self.attempt,
+            "best_epoch": self.best_epoch,
+            "best_loss": self.best_loss,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "rng": torch.get_rng_state(),
+        }
+
+    def _resume(self) -> None:
+        """Take up the folder's last checkpoint, if there is one. Rank 0's word counts: others may see the disk later."""
+        path = self.folder / checkpoint.LAST
+        found = [path.exists()]
+        if self.place.world_size > 1:
+            dist.broadcast_object_list(found, src=0)
+        if not found[0]:
+            return
+        state = checkpoint.load_last(path)
+        if state["config"] != self.config.model_dump_json() or state["fingerprint"] != self.data.fingerprint:
+            raise checkpoint.CheckpointError(
+                f"{path}: belongs to another configuration or data set. Delete {self.folder} to start this trial again."
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        torch.set_rng_state(state["rng"])
+        self.history = [EpochReport.from_json(row) for row in state["history"]]
+        self.epoch = self.history[-1].epoch
+        self.attempt = state["attempt"] + 1
+        self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
+
+
+def _mix(*numbers: int) -> int:
+    """One seed from several, without the collisions of adding them (Python's hash of a tuple of ints is fixed)."""
+    return hash(numbers) % 2**31
+
+
+def _label_counts(pack: Pack, class_counts: tuple[int, ...]) -> list[Any]:
+    assert pack.labels is not None, "the training split has labels: read_dataset refuses it otherwise"
+    return [np.bincount(pack.labels[:, head], minlength=k) for head, k in enumerate(class_counts)]
+
+
+def _interleave(shards: list[Any]) -> Any:
+    """Put rows that were dealt out round-robin back into one array."""
+    whole = np.empty((sum(len(shard) for shard in shards), *shards[0].shape[1:]), shards[0].dtype)
+    for rank, shard in enumerate(shards):
+        whole[rank :: len(shards)] = shard
+    return whole
