@@ -11,7 +11,9 @@ import click
 @click.command()
 @click.argument("backbone", required=False)
 @click.option("--data", "root", metavar="ROOT", help="Data set that the heads are for.")
-@click.option("--size", type=click.IntRange(8, 2048), help="Side of the input in pixels; default: the backbone's native size.")
+@click.option(
+    "--size", type=click.IntRange(8, 2048), help="Side of the input in pixels; default: the backbone's native size."
+)
 @click.option("--freeze", is_flag=True, help="Show the model with train.freeze_backbone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
 @click.option("--list", "listing", is_flag=True, help="List the backbones instead.")
@@ -45,8 +47,9 @@ def model(backbone: str | None, root: str | None, size: int | None, freeze: bool
     from fashion.model.summary import summarize
 
     row = complete_row(row)
+    config = ModelConfig.model_validate({"backbone": backbone, "weights": "none"})
     with torch.device("meta"):
-        network = build_model(ModelConfig(backbone=backbone, weights="none"), dataset.class_counts)
+        network = build_model(config, dataset.class_counts)
     if freeze:
         network.freeze_backbone()
     names = [attribute.name for attribute in dataset.attributes]

@@ -1,7 +1,7 @@
 """What a sweep shows while it runs: a live picture on a terminal, one line an event elsewhere, or JSON lines.
 
-It sees the record only, and it can't hurt the sweep: once its stream is gone (a closed pipe, a terminal that hung up) it
-is silent.
+It sees the record only, and it can't hurt the sweep: once its stream is gone (a closed pipe, a terminal that hung up)
+it is silent.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Display:
         self.mode: Mode = mode
         self._fields = words.varying(run.manifest["spec"])
         self._names = words.short_names(self._fields)
-        self._scheduler = make_scheduler(spec.scheduler)  # its own copy, fed from the record: it shows, it does not decide
+        self._scheduler = make_scheduler(
+            spec.scheduler
+        )  # its own copy, fed from the record: it shows, it does not decide
         self._fed = 0
         self._feed()
         self._active: set[int] = set()
@@ -77,7 +79,9 @@ class Display:
         counts = words.counts(self._rows.values(), self.total)
         done = sum(counts.get(status, 0) for status in words.FINAL)
         epochs = sum(len(trial.reports) for trial in self.run.trials.values())
-        self._event("sweep", name=self.run.name, run=str(self.run.path), trials=self.total, final=done, epochs_recorded=epochs)
+        self._event(
+            "sweep", name=self.run.name, run=str(self.run.path), trials=self.total, final=done, epochs_recorded=epochs
+        )
         if self._live:
             self._live.start(refresh=True)
 
@@ -132,7 +136,9 @@ class Display:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _feed(self) -> None:

@@ -40,6 +40,9 @@ class ProblemsError(UserError):
         self.problems = tuple(problems)
         super().__init__("\n".join([heading, *(f"  {problem}" for problem in self.problems)]))
 
+    def __reduce__(self) -> tuple[type[ProblemsError], tuple[str, tuple[Problem, ...]]]:
+        return type(self), (self.heading, self.problems)  # a worker's error must reach the driver whole
+
 
 class SpecError(ProblemsError):
     """The sweep spec is not valid."""

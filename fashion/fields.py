@@ -28,7 +28,7 @@ NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # of a sweep: names a folder
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class NotAllowed(Exception):
+class NotAllowedError(Exception):
     """A value that a field does not take; `rule` and `fix` in words."""
 
     def __init__(self, rule: str, fix: str = "") -> None:
@@ -83,11 +83,11 @@ class FieldRule:
         return [str(word) for part in parts for word in part.get("enum", [part.get("const")]) if word]
 
     def check(self, value: Any) -> Any:
-        """The value as the field holds it (1 becomes 1.0 where real numbers are meant). Raises NotAllowed."""
+        """The value as the field holds it (1 becomes 1.0 where real numbers are meant). Raises NotAllowedError."""
         try:
             checked = self._adapter.validate_python(value)
         except ValidationError:
-            raise NotAllowed(f"must be {describe(self.schema)}", _hint(value, self)) from None
+            raise NotAllowedError(f"must be {describe(self.schema)}", _hint(value, self)) from None
         _check_meaning(self.name, checked)
         return checked
 
@@ -97,7 +97,7 @@ class FieldRule:
             return self.check(None)
         try:
             return self.check(key)
-        except NotAllowed:
+        except NotAllowedError:
             try:
                 return self.check(self._adapter.validate_strings(key))
             except ValidationError:
@@ -178,11 +178,13 @@ def _check_meaning(name: str, value: Any) -> None:
 
         if value not in BACKBONES:
             everywhere = "`fashion-sweep model --list` shows them; timm:NAME takes any timm model"
-            raise NotAllowed("must be a known backbone", nearest(value, list(BACKBONES), everywhere))
+            raise NotAllowedError("must be a known backbone", nearest(value, list(BACKBONES), everywhere))
     if name == "model.backbone" and value == "timm:":
-        raise NotAllowed("must name a timm model after timm:", "For example timm:resnet26d")
+        raise NotAllowedError("must name a timm model after timm:", "For example timm:resnet26d")
     words = ("none", "imagenet")
     if name == "model.weights" and value not in words and not value.endswith((".safetensors", ".pth", ".pt")):
-        raise NotAllowed("must be none, imagenet, or the path of a .safetensors or .pth file", nearest(value, words))
+        raise NotAllowedError(
+            "must be none, imagenet, or the path of a .safetensors or .pth file", nearest(value, words)
+        )
     if name == "data.root" and not value.strip():
-        raise NotAllowed("must be a folder")
+        raise NotAllowedError("must be a folder")

@@ -24,6 +24,7 @@ STYLES = {
     "stopped": "dim",
     "failed": "red",
 }
+WIDE = 112  # columns from which there is room for a bar and the last val_loss beside the hyper-parameters
 # What a narrow terminal shows first of the hyper-parameters that vary.
 LEADING = ("model.backbone", "train.lr", "train.optimizer")
 Fraction = Mapping[int, float]  # trial -> how much of its next epoch is done
@@ -31,8 +32,11 @@ Fraction = Mapping[int, float]  # trial -> how much of its next epoch is done
 
 @dataclass(frozen=True)
 class View:
-    """All that a picture of a sweep shows. `elapsed` is this process's wall time in seconds, None for a run that is only
-    looked at; `part` the share of the epoch in progress by trial; `notes` the latest messages."""
+    """All that a picture of a sweep shows.
+
+    elapsed: this process's wall time in seconds, None for a run that is only looked at. part: the share of the epoch in
+    progress, by trial. notes: the latest messages. bars: draw progress where the width allows.
+    """
 
     title: str
     place: str
@@ -45,10 +49,11 @@ class View:
     elapsed: float | None = None
     part: Fraction = field(default_factory=dict)
     notes: Sequence[str] = ()
+    bars: bool = True
 
 
 class Screen:
-    """A renderable that fits the terminal: it asks for a fresh `View` at every refresh and shows what there is room for."""
+    """A renderable that fits the terminal: at every refresh it asks for a fresh `View` and shows what has room."""
 
     def __init__(self, view: Callable[[], View]) -> None:
         self.view = view
@@ -101,7 +106,7 @@ def header(view: View, width: int) -> RenderableType:
     words = Text(f"{done}/{view.total} trials: ")
     for index, (status, number) in enumerate(counts.items()):
         words.append(", " if index else "").append(f"{number} {status}", STYLES[status])
-    if width >= 100:
+    if view.bars and width >= 100:
         bar = ProgressBar(total=max(view.total, 1), completed=done, width=min(30, width // 4))
         progress: RenderableType = _beside(bar, words)
     else:
@@ -134,7 +139,7 @@ def best_lines(view: View) -> list[Text]:
 def trial_table(view: View, shown: Sequence[Row], width: int) -> RenderableType:
     """One line a trial; hyper-parameters that vary fill the columns that are left, those that don't fit are counted."""
     best = report.leader(view.rows)
-    bar = 10 if width >= 100 else 0
+    bar = 10 if view.bars and width >= WIDE else 0
     columns: list[tuple[str, str, list[str]]] = [
         ("trial", "right", [f"{'*' if best and each.number == best.number else ''}{each.number}" for each in shown]),
         ("status", "left", [each.status for each in shown]),
@@ -143,8 +148,11 @@ def trial_table(view: View, shown: Sequence[Row], width: int) -> RenderableType:
         ("at", "right", [str(each.best_epoch or "-") for each in shown]),
         ("val_acc", "right", [report.percent(each.accuracy) for each in shown]),
     ]
-    if width >= 100:
-        lasts = [f"{each.last:.4g}" if each.epoch and not math.isfinite(each.last) else report.number(each.last) for each in shown]
+    if width >= WIDE:
+        lasts = [
+            f"{each.last:.4g}" if each.epoch and not math.isfinite(each.last) else report.number(each.last)
+            for each in shown
+        ]
         columns.insert(3, ("last", "right", lasts))
     gap = 2 if width >= 100 else 1
     room = width - sum(_width(head, cells) + gap for head, _, cells in columns) - (bar + gap if bar else 0) - 2  # "+3"
@@ -174,7 +182,11 @@ def trial_table(view: View, shown: Sequence[Row], width: int) -> RenderableType:
         for head, _, cells in columns:
             line.append(Text(cells[index], STYLES[each.status]) if head == "status" else cells[index])
             if bar and head == "epoch":
-                line.append(ProgressBar(total=max(each.epochs, 1), completed=each.epoch + view.part.get(each.number, 0.0), width=bar))
+                line.append(
+                    ProgressBar(
+                        total=max(each.epochs, 1), completed=each.epoch + view.part.get(each.number, 0.0), width=bar
+                    )
+                )
         quiet = "dim" if each.status in ("stopped", "waiting") else ""
         table.add_row(*line, style="bold" if best and each.number == best.number else quiet)
     return table
@@ -188,12 +200,17 @@ def rung_table(view: View, width: int) -> Table | None:
     rungs = rungs[: max((width - 10) // 10, 1)]
     several = len({state.bracket for state in rungs}) > 1
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("rungs", style="dim")
+    table.add_column("rungs", style="dim", no_wrap=True)
     for state in rungs:
-        table.add_column(f"{f'b{state.bracket} ' if several else ''}{rung_name(state, view.compare)}", justify="right", no_wrap=True)
+        table.add_column(
+            f"{f'b{state.bracket} ' if several else ''}{rung_name(state, view.compare)}", justify="right", no_wrap=True
+        )
     table.add_row("reached", *(str(state.entries) for state in rungs))
     table.add_row("went on", *(str(state.promoted) for state in rungs))
-    table.add_row("to pass", *("-" if state.cutoff is None else report.number(state.cutoff) for state in rungs))
+    table.add_row(
+        "to pass" if view.metric == "val_loss" else view.metric,
+        *("-" if state.cutoff is None else report.number(state.cutoff) for state in rungs),
+    )
     return table
 
 

@@ -101,7 +101,9 @@ def _plain(logits: Tensor, target: Tensor, weight: Tensor | None, smoothing: flo
 def _padded(logits: Tensor, target: Tensor, weight: Tensor | None, pad_to: int) -> Tensor:
     missing = pad_to - logits.shape[1]
     padded = F.pad(logits.softmax(1), (0, missing))
-    return F.cross_entropy(padded, target, weight=None if weight is None else F.pad(weight, (0, missing)), reduction="none")
+    return F.cross_entropy(
+        padded, target, weight=None if weight is None else F.pad(weight, (0, missing)), reduction="none"
+    )
 
 
 def _focal(logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float, smoothing: float) -> Tensor:

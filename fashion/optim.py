@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from fashion.config import TrainConfig
 
@@ -55,7 +55,21 @@ def build_schedule(train: TrainConfig, optimizer: torch.optim.Optimizer, steps_p
 
 
 def build_ema(train: TrainConfig, model: nn.Module) -> AveragedModel | None:
-    """Exponential moving average of weights and normalisation statistics; None where `train.ema` is 0."""
+    """Exponential moving average of weights and normalisation statistics; None where `train.ema` is 0.
+
+    The decay grows as (1 + n) / (10 + n) until it reaches `train.ema` (as TensorFlow's does), so that the average of a
+    young model is not mostly its initial weights: early rungs compare what was learnt.
+    """
     if train.ema == 0.0:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True)
+
+    def average(averaged: list[torch.Tensor], current: list[torch.Tensor], _: object) -> None:
+        if not torch.is_floating_point(averaged[0]):
+            torch._foreach_copy_(averaged, current)  # batch counters
+            return
+        updates = int(ema.n_averaged)  # on the CPU: reading it does not wait for the device
+        decay = min(train.ema, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_(averaged, current, 1.0 - decay)
+
+    ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    return ema

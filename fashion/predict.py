@@ -53,7 +53,7 @@ class Promoted:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """`classes` (N, heads) int64 class indices, `probabilities[head]` (N, classes) float32, both in the order of `names`."""
+    """`classes` (N, heads) int64 class indices, `probabilities[head]` (N, classes) float32, in the order of `names`."""
 
     names: tuple[str, ...]
     classes: NDArray[np.int64]
@@ -70,7 +70,9 @@ def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> 
     try:
         content = json.loads(place.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(_problem(place, "is missing", fix="Promote a run's winner first: fashion-sweep best")) from None
+        raise CheckpointError(
+            _problem(place, "is missing", fix="Promote a run's winner first: fashion-sweep best")
+        ) from None
     except ValueError as error:
         raise CheckpointError(_problem(place, "must be JSON", str(error))) from error
     promoted, weights, digest = _description(content, place)
@@ -78,7 +80,9 @@ def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> 
     if not path.is_file():
         raise CheckpointError(_problem(path, "is missing", fix=f"{DESCRIPTION} and {weights} belong in one folder"))
     if (found := _sha256(path)) != digest:
-        raise CheckpointError(_problem(path, f"its sha256 must be {digest}", found, "Promote again: fashion-sweep best"))
+        raise CheckpointError(
+            _problem(path, f"its sha256 must be {digest}", found, "Promote again: fashion-sweep best")
+        )
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -87,7 +91,9 @@ def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> 
     try:
         model.load_state_dict(state)
     except RuntimeError as error:  # names or shapes of tensors
-        raise CheckpointError(_problem(path, f"does not fit {promoted.config.model.backbone}", str(error)[:500])) from error
+        raise CheckpointError(
+            _problem(path, f"does not fit {promoted.config.model.backbone}", str(error)[:500])
+        ) from error
     if promoted.config.train.layout != "nchw":
         model = model.to(memory_format=torch.channels_last)
     return model.to(device).eval(), promoted
@@ -97,7 +103,9 @@ def require_attributes(promoted: Promoted, attributes: Sequence[Attribute], plac
     """Raise CheckpointError unless a data set has the attributes and classes that the model was trained for."""
     if tuple(attributes) != promoted.attributes:
         rule = f"must have the model's attributes: {_shown(promoted.attributes)}"
-        raise CheckpointError(_problem(place, rule, _shown(attributes), "Predict a folder of its images instead: --images"))
+        raise CheckpointError(
+            _problem(place, rule, _shown(attributes), "Predict a folder of its images instead: --images")
+        )
 
 
 def predict(
@@ -117,12 +125,16 @@ def predict(
     config = promoted.config
     size = batch_size or max(2 * config.train.batch_size, 64)
     total = len(images)
-    listed = tuple(names) if names is not None else tuple(images.names if isinstance(images, Pack) else map(str, range(total)))
+    listed = (
+        tuple(names)
+        if names is not None
+        else tuple(images.names if isinstance(images, Pack) else map(str, range(total)))
+    )
     if len(listed) != total:
         raise ValueError(f"{len(listed)} names for {total} images")
     mean, std = normalization(config.data.normalize, row(config.model.backbone))
     model.eval()
-    # Classes from the log-probabilities, as validation counts them: exp may round two close ones to the same probability.
+    # Classes from the log-probabilities, as validation counts them: exp may round two close ones to one value.
     classes = [np.empty((0, len(promoted.class_counts)), np.int64)]
     probabilities = [[np.empty((0, count), np.float32) for count in promoted.class_counts]]
     done = 0
@@ -133,7 +145,9 @@ def predict(
         done += len(batch.images)
         if progress is not None:
             progress(done, total)
-    return Predictions(listed, np.concatenate(classes), tuple(np.concatenate(parts) for parts in zip(*probabilities, strict=True)))
+    return Predictions(
+        listed, np.concatenate(classes), tuple(np.concatenate(parts) for parts in zip(*probabilities, strict=True))
+    )
 
 
 def accuracy(predictions: Predictions, labels: NDArray[np.int64]) -> float:

@@ -123,10 +123,10 @@ def leader(rows: Iterable[Row]) -> Row | None:
 
 
 def seconds_left(rows: Sequence[Row], total: int) -> float | None:
-    """A rough forecast of the sweep's remaining wall time in seconds; None before the first report or with nothing running.
+    """A rough forecast of the remaining wall time in seconds; None before the first report or with nothing running.
 
-    Each epoch costs what it has cost (a trial's own mean, else the mean of all); a trial not yet begun runs as many epochs
-    as the finished ones did on average, and a running one that has come further than their share runs to its end.
+    Each epoch costs what it has cost (a trial's own mean, else the mean of all); a trial not yet begun costs what the
+    finished ones did on average, and a running one that has come further than their share runs to its end.
     """
     timed = [each for each in rows if math.isfinite(each.seconds) and each.epoch]
     running = [each for each in rows if each.status == "running"]

@@ -172,8 +172,8 @@ def _override(document: Document, override: str, problems: list[Problem]) -> Non
         problems.append(Problem(f"--set {override}", "must be KEY=VALUE", fix="For example --set train.lr=0.01"))
         return
     path = tuple(key.split("."))
-    if path[0] not in TOP_LEVEL or len(path) != (1 if path[0] in ("name", "storage") else 2):
-        names = [f"{section}.{name}" for section in TOP_LEVEL[1:-1] for name in section_rules(section)]
+    names = [f"{section}.{name}" for section in TOP_LEVEL[1:-1] for name in section_rules(section)]
+    if key not in ("name", "storage", *names):
         short = [name for name in names if name.endswith(f".{key}")]
         write = "Write section.field=value, for example train.lr=0.01"
         close = write if key in TOP_LEVEL else nearest(key, ["name", "storage", *names], write)

@@ -13,7 +13,8 @@ from fashion.fields import (
     SAMPLED,
     SETTINGS,
     FieldRule,
-    NotAllowed,
+    NotAllowedError,
+    describe,
     nearest,
     sampled_rules,
     section_rules,
@@ -92,7 +93,7 @@ class Parser:
     def value(self, rule: FieldRule, raw: Any, path: Path) -> Any:
         try:
             return rule.check(raw)
-        except NotAllowed as error:
+        except NotAllowedError as error:
             self.problem(path, error.rule, raw, error.fix)
             return None
 
@@ -128,6 +129,10 @@ class Parser:
         return (Choice if kind == "choice" else Grid)(values)
 
     def range(self, rule: FieldRule, kind: str, items: list[Any], raw: Mapping[str, Any], at: Path) -> Expression:
+        if not rule.numeric:
+            fix = f"List values: {{choice: {show(rule.words or [True, False])}}}"
+            self.problem(at, f"must be {describe(rule.schema)}, which has no ranges", items, fix)
+            return None
         numbers = [item for item in items if isinstance(item, int | float) and not isinstance(item, bool)]
         if len(items) != 2 or len(numbers) != 2:
             self.problem(at, "needs two numbers, lowest and highest", items)
@@ -215,7 +220,7 @@ class Parser:
             if other is not None:
                 try:
                     value = other.check_key(key)
-                except NotAllowed as error:
+                except NotAllowedError as error:
                     self.problem(at, f"{other.name} {error.rule}", key, error.fix)
             parsed.append((value, self.expression(rule, case, at)))
         return Switch(str(name), tuple(parsed), self.otherwise(rule, raw, path))
@@ -251,7 +256,7 @@ class Parser:
         for name, value in written.items():
             try:
                 rules[name].check(value)
-            except NotAllowed as error:
+            except NotAllowedError as error:
                 self.problem((section, name), error.rule, value, error.fix)
         if len(self.problems) > before:
             return None, set(written)

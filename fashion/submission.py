@@ -125,7 +125,9 @@ def write_probabilities(
     fields = [pa.field("image", pa.string(), nullable=False)]
     for (name, classes), values in zip(attributes, probabilities, strict=True):
         if values.shape != (len(images), len(classes)):
-            raise ValueError(f"{name}: expected probabilities of shape {(len(images), len(classes))}, got {values.shape}")
+            raise ValueError(
+                f"{name}: expected probabilities of shape {(len(images), len(classes))}, got {values.shape}"
+            )
         ends = np.arange(0, values.size + 1, len(classes), dtype=np.int32)
         flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
         columns.append(pa.ListArray.from_arrays(pa.array(ends), flat))
@@ -152,7 +154,9 @@ def read_probabilities(path: Path) -> tuple[list[str], dict[str, tuple[str, ...]
             column = table.column(name).combine_chunks()
             values.append(column.flatten().to_numpy(zero_copy_only=False).reshape(len(images), len(classes)))
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        problem = Problem(str(path), "must be a Parquet file of class probabilities", f"{type(error).__name__}: {error}")
+        problem = Problem(
+            str(path), "must be a Parquet file of class probabilities", f"{type(error).__name__}: {error}"
+        )
         raise SubmissionError("The class probabilities can't be read:", [problem]) from error
     return images, attributes, values
 

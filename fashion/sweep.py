@@ -33,8 +33,9 @@ from fashion.spec import SweepSpec
 from fashion.tensorboard import EventFiles
 from fashion.trial import Job, run_trial
 
-# A trial of several workers needs a Tune slot that costs next to nothing; zero is refused by Ray.
-SLOT_CPU = 0.01
+# The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a CPU
+# would leave too little for the workers of a trial that takes the whole machine, so it takes a sliver of the head node.
+SLOT = {"node:__internal_head__": 0.001}
 
 ENVIRONMENT = {
     # The record is the truth: Tune's own result files would be a second one, at half the speed.
@@ -102,7 +103,7 @@ def _tune(
         placement.cpus_per_worker, placement.gpus_per_worker, spec.resources.max_failures,
     )  # fmt: skip
     if placement.workers > 1:
-        bundle = {"CPU": SLOT_CPU}
+        bundle = SLOT
     else:
         bundle = {"CPU": float(placement.cpus_per_worker), "GPU": placement.gpus_per_worker}
     trainable = tune.with_resources(

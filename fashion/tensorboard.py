@@ -1,4 +1,4 @@
-"""TensorBoard event files of every trial, written by the driver from the reports alone: `tensorboard --logdir runs/NAME`.
+"""TensorBoard event files of every trial, written by the driver from the reports: `tensorboard --logdir runs/NAME`.
 
 Each trial has one event file in `trials/NNNN/tb/`: a scalar for each metric by epoch, and the trial's configuration
 as hyper-parameters. The record stays the truth: when a sweep goes on, a trial's file is written anew from its
@@ -24,7 +24,12 @@ from tensorboardX.summary import hparams
 from fashion.record import EpochReport, Trial
 from fashion.run import Run
 
-_SHOWN = ("val_loss", "val_accuracy", "val_balanced_accuracy", "val_exact_match")  # columns of the hyper-parameter table
+_SHOWN = (
+    "val_loss",
+    "val_accuracy",
+    "val_balanced_accuracy",
+    "val_exact_match",
+)  # columns of the hyper-parameter table
 _OUTCOMES = {"completed": "STATUS_SUCCESS", "stopped": "STATUS_SUCCESS", "failed": "STATUS_FAILURE"}
 
 
@@ -85,12 +90,14 @@ class EventFiles:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close_all()
 
 
 def hyper_parameters(config: Mapping[str, Any], varying_first: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A recorded configuration as (dotted name, value), the fields that the spec samples first; null fields left out."""
+    """A recorded configuration as (dotted name, value), what the spec samples first; null fields left out."""
     flat = {"seed": config.get("seed")}
     for section in ("data", "model", "train"):
         flat.update({f"{section}.{name}": value for name, value in config.get(section, {}).items()})

@@ -160,7 +160,10 @@ def _plain(problem: str, text: str, line: int | None) -> tuple[str, str]:
     if "'\\t'" in problem or (line is not None and line < len(lines) and lines[line].lstrip(" ").startswith("\t")):
         return "a tab indents this line", "YAML indents with spaces only"
     if "mapping values are not allowed" in problem:
-        return "a second ': ' on this line, or wrong indentation", "Quote text that holds ': ', align the key, or end the line above with ':'"
+        return (
+            "a second ': ' on this line, or wrong indentation",
+            "Quote text that holds ': ', align the key, or end the line above with ':'",
+        )
     if "'<stream end>'" in problem or "unexpected end of stream" in problem:
         return "the file ends inside brackets or quotes", "Close them"
     if "expected <block end>" in problem or "unindent" in problem:

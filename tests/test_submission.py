@@ -95,7 +95,7 @@ def test_zip_must_hold_the_file_at_its_root(tmp_path: Path, members: list[str]) 
     with zipfile.ZipFile(path, "w") as archive:
         for member in members:
             archive.writestr(member, "0\n")
-    with pytest.raises(SubmissionError, match="single file prediction.txt at its root"):
+    with pytest.raises(SubmissionError, match=r"single file prediction\.txt at its root"):
         validate_submission(path, 1, (3,))
 
 

@@ -14,7 +14,12 @@ from fashion.record import EpochReport
 from fashion.run import Run
 from fashion.tensorboard import EventFiles
 
-CONFIG = {"data": {"root": "d", "train_crop": None}, "model": {"backbone": "tiny"}, "train": {"lr": 0.01, "ema": 0.0}, "seed": 5}
+CONFIG = {
+    "data": {"root": "d", "train_crop": None},
+    "model": {"backbone": "tiny"},
+    "train": {"lr": 0.01, "ema": 0.0},
+    "seed": 5,
+}
 
 
 @pytest.fixture
@@ -90,7 +95,12 @@ def test_a_resumed_sweep_has_every_step_once(run: Run) -> None:
         files.close(0)
     killed.close_all()
     events = read(run)
-    assert [(point.step, round(point.value, 6)) for point in events.Scalars("val_loss")] == [(1, 1.5), (2, 1.4), (3, 1.3), (4, 1.2)]
+    assert [(point.step, round(point.value, 6)) for point in events.Scalars("val_loss")] == [
+        (1, 1.5),
+        (2, 1.4),
+        (3, 1.3),
+        (4, 1.2),
+    ]
     assert hparams(events, "session_end_info").session_end_info.status == 2  # STATUS_FAILURE
 
 

@@ -191,7 +191,7 @@ def _arrays(pack: Pack | NDArray[np.uint8], config: DataConfig) -> tuple[NDArray
 
 def _center(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """The centre crop as a view; the offset is rounded as torchvision's center_crop rounds it."""
-    top = int(round((images.shape[1] - side) / 2.0))
+    top = round((images.shape[1] - side) / 2.0)
     return images[:, top : top + side, top : top + side]
 
 

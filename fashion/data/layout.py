@@ -8,29 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion.data.scan import Attribute, scan_layout
 from fashion.errors import DataError, Problem
 
-SPLITS = ("train", "val", "test")
-LABELLED = ("train", "val")  # these need labels; test may have them
-_INTEGER = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
-_NAME = re.compile(r"[^\s/]+")
+__all__ = ["Attribute", "Baseline", "Dataset", "Split", "majority_baseline", "read_dataset"]
 _SHOWN = 20  # problems of one kind that an exception lists before it only counts
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """One head: a category ("sleeve") and the names of its classes in label order."""
-
-    name: str
-    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,26 +83,6 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-@dataclass
-class Scan:
-    """All that could be read, and every structural problem with its kind; `check` goes on from here even when it is broken.
-
-    `lines[split][i]` is the line number of `images[split][i]`; `rows[split][i]` its labels, None where that line is bad,
-    read from line `row_lines[split][i]`.
-    """
-
-    root: Path
-    problems: list[tuple[str, Problem]] = field(default_factory=list)
-    attributes: tuple[Attribute, ...] = ()
-    images: dict[str, list[str]] = field(default_factory=dict)
-    lines: dict[str, list[int]] = field(default_factory=dict)
-    rows: dict[str, list[tuple[int, ...] | None]] = field(default_factory=dict)
-    row_lines: dict[str, list[int]] = field(default_factory=dict)
-
-    def add(self, kind: str, place: str, rule: str, value: str = "", fix: str = "") -> None:
-        self.problems.append((kind, Problem(place, rule, value, fix)))
-
-
 @dataclass(frozen=True)
 class Baseline:
     """Accuracy of always predicting each head's most frequent training class."""
@@ -143,189 +112,6 @@ def majority_baseline(dataset: Dataset, split: str = "val") -> Baseline:
     majority = [int(counts.argmax()) for counts in dataset.label_counts("train")]
     hits = dataset.labels(split) == np.asarray(majority)
     return Baseline(tuple(majority), tuple(float(hit) for hit in hits.mean(axis=0)), float(hits.mean()))
-
-
-def scan_layout(root: str | Path) -> Scan:
-    """Read whatever is there and collect the problems instead of raising."""
-    scan = Scan(Path(root).resolve())
-    if not (scan.root / "split").is_dir():
-        scan.add("missing", str(root), "a data set is a folder that holds img/ and split/", "no folder split/ there",
-                 "Set data.root to the data set, or make one: fashion-sweep data demo DIR.")  # fmt: skip
-        return scan
-    for split in SPLITS:
-        if split in LABELLED or (scan.root / f"split/{split}.txt").exists():
-            _read_images(scan, split)
-    headers: dict[str, list[str]] = {}
-    for split in SPLITS:
-        if split in LABELLED or (scan.root / f"split/{split}_attr.txt").exists():
-            header = _read_labels(scan, split)
-            if header is not None:
-                headers[split] = header
-    heads = _number_of_heads(scan)
-    groups = _read_class_names(scan)
-    names = _attribute_names(scan, heads, headers)
-    if groups is not None and heads is not None and len(groups) != heads:
-        scan.add("heads", "split/list_attr_cloth.txt", f"has as many groups as split/train_attr.txt has columns ({heads})", f"{len(groups)} groups")
-    elif groups is None and heads is not None:
-        groups = [tuple(str(label) for label in range(1 + _largest(scan, head))) for head in range(heads)]
-    if groups is not None and len(names) == len(groups):
-        scan.attributes = tuple(Attribute(name, classes) for name, classes in zip(names, groups, strict=True))
-        _check_range(scan)
-    return scan
-
-
-def _text_lines(scan: Scan, name: str) -> list[tuple[int, str]] | None:
-    """(line number, stripped text) of a file in split/; trailing blank lines dropped, blank lines within are problems."""
-    path = scan.root / "split" / name
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        scan.add("missing", f"split/{name}", "the file must exist")
-        return None
-    except OSError as error:
-        scan.add("unreadable", f"split/{name}", "the file must be readable", str(error.strerror))
-        return None
-    except UnicodeDecodeError as error:
-        scan.add("unreadable", f"split/{name}", "must be UTF-8 text", f"byte {error.object[error.start]:#04x} at {error.start}")
-        return None
-    if "\0" in text:
-        scan.add("unreadable", f"split/{name}", "must be text", "a NUL character")
-        return None
-    lines = [(number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1)]
-    while lines and not lines[-1][1]:
-        lines.pop()
-    for number, line in lines:
-        if not line:
-            scan.add("blank", f"split/{name}:{number}", "no blank lines: images and labels are matched line by line")
-    kept = [(number, line) for number, line in lines if line]
-    if not kept:
-        scan.add("empty", f"split/{name}", "must not be empty")
-        return None
-    return kept
-
-
-def _read_images(scan: Scan, split: str) -> None:
-    lines = _text_lines(scan, f"{split}.txt")
-    if lines is None:
-        return
-    first = lines[0][1]
-    if "." not in first and "/" not in first and not (scan.root / first).exists():
-        lines = lines[1:]  # a header such as "picture_filename"
-    if not lines:
-        scan.add("empty", f"split/{split}.txt", "must list at least one image")
-        return
-    scan.images[split] = [line for _, line in lines]
-    scan.lines[split] = [number for number, _ in lines]
-    for number, image in lines:
-        place = f"split/{split}.txt:{number}"
-        if PurePosixPath(image).is_absolute() or PureWindowsPath(image).drive or ".." in PurePosixPath(image).parts or "\\" in image:
-            scan.add("path", place, "an image's path is relative to the data set, with / and without ..", repr(image))
-        elif not (scan.root / image).is_file():
-            scan.add("missing", place, "the image file must exist", image)
-
-
-def _read_labels(scan: Scan, split: str) -> list[str] | None:
-    """Fill `scan.rows[split]`; returns the header's words if the file has one."""
-    name = f"split/{split}_attr.txt"
-    lines = _text_lines(scan, f"{split}_attr.txt")
-    if lines is None:
-        return None
-    header = None
-    if not any(re.search(r"^[+-]?\.?[0-9]", word) for word in lines[0][1].split()):
-        header = lines[0][1].split()
-        lines = lines[1:]
-    words = [(number, line.split()) for number, line in lines]
-    width = len(header) if header is not None else (len(words[0][1]) if words else 0)
-    rows: list[tuple[int, ...] | None] = []
-    for number, row in words:
-        bad = [word for word in row if not _INTEGER.fullmatch(word)]
-        if len(row) != width:
-            scan.add("columns", f"{name}:{number}", f"has {width} labels, as the first line", f"{len(row)} labels")
-        elif bad:
-            scan.add("label", f"{name}:{number}", "labels are integers", ", ".join(repr(word) for word in bad))
-        rows.append(None if bad or len(row) != width else tuple(int(word) for word in row))
-    images = scan.images.get(split)
-    if images is not None and len(images) != len(rows):
-        scan.add("count", name, f"one line of labels an image ({len(images)} in split/{split}.txt)", f"{len(rows)} lines")
-    scan.rows[split] = rows
-    scan.row_lines[split] = [number for number, _ in words]
-    return header
-
-
-def _number_of_heads(scan: Scan) -> int | None:
-    widths = {split: len(row) for split, rows in scan.rows.items() for row in rows if row is not None}
-    for split, width in widths.items():
-        if width != widths.get("train", width):
-            scan.add("heads", f"split/{split}_attr.txt", f"has as many labels a line as split/train_attr.txt ({widths['train']})", str(width))
-    return widths.get("train")
-
-
-def _read_class_names(scan: Scan) -> list[tuple[str, ...]] | None:
-    """`list_attr_cloth.txt`: an optional count, an optional header, then "name group" lines with groups from 1."""
-    name = "split/list_attr_cloth.txt"
-    if not (scan.root / name).exists():
-        return None
-    lines = _text_lines(scan, "list_attr_cloth.txt")
-    if lines is None:
-        return None
-    count = int(lines[0][1]) if _INTEGER.fullmatch(lines[0][1]) else None
-    lines = lines[1:] if count is not None else lines
-    if lines and not _INTEGER.fullmatch(lines[0][1].split()[-1]):
-        lines = lines[1:]
-    groups: dict[int, list[str]] = {}
-    before = len(scan.problems)
-    for number, line in lines:
-        words = line.rsplit(None, 1)
-        if len(words) != 2 or not _INTEGER.fullmatch(words[1]) or int(words[1]) < 1:
-            scan.add("names", f"{name}:{number}", 'a line is "class-name group" with groups from 1', repr(line))
-            continue
-        known = groups.setdefault(int(words[1]), [])
-        if words[0] in known:
-            scan.add("names", f"{name}:{number}", "a class name occurs once in its group", repr(words[0]))
-        known.append(words[0])
-    if len(scan.problems) > before:
-        return None
-    if count is not None and count != len(lines):
-        scan.add("names", f"{name}:1", "the first line is the number of classes", f"{count}, but {len(lines)} follow")
-    if sorted(groups) != list(range(1, len(groups) + 1)):
-        scan.add("names", name, "groups are numbered 1, 2, 3 ... without gaps", str(sorted(groups)))
-        return None
-    return [tuple(groups[group]) for group in sorted(groups)]
-
-
-def _attribute_names(scan: Scan, heads: int | None, headers: dict[str, list[str]]) -> list[str]:
-    """From attribute_names.txt, else from the header of train's labels, else attribute1, attribute2 ..."""
-    if heads is None:
-        return []
-    names = [f"attribute{head + 1}" for head in range(heads)]
-    place = "split/train_attr.txt:1"
-    if "train" in headers:
-        names = headers["train"]
-        for split, other in headers.items():
-            if other != names:
-                scan.add("names", f"split/{split}_attr.txt:1", "the header equals that of split/train_attr.txt", " ".join(other))
-    if (scan.root / "split/attribute_names.txt").exists():
-        place = "split/attribute_names.txt"
-        names = [line for _, line in _text_lines(scan, "attribute_names.txt") or []]
-        if names and len(names) != heads:
-            scan.add("names", place, f"one name for each of the {heads} columns of labels", f"{len(names)} names")
-    for name in names:
-        if not _NAME.fullmatch(name) or names.count(name) > 1:
-            scan.add("names", place, "attribute names are different from one another, without blanks and slashes", repr(name))
-    return names
-
-
-def _largest(scan: Scan, head: int) -> int:
-    return max([0, *(row[head] for rows in scan.rows.values() for row in rows if row is not None and head < len(row))])
-
-
-def _check_range(scan: Scan) -> None:
-    counts = [len(attribute.classes) for attribute in scan.attributes]
-    for split, rows in scan.rows.items():
-        for number, row in zip(scan.row_lines[split], rows, strict=True):
-            for attribute, k, label in zip(scan.attributes, counts, row or (), strict=False):
-                if not 0 <= label < k:
-                    scan.add("label", f"split/{split}_attr.txt:{number}", f"labels of {attribute.name} are 0 to {k - 1}", str(label))
 
 
 def _shortened(problems: Sequence[tuple[str, Problem]]) -> list[Problem]:

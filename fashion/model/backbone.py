@@ -24,7 +24,9 @@ def import_timm(why: str) -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise UserError(f"{why} needs the package timm ({error}). Install it: pip install 'fashion-sweep[timm]'") from None
+        raise UserError(
+            f"{why} needs the package timm ({error}). Install it: pip install 'fashion-sweep[timm]'"
+        ) from None
     return timm
 
 

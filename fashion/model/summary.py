@@ -61,20 +61,20 @@ class Summary:
         ]
         lines.insert(1, "-" * max(map(len, lines)))
         lines += ["", f"input        3 x {self.size} x {self.size}"]
-        lines += [f"parameters   {self.parameters:,} (backbone {self.backbone_parameters:,}, heads {self.head_parameters:,})"]
+        lines += [
+            f"parameters   {self.parameters:,} (backbone {self.backbone_parameters:,}, heads {self.head_parameters:,})"
+        ]
         lines += [f"trainable    {self.trainable:,}"]
         if self.unused_classifier:
             whole = self.parameters + self.unused_classifier
-            lines += [
+            lines.append(
                 f"left out     {self.unused_classifier:,}: the backbone's ImageNet classifier, which no head uses;"
                 f" a count that includes it, as the report's does, is {whole:,}"
-            ]
+            )
         return "\n".join(lines)
 
 
-def summarize(
-    model: MultiHeadClassifier, size: int, row: Row, attribute_names: Sequence[str] | None = None
-) -> Summary:
+def summarize(model: MultiHeadClassifier, size: int, row: Row, attribute_names: Sequence[str] | None = None) -> Summary:
     """Follow one image of `size` pixels a side through `model` (a model on the meta device costs nothing).
 
     `row` is the model's backbone. Raises UserError when the backbone can't take images of that size.
@@ -102,7 +102,15 @@ def summarize(
     stages = [_stage(name, module, shapes.get(module, ())) for name, module in named]
     backbone = _count(model.backbone.parameters())
     if rest := backbone - sum(stage.parameters for stage in stages):
-        stages.append(Stage("(others)", "tokens and the like", (), rest, stages[-1].frozen))
+        stages.append(
+            Stage(
+                "(others)",
+                "tokens and the like",
+                (),
+                rest,
+                not any(p.requires_grad for p in model.backbone_parameters()),
+            )
+        )
     stages.append(Stage("dropout", f"Dropout {model.dropout.p:g}", tuple(features.shape[1:]), 0, False))
     names = attribute_names or [str(place) for place in range(len(model.class_counts))]
     for name, head, count in zip(names, model.heads, model.class_counts, strict=True):
@@ -122,8 +130,8 @@ def _stages(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, child in backbone.named_children():
         if name in OPENED and isinstance(child, nn.Sequential | nn.ModuleList):
             yield from ((f"{name}.{inner}", module) for inner, module in child.named_children())
-        elif not isinstance(child, nn.Identity):
-            yield name, child
+        elif not all(isinstance(part, nn.Identity | nn.Sequential) for part in child.modules()):
+            yield name, child  # what a taken off classifier leaves behind is not a stage
 
 
 def _stage(name: str, module: nn.Module, shape: tuple[int, ...]) -> Stage:

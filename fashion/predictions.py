@@ -1,0 +1,111 @@
+"""The predict step: from the promoted directory alone to validated submission files."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fashion.data.layout import read_dataset
+from fashion.data.pack import Pack, pack_folder
+from fashion.errors import DataError, Problem
+from fashion.predict import Predictions, accuracy, load_promoted, predict, require_attributes
+from fashion.submission import (
+    ARCHIVE_NAME,
+    TEXT_NAME,
+    collapsed_heads,
+    validate_probabilities,
+    validate_submission,
+    write_probabilities,
+    write_submission,
+)
+
+PROBABILITIES_NAME = "probabilities.parquet"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to predict: a split of the data set at `root`, or every image below `folder`."""
+
+    root: Path | None = None
+    split: str = "test"
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `predict_into` wrote and found. `accuracy` is None where the images have no labels."""
+
+    folder: Path
+    images: int
+    accuracy: float | None
+    warnings: tuple[str, ...]
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / name for name in (TEXT_NAME, ARCHIVE_NAME, PROBABILITIES_NAME)]
+
+
+def predict_into(
+    promoted: Path,
+    source: Source,
+    folder: Path,
+    cache_dir: Path | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Written:
+    """Predict `source` with the model in `promoted` and write `prediction.txt`, `prediction.txt.zip` and the
+    probabilities into `folder`; all three are read back and validated before any of them appears there.
+
+    Raises:
+        CheckpointError: the promoted directory is incomplete or damaged, or belongs to other attributes.
+        DataError: the images can't be read, or there is no such split.
+        SubmissionError: what was written is not in the submission's form (a full disk, a failing one).
+    """
+    model, meta = load_promoted(promoted, device)
+    data = meta.config.data
+    labels = None
+    if source.folder is not None:
+        names, pixels = pack_folder(source.folder, data.resize, data.fit, data.interpolation, progress)
+        found = predict(model, meta, pixels, names, device=device, progress=progress)
+    else:
+        assert source.root is not None, "a split belongs to a data set"
+        dataset = read_dataset(source.root)
+        require_attributes(meta, dataset.attributes, str(source.root))
+        if source.split not in dataset.splits:
+            problem = Problem(
+                f"{source.root}/split/{source.split}.txt", "is missing", fix=f"It has {', '.join(dataset.splits)}"
+            )
+            raise DataError("The data set has no such split:", [problem])
+        pack = Pack.open_or_build(
+            dataset, source.split, data.resize, data.fit, data.interpolation, cache_dir, progress=progress
+        )
+        labels = pack.labels
+        found = predict(model, meta, pack, device=device, progress=progress)
+    names_and_classes = [(attribute.name, attribute.classes) for attribute in meta.attributes]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write(found, names_and_classes, meta.class_counts, scratch)
+        folder.mkdir(exist_ok=True)
+        for path in scratch.iterdir():
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    warnings = collapsed_heads(found.classes, meta.class_counts, [name for name, _ in names_and_classes])
+    return Written(folder, len(found.names), None if labels is None else accuracy(found, labels), tuple(warnings))
+
+
+def _write(
+    found: Predictions, attributes: list[tuple[str, tuple[str, ...]]], class_counts: tuple[int, ...], folder: Path
+) -> None:
+    submission = write_submission(found.classes, folder)
+    table = write_probabilities(folder / PROBABILITIES_NAME, found.names, attributes, found.probabilities)
+    for path in (submission.text, submission.archive):
+        validate_submission(path, len(found.names), class_counts)
+    validate_probabilities(table, found.names, np.asarray(found.classes))

@@ -1,0 +1,210 @@
+"""A run, a trial and a winner as JSON values and as pages on a terminal, from the record alone."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fashion import best as ranking
+from fashion import report
+from fashion.best import Ranked
+from fashion.journal import driver_alive
+from fashion.live import View, picture
+from fashion.record import metrics_to_json
+from fashion.run import Run
+from fashion.schedulers import scheduler_of
+
+PIPED_WIDTH = 200  # columns where there is no terminal: nothing is cut off from what a script greps
+
+
+def page() -> Console:
+    """Standard output; where it is no terminal, wide enough that nothing is cut off."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
+def overview(run: Run) -> dict[str, Any]:
+    """A run in a few JSON values: {run, path, state, created, active, trials, counts, best}.
+
+    `active` is the time of the last event in seconds since the epoch, `trials` how many the spec asks for.
+    """
+    trials = int(run.manifest["spec"]["search"]["trials"])
+    rows = [report.row(trial) for trial in run.trials.values()]
+    counts = report.counts(rows, trials)
+    state = "running" if driver_alive(run.path) else "finished" if final(counts) >= trials else "unfinished"
+    leader = report.leader(rows)
+    best = None
+    if leader is not None:
+        accuracy = leader.accuracy if math.isfinite(leader.accuracy) else None
+        best = {"trial": leader.number, "epoch": leader.best_epoch, "val_loss": leader.best, "val_accuracy": accuracy}
+    return {
+        "run": run.name,
+        "path": str(run.path),
+        "state": state,
+        "created": run.manifest["created"],
+        "active": run.last_activity,
+        "trials": trials,
+        "counts": counts,
+        "best": best,
+    }
+
+
+def final(counts: dict[str, int]) -> int:
+    """How many of the counted trials have nothing left to do."""
+    return sum(counts.get(status, 0) for status in report.FINAL)
+
+
+def trial_json(run: Run, number: int, reports: bool = False) -> dict[str, Any]:
+    """A trial as JSON values; with `reports` every epoch, too."""
+    trial = run.trials[number]
+    best = trial.best()
+    entry: dict[str, Any] = {
+        "trial": number,
+        "status": trial.status,
+        "reason": trial.reason,
+        "attempt": trial.attempt,
+        "epochs_done": trial.reports[-1].epoch if trial.reports else 0,
+        "best": {"epoch": best.epoch, "metrics": metrics_to_json(best.metrics)} if best else None,
+        "config": trial.config,
+    }
+    if reports:
+        entry["reports"] = [{**each.to_json(), "decision": trial.decisions[each.epoch]} for each in trial.reports]
+    return entry
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """What `show` prints, as JSON values: the overview, the rungs and every trial."""
+    rungs = [vars(state) for state in scheduler_of(run).rungs()]
+    return {**overview(run), "rungs": rungs, "recorded": [trial_json(run, number) for number in sorted(run.trials)]}
+
+
+def winner_json(run: Run, winner: Ranked, folder: Path) -> dict[str, Any]:
+    """What `best` prints, as JSON values. Shares are in [0, 1], losses in nats; a positive lead is the winner's."""
+    lead = ranking.lead(run)
+    runner_up = None
+    if lead is not None:
+        ahead = metrics_to_json({"val_loss": lead.val_loss, "val_accuracy": lead.val_accuracy})
+        runner_up = {"trial": lead.runner_up.trial, "epoch": lead.runner_up.epoch, "ahead_by": ahead}
+    attributes = []
+    for row in ranking.attribute_table(run.manifest, winner.metrics):
+        shares = {"accuracy": row.accuracy, "gain": row.gain}
+        attributes.append({**vars(row), **metrics_to_json(shares)})
+    return {
+        "run": run.name,
+        "trial": winner.trial,
+        "epoch": winner.epoch,
+        "metrics": metrics_to_json(winner.metrics),
+        "majority_accuracy": ranking.majority_accuracy(run.manifest),
+        "attributes": attributes,
+        "runner_up": runner_up,
+        "config": winner.config,
+        "promoted": str(folder),
+    }
+
+
+def print_run(run: Run, out: Console) -> None:
+    """Print every trial from the best down, the rungs and the failures."""
+    entry = overview(run)
+    scheduler = scheduler_of(run)
+    fields = report.varying(run.manifest["spec"])
+    rows = [report.row(run.trials[number], fields) for number in sorted(run.trials)]
+    place = f"{run.path}  {entry['state']}, last active {report.ago(entry['active'])}"
+    view = View(
+        run.name,
+        place,
+        entry["trials"],
+        rows,
+        fields,
+        scheduler.rungs(),
+        scheduler.compare,
+        scheduler.metric,
+        bars=out.is_terminal,
+    )
+    out.print(picture(view, out.width, None))
+
+
+def print_trial(run: Run, number: int, out: Console) -> None:
+    """Print a trial's configuration and every epoch's metrics, the best epoch in bold."""
+    trial = run.trials[number]
+    out.print(f"[bold]trial {number}[/] of {escape(str(run.path))}: {trial.status}, attempt {trial.attempt}")
+    if trial.reason:
+        out.print(trial.reason, markup=False)
+    _print_config(run, trial.config, out)
+    if not trial.reports:
+        out.print("no epoch reported yet")
+        return
+    names = [name for name in trial.reports[0].metrics if "/" not in name]
+    table = _table("epoch", *names, "seconds", "decision", left=("decision",))
+    best = trial.best()
+    for each in trial.reports:
+        values = [f"{each.metrics.get(name, math.nan):.4g}" for name in names]
+        style = "bold" if best is not None and each.epoch == best.epoch else ""
+        seconds = f"{each.seconds:.1f}"
+        table.add_row(f"{each.epoch}/{each.epochs}", *values, seconds, trial.decisions[each.epoch], style=style)
+    out.print()
+    out.print(table)
+
+
+def print_winner(run: Run, winner: Ranked, folder: Path, out: Console) -> None:
+    """Print the winner: its metrics beside the majority baseline, per attribute with counts, its lead, configuration
+    and files."""
+    entry = overview(run)
+    epochs = winner.config.get("train", {}).get("epochs", "?")
+    state = f"{final(entry['counts'])} of {entry['trials']} trials final"
+    out.print(f"[bold]trial {winner.trial}, epoch {winner.epoch} of {epochs}[/] of {escape(str(run.path))} ({state})")
+    accuracy, majority = winner.metrics.get("val_accuracy", math.nan), ranking.majority_accuracy(run.manifest)
+    baseline = f"{_points(accuracy - majority)} points on the majority baseline ({report.percent(majority)} %)"
+    loss = f"val_loss [bold]{report.number(winner.val_loss)}[/]"
+    out.print(f"{loss}, val_accuracy [bold]{report.percent(accuracy)} %[/]: {baseline}")
+    others = [name for name in ("val_balanced_accuracy", "val_exact_match") if name in winner.metrics]
+    if others:
+        out.print(", ".join(f"{name} {report.percent(winner.metrics[name])} %" for name in others))
+    lead = ranking.lead(run)
+    if lead is None:
+        out.print("no runner-up: no other trial has a finite val_loss")
+    else:
+        second = lead.runner_up
+        loss = f"val_loss {report.number(second.val_loss)} ({lead.val_loss:+.4f})"
+        share = second.metrics.get("val_accuracy", math.nan)
+        points = f"val_accuracy {report.percent(share)} % ({_points(-lead.val_accuracy)} points)"
+        out.print(f"runner-up: trial {second.trial}, epoch {second.epoch}: {loss}, {points}")
+    out.print()
+    table = _table("attribute", "correct", "accuracy", "majority", "gain", left=("attribute",))
+    table.add_column("val images of each class")
+    for row in ranking.attribute_table(run.manifest, winner.metrics):
+        images = ", ".join(f"{name} {count}" for name, count in zip(row.classes, row.val_counts, strict=True))
+        correct = f"{row.correct}/{row.images}" if math.isfinite(row.accuracy) else "-"
+        shares = (report.percent(row.accuracy), report.percent(row.majority_accuracy), _points(row.gain))
+        table.add_row(row.name, correct, *shares, escape(images))
+    out.print(table)
+    out.print()
+    _print_config(run, winner.config, out)
+    out.print()
+    out.print(f"promoted to {folder}", markup=False, soft_wrap=True)
+
+
+def _print_config(run: Run, config: dict[str, Any], out: Console) -> None:
+    sampled = set(report.varying(run.manifest["spec"]))
+    out.print("configuration (* sampled)", style="dim")
+    for section, values in config.items():
+        fields = values.items() if isinstance(values, dict) else [("", values)]
+        for name, value in fields:
+            dotted = f"{section}.{name}".rstrip(".")
+            shown = "null" if value is None else f"{value:.6g}" if isinstance(value, float) else value
+            out.print(f"{'*' if dotted in sampled else ' '} {dotted:<24} {shown}", markup=False, soft_wrap=True)
+
+
+def _table(*heads: str, left: tuple[str, ...]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for head in heads:
+        table.add_column(head, justify="left" if head in left else "right", no_wrap=True)
+    return table
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share, 2) + 0.0:+.2f}" if math.isfinite(share) else "-"  # + 0.0: never "-0.00"
