@@ -54,7 +54,9 @@ def check(root: str, as_json: bool) -> None:
     else:
         for finding in report.findings:
             click.echo(str(finding))
-        count = {severity: sum(f.severity == severity for f in report.findings) for severity in ("error", "warning", "info")}
+        count = {
+            severity: sum(f.severity == severity for f in report.findings) for severity in ("error", "warning", "info")
+        }
         listed = ", ".join(f"{split} {images:,}" for split, images in report.images.items()) or "no images"
         verdict = "training may go on" if report.ok else "training may not go on"
         click.echo(f"{listed}: {count['error']} errors, {count['warning']} warnings, {count['info']} notes; {verdict}")
@@ -63,8 +65,12 @@ def check(root: str, as_json: bool) -> None:
 
 @data.command()
 @click.argument("root", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table; draws a figure only if --figure is given.")
-@click.option("--figure", "path", type=click.Path(), help="File of the figure (.png, .svg or .pdf).  [default: data-stats.png]")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON instead of the table; draws a figure only if --figure is given."
+)
+@click.option(
+    "--figure", "path", type=click.Path(), help="File of the figure (.png, .svg or .pdf).  [default: data-stats.png]"
+)
 def stats(root: str, as_json: bool, path: str | None) -> None:
     """Print how often each class occurs in each split of ROOT, and draw it.
 
@@ -88,7 +94,9 @@ def stats(root: str, as_json: bool, path: str | None) -> None:
 @click.option("--val", default=150, show_default=True, help="Validation images.")
 @click.option("--test", default=150, show_default=True, help="Test images.")
 @click.option("--size", default=96, show_default=True, help="Side of the images in pixels.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Another seed draws other garments.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Another seed draws other garments."
+)
 def demo(root: str, train: int, val: int, test: int, size: int, seed: int) -> None:
     """Draw a licence-free data set of garments into the new folder ROOT.
 
@@ -105,13 +113,39 @@ def demo(root: str, train: int, val: int, test: int, size: int, seed: int) -> No
 
 @data.command()
 @click.argument("root", type=click.Path())
-@click.option("--resize", default=320, show_default=True, type=click.IntRange(8, 2048), help="Side in pixels, as data.resize of the spec.")
-@click.option("--fit", default="stretch", show_default=True, type=click.Choice(["stretch", "pad"]), help="Ignore the aspect ratio, or pad to a square.")
-@click.option("--interpolation", default="bicubic", show_default=True, type=click.Choice(["bicubic", "bilinear"]), help="Filter of the resize.")
-@click.option("--split", "splits", multiple=True, type=click.Choice(["train", "val", "test"]), help="Only this split (may be repeated).")
+@click.option(
+    "--resize",
+    default=320,
+    show_default=True,
+    type=click.IntRange(8, 2048),
+    help="Side in pixels, as data.resize of the spec.",
+)
+@click.option(
+    "--fit",
+    default="stretch",
+    show_default=True,
+    type=click.Choice(["stretch", "pad"]),
+    help="Ignore the aspect ratio, or pad to a square.",
+)
+@click.option(
+    "--interpolation",
+    default="bicubic",
+    show_default=True,
+    type=click.Choice(["bicubic", "bilinear"]),
+    help="Filter of the resize.",
+)
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice(["train", "val", "test"]),
+    help="Only this split (may be repeated).",
+)
 @click.option("--verify", is_flag=True, help="Compare every pixel of an existing cache with its checksum.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def pack(root: str, resize: int, fit: str, interpolation: str, splits: tuple[str, ...], verify: bool, as_json: bool) -> None:
+def pack(
+    root: str, resize: int, fit: str, interpolation: str, splits: tuple[str, ...], verify: bool, as_json: bool
+) -> None:
     """Build the image cache of ROOT ahead of a sweep ($FASHION_CACHE, else ~/.cache/fashion-sweep).
 
     \b
@@ -130,7 +164,9 @@ def pack(root: str, resize: int, fit: str, interpolation: str, splits: tuple[str
     for split in splits or tuple(dataset.splits):
         with progress_bar(f"packing {split}") as progress:
             built = Pack.open_or_build(dataset, split, resize, fit, interpolation, progress=progress, verify=verify)
-        packs.append({"split": split, "images": len(built), "bytes": built.path.stat().st_size, "path": str(built.path)})
+        packs.append(
+            {"split": split, "images": len(built), "bytes": built.path.stat().st_size, "path": str(built.path)}
+        )
         if not as_json:
             click.echo(f"{split}: {len(built):,} images, {built.path.stat().st_size / 1e6:,.0f} MB, {built.path}")
     if as_json:

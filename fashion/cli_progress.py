@@ -19,11 +19,11 @@ class Bars:
 
     def __call__(self, label: str, done: int, total: int) -> None:
         if label not in self._tasks:
+            self._progress.start()  # only now: an empty display would still print a line
             self._tasks[label] = self._progress.add_task(label, total=total)
         self._progress.update(self._tasks[label], completed=done, total=total)
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

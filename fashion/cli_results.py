@@ -99,25 +99,49 @@ def show(run: str | None, storage: str, trial: int | None, as_json: bool) -> Non
 @click.command()
 @click.argument("run", required=False, metavar="[RUN]")
 @storage_option
+@click.option("--predict", is_flag=True, help="Then predict the test split with it and write the submission.")
+@click.option("--split", metavar="NAME", help="Predict this split instead of test.")
+@click.option("--images", metavar="DIR", help="Predict every image below DIR instead of a split.")
+@click.option("--address", metavar="ADDRESS", help="Predict on the Ray cluster there. Default: on this machine.")
 @json_option
-def best(run: str | None, storage: str, as_json: bool) -> None:
+def best(
+    run: str | None,
+    storage: str,
+    predict: bool,
+    split: str | None,
+    images: str | None,
+    address: str | None,
+    as_json: bool,
+) -> None:
     """Promote the checkpoint with the lowest val_loss over all epochs of all trials to RUN/best.
 
     Prints its configuration, its metrics per attribute and its distance to the runner-up. RUN is a name or a folder;
-    without it the latest run.
+    without it the latest run. --predict writes prediction.txt, prediction.txt.zip and the class probabilities to
+    RUN/predictions.
 
     \b
     Example: fashion-sweep best
     Example: fashion-sweep best backbones --json
+    Example: fashion-sweep best --predict
+    Example: fashion-sweep best --predict --images photos
     """
     from fashion import best as ranking
     from fashion.results import page, print_winner, winner_json
     from fashion.run import Run
 
+    if (split or images or address) and not predict:
+        raise click.UsageError("--split, --images and --address go with --predict.")
+    if split and images:
+        raise click.UsageError("--split and --images exclude each other.")
     record = Run.find(storage, run)
     winner = ranking.best(record)
     folder = ranking.promote(record, winner)
-    if as_json:
-        click.echo(json.dumps(winner_json(record, winner, folder), indent=2, allow_nan=False))
-    else:
+    found = winner_json(record, winner, folder)
+    if not as_json:
         print_winner(record, winner, folder, page())
+    if predict:
+        from fashion.cli_predict import predict_winner
+
+        found["predictions"] = predict_winner(record, winner, split, images, address, quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, allow_nan=False))

@@ -29,7 +29,6 @@ def run(
 
     from fashion.cli_progress import Bars
     from fashion.display import Display, Mode
-    from fashion.errors import RunError
     from fashion.spec import load_spec
 
     if plain and as_json:
@@ -59,9 +58,10 @@ def run(
     if early == "interrupted":
         click.echo(f"Interrupted. Everything reported is in {where}; the same command goes on from there.", err=True)
         raise SystemExit(130)
+    if not early and not any(trial.best() for trial in record.trials.values()):
+        early = f"no trial has a finite val_loss. `fashion-sweep show {where}` tells each one's reason."
     if early:
-        raise RunError(f"{where}: given up, {early}")
-    if not any(trial.best() for trial in record.trials.values()):
-        raise RunError(f"{where}: no trial has a finite val_loss. `fashion-sweep show {where}` tells each one's reason.")
+        click.echo(f"The sweep failed: {where}: {early}", err=True)
+        raise SystemExit(1)
     if not as_json:
         click.echo(f"Results: {where}  (fashion-sweep best {where} --predict)", err=mode == "json")

@@ -51,24 +51,24 @@ class ModelConfig(Frozen):
 class TrainConfig(Frozen):
     """Optimisation; the defaults are the report's final recipe, with a proper cross entropy."""
 
-    epochs: int = Field(50, ge=1, le=10_000)
+    epochs: int = Field(50, ge=1, le=10_000, description="passes over the training images; the schedule spans all of them")
     batch_size: int = Field(32, ge=1, le=65_536, description="global: split over the workers of a trial")
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="adamw leaves biases and normalisation scales undecayed")
     lr: float = Field(0.1, gt=0.0, le=100.0, description="peak learning rate of the heads")
     backbone_lr_scale: float = Field(1.0, gt=0.0, le=10.0, description="the backbone's learning rate is lr times this")
     freeze_backbone: bool = Field(False, description="train the heads alone")
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="sgd's momentum; adam's beta1")
-    weight_decay: float = Field(1e-5, ge=0.0, le=10.0)
-    schedule: Literal["cosine", "constant", "onecycle"] = "cosine"
+    weight_decay: float = Field(1e-5, ge=0.0, le=10.0, description="decoupled for adamw (Loshchilov & Hutter 2019), else an L2 penalty")
+    schedule: Literal["cosine", "constant", "onecycle"] = Field("cosine", description="of the learning rate, one value a step, over all epochs")
     warmup_epochs: float = Field(0.0, ge=0.0, description="linear warm-up (cosine and constant); must be shorter than epochs")
     loss: Literal["cross_entropy", "focal", "report"] = Field("cross_entropy", description="training objective; report is the padded double softmax")
-    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
-    focal_gamma: float = Field(2.0, ge=0.0, le=10.0)
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="share of the target spread over all classes (Szegedy et al. 2016)")
+    focal_gamma: float = Field(2.0, ge=0.0, le=10.0, description="focusing exponent of loss: focal (Lin et al. 2017)")
     class_weighting: Literal["none", "inverse", "sqrt_inverse"] = Field("none", description="weight a class by (the root of) its inverse frequency")
     ema: float = Field(0.0, ge=0.0, lt=1.0, description="decay of an exponential moving average of the weights, which is then what is evaluated; 0: none")
     clip_grad: float = Field(0.0, ge=0.0, description="largest gradient norm; 0: no clipping")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 autocast where it pays")
-    layout: Literal["auto", "nchw", "channels_last"] = "auto"
+    layout: Literal["auto", "nchw", "channels_last"] = Field("auto", description="memory layout of images and convolutions; auto: channels_last")
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:

@@ -6,7 +6,7 @@ Tune is an engine that may die at any moment. It is told trial numbers and decis
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ray import tune
@@ -24,6 +24,7 @@ class NumberSearcher(Searcher):
     def __init__(self, numbers: Iterator[int], source: Source, recorder: Recorder) -> None:
         super().__init__()
         self.numbers, self.source, self.recorder = numbers, source, recorder
+        self.handed_out: dict[str, int] = {}  # Tune's id of a trial -> its number
 
     def suggest(self, trial_id: str) -> Any:
         number = next(self.numbers, None)
@@ -32,10 +33,16 @@ class NumberSearcher(Searcher):
         run = self.recorder.run
         if number not in run.trials:
             run.record_trial(number, self.source.config(number).model_dump(mode="json"))
+        self.handed_out[trial_id] = number
         return {"number": number, "config": json.dumps(run.trials[number].config)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The record knows already (RecordScheduler is asked first)."""
+        """The record knows already (the scheduler is told first), but for a trial that Tune does not start again."""
+        if error:
+            number = self.handed_out[trial_id]
+            deaths = self.recorder.deaths[number]
+            self.recorder.ended(number, "failed", f"its process died {len(deaths)} times: {deaths[-1]}")
+            self.source.ended(self.recorder.run.trials[number])
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
@@ -70,6 +77,8 @@ class RecordScheduler(FIFOScheduler):
         decision = self.recorder.received(EpochReport.from_json(json.loads(result["report"])))
         if self.recorder.run.trials[number].final:
             self.source.ended(self.recorder.run.trials[number])
+            # After the last epoch too: a final trial whose process dies must not be started again.
+            return TrialScheduler.STOP
         return TrialScheduler.CONTINUE if decision == "continue" else TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -78,8 +87,8 @@ class RecordScheduler(FIFOScheduler):
             self._end(number, "the loop returned before its last epoch")
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        failures = trial.num_failures
-        self._end(trial.config["number"], f"its process died {failures} times: {_first_line(trial)}")
+        # Called for every death, also when Tune then starts the trial again: the end is the searcher's to tell.
+        self.recorder.died(trial.config["number"], _first_line(trial))
 
     def _end(self, number: int, reason: str) -> None:
         self.recorder.ended(number, "failed", reason)
@@ -90,15 +99,21 @@ class RecordScheduler(FIFOScheduler):
 
 
 class AbortStopper(tune.Stopper):
-    """Ends the experiment when the recorder says that going on is pointless."""
+    """Ends the experiment when the recorder says that going on is pointless, or the user wants it to end.
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+    The latter at once, by KeyboardInterrupt: Tune's own way waits for trials to unwind, for nothing but its own state.
+    Tune asks between events, so that no report is half recorded.
+    """
+
+    def __init__(self, recorder: Recorder, interrupted: Callable[[], bool]) -> None:
+        self.recorder, self.interrupted = recorder, interrupted
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
+        if self.interrupted():
+            raise KeyboardInterrupt
         return bool(self.recorder.abort)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AbortStopper:

@@ -72,5 +72,5 @@ class SubmissionError(ProblemsError):
     """A prediction file is not in the submission's form."""
 
 
-class TrialDiverged(FashionError):
+class TrialDiverged(FashionError):  # noqa: N818 (what happened to a trial, no mistake of anyone's)
     """The loss became NaN or infinite: the trial is failed, the sweep goes on."""

@@ -17,6 +17,14 @@ from fashion.metrics import Meter
 Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
+def evaluation_batch_size(training_batch_size: int) -> int:
+    """Images an evaluation batch: twice training's, as without gradients an image takes less memory.
+
+    Prediction must take the same: another size may change the last bit of a probability.
+    """
+    return max(2 * training_batch_size, 64)
+
+
 class Evaluation(NamedTuple):
     """meter: exact sums over this rank's labelled images; log_probabilities: per head (n, classes) of this rank's shard."""
 

@@ -25,7 +25,7 @@ from fashion.data.batches import eval_batches
 from fashion.data.layout import Attribute
 from fashion.data.pack import Pack
 from fashion.errors import CheckpointError, Problem
-from fashion.evaluate import log_probabilities, to_probabilities
+from fashion.evaluate import evaluation_batch_size, log_probabilities, to_probabilities
 from fashion.model.build import MultiHeadClassifier, build_model, normalization
 from fashion.model.table import row
 from fashion.record import metrics_from_json
@@ -123,7 +123,7 @@ def predict(
     smaller one saves memory and may change the last bit of a probability. `progress(done, total)` counts images.
     """
     config = promoted.config
-    size = batch_size or max(2 * config.train.batch_size, 64)
+    size = batch_size or evaluation_batch_size(config.train.batch_size)
     total = len(images)
     listed = (
         tuple(names)

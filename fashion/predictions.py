@@ -107,5 +107,5 @@ def _write(
     submission = write_submission(found.classes, folder)
     table = write_probabilities(folder / PROBABILITIES_NAME, found.names, attributes, found.probabilities)
     for path in (submission.text, submission.archive):
-        validate_submission(path, len(found.names), class_counts)
+        validate_submission(path, len(found.names), class_counts, expected=found.classes)
     validate_probabilities(table, found.names, np.asarray(found.classes))

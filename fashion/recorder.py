@@ -69,9 +69,9 @@ class Recorder:
 
 
 def keep_only(folder: Path, best_epoch: int | None) -> None:
-    """Of an ended trial's checkpoints keep the best epoch's weights and predictions."""
+    """Of an ended trial's checkpoints keep the best epoch's weights and predictions; nothing that was half written."""
     for path in folder.glob("*"):
         found = re.fullmatch(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)", path.name)
         superseded = found is not None and int(found[1]) != best_epoch
-        if superseded or path.name == "last.pt":
+        if superseded or path.name == "last.pt" or path.suffix == ".tmp":
             path.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ def run_in_slot(task: Task, job: Job, send: Callable[[EpochReport], None]) -> No
     _slot.run(task, send)
 
 
-class TrialFailed(FashionError):
+class TrialFailed(FashionError):  # noqa: N818 (as TrialDiverged)
     """The reason, one line, with which a trial's workers gave up."""
 
 

@@ -27,7 +27,7 @@ from fashion.data.batches import steps_per_epoch, train_batches
 from fashion.data.layout import Attribute
 from fashion.data.pack import Pack
 from fashion.errors import TrialDiverged
-from fashion.evaluate import Normalization, evaluate, to_probabilities
+from fashion.evaluate import Normalization, evaluate, evaluation_batch_size, to_probabilities
 from fashion.loss import build_loss
 from fashion.metrics import Meter
 from fashion.model.build import MultiHeadClassifier, build_model, normalization
@@ -40,6 +40,8 @@ from fashion.run import EpochReport
 # Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
 DIVERGENCE_CHECK_STEPS = 20
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -47,7 +49,7 @@ class Place:
 
     rank: int = 0
     world_size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
 
 @dataclass(frozen=True)
@@ -179,8 +181,8 @@ class _Session:
                 self.ema.update_parameters(self.model)
             meter.update(tuple(head.detach() for head in logits), batch.targets)
             objective += torch.stack([losses.detach().double().sum(), losses.new_tensor(len(losses)).double()])
-            if step % DIVERGENCE_CHECK_STEPS == 0 and not torch.isfinite(objective[0]).item():
-                raise TrialDiverged(f"epoch {epoch}, step {step}: train_loss is {objective[0].item()}")
+            if step % DIVERGENCE_CHECK_STEPS == 0:
+                self._require_finite(objective[0].clone(), step)
             if on_step is not None:
                 on_step(epoch, step, self.steps)
         meter.reduce()
@@ -190,19 +192,24 @@ class _Session:
         accuracy = meter.compute(self.data.names)["accuracy"]
         return {"loss": (objective[0] / objective[1]).item(), "accuracy": accuracy, "lr": lr}
 
+    def _require_finite(self, loss: torch.Tensor, step: int) -> None:
+        """Raise on all workers or on none: one that gave up alone would leave the others waiting for its gradients."""
+        if self.place.world_size > 1:
+            dist.all_reduce(loss)
+        if not torch.isfinite(loss).item():
+            raise TrialDiverged(f"epoch {self.epoch + 1}, step {step}: train_loss is {loss.item()}")
+
     def validate(self) -> tuple[dict[str, float], list[Any]]:
         """Metrics over the whole validation split and, on rank 0, its class probabilities in file order."""
         place = self.place
         if place.world_size > 1:
-            for model in (self.model, self.ema):
+            for model in dict.fromkeys((self.model, self.evaluated)):
                 # Each worker's batch-norm statistics saw its own shard; all must evaluate one model.
-                for buffer in model.buffers() if model is not None else ():
+                for buffer in model.buffers():
                     dist.broadcast(buffer, src=0)
-        # Twice the training batch: without gradients an image takes less memory.
-        batch_size = max(2 * self.config.train.batch_size, 64)
         meter, heads = evaluate(
             self.evaluated, self.data.val, self.config.data, self.normalization, self.data.class_counts,
-            batch_size, place.device, place.rank, place.world_size,
+            evaluation_batch_size(self.config.train.batch_size), place.device, place.rank, place.world_size,
         )  # fmt: skip
         meter.reduce()
         probabilities = to_probabilities(heads)

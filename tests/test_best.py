@@ -190,7 +190,7 @@ def test_every_truncation_of_a_checkpoint_is_noticed(run: Run) -> None:
 def test_other_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="safetensors|fashion-sweep"):
+    with pytest.raises(CheckpointError, match=r"safetensors|fashion-sweep"):
         read_header(path)
 
 

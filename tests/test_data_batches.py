@@ -10,7 +10,16 @@ from torch import Tensor
 
 from fashion.config import DataConfig
 from fashion.data import batches as module
-from fashion.data.batches import augment, erase_, eval_batches, jitter, resized_crop, steps_per_epoch, train_batches, unit
+from fashion.data.batches import (
+    augment,
+    erase_,
+    eval_batches,
+    jitter,
+    resized_crop,
+    steps_per_epoch,
+    train_batches,
+    unit,
+)
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import UserError
@@ -52,7 +61,7 @@ def test_evaluation_pixels_equal_torchvision(demo_root: Path, pack: Pack, crop: 
 def test_real_pixels_equal_the_reports_pipeline(real_root: Path) -> None:
     from torchvision import transforms
 
-    from fashion.data.pack import load_rgb, resize_square
+    from fashion.data.images import load_rgb, resize_square
 
     pipeline = transforms.Compose([transforms.Resize((320, 320), transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(300),
                                    transforms.ToTensor(), transforms.Normalize(MEAN, STD)])  # fmt: skip
@@ -65,7 +74,10 @@ def test_real_pixels_equal_the_reports_pipeline(real_root: Path) -> None:
 @pytest.mark.parametrize("world", [2, 3, 7])
 def test_evaluation_shards_hold_every_image_once(pack: Pack, world: int) -> None:
     whole = torch.cat([batch.images for batch in eval_batches(pack, config(), MEAN, STD, 13)])
-    shards = [torch.cat([batch.images for batch in eval_batches(pack, config(), MEAN, STD, 13, rank, world)]) for rank in range(world)]
+    shards = [
+        torch.cat([batch.images for batch in eval_batches(pack, config(), MEAN, STD, 13, rank, world)])
+        for rank in range(world)
+    ]
     assert sum(map(len, shards)) == 96
     for rank, shard in enumerate(shards):
         assert torch.equal(shard, whole[rank::world])
@@ -100,8 +112,11 @@ def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(pack: Pack) -> Non
         return [whole[np.ascontiguousarray(image).tobytes()] for batch in got for image in batch.numpy()]
 
     first = order(0, 0)
-    assert sorted(first) == list(range(96)) and first != sorted(first)
-    assert order(0, 0) == first and order(0, 1) != first and order(1, 0) != first
+    assert sorted(first) == list(range(96))
+    assert first != sorted(first)
+    assert order(0, 0) == first
+    assert order(0, 1) != first
+    assert order(1, 0) != first
 
 
 def test_center_without_flip_equals_evaluation(pack: Pack) -> None:
@@ -113,12 +128,17 @@ def test_center_without_flip_equals_evaluation(pack: Pack) -> None:
 
 
 def test_flip_always_mirrors(pack: Pack) -> None:
-    never, always = (next(iter(train_batches(pack, config(flip=flip), MEAN, STD, 32, 0, 0))).images for flip in (0.0, 1.0))
+    never, always = (
+        next(iter(train_batches(pack, config(flip=flip), MEAN, STD, 32, 0, 0))).images for flip in (0.0, 1.0)
+    )
     assert torch.equal(always, never.flip(3))
 
 
 def test_flip_happens_in_half_of_the_cases(pack: Pack) -> None:
-    plain, half = (torch.cat([b.images for e in range(8) for b in train_batches(pack, config(flip=f), MEAN, STD, 32, 0, e)]) for f in (0.0, 0.5))
+    plain, half = (
+        torch.cat([b.images for e in range(8) for b in train_batches(pack, config(flip=f), MEAN, STD, 32, 0, e)])
+        for f in (0.0, 0.5)
+    )
     flipped = (plain != half).flatten(1).any(dim=1).float().mean().item()
     assert abs(flipped - 0.5) < 0.06  # 768 images: 3.3 standard errors
 
@@ -138,7 +158,8 @@ def test_resized_crop_of_everything_is_the_image_and_its_mirror(pack: Pack) -> N
     flip = torch.arange(8) % 2 == 1
     draw = draws(8, _ASPECT=0.5)
     got = resized_crop(images, draw, flip, 1.0, 40)
-    assert torch.allclose(got[::2], images[::2], atol=1e-5) and torch.allclose(got[1::2], images[1::2].flip(3), atol=1e-5)
+    assert torch.allclose(got[::2], images[::2], atol=1e-5)
+    assert torch.allclose(got[1::2], images[1::2].flip(3), atol=1e-5)
 
 
 def test_resized_crop_equals_a_plain_crop_and_resize() -> None:
@@ -157,8 +178,12 @@ def test_jitter_equals_torchvision(pack: Pack) -> None:
     draw = draws(6)
     got = jitter(images.clone(), draw, 0.4)
     for image, row, jittered in zip(images, draw, got, strict=True):
-        brightness, contrast = (float(1 + 0.4 * (2 * row[column] - 1)) for column in (module._BRIGHTNESS, module._CONTRAST))
-        assert torch.allclose(jittered, tvf.adjust_contrast(tvf.adjust_brightness(image, brightness), contrast), atol=1e-3)
+        brightness, contrast = (
+            float(1 + 0.4 * (2 * row[column] - 1)) for column in (module._BRIGHTNESS, module._CONTRAST)
+        )
+        assert torch.allclose(
+            jittered, tvf.adjust_contrast(tvf.adjust_brightness(image, brightness), contrast), atol=1e-3
+        )
 
 
 def test_erasing_takes_one_rectangle_of_the_stated_area() -> None:
@@ -170,17 +195,30 @@ def test_erasing_takes_one_rectangle_of_the_stated_area() -> None:
     assert torch.equal(hit, draw[:, module._ERASE] < 0.5)
     for hole in holes[hit]:
         rows, columns = hole.any(dim=1).sum(), hole.any(dim=0).sum()
-        assert hole.sum() == rows * columns and 0.01 < hole.float().mean() < 0.36
+        assert hole.sum() == rows * columns
+        assert 0.01 < hole.float().mean() < 0.36
 
 
 def test_switching_one_augmentation_leaves_the_others(pack: Pack) -> None:
-    plain, erased = (torch.cat([b.images for b in train_batches(pack, config(crop_mode="random", erase=e), MEAN, STD, 32, 0, 0)]) for e in (0.0, 1.0))
+    plain, erased = (
+        torch.cat([b.images for b in train_batches(pack, config(crop_mode="random", erase=e), MEAN, STD, 32, 0, 0)])
+        for e in (0.0, 1.0)
+    )
     assert torch.equal(erased[erased != 0], plain[erased != 0])
 
 
 @pytest.mark.parametrize(
     ("n", "batch", "world", "steps"),
-    [(100, 10, 1, 10), (101, 10, 1, 10), (102, 10, 1, 11), (103, 10, 2, 10), (104, 10, 2, 11), (5, 32, 2, 1), (3, 32, 2, 1), (8, 1, 1, 8)],
+    [
+        (100, 10, 1, 10),
+        (101, 10, 1, 10),
+        (102, 10, 1, 11),
+        (103, 10, 2, 10),
+        (104, 10, 2, 11),
+        (5, 32, 2, 1),
+        (3, 32, 2, 1),
+        (8, 1, 1, 8),
+    ],
 )
 def test_steps(n: int, batch: int, world: int, steps: int) -> None:
     assert steps_per_epoch(n, batch, world) == steps
@@ -207,4 +245,5 @@ def test_leaving_early_ends_the_thread(pack: Pack) -> None:
     iterator = train_batches(pack, config(), MEAN, STD, 8, 0, 0)
     next(iterator)
     iterator.close()  # type: ignore[attr-defined]
-    assert threading.active_count() < 20 and next(iter(train_batches(pack, config(), MEAN, STD, 8, 0, 0))).images.shape[0] == 8
+    assert threading.active_count() < 20
+    assert next(iter(train_batches(pack, config(), MEAN, STD, 8, 0, 0))).images.shape[0] == 8

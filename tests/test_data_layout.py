@@ -11,19 +11,44 @@ from fashion.data.layout import majority_baseline, read_dataset
 from fashion.errors import DataError
 
 # The report's Figures 1 and 2, a column each.
-FIGURE_1 = [[768, 853, 334, 422, 109, 2408, 106], [1523, 862, 2615], [488, 951, 3561], [2086, 826, 19, 2069], [310, 702, 3399, 105, 48, 436], [749, 279, 3972]]
-FIGURE_2 = [[192, 175, 65, 77, 13, 458, 20], [301, 168, 531], [100, 173, 727], [387, 173, 2, 438], [56, 146, 680, 16, 10, 92], [129, 70, 801]]
+FIGURE_1 = [
+    [768, 853, 334, 422, 109, 2408, 106],
+    [1523, 862, 2615],
+    [488, 951, 3561],
+    [2086, 826, 19, 2069],
+    [310, 702, 3399, 105, 48, 436],
+    [749, 279, 3972],
+]
+FIGURE_2 = [
+    [192, 175, 65, 77, 13, 458, 20],
+    [301, 168, 531],
+    [100, 173, 727],
+    [387, 173, 2, 438],
+    [56, 146, 680, 16, 10, 92],
+    [129, 70, 801],
+]
 
 
-def small(root: Path, header: bool = False, newline: str = "\n", end: str = "\n", names: str | None = "red 1\ngreen 1\nhot 2\nwarm 2\ncold 2") -> Path:
+def small(
+    root: Path,
+    header: bool = False,
+    newline: str = "\n",
+    end: str = "\n",
+    names: str | None = "red 1\ngreen 1\nhot 2\nwarm 2\ncold 2",
+) -> Path:
     """Two attributes with 2 and 3 classes; 4 training and 2 validation images."""
     (root / "img").mkdir(parents=True)
     (root / "split").mkdir()
     for number in range(6):
         Image.new("RGB", (8, 8), (number * 40, 0, 0)).save(root / f"img/{number}.png")
-    for split, numbers, labels in (("train", range(4), ["0 0", "1 1", "0 2", "1 0"]), ("val", range(4, 6), ["0 1", "1 2"])):
+    for split, numbers, labels in (
+        ("train", range(4), ["0 0", "1 1", "0 2", "1 0"]),
+        ("val", range(4, 6), ["0 1", "1 2"]),
+    ):
         head = ["picture_filename"] if header else []
-        (root / f"split/{split}.txt").write_bytes((newline.join([*head, *(f"img/{n}.png" for n in numbers)]) + end).encode())
+        (root / f"split/{split}.txt").write_bytes(
+            (newline.join([*head, *(f"img/{n}.png" for n in numbers)]) + end).encode()
+        )
         head = ["colour  heat"] if header else []
         (root / f"split/{split}_attr.txt").write_bytes((newline.join([*head, *labels]) + end).encode())
     if names is not None:
@@ -34,7 +59,9 @@ def small(root: Path, header: bool = False, newline: str = "\n", end: str = "\n"
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("end", ["\n", "", "\n\n"])
-def test_headers_line_ends_and_last_line_make_no_difference(tmp_path: Path, header: bool, newline: str, end: str) -> None:
+def test_headers_line_ends_and_last_line_make_no_difference(
+    tmp_path: Path, header: bool, newline: str, end: str
+) -> None:
     dataset = read_dataset(small(tmp_path / "d", header, newline, end))
     assert dataset.class_counts == (2, 3)
     assert dataset.attribute_names == (("colour", "heat") if header else ("attribute1", "attribute2"))
@@ -45,7 +72,9 @@ def test_headers_line_ends_and_last_line_make_no_difference(tmp_path: Path, head
 
 
 def test_names_file_count_line_and_header_of_class_names(tmp_path: Path) -> None:
-    root = small(tmp_path / "d", names="5 \nattribute_name   attribute_type\ndark red  1\ngreen 1\nhot 2\nwarm 2\ncold 2\n")
+    root = small(
+        tmp_path / "d", names="5 \nattribute_name   attribute_type\ndark red  1\ngreen 1\nhot 2\nwarm 2\ncold 2\n"
+    )
     (root / "split/attribute_names.txt").write_text("hue\ntemperature\n")
     dataset = read_dataset(root)
     assert dataset.attribute_names == ("hue", "temperature")
@@ -63,7 +92,7 @@ def test_unlabelled_and_labelled_test_split(tmp_path: Path) -> None:
     (root / "split/test.txt").write_text("img/5.png\n")
     dataset = read_dataset(root)
     assert dataset.splits["test"].labels is None
-    with pytest.raises(DataError, match="split/test_attr.txt"):
+    with pytest.raises(DataError, match="test_attr"):
         dataset.labels("test")
     (root / "split/test_attr.txt").write_text("1 1\n")
     assert read_dataset(root).labels("test").tolist() == [[1, 1]]
@@ -129,7 +158,8 @@ def test_many_equal_problems_are_counted(tmp_path: Path) -> None:
 def test_fingerprint_follows_labels_and_images(tmp_path: Path) -> None:
     root = small(tmp_path / "d")
     first = read_dataset(root).fingerprint()
-    assert len(first) == 16 and first == read_dataset(root).fingerprint()
+    assert len(first) == 16
+    assert first == read_dataset(root).fingerprint()
     os.utime(root / "img/3.png", (1, 1))
     touched = read_dataset(root).fingerprint()
     (root / "split/val_attr.txt").write_text("0 1\n1 1\n")
@@ -152,4 +182,6 @@ def test_real_counts_equal_the_reports_figures(real_root: Path) -> None:
     assert [len(dataset.splits[name]) for name in ("train", "val", "test")] == [5000, 1000, 1000]
     assert round(100 * majority_baseline(dataset).overall, 2) == 59.73
     assert round(100 * majority_baseline(dataset, "train").overall, 2) == 60.14
-    assert np.array_equal(np.round(np.array(majority_baseline(dataset).accuracies) * 100, 1), [45.8, 53.1, 72.7, 38.7, 68.0, 80.1])
+    assert np.array_equal(
+        np.round(np.array(majority_baseline(dataset).accuracies) * 100, 1), [45.8, 53.1, 72.7, 38.7, 68.0, 80.1]
+    )

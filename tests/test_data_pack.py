@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from fashion.data.images import PAD_COLOUR, load_rgb, resize_square
 from fashion.data.layout import Dataset, read_dataset
-from fashion.data.pack import PAD_COLOUR, Pack, load_rgb, pack_folder, resize_square
+from fashion.data.pack import Pack, pack_folder
 from fashion.errors import DataError, UserError
 
 
@@ -41,17 +42,22 @@ def test_real_pixels_equal_the_reports_pipeline(real_root: Path) -> None:
     for number in range(0, 7000, 350):
         image = Image.open(real_root / f"img/{number:05d}.jpg").convert("RGB")
         expected = np.asarray(resize(image))
-        assert np.array_equal(resize_square(load_rgb(real_root / f"img/{number:05d}.jpg"), 320, "stretch", "bicubic"), expected)
+        assert np.array_equal(
+            resize_square(load_rgb(real_root / f"img/{number:05d}.jpg"), 320, "stretch", "bicubic"), expected
+        )
 
 
 def test_the_view_is_mapped_contiguous_and_read_only(demo: Dataset, tmp_path: Path) -> None:
     pack = Pack.open_or_build(demo, "train", 32, cache_dir=tmp_path)
-    assert pack.images.shape == (96, 32, 32, 3) and pack.images.flags.c_contiguous and not pack.images.flags.writeable
+    assert pack.images.shape == (96, 32, 32, 3)
+    assert pack.images.flags.c_contiguous
+    assert not pack.images.flags.writeable
     before = pa.total_allocated_bytes()
     again = pickle.loads(pickle.dumps(pack))
     assert pa.total_allocated_bytes() - before < pack.images.nbytes / 10
     assert len(pickle.dumps(pack)) < 1000
-    assert np.array_equal(again.images, pack.images) and np.array_equal(again.labels, pack.labels)
+    assert np.array_equal(again.images, pack.images)
+    assert np.array_equal(again.labels, pack.labels)
 
 
 def test_second_opening_decodes_nothing_and_settings_have_own_files(demo: Dataset, tmp_path: Path) -> None:
@@ -65,7 +71,10 @@ def test_second_opening_decodes_nothing_and_settings_have_own_files(demo: Datase
     calls.clear()
     assert Pack.open_or_build(demo, "val", 24, cache_dir=tmp_path, progress=progress).path == first.path
     assert not calls
-    others = {Pack.open_or_build(demo, "val", 24, *how, cache_dir=tmp_path).path for how in (("pad", "bicubic"), ("stretch", "bilinear"))}
+    others = {
+        Pack.open_or_build(demo, "val", 24, *how, cache_dir=tmp_path).path
+        for how in (("pad", "bicubic"), ("stretch", "bilinear"))
+    }
     assert len(others | {first.path}) == 3
     assert not list(tmp_path.glob(".*.tmp"))
 
@@ -89,7 +98,9 @@ def test_damaged_files_are_noticed_and_rebuilt(demo: Dataset, tmp_path: Path) ->
         path.write_bytes(content)
         with pytest.raises(DataError):
             Pack.open(path)
-        assert np.array_equal(Pack.open_or_build(demo, "val", 24, cache_dir=tmp_path).images[5], Pack.open(path).images[5]), name
+        assert np.array_equal(
+            Pack.open_or_build(demo, "val", 24, cache_dir=tmp_path).images[5], Pack.open(path).images[5]
+        ), name
         assert path.read_bytes() == good, name
 
 
@@ -119,7 +130,9 @@ def test_a_changed_image_makes_a_new_file(demo_root: Path, tmp_path: Path) -> No
 
 def _build_in_child(root: Path, cache: Path) -> None:
     built = []
-    Pack.open_or_build(read_dataset(root), "train", 20, cache_dir=cache, progress=lambda done, total: built.append(done))
+    Pack.open_or_build(
+        read_dataset(root), "train", 20, cache_dir=cache, progress=lambda done, total: built.append(done)
+    )
     if built:
         (cache / f"built-{os.getpid()}").touch()
 
@@ -144,7 +157,8 @@ def test_all_bad_images_are_listed_and_nothing_is_left(demo_root: Path, tmp_path
     with pytest.raises(DataError) as caught:
         Pack.open_or_build(read_dataset(root), "val", 16, cache_dir=tmp_path / "cache")
     assert [Path(problem.place).name for problem in caught.value.problems] == [Path(names[1]).name, Path(names[4]).name]
-    assert not list((tmp_path / "cache").glob("*.arrow")) and not list((tmp_path / "cache").glob(".*.tmp"))
+    assert not list((tmp_path / "cache").glob("*.arrow"))
+    assert not list((tmp_path / "cache").glob(".*.tmp"))
 
 
 def test_decompression_bomb_is_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +197,8 @@ def test_pad_keeps_the_aspect_and_centres(shape: tuple[int, int]) -> None:
     rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
     assert max(len(rows), len(columns)) == 20
     assert abs(min(len(rows), len(columns)) - max(1, 20 * min(shape) / max(shape))) <= 0.5
-    assert abs(rows[0] - (19 - rows[-1])) <= 1 and abs(columns[0] - (19 - columns[-1])) <= 1
+    assert abs(rows[0] - (19 - rows[-1])) <= 1
+    assert abs(columns[0] - (19 - columns[-1])) <= 1
     assert (square[~red] == PAD_COLOUR).all()
 
 

@@ -91,3 +91,12 @@ def test_fields_carry_their_descriptions_and_defaults():
     train = json_schema()["properties"]["train"]["properties"]
     assert train["lr"]["default"] == 0.1
     assert "learning rate" in train["lr"]["description"]
+
+
+def test_the_page_on_the_spec_is_up_to_date() -> None:
+    from pathlib import Path
+
+    from fashion.spec_docs import markdown
+
+    page = Path(__file__).parents[1] / "docs" / "spec.md"
+    assert page.read_text() == markdown(), "run: python -m fashion.spec_docs > docs/spec.md"

@@ -23,13 +23,26 @@ from fashion.data.pack import Pack
 from fashion.errors import UserError
 
 # Columns of the uniform draws; append only, or every seed's pixels change.
-_FLIP, _TOP, _LEFT, _AREA, _ASPECT, _BRIGHTNESS, _CONTRAST, _ERASE, _ERASE_AREA, _ERASE_ASPECT, _ERASE_TOP, _ERASE_LEFT = range(12)
+(
+    _FLIP,
+    _TOP,
+    _LEFT,
+    _AREA,
+    _ASPECT,
+    _BRIGHTNESS,
+    _CONTRAST,
+    _ERASE,
+    _ERASE_AREA,
+    _ERASE_ASPECT,
+    _ERASE_TOP,
+    _ERASE_LEFT,
+) = range(12)
 _DRAWS = 12
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` float (n, 3, T, T) in channels_last memory, `targets` int64 (n, heads), (n, 0) where there are no labels.
+    """`images` float (n, 3, T, T) in channels_last memory, `targets` int64 (n, heads), (n, 0) without labels.
 
     `global_count` is the number of images in this batch over all ranks (in evaluation: in this batch).
     """
@@ -46,7 +59,10 @@ def steps_per_epoch(n: int, batch_size: int, world_size: int = 1) -> int:
     unless it is the only one. Raises UserError when a rank would get no image at all.
     """
     if min(n, batch_size) < world_size:
-        raise UserError(f"{world_size} workers need at least one image each in a batch: {n} training images, batch_size {batch_size}.")
+        raise UserError(
+            f"{world_size} workers need at least one image each in a batch: "
+            f"there are {n} training images, and batch_size is {batch_size}."
+        )
     full, rest = divmod(n, batch_size)
     return full + 1 if rest // world_size >= 2 or full == 0 else full
 
@@ -76,7 +92,9 @@ def train_batches(
     side = config.train_crop or config.crop
     view = _center(images, side) if config.crop_mode == "center" else images
     scale, shift = _normalizer(mean, std, device)
-    for step, (pixels, targets) in enumerate(_prefetched(view, labels, [batch[rank::world_size] for batch in batches], device)):
+    for step, (pixels, targets) in enumerate(
+        _prefetched(view, labels, [batch[rank::world_size] for batch in batches], device)
+    ):
         draws = np.random.default_rng([seed, epoch, 1, step]).random((len(batches[step]), _DRAWS))
         draw = torch.from_numpy(draws[rank::world_size].astype(np.float32)).to(device, non_blocking=True)
         floats = augment(pixels, draw, config, side)
@@ -136,12 +154,14 @@ def random_crop(pixels: Tensor, draw: Tensor, side: int) -> Tensor:
     """Exact uint8 windows (n, side, side, 3), every offset equally likely."""
     room = pixels.shape[1] - side + 1
     top, left = ((draw[:, column] * room).long().clamp_(max=room - 1) for column in (_TOP, _LEFT))
-    windows = pixels.unfold(1, side, 1).unfold(2, side, 1).permute(0, 1, 2, 4, 5, 3)  # a view: (n, room, room, side, side, 3)
+    windows = (
+        pixels.unfold(1, side, 1).unfold(2, side, 1).permute(0, 1, 2, 4, 5, 3)
+    )  # a view: (n, room, room, side, side, 3)
     return windows[torch.arange(len(pixels), device=pixels.device), top, left]
 
 
 def resized_crop(images: Tensor, draw: Tensor, flip: Tensor, scale: float, side: int) -> Tensor:
-    """A random rectangle of each image, of `scale` to 1 of its area and aspect 3/4 to 4/3, sampled to (n, 3, side, side).
+    """A random rectangle of each image, `scale` to 1 of its area, aspect 3/4 to 4/3, sampled to (n, 3, side, side).
 
     One bilinear sampling for the whole batch, flip included. It does not smooth before it shrinks, so `resize` should
     be at most about twice the training crop.
@@ -160,10 +180,16 @@ def resized_crop(images: Tensor, draw: Tensor, flip: Tensor, scale: float, side:
 
 
 def jitter(images: Tensor, draw: Tensor, strength: float) -> Tensor:
-    """Random brightness, then contrast, each by a factor of 1 - strength to 1 + strength, as torchvision's ColorJitter."""
-    brightness, contrast = (1 + strength * (2 * draw[:, column, None, None, None] - 1) for column in (_BRIGHTNESS, _CONTRAST))
+    """Random brightness, then contrast, each by 1 - strength to 1 + strength, as torchvision's ColorJitter."""
+    brightness, contrast = (
+        1 + strength * (2 * draw[:, column, None, None, None] - 1) for column in (_BRIGHTNESS, _CONTRAST)
+    )
     images = (images * brightness).clamp_(0, 1)
-    grey = (images * images.new_tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    grey = (
+        (images * images.new_tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1))
+        .sum(1, keepdim=True)
+        .mean((2, 3), keepdim=True)
+    )
     return torch.lerp(grey, images, contrast).clamp_(0, 1)
 
 
@@ -201,7 +227,10 @@ def _normalizer(mean: Sequence[float], std: Sequence[float], device: torch.devic
 
 
 def _prefetched(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], batches: Sequence[NDArray[np.int64]], device: torch.device | str
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    batches: Sequence[NDArray[np.int64]],
+    device: torch.device | str,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Gather each batch in a thread while the previous one is used: pages may have to come from the disk."""
     pinned = torch.device(device).type == "cuda"

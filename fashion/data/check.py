@@ -1,4 +1,4 @@
-"""Every finding about a data set in one pass, also when its structure is broken; an error means training may not go on."""
+"""Every finding about a data set in one pass, also when its structure is broken. Errors forbid training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fashion.data.pack import IMAGE_SUFFIXES, load_rgb
+from fashion.data.images import IMAGE_SUFFIXES, load_rgb
 from fashion.data.scan import Scan, scan_layout
 from fashion.errors import DataError
 
@@ -21,8 +21,8 @@ _RARE = 20  # images of a class in a split below which its accuracy says little
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. `kind` is one of missing, unreadable, blank, empty, path, columns, label, count, heads, names (errors),
-    duplicate, identical, leak, conflict, absent (warnings), rare and unlisted (for information)."""
+    """One finding. `kind` is one of missing, unreadable, blank, empty, path, columns, label, count, heads, names
+    (errors), duplicate, identical, leak, conflict, absent (warnings), rare and unlisted (for information)."""
 
     severity: Severity
     kind: str
@@ -50,7 +50,7 @@ class CheckReport:
 
 
 def check(root: str | Path, progress: Callable[[int, int], None] | None = None) -> CheckReport:
-    """Read the lists, decode every listed image and compare their bytes. Never raises for what is wrong with the data."""
+    """Read the lists, decode every listed image, compare their bytes. Never raises for what is wrong with the data."""
     scan = scan_layout(root)
     findings = []
     for kind, problem in scan.problems:
@@ -70,7 +70,14 @@ def check(root: str | Path, progress: Callable[[int, int], None] | None = None) 
 def _read_all(scan: Scan, progress: Callable[[int, int], None] | None) -> tuple[dict[str, str], list[Finding]]:
     """The digest of every readable image's bytes, and a finding for each that can't be decoded whole."""
     refused = {problem.value.strip("'") for kind, problem in scan.problems if kind == "path"}
-    paths = sorted({image for images in scan.images.values() for image in images if image not in refused and (scan.root / image).is_file()})
+    paths = sorted(
+        {
+            image
+            for images in scan.images.values()
+            for image in images
+            if image not in refused and (scan.root / image).is_file()
+        }
+    )
 
     def read(image: str) -> tuple[str, str]:
         try:
@@ -102,7 +109,14 @@ def _duplicate_lines(scan: Scan) -> list[Finding]:
         first: dict[str, int] = {}
         for number, image in zip(scan.lines[split], images, strict=True):
             if image in first:
-                findings.append(Finding("warning", "duplicate", f"split/{split}.txt:{number}", f"{image} is listed already in line {first[image]}"))
+                findings.append(
+                    Finding(
+                        "warning",
+                        "duplicate",
+                        f"split/{split}.txt:{number}",
+                        f"{image} is listed already in line {first[image]}",
+                    )
+                )
             first.setdefault(image, number)
     return findings
 
@@ -122,13 +136,15 @@ def _identical_images(scan: Scan, digests: dict[str, str]) -> list[Finding]:
     for members in groups.values():
         place = " = ".join(image for _, image in members)
         splits = list(dict.fromkeys(split for split, _ in members))
-        labels = sorted(set().union(*members.values()))
+        labellings = sorted(set().union(*members.values()))
         if len(splits) > 1:
             findings.append(Finding("warning", "leak", place, f"the same bytes are in {' and '.join(splits)}"))
         elif len(members) > 1:
-            findings.append(Finding("warning", "identical", place, f"the same bytes occur {len(members)} times in {splits[0]}"))
-        if len(labels) > 1:
-            text = " and ".join(" ".join(map(str, row)) for row in labels)
+            findings.append(
+                Finding("warning", "identical", place, f"the same bytes occur {len(members)} times in {splits[0]}")
+            )
+        if len(labellings) > 1:
+            text = " and ".join(" ".join(map(str, row)) for row in labellings)
             findings.append(Finding("warning", "conflict", place, f"the same bytes are labelled differently: {text}"))
     return findings
 
@@ -142,9 +158,18 @@ def _class_counts(scan: Scan) -> list[Finding]:
                 place = f"split/{split}_attr.txt"
                 if counts[label] == 0:
                     severity: Severity = "info" if split == "test" else "warning"
-                    findings.append(Finding(severity, "absent", place, f"{attribute.name} {name} ({label}) never occurs"))
+                    findings.append(
+                        Finding(severity, "absent", place, f"{attribute.name} {name} ({label}) never occurs")
+                    )
                 elif counts[label] < _RARE:
-                    findings.append(Finding("info", "rare", place, f"{attribute.name} {name} ({label}) occurs {counts[label]} times only"))
+                    findings.append(
+                        Finding(
+                            "info",
+                            "rare",
+                            place,
+                            f"{attribute.name} {name} ({label}) occurs {counts[label]} times only",
+                        )
+                    )
     return findings
 
 
@@ -155,4 +180,6 @@ def _unlisted(scan: Scan) -> list[Finding]:
         return []
     found = {p.relative_to(scan.root).as_posix() for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES}
     extra = sorted(found - listed)
-    return [Finding("info", "unlisted", extra[0], f"in no split, as {len(extra)} images of img/ in all")] if extra else []
+    return (
+        [Finding("info", "unlisted", extra[0], f"in no split, as {len(extra)} images of img/ in all")] if extra else []
+    )

@@ -31,11 +31,21 @@ ATTRIBUTES: dict[str, dict[str, float]] = {
 _OVERSAMPLE = 2  # drawn larger, then reduced: smooth edges
 _TIME = 1_600_000_000  # one time of change for all files, so that equal data sets have equal fingerprints
 _HEM = {"top_length": 0.57, "mini_length": 0.71, "maxi_length": 0.94}
-_WIDTHS = {"tight": (0.125, 0.085, 0.115), "regular": (0.15, 0.13, 0.175), "loose": (0.185, 0.2, 0.27)}  # chest, waist, hem
+_WIDTHS = {
+    "tight": (0.125, 0.085, 0.115),
+    "regular": (0.15, 0.13, 0.175),
+    "loose": (0.185, 0.2, 0.27),
+}  # chest, waist, hem
 
 
 def write_demo(
-    root: str | Path, train: int = 600, val: int = 150, test: int = 150, size: int = 96, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    root: str | Path,
+    train: int = 600,
+    val: int = 150,
+    test: int = 150,
+    size: int = 96,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the data set and return its folder; raises DataError when that exists and is not empty.
 
@@ -55,7 +65,9 @@ def write_demo(
         root.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     except OSError as error:
-        raise DataError("The demo data set can't be made:", [Problem(str(root.parent), "must be writable", str(error))]) from error
+        raise DataError(
+            "The demo data set can't be made:", [Problem(str(root.parent), "must be writable", str(error))]
+        ) from error
     try:
         _write_all(temporary, {"train": train, "val": val, "test": test}, size, seed, progress)
         temporary.chmod(0o755)
@@ -65,7 +77,9 @@ def write_demo(
     return root
 
 
-def _write_all(folder: Path, counts: dict[str, int], size: int, seed: int, progress: Callable[[int, int], None] | None) -> None:
+def _write_all(
+    folder: Path, counts: dict[str, int], size: int, seed: int, progress: Callable[[int, int], None] | None
+) -> None:
     (folder / "img").mkdir()
     (folder / "split").mkdir()
     number, total = 0, sum(counts.values())
@@ -74,7 +88,10 @@ def _write_all(folder: Path, counts: dict[str, int], size: int, seed: int, progr
         labels = np.stack([_labels(rng, count, list(classes.values())) for classes in ATTRIBUTES.values()], axis=1)
         images = []
         for row in labels:
-            names = {attribute: list(classes)[label] for (attribute, classes), label in zip(ATTRIBUTES.items(), row, strict=True)}
+            names = {
+                attribute: list(classes)[label]
+                for (attribute, classes), label in zip(ATTRIBUTES.items(), row, strict=True)
+            }
             picture = draw_garment(names, size, np.random.default_rng([seed, stream, number]))
             images.append(f"img/{number:05d}.jpg")
             picture.save(folder / images[-1], quality=92, subsampling=0)
@@ -84,7 +101,9 @@ def _write_all(folder: Path, counts: dict[str, int], size: int, seed: int, progr
                 progress(number, total)
         _write_lines(folder / f"split/{split}.txt", images)
         _write_lines(folder / f"split/{split}_attr.txt", [" ".join(map(str, row)) for row in labels])
-    classes_and_groups = [f"{name} {group}" for group, classes in enumerate(ATTRIBUTES.values(), start=1) for name in classes]
+    classes_and_groups = [
+        f"{name} {group}" for group, classes in enumerate(ATTRIBUTES.values(), start=1) for name in classes
+    ]
     _write_lines(folder / "split/list_attr_cloth.txt", classes_and_groups)
     _write_lines(folder / "split/attribute_names.txt", list(ATTRIBUTES))
 
@@ -110,14 +129,16 @@ def draw_garment(names: dict[str, str], size: int, rng: np.random.Generator) -> 
     ramp = np.linspace(0, 1, side)[:, None, None]
     backdrop = np.broadcast_to(top * (1 - ramp) + bottom * ramp, (side, side, 3)) + rng.normal(0, 2, (side, side, 1))
     picture = Image.fromarray(backdrop.clip(0, 255).astype(np.uint8))
-    pen = _Pen(side, 0.5 + rng.uniform(-0.06, 0.06), rng.uniform(-0.02, 0.02), rng.uniform(0.92, 1.04))
+    pen = _Pen(side, 0.5 + rng.uniform(-0.04, 0.04), rng.uniform(-0.02, 0.02), rng.uniform(0.92, 1.04))
     _mannequin(picture, pen, skin)
     garment = _mask(pen, names)
     cloth = _fabric(_pattern(names["pattern"], side, base, accent, rng), names["fabric"], rng)
     opacity = garment.point([round(value * 0.62) for value in range(256)]) if names["fabric"] == "chiffon" else garment
     picture.paste(cloth, (0, 0), opacity)
     grown = ImageChops.subtract(garment, ImageChops.offset(garment, 0, max(1, side // 90)))
-    picture.paste(tuple(int(channel * 0.45) for channel in base), (0, 0), grown.point([value // 2 for value in range(256)]))
+    picture.paste(
+        tuple(int(channel * 0.45) for channel in base), (0, 0), grown.point([value // 2 for value in range(256)])
+    )
     return picture.resize((size, size), Image.Resampling.BOX)
 
 
@@ -128,22 +149,31 @@ class _Pen:
         self.side, self.middle, self.shift, self.scale = side, middle, shift, scale
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        return ((self.middle + x * self.scale) * self.side, (0.5 + (y - 0.5) * self.scale + self.shift) * self.side)
+        return (
+            (self.middle + 1.22 * x * self.scale) * self.side,
+            (0.5 + (y - 0.5) * self.scale + self.shift) * self.side,
+        )
 
     def polygon(self, image: Image.Image, points: list[tuple[float, float]], fill: int | tuple[int, ...]) -> None:
         ImageDraw.Draw(image).polygon([self.at(x, y) for x, y in points], fill=fill)
 
-    def ellipse(self, image: Image.Image, x: float, y: float, rx: float, ry: float, fill: int | tuple[int, ...]) -> None:
+    def ellipse(
+        self, image: Image.Image, x: float, y: float, rx: float, ry: float, fill: int | tuple[int, ...]
+    ) -> None:
         ImageDraw.Draw(image).ellipse([self.at(x - rx, y - ry), self.at(x + rx, y + ry)], fill=fill)
 
 
 def _mannequin(picture: Image.Image, pen: _Pen, skin: tuple[int, ...]) -> None:
-    pen.ellipse(picture, 0, 0.1, 0.058, 0.075, skin)
+    pen.ellipse(picture, 0, 0.1, 0.05, 0.075, skin)
     pen.polygon(picture, [(-0.03, 0.14), (0.03, 0.14), (0.045, 0.235), (-0.045, 0.235)], skin)
-    pen.polygon(picture, [(-0.14, 0.225), (0.14, 0.225), (0.09, 0.44), (0.125, 0.57), (-0.125, 0.57), (-0.09, 0.44)], skin)
+    pen.polygon(
+        picture, [(-0.14, 0.225), (0.14, 0.225), (0.09, 0.44), (0.125, 0.57), (-0.125, 0.57), (-0.09, 0.44)], skin
+    )
     for sign in (-1, 1):
         pen.polygon(picture, _limb(sign, 0.0, 1.0, 0.028, 0.02), skin)
-        pen.polygon(picture, [(sign * 0.01, 0.55), (sign * 0.125, 0.55), (sign * 0.085, 0.98), (sign * 0.035, 0.98)], skin)
+        pen.polygon(
+            picture, [(sign * 0.01, 0.55), (sign * 0.125, 0.55), (sign * 0.085, 0.98), (sign * 0.035, 0.98)], skin
+        )
 
 
 def _limb(sign: int, start: float, end: float, upper: float, lower: float) -> list[tuple[float, float]]:
@@ -169,17 +199,19 @@ def _mask(pen: _Pen, names: dict[str, str]) -> Image.Image:
         if reach:
             pen.polygon(mask, _limb(sign, -0.05, reach, width, width), 255)
     if names["neckline"] == "crew_neckline":
-        pen.ellipse(mask, 0, 0.21, 0.055, 0.032, 0)
+        pen.ellipse(mask, 0, 0.21, 0.055, 0.035, 0)
     elif names["neckline"] == "v_neckline":
-        pen.polygon(mask, [(-0.075, 0.2), (0.075, 0.2), (0, 0.38)], 0)
+        pen.polygon(mask, [(-0.085, 0.2), (0.085, 0.2), (0, 0.4)], 0)
     elif names["neckline"] == "square_neckline":
-        pen.polygon(mask, [(-0.08, 0.2), (0.08, 0.2), (0.08, 0.32), (-0.08, 0.32)], 0)
+        pen.polygon(mask, [(-0.085, 0.2), (0.085, 0.2), (0.085, 0.34), (-0.085, 0.34)], 0)
     else:
         pen.polygon(mask, [(-0.3, 0.15), (0.3, 0.15), (0.3, 0.285), (-0.3, 0.285)], 0)
     return mask
 
 
-def _pattern(name: str, side: int, base: tuple[int, ...], accent: tuple[int, ...], rng: np.random.Generator) -> Image.Image:
+def _pattern(
+    name: str, side: int, base: tuple[int, ...], accent: tuple[int, ...], rng: np.random.Generator
+) -> Image.Image:
     cloth = Image.new("RGB", (side, side), base)
     draw = ImageDraw.Draw(cloth)
     step = side * rng.uniform(0.085, 0.11)
@@ -230,7 +262,9 @@ def _fabric(cloth: Image.Image, name: str, rng: np.random.Generator) -> Image.Im
         ribs = np.sin(2 * math.pi * (y / 0.05 + 2 * zigzag))
         pixels = pixels * (0.82 + 0.26 * ribs[..., None])
     elif name == "leather":
-        gloss = np.exp(-(((x - rng.uniform(0.4, 0.6)) / 0.035) ** 2)) * (0.75 + 0.25 * np.sin(2 * math.pi * (3 * y + rng.random())))
+        gloss = np.exp(-(((x - rng.uniform(0.4, 0.6)) / 0.035) ** 2)) * (
+            0.75 + 0.25 * np.sin(2 * math.pi * (3 * y + rng.random()))
+        )
         pixels = pixels * 0.42 + 215 * gloss[..., None]
     elif name == "chiffon":
         pleats = 0.5 + 0.5 * np.cos(2 * math.pi * (x / 0.06 + rng.random()))

@@ -53,18 +53,23 @@ class Dataset:
 
     def label_counts(self, split: str) -> list[NDArray[np.int64]]:
         """How often each class occurs in a labelled split: one array of length k a head."""
-        return [np.bincount(column, minlength=k) for column, k in zip(self.labels(split).T, self.class_counts, strict=True)]
+        return [
+            np.bincount(column, minlength=k) for column, k in zip(self.labels(split).T, self.class_counts, strict=True)
+        ]
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """Labels (N, heads) of a split; raises DataError where it has none."""
         found = self.splits.get(split)
         if found is None or found.labels is None:
             have = ", ".join(name for name, other in self.splits.items() if other.labels is not None)
-            raise DataError("The split has no labels:", [Problem(f"split/{split}_attr.txt", "labels are needed here", fix=f"Labelled: {have}.")])
+            raise DataError(
+                "The split has no labels:",
+                [Problem(f"split/{split}_attr.txt", "labels are needed here", fix=f"Labelled: {have}.")],
+            )
         return found.labels
 
     def fingerprint(self) -> str:
-        """16 hex digits over lists, labels, names and every image's size and time of change (not its bytes: that would be slow).
+        """16 hex digits over lists, labels, names and every image's size and time of change (its bytes would be slow).
 
         Computed anew on each call, so that a changed image is noticed. Raises DataError when an image is gone.
         """
@@ -124,5 +129,7 @@ def _shortened(problems: Sequence[tuple[str, Problem]]) -> list[Problem]:
             shown.append(problem)
     for kind, count in counts.items():
         if count > _SHOWN:
-            shown.append(Problem("...", f"and {count - _SHOWN} more of kind {kind!r}", fix="fashion-sweep data check lists all."))
+            shown.append(
+                Problem("...", f"and {count - _SHOWN} more of kind {kind!r}", fix="fashion-sweep data check lists all.")
+            )
     return shown

@@ -11,10 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-import struct
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,64 +20,13 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image
 
+from fashion.data.images import IMAGE_SUFFIXES, Progress, decode_into
 from fashion.data.layout import Dataset
 from fashion.errors import DataError, Problem, UserError
 
-Progress = Callable[[int, int], None]
 FORMAT_VERSION = 1
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# Named, because Pillow would otherwise try every plug-in it has, one of which starts Ghostscript.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-PAD_COLOUR = (124, 116, 104)  # ImageNet's mean: close to zero once normalised
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error, Image.DecompressionBombError)
 _SAMPLED = 16  # rows whose checksum is compared on every opening
-
-
-def load_rgb(path: str | Path) -> Image.Image:
-    """Decode one file to an RGB image; raises DataError when it can't be read or is a decompression bomb.
-
-    EXIF orientation is not applied (as in the report's pipeline). Transparent pixels become white; 16-bit greys
-    are scaled to 8 bits.
-    """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels, more than {limit}")
-            image.load()
-            return _to_rgb(image)
-    except _DECODE_ERRORS as error:
-        raise DataError("An image can't be used:", [Problem(str(path), "must be a complete image", str(error))]) from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image).astype(np.float64)
-        grey = grey / 257 if grey.max(initial=0) > 255 else grey
-        image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def resize_square(image: Image.Image, size: int, fit: str, interpolation: str) -> NDArray[np.uint8]:
-    """(size, size, 3) uint8 of an RGB image; `stretch` equals torchvision's Resize((size, size)) on the PIL image.
-
-    `pad` scales the longer side to `size` and centres the result on ImageNet's mean colour.
-    """
-    if fit == "stretch":
-        return np.asarray(image.resize((size, size), _FILTERS[interpolation]))
-    if fit != "pad":
-        raise ValueError(f"fit is stretch or pad, not {fit!r}")
-    longest = max(image.size)
-    width, height = (max(1, round(side * size / longest)) for side in image.size)
-    square = Image.new("RGB", (size, size), PAD_COLOUR)
-    square.paste(image.resize((width, height), _FILTERS[interpolation]), ((size - width) // 2, (size - height) // 2))
-    return np.asarray(square)
 
 
 class Pack:
@@ -109,11 +56,19 @@ class Pack:
         path = Path(path)
         try:
             pack = cls._mapped(path)
-            wrong = pack._wrong_rows(range(len(pack)) if verify else np.linspace(0, len(pack) - 1, _SAMPLED).astype(int))
+            wrong = pack._wrong_rows(
+                range(len(pack)) if verify else np.linspace(0, len(pack) - 1, _SAMPLED).astype(int)
+            )
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise DataError("The image cache can't be used:", [Problem(str(path), "must be a whole cache file", str(error), "Delete it.")]) from error
+            raise DataError(
+                "The image cache can't be used:",
+                [Problem(str(path), "must be a whole cache file", str(error), "Delete it.")],
+            ) from error
         if wrong:
-            raise DataError("The image cache is damaged:", [Problem(str(path), "pixels equal their checksums", f"row {wrong[0]}", "Delete it.")])
+            raise DataError(
+                "The image cache is damaged:",
+                [Problem(str(path), "pixels equal their checksums", f"row {wrong[0]}", "Delete it.")],
+            )
         return pack
 
     @classmethod
@@ -146,8 +101,15 @@ class Pack:
         leaves nothing behind that could be taken for a cache. Raises DataError listing every image that can't be used,
         UserError when the cache folder can't be written.
         """
-        metadata = {"format": str(FORMAT_VERSION), "fingerprint": dataset.fingerprint(), "split": split_name,
-                    "resize": str(resize), "fit": fit, "interpolation": interpolation, "rows": str(len(dataset.splits[split_name]))}  # fmt: skip
+        metadata = {
+            "format": str(FORMAT_VERSION),
+            "fingerprint": dataset.fingerprint(),
+            "split": split_name,
+            "resize": str(resize),
+            "fit": fit,
+            "interpolation": interpolation,
+            "rows": str(len(dataset.splits[split_name])),
+        }
         folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
         path = folder / f"{metadata['fingerprint']}-{split_name}-{resize}-{fit}-{interpolation}-v{FORMAT_VERSION}.arrow"
         pack = cls._valid(path, dataset, metadata, verify)
@@ -160,7 +122,9 @@ class Pack:
                 if pack is None:
                     _build(path, dataset, metadata, progress)
         except OSError as error:
-            raise UserError(f"The image cache can't be written in {folder}: {error}. Set FASHION_CACHE to a folder with room.") from error
+            raise UserError(
+                f"The image cache can't be written in {folder}: {error}. Set FASHION_CACHE to a folder with room."
+            ) from error
         return pack if pack is not None else cls.open(path)
 
     @classmethod
@@ -173,7 +137,10 @@ class Pack:
         except DataError:
             return None  # a damaged cache is rebuilt, never a reason to stop
         split = dataset.splits[metadata["split"]]
-        same_labels = (pack.labels is None) == (split.labels is None) and np.array_equal(pack.labels, split.labels)  # type: ignore[arg-type]
+        if pack.labels is None or split.labels is None:
+            same_labels = pack.labels is split.labels
+        else:
+            same_labels = np.array_equal(pack.labels, split.labels)
         return pack if pack.metadata == metadata and pack.names == list(split.images) and same_labels else None
 
 
@@ -183,18 +150,26 @@ def default_cache_dir() -> Path:
 
 
 def pack_folder(
-    directory: str | Path, resize: int, fit: str = "stretch", interpolation: str = "bicubic", progress: Progress | None = None
+    directory: str | Path,
+    resize: int,
+    fit: str = "stretch",
+    interpolation: str = "bicubic",
+    progress: Progress | None = None,
 ) -> tuple[list[str], NDArray[np.uint8]]:
     """Names relative to `directory`, sorted, and pixels (N, S, S, 3) of all images under any folder, in memory.
 
     Raises DataError when there are none, or listing every one that can't be read.
     """
     root = Path(directory)
-    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    names = sorted(
+        p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+    )
     if not names:
-        raise DataError("There is nothing to predict:", [Problem(str(root), f"must hold images ({', '.join(IMAGE_SUFFIXES)})")])
+        raise DataError(
+            "There is nothing to predict:", [Problem(str(root), f"must hold images ({', '.join(IMAGE_SUFFIXES)})")]
+        )
     images = np.empty((len(names), resize, resize, 3), np.uint8)
-    _decode_into(images, np.empty(len(names), np.uint32), root, names, fit, interpolation, progress)
+    decode_into(images, np.empty(len(names), np.uint32), root, names, fit, interpolation, progress)
     return names, images
 
 
@@ -203,13 +178,17 @@ def _build(path: Path, dataset: Dataset, metadata: dict[str, str], progress: Pro
     split, size = dataset.splits[metadata["split"]], int(metadata["resize"])
     need, free = len(split) * size * size * 3, shutil.disk_usage(path.parent).free
     if need * 1.02 > free:
-        raise UserError(f"The image cache needs {need / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB are free. Set FASHION_CACHE.")
-    temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock: a killed builder's file is overwritten
+        raise UserError(
+            f"The image cache needs {need / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB are free. "
+            "Set FASHION_CACHE to a folder with room."
+        )
+    # One name, held by the lock: what a killed builder left is overwritten.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         pixels_at, checksums_at = _write_frame(temporary, split.images, split.labels, size, metadata)
         images = np.memmap(temporary, np.uint8, "r+", pixels_at, (len(split), size, size, 3))
         checksums = np.memmap(temporary, np.uint32, "r+", checksums_at, (len(split),))
-        _decode_into(images, checksums, dataset.root, split.images, metadata["fit"], metadata["interpolation"], progress)
+        decode_into(images, checksums, dataset.root, split.images, metadata["fit"], metadata["interpolation"], progress)
         images.flush()
         checksums.flush()
         _write_seal(path, temporary, pixels_at, images.nbytes)
@@ -218,12 +197,16 @@ def _build(path: Path, dataset: Dataset, metadata: dict[str, str], progress: Pro
         temporary.unlink(missing_ok=True)
 
 
-def _write_frame(path: Path, names: Sequence[str], labels: NDArray[np.int64] | None, size: int, metadata: dict[str, str]) -> tuple[int, int]:
+def _write_frame(
+    path: Path, names: Sequence[str], labels: NDArray[np.int64] | None, size: int, metadata: dict[str, str]
+) -> tuple[int, int]:
     """Write the Arrow file with empty pixels; returns where pixels and checksums begin in it, in bytes."""
     count, row = len(names), size * size * 3
     # Anonymous memory that is never touched costs nothing, but real zeros reach the file: a full disk shows here
     # as an error, and not later as a bus error in the mapping.
-    empty = pa.FixedSizeBinaryArray.from_buffers(pa.binary(row), count, [None, pa.py_buffer(np.zeros(count * row, np.uint8))])
+    empty = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(row), count, [None, pa.py_buffer(np.zeros(count * row, np.uint8))]
+    )
     columns = {"name": pa.array(names, pa.string()), "crc32": pa.array(np.zeros(count, np.uint32)), "pixels": empty}
     if labels is not None:
         columns["labels"] = pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1)), labels.shape[1])
@@ -233,12 +216,17 @@ def _write_frame(path: Path, names: Sequence[str], labels: NDArray[np.int64] | N
     with pa.memory_map(str(path)) as source:
         start = source.read_buffer(1).address
         written = pa.ipc.open_file(source).get_batch(0)
-        return tuple(written.column(column).buffers()[1].address - start for column in ("pixels", "crc32"))  # type: ignore[return-value]
+        pixels_at, checksums_at = (written.column(name).buffers()[1].address - start for name in ("pixels", "crc32"))
+        return pixels_at, checksums_at
 
 
 def _write_seal(path: Path, written: Path, pixels_at: int, length: int) -> None:
     """Beside the cache file: its size, where its pixels are, and a digest of everything else in it."""
-    seal = {"size": written.stat().st_size, "pixels": [pixels_at, length], "frame": _frame_digest(written, pixels_at, length)}
+    seal = {
+        "size": written.stat().st_size,
+        "pixels": [pixels_at, length],
+        "frame": _frame_digest(written, pixels_at, length),
+    }
     temporary = _seal_path(path).with_suffix(".tmp")
     temporary.write_text(json.dumps(seal))
     os.replace(temporary, _seal_path(path))
@@ -264,30 +252,3 @@ def _frame_digest(path: Path, start: int, length: int) -> str:
         file.seek(start + length)
         digest.update(file.read())
     return digest.hexdigest()
-
-
-def _decode_into(
-    images: NDArray[np.uint8], checksums: NDArray[np.uint32], root: Path, names: Sequence[str], fit: str, interpolation: str, progress: Progress | None
-) -> None:
-    """Decode and resize all images with one thread a CPU (Pillow leaves Python's lock while it does)."""
-
-    def decode(row: int) -> Problem | None:
-        try:
-            images[row] = resize_square(load_rgb(root / names[row]), images.shape[1], fit, interpolation)
-        except DataError as error:
-            return error.problems[0]
-        checksums[row] = zlib.crc32(images[row])
-        return None
-
-    problems = []
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    try:
-        for done, problem in enumerate(pool.map(decode, range(len(names))), start=1):
-            if problem is not None:
-                problems.append(problem)
-            if progress is not None:
-                progress(done, len(names))
-    finally:
-        pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for thousands of images
-    if problems:
-        raise DataError("Images can't be used:", problems)

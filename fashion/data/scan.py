@@ -24,10 +24,10 @@ class Attribute:
 
 @dataclass
 class Scan:
-    """All that could be read, and every structural problem with its kind; `check` goes on from here even when it is broken.
+    """All that could be read, and every structural problem with its kind; `check` goes on from here even then.
 
-    `lines[split][i]` is the line number of `images[split][i]`; `rows[split][i]` its labels, None where that line is bad,
-    read from line `row_lines[split][i]`.
+    `lines[split][i]` is the line number of `images[split][i]`; `rows[split][i]` its labels, None where that line is
+    bad, read from line `row_lines[split][i]`.
     """
 
     root: Path
@@ -62,7 +62,12 @@ def scan_layout(root: str | Path) -> Scan:
     groups = _read_class_names(scan)
     names = _attribute_names(scan, heads, headers)
     if groups is not None and heads is not None and len(groups) != heads:
-        scan.add("heads", "split/list_attr_cloth.txt", f"has as many groups as split/train_attr.txt has columns ({heads})", f"{len(groups)} groups")
+        scan.add(
+            "heads",
+            "split/list_attr_cloth.txt",
+            f"has as many groups as split/train_attr.txt has columns ({heads})",
+            f"{len(groups)} groups",
+        )
     elif groups is None and heads is not None:
         groups = [tuple(str(label) for label in range(1 + _largest(scan, head))) for head in range(heads)]
     if groups is not None and len(names) == len(groups):
@@ -72,7 +77,7 @@ def scan_layout(root: str | Path) -> Scan:
 
 
 def _text_lines(scan: Scan, name: str) -> list[tuple[int, str]] | None:
-    """(line number, stripped text) of a file in split/; trailing blank lines dropped, blank lines within are problems."""
+    """(line number, stripped text) of a file in split/; trailing blank lines dropped, others are problems."""
     path = scan.root / "split" / name
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -83,7 +88,12 @@ def _text_lines(scan: Scan, name: str) -> list[tuple[int, str]] | None:
         scan.add("unreadable", f"split/{name}", "the file must be readable", str(error.strerror))
         return None
     except UnicodeDecodeError as error:
-        scan.add("unreadable", f"split/{name}", "must be UTF-8 text", f"byte {error.object[error.start]:#04x} at {error.start}")
+        scan.add(
+            "unreadable",
+            f"split/{name}",
+            "must be UTF-8 text",
+            f"byte {error.object[error.start]:#04x} at {error.start}",
+        )
         return None
     if "\0" in text:
         scan.add("unreadable", f"split/{name}", "must be text", "a NUL character")
@@ -115,7 +125,12 @@ def _read_images(scan: Scan, split: str) -> None:
     scan.lines[split] = [number for number, _ in lines]
     for number, image in lines:
         place = f"split/{split}.txt:{number}"
-        if PurePosixPath(image).is_absolute() or PureWindowsPath(image).drive or ".." in PurePosixPath(image).parts or "\\" in image:
+        if (
+            PurePosixPath(image).is_absolute()
+            or PureWindowsPath(image).drive
+            or ".." in PurePosixPath(image).parts
+            or "\\" in image
+        ):
             scan.add("path", place, "an image's path is relative to the data set, with / and without ..", repr(image))
         elif not (scan.root / image).is_file():
             scan.add("missing", place, "the image file must exist", image)
@@ -143,7 +158,9 @@ def _read_labels(scan: Scan, split: str) -> list[str] | None:
         rows.append(None if bad or len(row) != width else tuple(int(word) for word in row))
     images = scan.images.get(split)
     if images is not None and len(images) != len(rows):
-        scan.add("count", name, f"one line of labels an image ({len(images)} in split/{split}.txt)", f"{len(rows)} lines")
+        scan.add(
+            "count", name, f"one line of labels an image ({len(images)} in split/{split}.txt)", f"{len(rows)} lines"
+        )
     scan.rows[split] = rows
     scan.row_lines[split] = [number for number, _ in words]
     return header
@@ -153,7 +170,12 @@ def _number_of_heads(scan: Scan) -> int | None:
     widths = {split: len(row) for split, rows in scan.rows.items() for row in rows if row is not None}
     for split, width in widths.items():
         if width != widths.get("train", width):
-            scan.add("heads", f"split/{split}_attr.txt", f"has as many labels a line as split/train_attr.txt ({widths['train']})", str(width))
+            scan.add(
+                "heads",
+                f"split/{split}_attr.txt",
+                f"has as many labels a line as split/train_attr.txt ({widths['train']})",
+                str(width),
+            )
     return widths.get("train")
 
 
@@ -200,7 +222,12 @@ def _attribute_names(scan: Scan, heads: int | None, headers: dict[str, list[str]
         names = headers["train"]
         for split, other in headers.items():
             if other != names:
-                scan.add("names", f"split/{split}_attr.txt:1", "the header equals that of split/train_attr.txt", " ".join(other))
+                scan.add(
+                    "names",
+                    f"split/{split}_attr.txt:1",
+                    "the header equals that of split/train_attr.txt",
+                    " ".join(other),
+                )
     if (scan.root / "split/attribute_names.txt").exists():
         place = "split/attribute_names.txt"
         names = [line for _, line in _text_lines(scan, "attribute_names.txt") or []]
@@ -208,7 +235,9 @@ def _attribute_names(scan: Scan, heads: int | None, headers: dict[str, list[str]
             scan.add("names", place, f"one name for each of the {heads} columns of labels", f"{len(names)} names")
     for name in names:
         if not _NAME.fullmatch(name) or names.count(name) > 1:
-            scan.add("names", place, "attribute names are different from one another, without blanks and slashes", repr(name))
+            scan.add(
+                "names", place, "attribute names are different from one another, without blanks and slashes", repr(name)
+            )
     return names
 
 
@@ -222,4 +251,9 @@ def _check_range(scan: Scan) -> None:
         for number, row in zip(scan.row_lines[split], rows, strict=True):
             for attribute, k, label in zip(scan.attributes, counts, row or (), strict=False):
                 if not 0 <= label < k:
-                    scan.add("label", f"split/{split}_attr.txt:{number}", f"labels of {attribute.name} are 0 to {k - 1}", str(label))
+                    scan.add(
+                        "label",
+                        f"split/{split}_attr.txt:{number}",
+                        f"labels of {attribute.name} are 0 to {k - 1}",
+                        str(label),
+                    )

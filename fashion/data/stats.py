@@ -51,10 +51,19 @@ class Distribution:
             lines += ["", attribute.name]
             for label, name in enumerate(attribute.classes):
                 mark = " *" if label == self.baselines["train"].classes[head] else ""
-                cells = (f"{heads[head][label]:>9,} {heads[head][label] / self.images[split]:>6.1%}" for split, heads in self.counts.items())
+                cells = (
+                    f"{heads[head][label]:>9,} {heads[head][label] / self.images[split]:>6.1%}"
+                    for split, heads in self.counts.items()
+                )
                 lines.append(f"{f'  {name}{mark}':<{width}}" + "".join(f"{cell:>17}" for cell in cells))
-        lines += ["", f"{'images':<{width}}" + "".join(f"{f'{self.images[split]:,}':>10}{'':7}" for split in self.counts)]
-        lines.append(f"{'majority baseline':<{width}}" + "".join(f"{baseline.overall:>17.2%}" for baseline in self.baselines.values()))
+        lines += [
+            "",
+            f"{'images':<{width}}" + "".join(f"{f'{self.images[split]:,}':>10}{'':7}" for split in self.counts),
+        ]
+        lines.append(
+            f"{'majority baseline':<{width}}"
+            + "".join(f"{baseline.overall:>17.2%}" for baseline in self.baselines.values())
+        )
         unlabelled = [f"{split} ({count:,} images)" for split, count in self.images.items() if split not in self.counts]
         if unlabelled:
             lines.append(f"without labels: {', '.join(unlabelled)}")
@@ -85,25 +94,56 @@ def figure(dataset: Dataset, path: str | Path) -> Path:
     shown = distribution(dataset)
     columns = min(3, len(shown.attributes))
     rows = math.ceil(len(shown.attributes) / columns)
-    bars = [max(len(a.classes) for a in shown.attributes[row * columns : (row + 1) * columns]) * len(shown.counts) for row in range(rows)]
-    canvas = Figure(figsize=(1.2 + 4.0 * columns, 0.9 + sum(0.2 * count + 0.75 for count in bars)), layout="constrained")
-    axes = canvas.subplots(rows, columns, squeeze=False, sharex=True, height_ratios=[count + 2 for count in bars]).flatten()
+    bars = [
+        max(len(a.classes) for a in shown.attributes[row * columns : (row + 1) * columns]) * len(shown.counts)
+        for row in range(rows)
+    ]
+    canvas = Figure(
+        figsize=(1.2 + 4.0 * columns, 0.9 + sum(0.2 * count + 0.75 for count in bars)), layout="constrained"
+    )
+    axes = canvas.subplots(
+        rows, columns, squeeze=False, sharex=True, height_ratios=[count + 2 for count in bars]
+    ).flatten()
     for head, (panel, attribute) in enumerate(zip(axes, shown.attributes, strict=False)):
-        _panel(panel, attribute, {split: heads[head] for split, heads in shown.counts.items()}, shown.images)
+        crowd = len(attribute.classes) * len(shown.counts) / bars[head // columns]
+        _panel(
+            panel,
+            attribute,
+            {split: heads[head] for split, heads in shown.counts.items()},
+            shown.images,
+            0.8 * max(crowd, 0.4),
+        )
         if head + columns >= len(shown.attributes):
             panel.set_xlabel("share of the split's images", color="0.35")
             panel.tick_params(labelbottom=True)
     for panel in axes[len(shown.attributes) :]:
         panel.remove()
-    axes[0].set_xlim(0, 1.14 * max(n / shown.images[split] for split, heads in shown.counts.items() for head in heads for n in head))
+    axes[0].set_xlim(
+        0, 1.14 * max(n / shown.images[split] for split, heads in shown.counts.items() for head in heads for n in head)
+    )
     handles, names = axes[0].get_legend_handles_labels()
     canvas.legend(handles, names, loc="outside upper left", ncols=len(names), frameon=False)
     baseline = shown.baselines["val"].overall
-    canvas.suptitle(f"Distribution of classes (majority baseline on val: {baseline:.2%})", x=0.99, ha="right", fontsize=11, color="0.2")
+    canvas.suptitle(
+        f"Distribution of classes (majority baseline on val: {baseline:.2%})",
+        x=0.99,
+        ha="right",
+        fontsize=11,
+        color="0.2",
+    )
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        canvas.savefig(temporary, dpi=160, metadata=None if path.suffix.lower() == ".png" else {"CreationDate" if path.suffix.lower() == ".pdf" else "Date": None})
+    except OSError as error:
+        raise UserError(f"The figure can't be written to {path}: {error}.") from error
+    try:
+        canvas.savefig(
+            temporary,
+            dpi=160,
+            metadata=None
+            if path.suffix.lower() == ".png"
+            else {"CreationDate" if path.suffix.lower() == ".pdf" else "Date": None},
+        )
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"The figure can't be written to {path}: {error}.") from error
@@ -112,16 +152,21 @@ def figure(dataset: Dataset, path: str | Path) -> Path:
     return path
 
 
-def _panel(panel: Any, attribute: Attribute, counts: dict[str, list[int]], images: dict[str, int]) -> None:
-    height = 0.8 / len(counts)
+def _panel(
+    panel: Any, attribute: Attribute, counts: dict[str, list[int]], images: dict[str, int], thickness: float
+) -> None:
+    """`thickness` is that of a class's bars together, 1 being all the room there is: alike in all panels of a row."""
+    height = thickness / len(counts)
     for index, (split, values) in enumerate(counts.items()):
         places = [label + (index - (len(counts) - 1) / 2) * height for label in range(len(values))]
         shares = [value / images[split] for value in values]
-        drawn = panel.barh(places, shares, height * 0.92, color=_COLOURS[split], label=f"{split} (n = {images[split]:,})")
+        drawn = panel.barh(
+            places, shares, height * 0.92, color=_COLOURS[split], label=f"{split} (n = {images[split]:,})"
+        )
         panel.bar_label(drawn, [f"{value:,}" for value in values], padding=3, fontsize=7.5, color="0.35")
     panel.set_title(attribute.name, loc="left", fontweight="bold", fontsize=10.5)
     panel.set_yticks(range(len(attribute.classes)), [name.replace("_", " ") for name in attribute.classes])
-    panel.invert_yaxis()
+    panel.set_ylim(len(attribute.classes) - 0.5, -0.5)
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.spines["bottom"].set_color("0.75")

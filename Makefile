@@ -1,0 +1,43 @@
+# Everything runs in .venv, which `make setup` makes: no step needs anything installed by hand but Python 3.11 to 3.13.
+PYTHON ?= python3
+# The set of versions that was tested. `make setup CONSTRAINTS=` takes the newest that setup.cfg allows.
+CONSTRAINTS ?= -c constraints.txt
+BIN := .venv/bin
+
+.PHONY: help setup quickstart test test-fast lint clean
+
+help:
+	@echo "make setup       the environment, in .venv"
+	@echo "make quickstart  set-up, demo data, a sweep on CPU, its best model and a submission"
+	@echo "make test        set-up and all tests"
+	@echo "make test-fast   set-up and the tests that start no Ray"
+	@echo "make lint        ruff and mypy"
+	@echo "make clean       remove .venv, caches, the demo data and the quickstart's run"
+
+setup: .venv/ready
+
+.venv/ready: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is `$(PYTHON) --version`: make setup PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) --editable '.[timm,dev]'
+	@touch $@
+
+quickstart: setup
+	@test -d data/demo || $(BIN)/fashion-sweep data demo data/demo
+	$(BIN)/fashion-sweep run sweeps/quickstart.yaml
+	$(BIN)/fashion-sweep best quickstart --predict
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-fast: setup
+	$(BIN)/python -m pytest -m "not ray"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/demo runs/quickstart

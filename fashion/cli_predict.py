@@ -1,0 +1,63 @@
+"""The predict half of `fashion-sweep best --predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fashion.best import Ranked
+from fashion.errors import DataError, Problem
+from fashion.run import Run
+
+
+def predict_winner(
+    record: Run, winner: Ranked, split: str | None, images: str | None, address: str | None, quiet: bool
+) -> dict[str, Any]:
+    """Predict with the promoted model, print what came of it, and return it for --json."""
+    from fashion.cli_progress import Bars
+    from fashion.predict_job import predict_on_cluster
+    from fashion.predictions import Source
+
+    if images is not None:
+        place = Path(images).expanduser().absolute()
+        if not place.is_dir():
+            raise DataError("There is nothing to predict:", [Problem("--images", "must be a folder", images)])
+        source, name = Source(folder=place), f"images-{place.name}"
+    else:
+        source, name = Source(root=data_root(record, winner), split=split or "test"), split or "test"
+    target = record.predictions_dir / name
+    with Bars() as bars:
+        written = predict_on_cluster(
+            record.best_dir.absolute(),
+            source,
+            target.absolute(),
+            None,
+            note=lambda text: None if quiet else click.echo(text, err=True),
+            progress=lambda done, total: bars(f"predicting {name}", done, total),
+            address=address,
+        )
+    for warning in written.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if not quiet:
+        click.echo()
+        if written.accuracy is not None:
+            click.echo(f"accuracy on {name}: {written.accuracy:.2%}")
+        click.echo(f"predicted {written.images} images, read back and validated:")
+        for path in written.files:
+            click.echo(f"  {target / path.name}")
+    return {
+        "source": name,
+        "images": written.images,
+        "accuracy": written.accuracy,
+        "files": [str(target / path.name) for path in written.files],
+        "warnings": list(written.warnings),
+    }
+
+
+def data_root(record: Run, winner: Ranked) -> Path:
+    """The data set as the spec names it, from where the command is typed; else where the sweep found it."""
+    named = Path(winner.config["data"]["root"]).expanduser().absolute()
+    recorded = record.manifest.get("data_root")
+    return named if named.is_dir() or recorded is None else Path(recorded)
