@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from fashion.display import Display
-from fashion.record import EpochReport
-from fashion.run import Decision, End, Run
+from fashion.record import Decision, End, EpochReport, Trial
+from fashion.run import Run
 from fashion.schedulers import Scheduler, replay
 from fashion.tensorboard import EventFiles
 
@@ -25,9 +25,17 @@ class Recorder:
     def __init__(self, run: Run, scheduler: Scheduler, display: Display, events: EventFiles, total: int) -> None:
         self.run, self.scheduler, self.display, self.events, self.total = run, scheduler, display, events, total
         self.abort = ""
+        self.deaths: dict[int, list[str]] = {}  # why a trial's process died, each time
         # One path for start, resume and extension: what is recorded goes through the scheduler's own code.
         for report, recorded, decided in replay(scheduler, run.history):
             display.note(f"trial {report.trial} epoch {report.epoch}: recorded {recorded}, would now be {decided}; the record holds")
+        # What a killed driver decided and could not carry out.
+        for trial in run.trials.values():
+            if trial.final and trial.ended is None:
+                last = trial.reports[-1]
+                self._end_after(last, trial.decisions[last.epoch])
+            elif trial.final:
+                self._clear(trial)
 
     def started(self, number: int) -> None:
         """A trial is handed to a worker, for the first time or again."""
@@ -43,13 +51,7 @@ class Recorder:
         decision = self.run.record_report(report, self.scheduler.observe(report))
         self.events.add(report)
         self.display.reported(report, decision)
-        if not math.isfinite(report.metrics["val_loss"]):
-            self.ended(report.trial, "failed", f"epoch {report.epoch}: val_loss is {report.metrics['val_loss']}")
-            return "stop"
-        if report.epoch == report.epochs:
-            self.ended(report.trial, "completed")
-        elif decision == "stop":
-            self.ended(report.trial, "stopped", f"{self.scheduler.metric} at epoch {report.epoch} of {report.epochs}")
+        self._end_after(report, decision)
         return decision
 
     def ended(self, number: int, status: End, reason: str = "") -> None:
@@ -59,13 +61,29 @@ class Recorder:
             return
         self.run.record_end(number, status, reason)
         self.events.close(number)
-        if status != "failed":
-            best = trial.best()
-            keep_only(self.run.trial_dir(number), best.epoch if best else None)
+        self._clear(trial)
         self.display.ended(number, status, reason)
         failed = [t for t in self.run.trials.values() if t.status == "failed"]
         if len(failed) >= min(EARLY_FAILURES, self.total) and not any(t.reports for t in self.run.trials.values()):
             self.abort = f"the first {len(failed)} trials failed before their first epoch: {reason}"
+
+    def died(self, number: int, reason: str) -> None:
+        """A trial's process died; Tune may start the trial again."""
+        self.deaths.setdefault(number, []).append(reason)
+        self.display.note(f"trial {number}: its process died ({reason})")
+
+    def _end_after(self, report: EpochReport, decision: Decision) -> None:
+        """Record the trial's end if this report was its last."""
+        if not math.isfinite(report.metrics["val_loss"]):
+            self.ended(report.trial, "failed", f"epoch {report.epoch}: val_loss is {report.metrics['val_loss']}")
+        elif report.epoch == report.epochs:
+            self.ended(report.trial, "completed")
+        elif decision == "stop":
+            self.ended(report.trial, "stopped", f"{self.scheduler.metric} at epoch {report.epoch} of {report.epochs}")
+
+    def _clear(self, trial: Trial) -> None:
+        best = trial.best()
+        keep_only(self.run.trial_dir(trial.number), best.epoch if best else None)
 
 
 def keep_only(folder: Path, best_epoch: int | None) -> None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable
@@ -89,7 +87,7 @@ class Slot:
             # The mailbox counts how often a trial was handed out, so the group itself may restart without limit.
             run_config=RunConfig(
                 name=f"slot-{uuid.uuid4().hex[:8]}",
-                storage_path=os.path.join(tempfile.gettempdir(), "fashion-sweep-train"),
+                storage_path=str(job.scratch / "train"),
                 failure_config=FailureConfig(max_failures=-1),
             ),
         )
@@ -99,7 +97,7 @@ class Slot:
         except Exception as error:  # whatever ends the group must reach the trial that waits for it
             reason = f"{type(error).__name__}: {error}"
         self.broken = True
-        ray.get(self.mailbox.post.remote("broken", reason))
+        ray.get(self.mailbox.broken.remote(reason))
 
 
 @ray.remote
@@ -111,6 +109,7 @@ class Mailbox:
         self.number = 0
         self.task: Task | None = None
         self.handed_out = 0
+        self.group = ""
         self.changed = asyncio.Condition()
         self.messages: asyncio.Queue[tuple[str, Any, int]] = asyncio.Queue()
         self.answers: dict[int, asyncio.Future[str]] = {}
@@ -123,27 +122,37 @@ class Mailbox:
             self.number, self.task, self.handed_out = self.number + 1, task, 0
             self.changed.notify_all()
 
-    async def next_task(self, done: int, rank: int) -> tuple[int, Task]:
-        """The current trial, as soon as there is one that this worker has not done."""
+    async def next_task(self, done: int, group: str) -> tuple[int, Task | None]:
+        """The current trial, as soon as there is one that this group has not done; none for a group that is replaced."""
         async with self.changed:
+            # Groups come one after another. The call of one that died while it waited here goes on, and must not count.
+            self.group = group
+            self.changed.notify_all()
             while True:
-                await self.changed.wait_for(lambda: self.task is not None and self.number > done)
-                assert self.task is not None
-                if rank == 0:
-                    self.handed_out += 1
-                    if self.handed_out > self.max_failures + 1:
-                        self._put("failed", f"its workers died {self.handed_out - 1} times")
-                        self.task = None
-                        continue
-                return self.number, self.task
+                await self.changed.wait_for(
+                    lambda: self.group != group or (self.task is not None and self.number > done)
+                )
+                if self.group != group:
+                    return done, None
+                self.handed_out += 1
+                if self.handed_out <= self.max_failures + 1:
+                    return self.number, self.task
+                self._put("failed", f"its workers died {self.handed_out - 1} times")
+                self.task = None
 
-    async def post(self, kind: str, value: Any) -> None:
-        if kind in ("finished", "failed"):
+    async def end(self, number: int, kind: str, value: Any = None) -> None:
+        """The current trial is "finished" or "failed". Of several workers that say so the first is heard."""
+        if number == self.number and self.task is not None:
             self.task = None
-        self._put(kind, value)
+            self._put(kind, value)
 
-    async def report(self, value: EpochReport) -> str:
+    async def broken(self, reason: str) -> None:
+        self._put("broken", reason)
+
+    async def report(self, number: int, value: EpochReport) -> str:
         """Deliver a report and wait for the verdict, "continue" or "stop"."""
+        if number != self.number or self.task is None:
+            return "stop"
         ticket = self._put("report", value)
         self.answers[ticket] = asyncio.get_running_loop().create_future()
         verdict = await self.answers[ticket]
@@ -171,34 +180,41 @@ def _work(config: dict[str, Any]) -> None:
     mailbox = config["mailbox"]
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    done = 0
+    done, group = 0, uuid.uuid4().hex
     while True:
         received: list[Any] = [None]
         if place.rank == 0:
-            received = [ray.get(mailbox.next_task.remote(done, 0))]
+            received = [ray.get(mailbox.next_task.remote(done, group))]
         # One word for all: a worker that asked for itself could be handed another trial than its neighbours.
         dist.broadcast_object_list(received, src=0)
         done, task = received[0]
         try:
-            _train(task, place, mailbox)
+            _train(done, task, place, mailbox)
         except FashionError as error:
             # Raised alike on all workers (they reduce the same sums), so the group is intact.
             if place.rank == 0:
-                ray.get(mailbox.post.remote("failed", str(error)))
+                ray.get(mailbox.end.remote(done, "failed", str(error)))
         except Exception as error:
-            # Perhaps this worker alone: the group has to be made anew, but the trial is not tried again.
-            ray.get(mailbox.post.remote("failed", describe_failure(task.folder, error)))
+            # Perhaps this worker alone: the group has to be made anew, but the trial is not tried again,
+            # unless all that happened here is that a neighbour's process died.
+            if not _lost_neighbour(error):
+                ray.get(mailbox.end.remote(done, "failed", describe_failure(task.folder, error)))
             raise
         gc.collect()
         if place.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def _train(task: Task, place: Place, mailbox: Any) -> None:
+def _lost_neighbour(error: Exception) -> bool:
+    """Whether a collective operation failed because another worker is gone. Gloo raises a plain RuntimeError."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+
+
+def _train(number: int, task: Task, place: Place, mailbox: Any) -> None:
     for report in trial_reports(task, place):
-        verdict = [ray.get(mailbox.report.remote(report)) if place.rank == 0 else ""]
+        verdict = [ray.get(mailbox.report.remote(number, report)) if place.rank == 0 else ""]
         dist.broadcast_object_list(verdict, src=0)
         if verdict[0] == "stop":
             return
     if place.rank == 0:
-        ray.get(mailbox.post.remote("finished", None))
+        ray.get(mailbox.end.remote(number, "finished"))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
-import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from fashion.search import make_source
 from fashion.settings import ResourcesConfig
 from fashion.spec import SweepSpec
 from fashion.tensorboard import EventFiles
-from fashion.trial import Job, run_trial
+from fashion.trial import SCRATCH, Job, run_trial
 
 # The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a CPU
 # would leave too little for the workers of a trial that takes the whole machine, so it takes a sliver of the head node.
@@ -40,6 +41,10 @@ SLOT = {"node:__internal_head__": 0.001}
 ENVIRONMENT = {
     # The record is the truth: Tune's own result files would be a second one, at half the speed.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Here, Ctrl-C is handled by run_sweep.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # The record has the reason, the terminal is the display's.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # A stopped trial may still be closing its generator; the default of 2 s would fail the next trial of the slot.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "120",
     # Paths in specs are relative to where the command was typed.
@@ -48,6 +53,9 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+# Loggers whose errors are the record's business: a dead process, a trial that did not end.
+QUIET = ("ray.tune", "ray.train")
 
 
 @dataclass(frozen=True)
@@ -76,12 +84,16 @@ def run_sweep(spec: SweepSpec, prepared: Prepared, run: Run, display: Display, a
         numbers = unfinished(run, spec.total_trials)
         if not numbers:
             return ""
-        with cluster(address, display.note):
-            placement = place(spec.resources, ray.nodes())
-            asked = spec.resources.concurrent_trials
-            if asked != "auto" and asked > placement.concurrent:
-                display.note(f"resources.concurrent_trials: {asked} asked, {placement.concurrent} fit at once")
-            _tune(spec, prepared, run, recorder, numbers, placement)
+        try:
+            # The folder outlives Ray, whose processes write there until they end.
+            with _scratch(run), cluster(address, display.note):
+                placement = place(spec.resources, ray.nodes())
+                asked = spec.resources.concurrent_trials
+                if asked != "auto" and asked > placement.concurrent:
+                    display.note(f"resources.concurrent_trials: {asked} asked, {placement.concurrent} fit at once")
+                _tune(spec, prepared, run, recorder, numbers, placement)
+        except KeyboardInterrupt:
+            pass  # told by what is unfinished
         run.refresh()
         run.close()
     if recorder.abort:
@@ -111,7 +123,7 @@ def _tune(
     )
     source = make_source(spec, run)
     concurrent = min(placement.concurrent, len(numbers))
-    with tempfile.TemporaryDirectory(prefix="fashion-sweep-tune-") as scratch, _terminate_as_interrupt():
+    with _first_interrupt_asks() as interrupted:
         tuner = Tuner(
             trainable,
             tune_config=TuneConfig(
@@ -124,8 +136,8 @@ def _tune(
             ),
             run_config=RunConfig(
                 name=spec.name,
-                storage_path=scratch,
-                stop=AbortStopper(recorder),
+                storage_path=str(job.scratch / "tune"),
+                stop=AbortStopper(recorder, interrupted.is_set),
                 failure_config=FailureConfig(max_failures=spec.resources.max_failures),
                 verbose=0,
             ),
@@ -165,31 +177,74 @@ def place(resources: ResourcesConfig, nodes: list[dict[str, Any]]) -> Placement:
 
 @contextmanager
 def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
-    """Ray, started on this machine or joined at `address`, and left again."""
+    """Ray, started on this machine or joined at `address`, and left again. A polite kill (SIGTERM) is as Ctrl-C inside.
+
+    Raises ResourcesError when no cluster answers at `address`.
+    """
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Ray's own variable names the cluster that a submitted job runs on.
+    address = address or os.environ.get("RAY_ADDRESS")
     note(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
+    before = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
-        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise ResourcesError(f"--address {address}: no Ray cluster answers there ({error}). Check the address and its token.") from error
-    try:
+        if address:
+            _join(address)
+        else:
+            # "local": without it Ray would join whatever `ray start` left running here.
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has put its own in place
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """A polite kill (SIGTERM) ends the sweep as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
         signal.signal(signal.SIGTERM, before)
 
 
+def _join(address: str) -> None:
+    try:
+        # The workers of a cluster that runs already don't inherit this process's environment.
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR,
+            runtime_env={"env_vars": {key: os.environ[key] for key in ENVIRONMENT}},
+        )  # fmt: skip
+    except ConnectionError as error:
+        raise ResourcesError(
+            f"--address {address}: no Ray cluster answers there ({error}). Check the address and its token."
+        ) from error
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _first_interrupt_asks() -> Iterator[threading.Event]:
+    """Set the event on the first Ctrl-C or SIGTERM, so that what is being recorded is recorded; a second one interrupts."""
+    asked = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _scratch(run: Run) -> Iterator[None]:
+    """A folder for Ray's own files; what a killed driver left there goes first. Only the lock's holder may do this."""
+    folder = run.path / SCRATCH
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

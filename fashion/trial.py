@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -32,6 +31,7 @@ from fashion.record import EpochReport
 from fashion.train import Place, TrainingData, fit
 
 PROGRESS_SECONDS = 1.0
+SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that lasts depends on
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class Job:
     cpus_per_worker: int
     gpus_per_worker: float
     max_failures: int
+
+    @property
+    def scratch(self) -> Path:
+        return self.run / SCRATCH
 
     def task(self, number: int, config: TrialConfig) -> Task:
         key = (config.model.backbone, config.model.weights)
@@ -78,11 +82,10 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
             run_in_slot(task, job, send=_report)
         else:
             # Local mode: Train's loop in this process. Its own results are not used, so its folder is not either.
-            storage = os.path.join(tempfile.gettempdir(), "fashion-sweep-train")
             trainer = TorchTrainer(
                 lambda: _train_here(task, job.gpus_per_worker > 0),
                 scaling_config=ScalingConfig(num_workers=0, use_gpu=job.gpus_per_worker > 0),
-                run_config=RunConfig(name="local", storage_path=storage),
+                run_config=RunConfig(name="local", storage_path=str(job.scratch / "train")),
             )
             trainer.fit()
     except Exception as error:

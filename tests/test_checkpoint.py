@@ -1,0 +1,129 @@
+"""What a trial leaves on disk: whole or not at all, readable by others, and never executed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import safe_open
+
+from fashion.best import read_header
+from fashion.checkpoint import (
+    LAST,
+    best_path,
+    load_last,
+    predictions_path,
+    prune,
+    save_last,
+    save_predictions,
+    save_weights,
+)
+from fashion.errors import CheckpointError
+
+
+class Trap:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_weights_carry_what_explains_them(tmp_path: Path) -> None:
+    net = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    meta = {"format": 1, "report": {"epoch": 4, "metrics": {"val_loss": 0.5}}, "attributes": [{"name": "größe"}]}
+    path = best_path(tmp_path / "trial", 4)
+    save_weights(path, net.state_dict(), meta)
+    assert path.name == "best-0004.safetensors"
+    with safe_open(path, framework="np") as file:
+        assert set(file.keys()) == {"weight", "bias"}
+        np.testing.assert_array_equal(file.get_tensor("weight"), net.weight.detach().numpy())
+    assert read_header(path) == meta  # the reader that needs neither torch nor safetensors
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_predictions_are_a_plain_table(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    shares = [generator.dirichlet(np.ones(classes), size=5).astype(np.float32) for classes in (2, 4)]
+    path = predictions_path(tmp_path, 12)
+    save_predictions(
+        path, [f"img/{i}.png" for i in range(5)], ["hue", "cut"], [shares[0], np.asfortranarray(shares[1])]
+    )
+    table = pq.read_table(path)
+    assert path.name == "val-0012.parquet"
+    assert table.column_names == ["image", "hue", "cut"]
+    assert table.column("image").to_pylist() == [f"img/{i}.png" for i in range(5)]
+    for name, expected in zip(("hue", "cut"), shares, strict=True):
+        np.testing.assert_array_equal(np.array(table.column(name).to_pylist(), np.float32), expected)
+
+
+def test_the_resumable_state_comes_back(tmp_path: Path) -> None:
+    net = torch.nn.Linear(2, 2)
+    state = {"model": net.state_dict(), "rng": torch.get_rng_state(), "best_loss": float("inf"), "ema": None}
+    save_last(tmp_path, state)
+    found = load_last(tmp_path / LAST)
+    assert found["best_loss"] == float("inf")
+    assert found["ema"] is None
+    assert torch.equal(found["model"]["weight"], net.weight)
+    assert torch.equal(found["rng"], state["rng"])
+
+
+def test_a_write_that_fails_leaves_the_former_file(tmp_path: Path) -> None:
+    save_last(tmp_path, {"epoch": 1})
+    before = (tmp_path / LAST).read_bytes()
+    with pytest.raises(pickle.PicklingError, match="lambda"):
+        save_last(tmp_path, {"epoch": 2, "tensor": torch.zeros(10_000), "unsaveable": lambda: None})
+    assert (tmp_path / LAST).read_bytes() == before
+    with pytest.raises(Exception, match="memory"):  # two names for one tensor: safetensors refuses
+        shared = torch.zeros(3)
+        save_weights(best_path(tmp_path, 1), {"a": shared, "b": shared}, {})
+    assert os.listdir(tmp_path) == [LAST]
+
+
+@pytest.mark.parametrize("form", ["torch", "torch legacy", "plain pickle"])
+def test_a_malicious_checkpoint_is_not_executed(tmp_path: Path, form: str) -> None:
+    marker, path = tmp_path / "executed", tmp_path / LAST
+    content = {"format": 1, "history": [], "model": Trap(marker)}
+    if form == "plain pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "torch")
+    with pytest.raises(CheckpointError, match=r"last\.pt: .*Delete it to start this trial again"):
+        load_last(path)
+    assert not marker.exists()
+    torch.load(path, weights_only=False) if form != "plain pickle" else pickle.loads(path.read_bytes())
+    assert marker.exists()  # it would have worked
+
+
+def test_damaged_checkpoints_are_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / LAST
+    save_last(tmp_path, {"model": torch.nn.Linear(30, 30).state_dict(), "history": [{"epoch": 1}]})
+    whole = path.read_bytes()
+    damaged = [whole[:length] for length in range(0, len(whole), 97)] + [whole[200:], b"\0" * 500, b"text\n", b"PK"]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="Delete it to start this trial again"):
+            load_last(path)
+    for content in ({"format": 0}, [1, 2], torch.zeros(2)):  # readable, but something else
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match="format 1 expected"):
+            load_last(path)
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_last(tmp_path / "missing.pt")
+
+
+def test_pruning_touches_nothing_else(tmp_path: Path) -> None:
+    kept = ["best-0003.safetensors", "val-0003.parquet", "last.pt", "progress.json", "best-notes.txt", "val-1.parquet"]
+    gone = ["best-0001.safetensors", "val-0001.parquet", "best-12345.safetensors"]
+    for name in (*kept, *gone):
+        (tmp_path / name).write_bytes(b"")
+    prune(tmp_path, {3})
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
