@@ -54,7 +54,9 @@ def save_weights(path: Path, state: Mapping[str, torch.Tensor], meta: Mapping[st
     _replace(path, lambda temporary: save_file(tensors, temporary, {METADATA_KEY: json.dumps(meta)}))
 
 
-def save_predictions(path: Path, images: Sequence[str], attributes: Sequence[str], probabilities: Sequence[np.ndarray]) -> None:
+def save_predictions(
+    path: Path, images: Sequence[str], attributes: Sequence[str], probabilities: Sequence[np.ndarray]
+) -> None:
     """Class probabilities per image: column `image`, then one list of float32 per attribute ((N, classes) each)."""
     columns: dict[str, pa.Array] = {"image": pa.array(images)}
     for name, values in zip(attributes, probabilities, strict=True):
@@ -76,12 +78,11 @@ def load_last(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error}). Delete it to start this trial again.") from error
-    except Exception as error:  # torch raises pickle.UnpicklingError for unsafe content
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise CheckpointError(f"{path}: holds more than plain data, refused. Delete it to start this trial again.") from error
+    except Exception as error:
+        # Damaged bytes make torch's restricted unpickler raise nearly anything, so the one call is guarded as a whole.
+        unsafe = type(error).__name__ == "UnpicklingError"
+        rule = "holds more than plain data, refused" if unsafe else f"not a readable checkpoint ({error})"
+        raise CheckpointError(f"{path}: {rule}. Delete it to start this trial again.") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {FORMAT} expected. Delete it to start this trial again.")
     return state

@@ -7,14 +7,22 @@ import click
 
 @click.command()
 @click.argument("spec", metavar="SPEC")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01."
+)
 @click.option("--name", metavar="NAME", help="Name of the sweep and of its run directory. Default: the spec's.")
 @click.option("--storage", metavar="FOLDER", help="Where run directories are made. Default: the spec's.")
 @click.option("--address", metavar="ADDRESS", help="Join the Ray cluster there. Default: start Ray on this machine.")
 @click.option("--plain", is_flag=True, help="One line an event, also on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an event to stdout.")
 def run(
-    spec: str, overrides: tuple[str, ...], name: str | None, storage: str | None, address: str | None, plain: bool, as_json: bool
+    spec: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    storage: str | None,
+    address: str | None,
+    plain: bool,
+    as_json: bool,
 ) -> None:
     """Run a sweep, or go on with it where it stopped.
 
@@ -51,7 +59,9 @@ def run(
     with Display(record, sweep, mode=mode) as display:
         if resumed:
             left = len(unfinished(record, sweep.total_trials))
-            display.note(f"{record.path} is there: {sweep.total_trials - left} of {sweep.total_trials} trials are final, {left} to do")
+            display.note(
+                f"{record.path} is there: {sweep.total_trials - left} of {sweep.total_trials} trials are final, {left} to do"
+            )
         display.started()
         early = run_sweep(sweep, prepared, record, display, address)
     where = Path(record.path)

@@ -19,17 +19,34 @@ class DataConfig(Frozen):
     """Preprocessing and augmentation; the defaults are the report's ("Preprocessing of data")."""
 
     root: str = Field(description="folder of the data set (holds img/ and split/)")
-    resize: int = Field(320, ge=8, le=2048, description="side in pixels that every image is resized to, once, into the cache")
-    fit: Literal["stretch", "pad"] = Field("stretch", description="stretch ignores the aspect ratio (the report); pad keeps it and pads to a square")
+    resize: int = Field(
+        320, ge=8, le=2048, description="side in pixels that every image is resized to, once, into the cache"
+    )
+    fit: Literal["stretch", "pad"] = Field(
+        "stretch", description="stretch ignores the aspect ratio (the report); pad keeps it and pads to a square"
+    )
     interpolation: Literal["bicubic", "bilinear"] = Field("bicubic", description="filter of that resize")
-    crop: int = Field(300, ge=8, le=2048, description="side of the centre crop that is evaluated (and trained on, unless train_crop says otherwise)")
-    train_crop: int | None = Field(None, ge=8, le=2048, description="side of the training input; null: the same as crop")
-    crop_mode: Literal["center", "random", "resized"] = Field("center", description="how the training crop is taken; resized: a random area of at least crop_scale")
-    crop_scale: float = Field(0.35, gt=0.0, le=1.0, description="smallest share of the area that crop_mode: resized takes")
+    crop: int = Field(
+        300,
+        ge=8,
+        le=2048,
+        description="side of the centre crop that is evaluated (and trained on, unless train_crop says otherwise)",
+    )
+    train_crop: int | None = Field(
+        None, ge=8, le=2048, description="side of the training input; null: the same as crop"
+    )
+    crop_mode: Literal["center", "random", "resized"] = Field(
+        "center", description="how the training crop is taken; resized: a random area of at least crop_scale"
+    )
+    crop_scale: float = Field(
+        0.35, gt=0.0, le=1.0, description="smallest share of the area that crop_mode: resized takes"
+    )
     flip: Probability = Field(0.5, description="probability of a horizontal flip in training")
     jitter: float = Field(0.0, ge=0.0, le=1.0, description="strength of random brightness and contrast in training")
     erase: Probability = Field(0.0, description="probability of random erasing in training (Zhong et al. 2020)")
-    normalize: Literal["weights", "imagenet", "half"] = Field("weights", description="channel means and deviations: the backbone weights' own, ImageNet's, or 0.5")
+    normalize: Literal["weights", "imagenet", "half"] = Field(
+        "weights", description="channel means and deviations: the backbone weights' own, ImageNet's, or 0.5"
+    )
     eval_flip: bool = Field(False, description="evaluate the mean of an image's and its mirror's log-probabilities")
 
     @model_validator(mode="after")
@@ -37,7 +54,9 @@ class DataConfig(Frozen):
         if self.crop > self.resize:
             raise ValueError(f"crop ({self.crop}) must not be larger than resize ({self.resize})")
         if self.train_crop is not None and self.train_crop > self.resize and self.crop_mode != "resized":
-            raise ValueError(f"train_crop ({self.train_crop}) must not be larger than resize ({self.resize}) unless crop_mode is resized")
+            raise ValueError(
+                f"train_crop ({self.train_crop}) must not be larger than resize ({self.resize}) unless crop_mode is resized"
+            )
         return self
 
 
@@ -51,24 +70,47 @@ class ModelConfig(Frozen):
 class TrainConfig(Frozen):
     """Optimisation; the defaults are the report's final recipe, with a proper cross entropy."""
 
-    epochs: int = Field(50, ge=1, le=10_000, description="passes over the training images; the schedule spans all of them")
+    epochs: int = Field(
+        50, ge=1, le=10_000, description="passes over the training images; the schedule spans all of them"
+    )
     batch_size: int = Field(32, ge=1, le=65_536, description="global: split over the workers of a trial")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="adamw leaves biases and normalisation scales undecayed")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field(
+        "sgd", description="adamw leaves biases and normalisation scales undecayed"
+    )
     lr: float = Field(0.1, gt=0.0, le=100.0, description="peak learning rate of the heads")
     backbone_lr_scale: float = Field(1.0, gt=0.0, le=10.0, description="the backbone's learning rate is lr times this")
     freeze_backbone: bool = Field(False, description="train the heads alone")
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="sgd's momentum; adam's beta1")
-    weight_decay: float = Field(1e-5, ge=0.0, le=10.0, description="decoupled for adamw (Loshchilov & Hutter 2019), else an L2 penalty")
-    schedule: Literal["cosine", "constant", "onecycle"] = Field("cosine", description="of the learning rate, one value a step, over all epochs")
-    warmup_epochs: float = Field(0.0, ge=0.0, description="linear warm-up (cosine and constant); must be shorter than epochs")
-    loss: Literal["cross_entropy", "focal", "report"] = Field("cross_entropy", description="training objective; report is the padded double softmax")
-    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="share of the target spread over all classes (Szegedy et al. 2016)")
+    weight_decay: float = Field(
+        1e-5, ge=0.0, le=10.0, description="decoupled for adamw (Loshchilov & Hutter 2019), else an L2 penalty"
+    )
+    schedule: Literal["cosine", "constant", "onecycle"] = Field(
+        "cosine", description="of the learning rate, one value a step, over all epochs"
+    )
+    warmup_epochs: float = Field(
+        0.0, ge=0.0, description="linear warm-up (cosine and constant); must be shorter than epochs"
+    )
+    loss: Literal["cross_entropy", "focal", "report"] = Field(
+        "cross_entropy", description="training objective; report is the padded double softmax"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0.0, lt=1.0, description="share of the target spread over all classes (Szegedy et al. 2016)"
+    )
     focal_gamma: float = Field(2.0, ge=0.0, le=10.0, description="focusing exponent of loss: focal (Lin et al. 2017)")
-    class_weighting: Literal["none", "inverse", "sqrt_inverse"] = Field("none", description="weight a class by (the root of) its inverse frequency")
-    ema: float = Field(0.0, ge=0.0, lt=1.0, description="decay of an exponential moving average of the weights, which is then what is evaluated; 0: none")
+    class_weighting: Literal["none", "inverse", "sqrt_inverse"] = Field(
+        "none", description="weight a class by (the root of) its inverse frequency"
+    )
+    ema: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="decay of an exponential moving average of the weights, which is then what is evaluated; 0: none",
+    )
     clip_grad: float = Field(0.0, ge=0.0, description="largest gradient norm; 0: no clipping")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 autocast where it pays")
-    layout: Literal["auto", "nchw", "channels_last"] = Field("auto", description="memory layout of images and convolutions; auto: channels_last")
+    layout: Literal["auto", "nchw", "channels_last"] = Field(
+        "auto", description="memory layout of images and convolutions; auto: channels_last"
+    )
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:

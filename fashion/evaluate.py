@@ -68,7 +68,9 @@ def evaluate(
             meter.update(outputs, batch.targets)
         rows.append(outputs)
     model.train(was_training)
-    heads = [torch.cat(parts) for parts in zip(*rows, strict=True)] if rows else [torch.empty(0, k) for k in class_counts]
+    heads = (
+        [torch.cat(parts) for parts in zip(*rows, strict=True)] if rows else [torch.empty(0, k) for k in class_counts]
+    )
     return Evaluation(meter, heads)
 
 

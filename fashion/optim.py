@@ -12,9 +12,12 @@ from torch.optim.swa_utils import AveragedModel
 from fashion.config import TrainConfig
 
 Group = dict[str, object]
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
-def build_optimizer(train: TrainConfig, backbone: Iterable[nn.Parameter], heads: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def build_optimizer(
+    train: TrainConfig, backbone: Iterable[nn.Parameter], heads: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over the parameters that require gradients.
 
     The heads learn at `train.lr`, the backbone at `train.lr * train.backbone_lr_scale`. AdamW leaves biases and
@@ -36,7 +39,9 @@ def build_optimizer(train: TrainConfig, backbone: Iterable[nn.Parameter], heads:
     return kind(groups, lr=train.lr, betas=(train.momentum, 0.999))
 
 
-def build_schedule(train: TrainConfig, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> lr_scheduler.LRScheduler:
+def build_schedule(
+    train: TrainConfig, optimizer: torch.optim.Optimizer, steps_per_epoch: int
+) -> lr_scheduler.LRScheduler:
     """One value a step: cosine to zero, constant, or one-cycle (Smith & Topin 2018), over the trial's own `epochs`."""
     total = train.epochs * steps_per_epoch
     if train.schedule == "onecycle":
@@ -63,7 +68,7 @@ def build_ema(train: TrainConfig, model: nn.Module) -> AveragedModel | None:
     if train.ema == 0.0:
         return None
 
-    def average(averaged: list[torch.Tensor], current: list[torch.Tensor], _: object) -> None:
+    def average(averaged: Tensors, current: Tensors, _: object) -> None:
         if not torch.is_floating_point(averaged[0]):
             torch._foreach_copy_(averaged, current)  # batch counters
             return

@@ -15,7 +15,7 @@ from fashion.sweep import cluster
 POLL_SECONDS = 0.25
 
 
-@ray.remote(max_concurrency=2)
+@ray.remote(max_concurrency=2)  # type: ignore[call-overload]  # Ray's stubs lack it
 class Predictor:
     """Predicts on one thread of this process and answers on the other how far it is."""
 
@@ -52,7 +52,7 @@ def predict_on_cluster(
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpu = any(node.get("GPU", 0) >= 1 for node in resources)
         cpus = 1 if gpu else int(max(node.get("CPU", 1) for node in resources))
-        predictor = Predictor.options(num_cpus=cpus, num_gpus=1 if gpu else 0).remote(cpus)
+        predictor = Predictor.options(num_cpus=cpus, num_gpus=1 if gpu else 0).remote(cpus)  # type: ignore[attr-defined]  # Ray's decorator
         pending = predictor.run.remote(promoted, source, folder, cache_dir)
         while not ray.wait([pending], timeout=POLL_SECONDS)[0]:
             done, total = ray.get(predictor.progress.remote())

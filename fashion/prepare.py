@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from fashion.data.pack import Pack, default_cache_dir
 from fashion.errors import RunError
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.run import Run
-from fashion.space import unit
 from fashion.spec import SweepSpec
 
 # label, done, total
@@ -47,14 +47,13 @@ def prepare(spec: SweepSpec, progress: Progress) -> Prepared:
     for config in configs:
         key = (config.model.backbone, config.model.weights)
         if key not in weights:
-            weights[key] = resolve_weights(config.model, lambda done, total: progress("weights", done, total))
+            weights[key] = resolve_weights(config.model, partial(progress, "weights"))
     cache_dir = default_cache_dir().absolute()
     for resize, fit, interpolation in sorted({(c.data.resize, c.data.fit, c.data.interpolation) for c in configs}):
         for split in ("train", "val"):
-            label = f"{split} images at {resize} px"
             Pack.open_or_build(
                 dataset, split, resize, fit, interpolation, cache_dir,
-                progress=lambda done, total, label=label: progress(label, done, total),
+                progress=partial(progress, f"{split} images at {resize} px"),
             )  # fmt: skip
     return Prepared(dataset, root, cache_dir, weights)
 
@@ -63,10 +62,7 @@ def possible_trials(spec: SweepSpec) -> list[TrialConfig]:
     """Every configuration of a random or grid sweep; for optuna a wide sample of its space."""
     if spec.search.method != "optuna":
         return [spec.trial(number) for number in range(spec.total_trials)]
-    return [
-        spec.build(lambda name, distribution, n=number: distribution.at(unit(spec.search.seed, n, name)), number)
-        for number in range(OPTUNA_DRAWS)
-    ]
+    return [spec.drawn(number) for number in range(OPTUNA_DRAWS)]
 
 
 def open_run(spec: SweepSpec, prepared: Prepared) -> tuple[Run, bool]:

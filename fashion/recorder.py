@@ -28,7 +28,9 @@ class Recorder:
         self.deaths: dict[int, list[str]] = {}  # why a trial's process died, each time
         # One path for start, resume and extension: what is recorded goes through the scheduler's own code.
         for report, recorded, decided in replay(scheduler, run.history):
-            display.note(f"trial {report.trial} epoch {report.epoch}: recorded {recorded}, would now be {decided}; the record holds")
+            display.note(
+                f"trial {report.trial} epoch {report.epoch}: recorded {recorded}, would now be {decided}; the record holds"
+            )
         # What a killed driver decided and could not carry out.
         for trial in run.trials.values():
             if trial.final and trial.ended is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from fashion.config import TrialConfig
 from fashion.record import Trial
@@ -52,7 +52,7 @@ class OptunaSource:
         self.optuna, self.spec = optuna, spec
         # Seeded with the number of recorded trials too: a resumed sampler must not draw its first numbers again.
         sampler = optuna.samplers.TPESampler(seed=spec.search.seed + len(run.trials))
-        direction = "minimize" if spec.scheduler.mode == "min" else "maximize"
+        direction: Literal["minimize", "maximize"] = "minimize" if spec.scheduler.mode == "min" else "maximize"
         self.study = optuna.create_study(direction=direction, sampler=sampler)
         self.asked: dict[int, Any] = {}
         for trial in run.trials.values():

@@ -65,7 +65,9 @@ class ResourcesConfig(Frozen):
     gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0.0, le=64.0)] = Field(
         "auto", description="may be a fraction; auto: 1 where the cluster has GPUs, else 0"
     )
-    cpus_per_worker: int = Field(1, ge=1, le=1024, description="compute threads of a worker; on CPU one each is steadier than more")
+    cpus_per_worker: int = Field(
+        1, ge=1, le=1024, description="compute threads of a worker; on CPU one each is steadier than more"
+    )
     concurrent_trials: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
         "auto", description="auto: as many as the cluster holds"
     )

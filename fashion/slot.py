@@ -52,7 +52,7 @@ class Slot:
     """The Train run of this Tune slot and the mailbox through which its workers are reached."""
 
     def __init__(self, job: Job) -> None:
-        self.mailbox = Mailbox.options(num_cpus=0).remote(job.max_failures)
+        self.mailbox = Mailbox.options(num_cpus=0).remote(job.max_failures)  # type: ignore[attr-defined]  # Ray's decorator
         self.broken = False
         threading.Thread(target=self._train, args=(job,), daemon=True, name="train-run").start()
 

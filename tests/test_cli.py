@@ -1,0 +1,68 @@
+"""Every command explains itself, and a user's mistake is one message and exit code 2."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from fashion.cli import COMMANDS, cli
+
+
+def walk(command: click.Command, name: str) -> list[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        return [(name, command)]
+    context = click.Context(command)
+    found = []
+    for child in command.list_commands(context):
+        each = command.get_command(context, child)
+        assert each is not None
+        found += walk(each, f"{name} {child}")
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), walk(cli, "fashion-sweep"))
+def test_every_command_has_help_and_an_example(name: str, command: click.Command) -> None:
+    assert command.help
+    assert f"{name} " in command.help + " " or f"{name}\n" in command.help + "\n"
+    assert "Example:" in command.help
+
+
+def fashion(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fashion.cli", *arguments], capture_output=True, text=True, cwd=folder, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rum"], "No such command"),
+        (["run", "absent.yaml"], "absent.yaml"),
+        (["run", "spec.yaml", "--set", "train.lrr=1"], "Did you mean"),
+        (["run", "spec.yaml"], "no-data"),
+        (["run", "spec.yaml", "--plain", "--json"], "exclude"),
+        (["best"], "runs"),
+        (["best", "--images", "."], "--predict"),
+        (["show", "absent"], "runs"),
+        (["data", "check", "absent"], "absent"),
+        (["data", "stats", "absent"], "absent"),
+        (["model", "resnet81", "--data", "."], "resnet18"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("data: {root: no-data}\nmodel: {backbone: tiny, weights: none}\n")
+    done = fashion(*arguments, folder=tmp_path)
+    assert done.returncode == 2, done
+    assert message in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"spec.yaml"}
+
+
+def test_all_commands_are_listed(tmp_path: Path) -> None:
+    done = fashion("--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)

@@ -1,0 +1,68 @@
+"""The layers hold: Ray in five modules, the loop without it, and light commands that load neither Ray nor torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "fashion"
+MAY_IMPORT_RAY = {"sweep", "engine", "trial", "slot", "predict_job"}
+# No torch here, not even inside a function: they serve commands that must start at once, or run beside any torch.
+NO_TORCH = {
+    "errors", "config", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
+    "yaml_lines", "journal", "record", "run", "best", "schedulers", "submission", "report", "live", "display", "results",
+    "search", "cli", "cli_spec", "cli_results", "cli_progress", "data.layout", "data.scan", "data.check", "data.stats",
+    "data.demo", "data.pack", "data.images", "model.table",
+}  # fmt: skip
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def modules() -> dict[str, Path]:
+    return {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_every_module_named_here_exists() -> None:
+    assert set(modules()) >= MAY_IMPORT_RAY | NO_TORCH
+
+
+def test_only_five_modules_import_ray() -> None:
+    found = {name for name, path in modules().items() if any(i.split(".")[0] == "ray" for i in imports(path))}
+    assert found == MAY_IMPORT_RAY
+
+
+@pytest.mark.parametrize("name", sorted(NO_TORCH))
+def test_light_modules_do_not_import_torch(name: str) -> None:
+    heavy = {i for i in imports(modules()[name]) if i.split(".")[0] in ("torch", "torchvision", "timm", "tensorboardX")}
+    assert not heavy
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "loss", "metrics", "optim", "checkpoint"])
+def test_the_loop_knows_nothing_of_the_sweep(name: str) -> None:
+    above = {f"fashion.{other}" for other in MAY_IMPORT_RAY | {"recorder", "prepare", "display", "cli"}}
+    assert not above & set(imports(modules()[name]))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["ls"], ["check", "sweeps/report.yaml"]])
+def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from fashion.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(sorted({'torch', 'ray', 'torchvision', 'timm'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip().endswith("[]")
