@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import ray.cloudpickle
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -16,6 +17,7 @@ from ray.tune.search import Searcher
 from fashion.record import EpochReport
 from fashion.recorder import Recorder
 from fashion.search import Source
+from fashion.trial import first_line
 
 
 class NumberSearcher(Searcher):
@@ -88,7 +90,7 @@ class RecordScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         # Called for every death, also when Tune then starts the trial again: the end is the searcher's to tell.
-        self.recorder.died(trial.config["number"], _first_line(trial))
+        self.recorder.died(trial.config["number"], _reason(trial) if trial.pickled_error_file else "no reason known")
 
     def _end(self, number: int, reason: str) -> None:
         self.recorder.ended(number, "failed", reason)
@@ -123,6 +125,7 @@ class AbortStopper(tune.Stopper):
         return {}
 
 
-def _first_line(trial: Any) -> str:
-    error = trial.get_pickled_error() if trial.pickled_error_file else None
-    return str(error).strip().splitlines()[0] if error is not None and str(error).strip() else "no reason known"
+def _reason(trial: Any) -> str:
+    """What Tune kept of the last error: a pickle beside the trial's other local files."""
+    with open(trial.pickled_error_file, "rb") as file:
+        return first_line(ray.cloudpickle.load(file))

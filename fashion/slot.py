@@ -10,25 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
+from ray.core.generated import gcs_pb2
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from fashion.errors import FashionError
 from fashion.record import EpochReport
 from fashion.train import Place
-from fashion.trial import Job, Task, describe_failure, trial_reports
+from fashion.trial import Job, Task, describe_failure, first_line, trial_reports
 
-Message = tuple[str, Any]
+FREE_SECONDS = 3.0
 
 _slot: Slot | None = None
 
@@ -39,13 +44,27 @@ def run_in_slot(task: Task, job: Job, send: Callable[[EpochReport], None]) -> No
     Raises TrialFailed with the workers' reason. SystemExit from `send` (Tune stops the trial) leaves the group warm.
     """
     global _slot
-    if _slot is None or _slot.broken:
-        _slot = Slot(job)
-    _slot.run(task, send)
+    reason = ""
+    for _ in range(job.max_failures + 1):
+        if _slot is None or _slot.broken:
+            _slot = Slot(job)
+        try:
+            _slot.run(task, send)
+            return
+        except GroupLost as error:
+            reason = str(error)
+        except ray.exceptions.RayActorError:
+            # The mailbox died. The workers can't be reached any more, but they die with this process: Tune starts another.
+            os._exit(1)
+    raise TrialFailed(f"its worker group was lost {job.max_failures + 1} times: {reason}")
 
 
 class TrialFailed(FashionError):  # noqa: N818 (as TrialDiverged)
     """The reason, one line, with which a trial's workers gave up."""
+
+
+class GroupLost(FashionError):  # noqa: N818
+    """The Train run ended, not through the trial's fault: its controller died, say."""
 
 
 class Slot:
@@ -55,6 +74,7 @@ class Slot:
         self.mailbox = Mailbox.options(num_cpus=0).remote(job.max_failures)  # type: ignore[attr-defined]  # Ray's decorator
         self.broken = False
         threading.Thread(target=self._train, args=(job,), daemon=True, name="train-run").start()
+        threading.Thread(target=self._free_resources, daemon=True, name="free-resources").start()
 
     def run(self, task: Task, send: Callable[[EpochReport], None]) -> None:
         """Hand the trial to the workers and pass its reports on until it ends."""
@@ -70,9 +90,10 @@ class Slot:
                     ray.get(self.mailbox.answer.remote(ticket, verdict))
             elif kind == "finished":
                 return
-            else:
-                self.broken = kind == "broken"
+            elif kind == "failed":
                 raise TrialFailed(value)
+            else:
+                raise GroupLost(value)
 
     def _train(self, job: Job) -> None:
         resources: dict[str, float] = {"CPU": job.cpus_per_worker}
@@ -95,9 +116,34 @@ class Slot:
         try:
             trainer.fit()
         except Exception as error:  # whatever ends the group must reach the trial that waits for it
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
         self.broken = True
         ray.get(self.mailbox.broken.remote(reason))
+
+    def _free_resources(self) -> None:
+        """Give back what dead controllers reserved, or this slot's workers may wait for it for ever."""
+        while not self.broken:
+            for group in orphaned_groups():
+                remove_placement_group(group)
+            time.sleep(FREE_SECONDS)
+
+
+def orphaned_groups() -> list[PlacementGroup]:
+    """This job's placement groups whose creator, a Train controller, is dead.
+
+    Ray keeps them until the job ends. Train's own cleaner finds dead controllers by the dashboard, which is off here.
+    """
+    table = getattr(gcs_pb2, "PlacementGroupTableData")  # noqa: B009 (generated: mypy sees no attributes)
+    rows = ray._private.state.state._connect_and_get_accessor().get_placement_group_table()
+    job = ray.get_runtime_context().get_job_id()
+    return [
+        PlacementGroup(ray.PlacementGroupID(group.placement_group_id))
+        for group in map(table.FromString, rows)
+        if group.creator_job_id.hex() == job
+        and group.creator_actor_dead
+        and not ray.ActorID(group.creator_actor_id).is_nil()  # Tune's own: the driver makes them
+        and group.state != table.REMOVED
+    ]
 
 
 @ray.remote

@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -189,13 +189,15 @@ def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
     note(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     before = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
-        if address:
-            _join(address)
-        else:
-            # "local": without it Ray would join whatever `ray start` left running here.
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has put its own in place
-        yield
+        # Ray prints to stdout what its processes die of. Stdout is the display's, which holds its own reference.
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            if address:
+                _join(address)
+            else:
+                # "local": without it Ray would join whatever `ray start` left running here.
+                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has put its own in place
+            yield
     finally:
         ray.shutdown()
         signal.signal(signal.SIGTERM, before)

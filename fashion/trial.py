@@ -143,6 +143,11 @@ class _ProgressNote:
         os.replace(temporary, self.path)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text: Ray's go on for twenty."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def describe_failure(folder: Path, error: BaseException) -> str:
     """Keep the whole traceback in the trial's folder; return the one line that the record holds."""
     text = "".join(traceback.format_exception(error))

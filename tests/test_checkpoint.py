@@ -73,7 +73,12 @@ def test_predictions_are_a_plain_table(tmp_path: Path) -> None:
 
 def test_the_resumable_state_comes_back(tmp_path: Path) -> None:
     net = torch.nn.Linear(2, 2)
-    state = {"model": net.state_dict(), "rng": torch.get_rng_state(), "best_loss": float("inf"), "ema": None}
+    state: dict[str, Any] = {
+        "model": net.state_dict(),
+        "rng": torch.get_rng_state(),
+        "best_loss": float("inf"),
+        "ema": None,
+    }
     save_last(tmp_path, state)
     found = load_last(tmp_path / LAST)
     assert found["best_loss"] == float("inf")
@@ -99,7 +104,7 @@ def test_a_malicious_checkpoint_is_not_executed(tmp_path: Path, form: str) -> No
     marker, path = tmp_path / "executed", tmp_path / LAST
     content = {"format": 1, "history": [], "model": Trap(marker)}
     if form == "plain pickle":
-        path.write_bytes(pickle.dumps(content))
+        path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "torch")
     with pytest.raises(CheckpointError, match=r"last\.pt: .*Delete it to start this trial again"):
@@ -118,8 +123,8 @@ def test_damaged_checkpoints_are_refused_in_words(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match="Delete it to start this trial again"):
             load_last(path)
-    for content in ({"format": 0}, [1, 2], torch.zeros(2)):  # readable, but something else
-        torch.save(content, path)
+    for other in ({"format": 0}, [1, 2], torch.zeros(2)):  # readable, but something else
+        torch.save(other, path)
         with pytest.raises(CheckpointError, match="format 1 expected"):
             load_last(path)
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):

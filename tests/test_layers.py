@@ -66,3 +66,39 @@ def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_pat
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip().endswith("[]")
+
+
+# From the bottom up; a module imports from its own row and those above it in this list, never from those below.
+ROWS = {
+    "the spec": "errors record config settings space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
+    "model.table",
+    "the record": "journal run best schedulers submission",
+    "the data": "data.scan data.images data.layout data.check data.stats data.demo data.pack",
+    "torch's parts": "data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
+    "checkpoint",
+    "the loop": "evaluate train predict predictions",
+    "what is shown": "report live display results tensorboard",
+    "the sweep without Ray": "search prepare recorder",
+    "Ray": "engine trial slot sweep predict_job",
+    "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model",
+}
+ROW = {name: number for number, names in enumerate(ROWS.values()) for name in names.split()}
+
+
+def own_imports(path: Path) -> Iterator[str]:
+    """The package's modules that `path` imports, inside functions too; `from fashion import run` names `run`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+        else:
+            continue
+        yield from (name.removeprefix("fashion.") for name in names if name.startswith("fashion."))
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if not name.endswith("__init__")])
+def test_imports_go_down(name: str) -> None:
+    assert name in ROW, f"give {name} a row"
+    above = {other for other in own_imports(modules()[name]) if ROW.get(other, 0) > ROW[name]}
+    assert not above

@@ -1,0 +1,219 @@
+"""Reports are on disk before they are obeyed, ends are recorded once, and only the best checkpoint is kept."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fashion.display import Display
+from fashion.record import EpochReport
+from fashion.recorder import Recorder, keep_only
+from fashion.run import Run
+from fashion.schedulers import Scheduler, make_scheduler
+from fashion.spec import SweepSpec, load_spec
+from fashion.tensorboard import EventFiles
+
+TEXT = """\
+name: sweep
+data: {root: nowhere, resize: 32, crop: 32}
+model: {backbone: tiny, weights: none}
+train: {epochs: 4, lr: {loguniform: [0.001, 0.1]}}
+search: {trials: 6}
+scheduler: {name: asha, grace: 0.5, reduction: 2}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> SweepSpec:
+    (tmp_path / "sweep.yaml").write_text(TEXT)
+    return load_spec(tmp_path / "sweep.yaml", [f"storage={tmp_path / 'runs'}"])
+
+
+@pytest.fixture
+def run(spec: SweepSpec) -> Run:
+    manifest: dict[str, Any] = {"spec": spec.to_json(), "data_fingerprint": "f", "attributes": [], "label_counts": {}}
+    return Run.create(spec.storage, spec.name, manifest)
+
+
+def recorder_of(run: Run, spec: SweepSpec, scheduler: Scheduler | None = None) -> tuple[Recorder, io.StringIO]:
+    told = io.StringIO()
+    display = Display(run, spec, stream=told, mode="plain")
+    chosen = scheduler or make_scheduler(spec.scheduler)
+    return Recorder(run, chosen, display, EventFiles(run), spec.total_trials), told
+
+
+def begin(recorder: Recorder, spec: SweepSpec, *numbers: int) -> None:
+    for number in numbers:
+        recorder.run.record_trial(number, spec.trial(number).model_dump(mode="json"))
+        recorder.started(number)
+
+
+def report(trial: int, epoch: int, loss: float, attempt: int = 1) -> EpochReport:
+    metrics = {"val_loss": loss, "val_accuracy": 0.5, "train_loss": 1.0, "lr": 0.1}
+    return EpochReport(trial, attempt, epoch, 4, metrics, 1.0, "2026-01-01T00:00:00+00:00")
+
+
+def checkpoints(run: Run, number: int, *epochs: int) -> Path:
+    folder = run.trial_dir(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*(f"best-{e:04d}.safetensors" for e in epochs), *(f"val-{e:04d}.parquet" for e in epochs)):
+        (folder / name).write_bytes(b"x")
+    for name in ("last.pt", ".last.pt.123.tmp", "progress.json", "error.txt"):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()}
+
+
+class Watching(Scheduler):
+    """Notes what the disk holds at the moment of each decision."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run, self.seen = run, 0
+
+    def _decide(self, trial: int, progress: float, reward: float) -> Any:
+        self.seen = self.run.journal_path.read_bytes().count(b'"report"')
+        return "continue"
+
+
+def test_a_decision_is_on_disk_before_it_is_handed_out(run: Run, spec: SweepSpec) -> None:
+    scheduler = Watching(run)
+    recorder, _ = recorder_of(run, spec, scheduler)
+    begin(recorder, spec, 0)
+    for epoch in (1, 2):
+        assert recorder.received(report(0, epoch, 1.0)) == "continue"
+        assert Run.open(run.path).trials[0].decisions == dict.fromkeys(range(1, epoch + 1), "continue")
+        assert scheduler.seen == 2 * (epoch - 1)  # each line says it twice: decided first, then written
+
+
+def test_what_cannot_be_recorded_is_not_decided_upon(run: Run, spec: SweepSpec) -> None:
+    recorder, told = recorder_of(run, spec)
+    begin(recorder, spec, 0)
+    run.close()
+    run.journal_path.rename(run.path / "elsewhere")
+    run.journal_path.mkdir()  # as a disk that gave up
+    before = told.getvalue()
+    with pytest.raises(OSError, match="journal"):
+        recorder.received(report(0, 1, 1.0))
+    assert told.getvalue() == before  # nothing is shown that is not recorded
+    assert not run.trials[0].reports
+
+
+def test_a_known_report_gets_the_recorded_decision(run: Run, spec: SweepSpec) -> None:
+    recorder, _ = recorder_of(run, spec)
+    begin(recorder, spec, 0, 1)
+    assert [recorder.received(report(0, epoch, 0.5)) for epoch in (1, 2)] == ["continue", "continue"]
+    assert [recorder.received(report(1, epoch, 0.9)) for epoch in (1, 2)] == ["continue", "stop"]
+    size = run.journal_path.stat().st_size
+    # Sent again by a worker that was started anew, with whatever numbers.
+    assert recorder.received(report(0, 2, 9.0, attempt=2)) == "continue"
+    assert recorder.received(report(1, 1, 0.1, attempt=2)) == "stop"  # it has ended: no worker may go on with it
+    assert run.journal_path.stat().st_size == size
+    assert [r.metrics["val_loss"] for r in run.trials[0].reports] == [0.5, 0.5]
+
+
+def test_ends(run: Run, spec: SweepSpec) -> None:
+    recorder, told = recorder_of(run, spec)
+    begin(recorder, spec, 0, 1, 2, 3)
+    for epoch in (1, 2, 3, 4):
+        recorder.received(report(0, epoch, 1.0 - epoch / 10))
+    recorder.received(report(1, 1, 2.0))
+    assert recorder.received(report(1, 2, 2.0)) == "stop"
+    recorder.received(report(2, 1, 0.5))
+    assert recorder.received(report(2, 2, float("nan"))) == "stop"
+    recorder.ended(3, "failed", "OutOfMemoryError: 64 GiB")
+    recorder.ended(3, "completed")  # the first end holds
+    found = Run.open(run.path).trials
+    assert [found[number].status for number in range(4)] == ["completed", "stopped", "failed", "failed"]
+    assert found[1].reason == "val_loss at epoch 2 of 4"
+    assert found[2].reason == "epoch 2: val_loss is nan"
+    assert found[3].reason == "OutOfMemoryError: 64 GiB"
+    best = found[2].best()
+    assert best is not None
+    assert best.epoch == 1  # what it was before it diverged still counts
+    assert "64 GiB" in told.getvalue()
+    assert not recorder.abort  # something was learnt
+
+
+def test_an_ended_trial_keeps_its_best_checkpoint_alone(run: Run, spec: SweepSpec) -> None:
+    recorder, _ = recorder_of(run, spec)
+    begin(recorder, spec, 0)
+    folder = checkpoints(run, 0, 1, 2, 4)
+    for epoch, loss in enumerate((0.9, 0.4, 0.6), start=1):
+        recorder.received(report(0, epoch, loss))
+        assert "last.pt" in files(folder)  # a resumption may still need it
+    recorder.received(report(0, 4, 0.5))
+    assert files(folder) == {"best-0002.safetensors", "val-0002.parquet", "progress.json", "error.txt"}
+
+
+def test_keep_only_of_a_trial_without_a_best_epoch(tmp_path: Path) -> None:
+    for name in ("best-0001.safetensors", "last.pt", "best-00001.txt", "notes.tmp", "mine.parquet"):
+        (tmp_path / name).write_bytes(b"")
+    keep_only(tmp_path, None)
+    assert sorted(os.listdir(tmp_path)) == ["best-00001.txt", "mine.parquet"]
+    keep_only(tmp_path / "never made", 3)
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+def test_a_sweep_in_which_nothing_ever_works_is_given_up(run: Run, spec: SweepSpec, learnt: bool) -> None:
+    recorder, _ = recorder_of(run, spec)
+    begin(recorder, spec, 0, 1, 2, 3)
+    if learnt:
+        recorder.received(report(3, 1, 1.0))
+    for number in (0, 1):
+        recorder.ended(number, "failed", "no such file")
+        assert not recorder.abort
+    recorder.ended(2, "failed", "no such file")
+    assert bool(recorder.abort) != learnt
+    assert learnt or "the first 3 trials failed before their first epoch: no such file" in recorder.abort
+
+
+def test_the_only_trial_failing_is_enough(run: Run, tmp_path: Path) -> None:
+    spec = load_spec(tmp_path / "sweep.yaml", ["search.trials=1"])
+    recorder, _ = recorder_of(run, spec)
+    begin(recorder, spec, 0)
+    recorder.ended(0, "failed", "no such file")
+    assert recorder.abort
+
+
+def test_what_a_killed_driver_decided_is_carried_out(run: Run, spec: SweepSpec) -> None:
+    recorder, _ = recorder_of(run, spec)
+    begin(recorder, spec, 0, 1, 2)
+    folder = checkpoints(run, 0, 1)
+    # The last lines before the kill: reports with their decisions, but no ends.
+    for epoch in (1, 2, 3, 4):
+        run.record_report(report(0, epoch, 0.1 * epoch), "continue")
+    run.record_report(report(1, 1, 0.5), "stop")
+    run.record_report(report(2, 1, 0.5), "continue")
+    run.close()
+    again = Run.open(run.path)
+    recorder_of(again, spec)
+    events = [json.loads(line) for line in run.journal_path.read_text().splitlines()]
+    ends = {event["trial"]: event["status"] for event in events if event["event"] == "end"}
+    assert ends == {0: "completed", 1: "stopped"}
+    assert "last.pt" not in files(folder)
+    assert not again.trials[2].final
+
+
+def test_resuming_feeds_the_scheduler_from_the_record(run: Run, spec: SweepSpec) -> None:
+    recorder, _ = recorder_of(run, spec)
+    begin(recorder, spec, 0, 1)
+    for epoch in (1, 2):
+        recorder.received(report(0, epoch, 0.5))
+    again, told = recorder_of(Run.open(run.path), spec)
+    assert again.scheduler.rungs() == recorder.scheduler.rungs()
+    assert "would now be" not in told.getvalue()
+    assert [again.received(report(1, epoch, 0.9)) for epoch in (1, 2)] == ["continue", "stop"]
+    # A scheduler that would decide otherwise now does not undo what was decided.
+    fifo = make_scheduler(spec.scheduler.model_copy(update={"name": "fifo"}))
+    changed, told = recorder_of(Run.open(run.path), spec, fifo)
+    assert "trial 1 epoch 2: recorded stop, would now be continue; the record holds" in told.getvalue()
+    assert changed.run.trials[1].status == "stopped"
