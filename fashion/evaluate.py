@@ -17,12 +17,13 @@ from fashion.metrics import Meter
 Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
-def evaluation_batch_size(training_batch_size: int) -> int:
-    """Images an evaluation batch: twice training's, as without gradients an image takes less memory.
+def evaluation_batch_size(training_batch_size: int, device: torch.device | str) -> int:
+    """Images an evaluation batch. Prediction must take the same: another size may change the last bit of a probability.
 
-    Prediction must take the same: another size may change the last bit of a probability.
+    On a GPU twice training's, as without gradients an image takes less memory; on a CPU few, which its caches hold
+    (EfficientNet-Lite0 at 192 px: 50 images/s at 8 to 32 a batch, 39 at 64).
     """
-    return max(2 * training_batch_size, 64)
+    return 16 if torch.device(device).type == "cpu" else max(2 * training_batch_size, 64)
 
 
 class Evaluation(NamedTuple):

@@ -209,7 +209,8 @@ class _Session:
                     dist.broadcast(buffer, src=0)
         meter, heads = evaluate(
             self.evaluated, self.data.val, self.config.data, self.normalization, self.data.class_counts,
-            evaluation_batch_size(self.config.train.batch_size), place.device, place.rank, place.world_size,
+            evaluation_batch_size(self.config.train.batch_size, place.device), place.device, place.rank,
+            place.world_size,
         )  # fmt: skip
         meter.reduce()
         probabilities = to_probabilities(heads)

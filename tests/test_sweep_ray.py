@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from descendants import descendants
 
 from fashion import best as ranking
 from fashion.data.layout import read_dataset
@@ -120,18 +121,28 @@ def one_by_one(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> tup
     return folder, Run.open(folder / "runs" / "k")
 
 
-def interrupt_after(folder: Path, reports: int, send: int) -> subprocess.CompletedProcess[str]:
-    """Start the sweep in `folder` and send the signal once so many reports are recorded."""
-    process = subprocess.Popen(
+def start(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         command(folder, "run", "k.yaml"), cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip
+
+
+def wait_for_reports(process: subprocess.Popen[str], folder: Path, reports: int) -> None:
     journal = folder / "runs" / "k" / "journal.jsonl"
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         if journal.exists() and journal.read_text().count('"report"') >= 2 * reports:
-            break
+            return
         time.sleep(0.01)
+    process.kill()
+    raise AssertionError(f"{reports} reports were never recorded: {process.communicate()}")
+
+
+def interrupt_after(folder: Path, reports: int, send: int) -> subprocess.CompletedProcess[str]:
+    """Start the sweep in `folder` and send the signal once so many reports are recorded."""
+    process = start(folder)
+    wait_for_reports(process, folder, reports)
     os.kill(process.pid, send)
     out, err = process.communicate(timeout=PATIENCE)
     return subprocess.CompletedProcess("run", process.returncode, out, err)
@@ -177,6 +188,36 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(tmp_path: Path, demo_r
     run = Run.open(tmp_path / "runs" / "s")
     assert [run.trials[n].status for n in (0, 1)] == ["failed", "completed"]
     assert "loss is" in run.trials[0].reason
+
+
+def test_a_killed_trial_process_costs_no_epoch(one_by_one: tuple[Path, Run], tmp_path: Path) -> None:
+    undisturbed, whole = one_by_one
+    (tmp_path / "k.yaml").write_text((undisturbed / "k.yaml").read_text())
+    process = start(tmp_path)
+    wait_for_reports(process, tmp_path, 3)
+    victim = next(pid for pid, name in descendants(process.pid).items() if name.startswith("ray::ImplicitFunc"))
+    os.kill(victim, signal.SIGKILL)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, (out, err)
+    assert "Traceback" not in out + err
+    run = Run.open(tmp_path / "runs" / "k")
+    assert sorted(epochs(run)) == sorted(epochs(whole))
+    assert losses(run) == losses(whole)
+    assert {report.attempt for report, _ in run.history if report.trial == 0} == {1, 2}
+
+
+def test_a_sweep_in_which_nothing_learns_fails(tmp_path: Path, demo_root: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        spec(demo_root, train={"epochs": 2, "optimizer": "sgd", "lr": 1e9, "weight_decay": 10.0}, search={"trials": 8})
+    )
+    done = fashion(tmp_path, "run", "s.yaml")
+    assert done.returncode == 1, done
+    assert "The sweep failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    run = Run.open(tmp_path / "runs" / "s")
+    assert {trial.status for trial in run.trials.values() if trial.final} == {"failed"}
+    assert len([trial for trial in run.trials.values() if trial.final]) < 8  # given up, not tried to the end
+    assert fashion(tmp_path, "best", "s").returncode == 2
 
 
 @pytest.mark.parametrize("resources", [{"gpus_per_worker": 1}, {"workers": 999}])

@@ -91,14 +91,14 @@ def train_batches(
     batches = [order[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
     side = config.train_crop or config.crop
     view = _center(images, side) if config.crop_mode == "center" else images
-    scale, shift = _normalizer(mean, std, device)
+    mean_, std_ = _normalizer(mean, std, device)
     for step, (pixels, targets) in enumerate(
         _prefetched(view, labels, [batch[rank::world_size] for batch in batches], device)
     ):
         draws = np.random.default_rng([seed, epoch, 1, step]).random((len(batches[step]), _DRAWS))
         draw = torch.from_numpy(draws[rank::world_size].astype(np.float32)).to(device, non_blocking=True)
         floats = augment(pixels, draw, config, side)
-        floats = floats.sub_(scale).div_(shift)
+        floats = floats.sub_(mean_).div_(std_)
         if config.erase:
             erase_(floats, draw, config.erase)
         yield Batch(floats.to(dtype), targets, len(batches[step]))

@@ -1,0 +1,107 @@
+"""Every command that the README shows is run as it is written there, and `make quickstart` keeps its promise."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fashion import best as ranking
+from fashion.cli import COMMANDS
+from fashion.data.demo import write_demo
+from fashion.data.layout import majority_baseline, read_dataset
+from fashion.run import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 500
+
+
+def shown(text: str) -> list[str]:
+    """The lines of the README's code blocks that are commands, comments taken off."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.M | re.S)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(("fashion-sweep ", "make "))]
+
+
+def test_the_readme_shows_every_command() -> None:
+    lines = shown((ROOT / "README.md").read_text())
+    assert set(COMMANDS) <= {line.split()[1] for line in lines}
+    assert "make quickstart" in lines
+
+
+def rows(archive: Path) -> int:
+    """Lines of the one file that a submission's archive holds."""
+    with zipfile.ZipFile(archive) as file:
+        assert file.namelist() == ["prediction.txt"]
+        return len(file.read("prediction.txt").splitlines())
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the README's commands find what they name.
+
+    The data set is a small drawn one. The two specs that are run want a GPU and ImageNet weights, so sweeps of the same
+    names that a CPU trains in seconds stand in their place; all others are the shipped ones.
+    """
+    folder = tmp_path_factory.mktemp("readme")
+    write_demo(folder / "data" / "FashionDataset", train=96, val=32, test=24, size=48)
+    shutil.copytree(ROOT / "sweeps", folder / "sweeps")
+    for name in ("backbones", "lr"):
+        small = {
+            "name": name,
+            "data": {"root": "data/FashionDataset", "resize": 36, "crop": 32},
+            "model": {"backbone": "tiny", "weights": "none"},
+            "train": {"epochs": 2, "optimizer": "adamw", "lr": {"loguniform": [0.001, 0.01]}},
+            "search": {"trials": 2},
+        }
+        (folder / "sweeps" / f"{name}.yaml").write_text(json.dumps(small))
+    (folder / "photos").mkdir()
+    for number, mode in enumerate(("RGB", "L", "RGBA")):
+        Image.new(mode, (60 + number, 40)).save(folder / "photos" / f"{number}.png")
+    return folder
+
+
+@pytest.mark.ray
+def test_every_command_of_the_readme_runs(workspace: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    commands = [line for line in shown((ROOT / "README.md").read_text()) if line.startswith("fashion-sweep ")]
+    assert len(commands) > 8
+    for command in commands:
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=workspace, env=environment, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr, (command, done.stderr)
+    assert json.loads((workspace / "spec.schema.json").read_text())["title"]
+    runs = workspace / "runs"
+    assert Run.open(runs / "lr-short").trials[0].reports[0].epochs == 5
+    assert rows(runs / "backbones" / "predictions" / "test" / "prediction.txt.zip") == 24
+    assert (runs / "lr-short" / "predictions" / "images-photos" / "prediction.txt").read_text().count("\n") == 3
+
+
+@pytest.mark.ray
+def test_make_quickstart_beats_the_majority_by_far(tmp_path: Path) -> None:
+    """The Makefile's own recipe, in an empty folder, with this environment in the place of a new one."""
+    for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "fashion-sweep").symlink_to(Path(sys.executable).parent / "fashion-sweep")
+    (tmp_path / ".venv" / "ready").touch()
+    shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
+    done = subprocess.run(["make", "quickstart"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    run = Run.open(tmp_path / "runs" / "quickstart")
+    winner = ranking.best(run)
+    majority = majority_baseline(read_dataset(tmp_path / "data" / "demo")).overall
+    assert winner.metrics["val_accuracy"] > majority + 0.25
+    archive = run.predictions_dir / "test" / "prediction.txt.zip"
+    assert str(archive.relative_to(tmp_path)) in done.stdout
+    assert rows(archive) == 150
