@@ -4,13 +4,15 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 BIN := .venv/bin
 
-.PHONY: help setup quickstart test test-fast lint clean
+.PHONY: help setup quickstart test test-fast bench bench-full lint clean
 
 help:
 	@echo "make setup       the environment, in .venv"
 	@echo "make quickstart  set-up, demo data, a sweep on CPU, its best model and a submission"
 	@echo "make test        set-up and all tests"
 	@echo "make test-fast   set-up and the tests that start no Ray"
+	@echo "make bench       every benchmark in short, under 20 minutes (DATA=folder of the data set)"
+	@echo "make bench-full  every benchmark"
 	@echo "make lint        ruff and mypy"
 	@echo "make clean       remove .venv, caches, the demo data and the quickstart's run"
 
@@ -33,6 +35,14 @@ test: setup
 
 test-fast: setup
 	$(BIN)/python -m pytest -m "not ray"
+
+DATA ?= data/FashionDataset
+
+bench: setup
+	$(BIN)/python -m benchmarks --data $(DATA) --json build/bench.json
+
+bench-full: setup
+	$(BIN)/python -m benchmarks --full --data $(DATA) --json build/bench-full.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -209,7 +209,7 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
         fresh = Path(tempfile.mkdtemp(prefix=".best.", dir=run.path))
         try:
             fresh.chmod(0o755)
-            digest, size = _copy(source, fresh / WEIGHTS)
+            digest, size = _whole(run, source, fresh / WEIGHTS)
             write_atomic(fresh / "model.json", _model_json(run, winner, digest, size))
             if run.best_dir.exists():
                 os.rename(run.best_dir, fresh.with_name(fresh.name + ".old"))
@@ -223,6 +223,24 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
     finally:
         lock.release()
     return run.best_dir
+
+
+def _whole(run: Run, source: Path, target: Path) -> tuple[str, int]:
+    """Write the winner's weights to `target`; a probe's checkpoint holds its heads alone, its backbone lies beside."""
+    name = read_header(source).get("backbone")
+    if name is None:
+        return _copy(source, target)
+    from safetensors.numpy import load_file, save_file  # numpy only here, where it is needed
+
+    backbone = run.path / "trials" / Path(str(name)).name
+    if not backbone.is_file():
+        fix = "Restore the file, or train that trial again"
+        raise CheckpointError(str(Problem(str(backbone), "the frozen backbone is missing", fix=fix)))
+    with tempfile.TemporaryDirectory(prefix="whole-", dir=target.parent) as folder:
+        merged = Path(folder) / WEIGHTS
+        header = json.dumps(read_header(source))
+        save_file({**load_file(backbone), **load_file(source)}, merged, {"fashion": header})
+        return _copy(merged, target)
 
 
 def _copy(source: Path, target: Path) -> tuple[str, int]:

@@ -4,23 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import click
-
-
-@contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr as a function of (done, total); nothing where stderr is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @click.group()
@@ -45,10 +30,11 @@ def check(root: str, as_json: bool) -> None:
     Example:
       fashion-sweep data check data/FashionDataset
     """
+    from fashion.cli_progress import Bars
     from fashion.data.check import check as check_data
 
-    with progress_bar("reading images") as progress:
-        report = check_data(root, progress)
+    with Bars() as bars:
+        report = check_data(root, bars.of("reading images"))
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
     else:
@@ -104,10 +90,11 @@ def demo(root: str, train: int, val: int, test: int, size: int, seed: int) -> No
     Example:
       fashion-sweep data demo data/demo
     """
+    from fashion.cli_progress import Bars
     from fashion.data.demo import write_demo
 
-    with progress_bar("drawing") as progress:
-        write_demo(root, train, val, test, size, seed, progress)
+    with Bars() as bars:
+        write_demo(root, train, val, test, size, seed, bars.of("drawing"))
     click.echo(f"{root}: train {train:,}, val {val:,}, test {test:,} images of {size} px")
 
 
@@ -152,6 +139,7 @@ def pack(
     Example:
       fashion-sweep data pack data/FashionDataset --resize 180
     """
+    from fashion.cli_progress import Bars
     from fashion.data.layout import read_dataset
     from fashion.data.pack import Pack
     from fashion.errors import UserError
@@ -162,8 +150,10 @@ def pack(
         raise UserError(f"{root} has no split {missing[0]!r}; it has {', '.join(dataset.splits)}.")
     packs = []
     for split in splits or tuple(dataset.splits):
-        with progress_bar(f"packing {split}") as progress:
-            built = Pack.open_or_build(dataset, split, resize, fit, interpolation, progress=progress, verify=verify)
+        with Bars() as bars:
+            built = Pack.open_or_build(
+                dataset, split, resize, fit, interpolation, progress=bars.of(f"packing {split}"), verify=verify
+            )
         packs.append(
             {"split": split, "images": len(built), "bytes": built.path.stat().st_size, "path": str(built.path)}
         )

@@ -11,6 +11,8 @@ import click
 storage_option = click.option(
     "--storage", default="runs", show_default=True, metavar="DIR", help="Folder of the runs (`storage` in their specs)."
 )
+SHOWN = 50  # trials that `show` prints unless asked for all
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
 
 
@@ -33,7 +35,7 @@ def ls(storage: str, as_json: bool) -> None:
     found: list[dict[str, Any]] = []
     for path in run_paths(storage):
         try:
-            found.append(overview(Run.open(path)))
+            found.append(overview(Run.open(path, glance=True)))
         except RunError as error:  # one damaged run must not hide the others
             found.append({"run": path.name, "path": str(path), "state": "damaged", "problem": str(error)})
     if as_json:
@@ -69,9 +71,10 @@ def ls(storage: str, as_json: bool) -> None:
 @click.argument("run", required=False, metavar="[RUN]")
 @storage_option
 @click.option("--trial", type=int, metavar="N", help="One trial: its configuration and every epoch.")
+@click.option("--all", "everything", is_flag=True, help=f"Every trial, not the {SHOWN} best.")
 @json_option
-def show(run: str | None, storage: str, trial: int | None, as_json: bool) -> None:
-    """Show a run: every trial, the rungs, the failures.
+def show(run: str | None, storage: str, trial: int | None, everything: bool, as_json: bool) -> None:
+    """Show a run: its trials from the best down, the rungs, the failures.
 
     RUN is a name or a folder; without it the latest run. Works while the sweep runs, from another terminal.
 
@@ -83,7 +86,7 @@ def show(run: str | None, storage: str, trial: int | None, as_json: bool) -> Non
     from fashion.results import page, print_run, print_trial, run_json, trial_json
     from fashion.run import Run
 
-    record = Run.find(storage, run)
+    record = Run.find(storage, run, glance=trial is None)
     if trial is not None and trial not in record.trials:
         there = f"Recorded: {min(record.trials)} to {max(record.trials)}" if record.trials else "None is recorded yet"
         raise RunError(str(Problem(str(record.path), "holds no such trial", str(trial), there)))
@@ -91,7 +94,7 @@ def show(run: str | None, storage: str, trial: int | None, as_json: bool) -> Non
         found = run_json(record) if trial is None else trial_json(record, trial, reports=True)
         click.echo(json.dumps(found, indent=2, allow_nan=False))
     elif trial is None:
-        print_run(record, page())
+        print_run(record, page(), None if everything else SHOWN)
     else:
         print_trial(record, trial, page())
 
@@ -133,7 +136,7 @@ def best(
         raise click.UsageError("--split, --images and --address go with --predict.")
     if split and images:
         raise click.UsageError("--split and --images exclude each other.")
-    record = Run.find(storage, run)
+    record = Run.find(storage, run, glance=True)
     winner = ranking.best(record)
     folder = ranking.promote(record, winner)
     found = winner_json(record, winner, folder)

@@ -65,11 +65,21 @@ class ModelConfig(Frozen):
     weights: str = Field("imagenet", description="none, imagenet, or the path of a local .safetensors/.pth file")
     dropout: float = Field(0.2, ge=0.0, lt=1.0, description="dropout before each head")
     drop_path: float = Field(0.0, ge=0.0, lt=1.0, description="stochastic depth rate, for backbones that have it")
+    feature_norm: Literal["none", "batch"] = Field(
+        "none",
+        description="batch: normalise the pooled features before the heads, without scale and shift, as linear probes do "
+        "(He et al. 2022, A.1)",
+    )
 
 
 class TrainConfig(Frozen):
     """Optimisation; the defaults are the report's final recipe, with a proper cross entropy."""
 
+    mode: Literal["full", "probe"] = Field(
+        "full",
+        description="probe: the backbone is frozen and sees each image once; its features are cached, and trials train "
+        "the heads alone, in seconds",
+    )
     epochs: int = Field(
         50, ge=1, le=10_000, description="passes over the training images; the schedule spans all of them"
     )
@@ -107,9 +117,18 @@ class TrainConfig(Frozen):
         description="decay of an exponential moving average of the weights, which is then what is evaluated; 0: none",
     )
     clip_grad: float = Field(0.0, ge=0.0, description="largest gradient norm; 0: no clipping")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 autocast where it pays")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="bf16: autocast; fp32: TF32 where a GPU has it; auto: the faster, measured once a machine for each "
+        "backbone, size and batch",
+    )
     layout: Literal["auto", "nchw", "channels_last"] = Field(
-        "auto", description="memory layout of images and convolutions; auto: channels_last"
+        "auto", description="memory layout of images and convolutions; auto: the faster, measured as precision is"
+    )
+    compile: Literal["none", "default", "reduce-overhead"] = Field(
+        "none",
+        description="torch.compile of the training step, in torch's modes; reduce-overhead uses CUDA graphs. The first "
+        "steps then take a minute or two",
     )
 
     @model_validator(mode="after")

@@ -11,13 +11,14 @@ from typing import Any
 
 import ray.cloudpickle
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from fashion.record import EpochReport
 from fashion.recorder import Recorder
 from fashion.search import Source
-from fashion.trial import first_line
+from fashion.task import first_line
 
 
 class NumberSearcher(Searcher):
@@ -66,6 +67,11 @@ class RecordScheduler(FIFOScheduler):
     def __init__(self, recorder: Recorder, source: Source) -> None:
         super().__init__()
         self.recorder, self.source = recorder, source
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The first that waits. The inherited way looks at all trials there ever were, at every step of Tune's."""
+        waiting = [t for t in tune_controller.get_live_trials() if t.status in (Trial.PENDING, Trial.PAUSED)]
+        return min(waiting, key=lambda trial: trial.config["number"], default=None)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         # Called again when Tune starts a trial anew after its process died: that is another attempt.

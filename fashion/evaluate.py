@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fashion.config import DataConfig
-from fashion.data.batches import eval_batches
-from fashion.data.pack import Pack
+from fashion.data.batches import Batch
 from fashion.metrics import Meter
-
-Normalization = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 def evaluation_batch_size(training_batch_size: int, device: torch.device | str) -> int:
@@ -34,39 +31,40 @@ class Evaluation(NamedTuple):
 
 
 @torch.inference_mode()
-def log_probabilities(model: nn.Module, images: torch.Tensor, flip: bool) -> tuple[torch.Tensor, ...]:
-    """Log-softmax per head, (n, classes) each; with `flip` the mean over the image and its mirror."""
+def log_probabilities(
+    model: nn.Module, images: torch.Tensor, mirrored: torch.Tensor | None
+) -> tuple[torch.Tensor, ...]:
+    """Log-softmax per head, (n, classes) each; with `mirrored` the mean over the images and their mirrors."""
     outputs = tuple(F.log_softmax(logits.float(), dim=1) for logits in model(images))
-    if not flip:
+    if mirrored is None:
         return outputs
-    mirrored = model(images.flip(-1))
     return tuple(
-        F.log_softmax((a + F.log_softmax(b.float(), dim=1)) / 2, dim=1) for a, b in zip(outputs, mirrored, strict=True)
+        F.log_softmax((a + F.log_softmax(b.float(), dim=1)) / 2, dim=1)
+        for a, b in zip(outputs, model(mirrored), strict=True)
     )
+
+
+def with_mirrors(batches: Iterable[Batch], flip: bool) -> Iterator[tuple[Batch, torch.Tensor | None]]:
+    """Each batch beside its mirrored images, or beside None."""
+    for batch in batches:
+        yield batch, batch.images.flip(-1) if flip else None
 
 
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    images: Pack | np.ndarray,
-    config: DataConfig,
-    normalization: Normalization,
+    batches: Iterable[tuple[Batch, torch.Tensor | None]],
     class_counts: tuple[int, ...],
-    batch_size: int,
     device: torch.device,
-    rank: int = 0,
-    world_size: int = 1,
 ) -> Evaluation:
-    """Evaluate this rank's shard (rows rank, rank + world_size, ...) in fp32 and in evaluation mode."""
+    """Evaluate this rank's shard, as (batch, mirrored images or None), in fp32 and in evaluation mode."""
     was_training = model.training
     model.eval()
     meter = Meter(class_counts, device)
     rows: list[tuple[torch.Tensor, ...]] = []
-    mean, std = normalization
-    for batch in eval_batches(images, config, mean, std, batch_size, rank, world_size, device):
-        outputs = log_probabilities(model, batch.images, config.eval_flip)
-        if batch.targets is not None:
-            meter.update(outputs, batch.targets)
+    for batch, mirrored in batches:
+        outputs = log_probabilities(model, batch.images, mirrored)
+        meter.update(outputs, batch.targets)
         rows.append(outputs)
     model.train(was_training)
     heads = (

@@ -62,14 +62,15 @@ class Screen:
         yield picture(self.view(), options.max_width, console.size.height - 1)
 
 
-def picture(view: View, width: int, height: int | None) -> RenderableType:
-    """Header, trials, rungs, failures and notes within `width` columns and `height` lines (None: every trial)."""
+def picture(view: View, width: int, height: int | None, most: int | None = None) -> RenderableType:
+    """Header, trials, rungs, failures and notes within `width` columns and `height` lines (None: every trial, or `most`
+    of them)."""
     parts: list[RenderableType] = [header(view, width), Text("")]
     ladder = rung_table(view, width)
     lost = failures(view.rows, 3 if height is None or height >= 30 else 1, width)
     messages = [Text(note, "dim", no_wrap=True, overflow="ellipsis") for note in view.notes[-2:]]
     below: list[RenderableType] = []
-    room = len(view.rows)
+    room = len(view.rows) if most is None else most
     if height is not None:
         # Title, counts, two lines of the best, a blank; the table's head and its line of what is left out.
         room = height - 7 - len(lost) - len(messages)

@@ -25,7 +25,7 @@ from fashion.data.batches import eval_batches
 from fashion.data.layout import Attribute
 from fashion.data.pack import Pack
 from fashion.errors import CheckpointError, Problem
-from fashion.evaluate import evaluation_batch_size, log_probabilities, to_probabilities
+from fashion.evaluate import evaluation_batch_size, log_probabilities, to_probabilities, with_mirrors
 from fashion.model.build import MultiHeadClassifier, build_model, normalization
 from fashion.model.table import row
 from fashion.record import metrics_from_json
@@ -138,8 +138,9 @@ def predict(
     classes = [np.empty((0, len(promoted.class_counts)), np.int64)]
     probabilities = [[np.empty((0, count), np.float32) for count in promoted.class_counts]]
     done = 0
-    for batch in eval_batches(images, config.data, mean, std, size, device=device):
-        outputs = log_probabilities(model, batch.images, config.data.eval_flip)
+    batches = eval_batches(images, config.data, mean, std, size, device=device)
+    for batch, mirrored in with_mirrors(batches, config.data.eval_flip):
+        outputs = log_probabilities(model, batch.images, mirrored)
         classes.append(torch.stack([head.argmax(dim=1) for head in outputs], dim=1).cpu().numpy())
         probabilities.append(to_probabilities(list(outputs)))
         done += len(batch.images)

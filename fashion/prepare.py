@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fashion.config import TrialConfig
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack, default_cache_dir
 from fashion.errors import RunError
+from fashion.features import open_features
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.run import Run
 from fashion.spec import SweepSpec
@@ -49,13 +51,27 @@ def prepare(spec: SweepSpec, progress: Progress) -> Prepared:
         if key not in weights:
             weights[key] = resolve_weights(config.model, partial(progress, "weights"))
     cache_dir = default_cache_dir().absolute()
+    packs: dict[tuple[int, str, str], list[Pack]] = {}
     for resize, fit, interpolation in sorted({(c.data.resize, c.data.fit, c.data.interpolation) for c in configs}):
-        for split in ("train", "val"):
+        packs[resize, fit, interpolation] = [
             Pack.open_or_build(
                 dataset, split, resize, fit, interpolation, cache_dir,
                 progress=partial(progress, f"{split} images at {resize} px"),
-            )  # fmt: skip
+            )
+            for split in ("train", "val")
+        ]  # fmt: skip
+    for config in configs:
+        resolved = weights[config.model.backbone, config.model.weights]
+        # A backbone of random weights is one trial's own: that trial computes its features.
+        if config.train.mode == "probe" and resolved.sha256:
+            for pack in packs[config.data.resize, config.data.fit, config.data.interpolation]:
+                label = f"{pack.metadata['split']} features of {config.model.backbone} at {config.data.crop} px"
+                open_features(pack, config, resolved, _device(), partial(progress, label))
     return Prepared(dataset, root, cache_dir, weights)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def possible_trials(spec: SweepSpec) -> list[TrialConfig]:

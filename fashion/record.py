@@ -23,7 +23,8 @@ def metrics_from_json(metrics: Mapping[str, float | str]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch of one trial came to. `epoch` counts from 1; `seconds` is the epoch's wall time."""
+    """What one epoch of one trial came to. `epoch` counts from 1; `seconds` is the epoch's wall time; `setting` says how
+    it was computed (precision, memory layout)."""
 
     trial: int
     attempt: int
@@ -32,6 +33,7 @@ class EpochReport:
     metrics: dict[str, float]
     seconds: float
     time: str
+    setting: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.epoch <= self.epochs:
@@ -52,7 +54,8 @@ class EpochReport:
 
 @dataclass
 class Trial:
-    """One configuration and all that is recorded of it. `live` says that a driver was alive when last looked."""
+    """One configuration and all that is recorded of it. `live` says that a driver was alive when last looked; `left_out`
+    counts the reports that an excerpt of the run leaves out, of `left_out_seconds`."""
 
     number: int
     config: dict[str, Any]
@@ -62,6 +65,8 @@ class Trial:
     ended: End | None = None
     reason: str = ""
     live: bool = True
+    left_out: int = 0
+    left_out_seconds: float = 0.0
 
     @property
     def status(self) -> Status:

@@ -65,8 +65,10 @@ class Recorder:
         self.events.close(number)
         self._clear(trial)
         self.display.ended(number, status, reason)
+        if self.run.history:
+            return
         failed = [t for t in self.run.trials.values() if t.status == "failed"]
-        if len(failed) >= min(EARLY_FAILURES, self.total) and not any(t.reports for t in self.run.trials.values()):
+        if len(failed) >= min(EARLY_FAILURES, self.total):
             self.abort = f"the first {len(failed)} trials failed before their first epoch: {reason}"
 
     def died(self, number: int, reason: str) -> None:

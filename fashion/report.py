@@ -48,7 +48,8 @@ def row(trial: Trial, fields: Iterable[str] = (), active: Collection[int] | None
     best = trial.best()
     last = trial.reports[-1] if trial.reports else None
     epochs = last.epochs if last else trial.config.get("train", {}).get("epochs", 0)
-    seconds = sum(report.seconds for report in trial.reports) / len(trial.reports) if trial.reports else math.nan
+    total = trial.left_out_seconds + sum(report.seconds for report in trial.reports)
+    seconds = total / (trial.left_out + len(trial.reports)) if trial.reports else math.nan
     return Row(
         trial.number,
         status,

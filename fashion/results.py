@@ -107,8 +107,8 @@ def winner_json(run: Run, winner: Ranked, folder: Path) -> dict[str, Any]:
     }
 
 
-def print_run(run: Run, out: Console) -> None:
-    """Print every trial from the best down, the rungs and the failures."""
+def print_run(run: Run, out: Console, most: int | None = None) -> None:
+    """Print the trials (the `most` best of them) from the best down, the rungs and the failures."""
     entry = overview(run)
     scheduler = scheduler_of(run)
     fields = report.varying(run.manifest["spec"])
@@ -125,7 +125,7 @@ def print_run(run: Run, out: Console) -> None:
         scheduler.metric,
         bars=out.is_terminal,
     )
-    out.print(picture(view, out.width, None))
+    out.print(picture(view, out.width, None, most))
 
 
 def print_trial(run: Run, number: int, out: Console) -> None:

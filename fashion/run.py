@@ -43,7 +43,7 @@ class Run:
         self.manifest = manifest
         self.trials: dict[int, Trial] = {}
         self.history: list[tuple[EpochReport, Decision]] = []
-        self._offset = 0
+        self.offset = 0  # bytes of the journal that have been read
         self._journal: Journal | None = None
 
     @classmethod
@@ -78,8 +78,12 @@ class Run:
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """Read a run directory. Raises RunError when it is none, is damaged, or was written by another format."""
+    def open(cls, path: str | Path, glance: bool = False) -> Self:
+        """Read a run directory; a `glance` may leave out reports that are neither a trial's best nor its last nor entered
+        a rung, and does not read a long journal from its beginning every time.
+
+        Raises RunError when it is none, is damaged, or was written by another format.
+        """
         path = Path(path)
         place = path / "manifest.json"
         try:
@@ -94,22 +98,34 @@ class Run:
         if missing := [key for key in REQUIRED if key not in manifest]:
             raise RunError(str(Problem(str(place), "lacks keys", ", ".join(missing))))
         run = cls(path, manifest)
-        run.refresh()
+        if glance:
+            run._glance()
+        else:
+            run.refresh()
         return run
 
+    def _glance(self) -> None:
+        from fashion import excerpt
+        from fashion.schedulers import fresh_scheduler_of
+
+        if (found := excerpt.load(self.journal_path)) is not None:
+            self.trials, self.history, self.offset = found
+        if self.refresh() > excerpt.WORTH and os.access(self.path, os.W_OK):
+            excerpt.save(self, fresh_scheduler_of(self))
+
     @classmethod
-    def find(cls, storage: str | Path, name: str | None = None) -> Self:
+    def find(cls, storage: str | Path, name: str | None = None, glance: bool = False) -> Self:
         """The run of that name (or path); without a name the one with the latest activity. Raises RunError."""
         if name is not None and (Path(name) / "manifest.json").is_file():
-            return cls.open(name)
+            return cls.open(name, glance)
         paths = run_paths(storage)
         names = [path.name for path in paths]
         if not paths:
             raise RunError(str(Problem(str(storage), "holds no runs", fix="Start one: fashion-sweep run SPEC")))
         if name is None:
-            return cls.open(paths[0])
+            return cls.open(paths[0], glance)
         if name in names:
-            return cls.open(paths[names.index(name)])
+            return cls.open(paths[names.index(name)], glance)
         near = difflib.get_close_matches(name, names, n=1)
         fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names[:10])}"
         raise RunError(str(Problem(str(storage), "holds no such run", repr(name), fix)))
@@ -210,7 +226,7 @@ class Run:
         self._read()  # memory is only ever fed from the disk: a reopened run can't differ from this one
 
     def _read(self) -> int:
-        events, self._offset = read_events(self.journal_path, self._offset)
+        events, self.offset = read_events(self.journal_path, self.offset)
         for event in events:
             try:
                 self._apply(event)

@@ -66,6 +66,7 @@ class Scheduler:
         self.metric = metric
         self.compare = compare
         self._sign = 1.0 if mode == "max" else -1.0
+        self.entries = 0  # how often a trial has entered a rung
         self._decided: dict[tuple[int, float], Decision] = {}
         self._stopped: set[int] = set()
 
@@ -159,6 +160,7 @@ class Asha(Scheduler):
             rung = rungs[index]
             cutoff = rung.cutoff(self.reduction)
             insort(rung.rewards, reward)
+            self.entries += 1
             self._passed[trial] = index + 1
             if cutoff is not None and reward < cutoff:
                 decision = "stop"
@@ -263,7 +265,12 @@ def replay(
 
 def scheduler_of(run: Run) -> Scheduler:
     """The scheduler of a recorded run in its present state, rungs included, rebuilt from the record alone."""
-    settings: dict[str, Any] = run.manifest["spec"]["scheduler"]
-    scheduler = make_scheduler(SimpleNamespace(**settings))
+    scheduler = fresh_scheduler_of(run)
     replay(scheduler, run.history)
     return scheduler
+
+
+def fresh_scheduler_of(run: Run) -> Scheduler:
+    """The scheduler of a recorded run before its first report."""
+    settings: dict[str, Any] = run.manifest["spec"]["scheduler"]
+    return make_scheduler(SimpleNamespace(**settings))

@@ -29,9 +29,9 @@ from ray.train.torch import TorchTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from fashion.errors import FashionError
+from fashion.feed import Place
 from fashion.record import EpochReport
-from fashion.train import Place
-from fashion.trial import Job, Task, describe_failure, first_line, trial_reports
+from fashion.task import Job, Task, describe_failure, first_line, trial_reports
 
 FREE_SECONDS = 3.0
 

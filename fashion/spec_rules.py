@@ -139,10 +139,22 @@ def every_trial(spec: SweepSpec, document: Document, problems: list[Problem]) ->
 def _broken(spec: SweepSpec, number: int) -> list[tuple[str, str]]:
     """(section, rule) of each rule that the trial breaks."""
     try:
-        model = spec.drawn(number).model
+        trial = spec.drawn(number)
     except ValidationError as error:
         return [(str(detail["loc"][0]), detail["msg"].removeprefix("Value error, ")) for detail in error.errors()]
-    backbone, rules = row(model.backbone), []
+    model, rules = trial.model, []
+    backbone = row(model.backbone)
+    if trial.train.mode == "probe":
+        data, why = trial.data, "for train.mode probe, whose features are computed once"
+        if data.crop_mode != "center":
+            rules.append(("data", f"crop_mode must be center {why} ({data.crop_mode})"))
+        if data.train_crop not in (None, data.crop):
+            rules.append(("data", f"train_crop must be null or equal crop {why} ({data.train_crop})"))
+        rules += [
+            ("data", f"{name} must be 0 {why} ({value})")
+            for name, value in (("jitter", data.jitter), ("erase", data.erase))
+            if value
+        ]
     if model.weights == "imagenet" and not backbone.has_imagenet:
         rules.append(("model", f"weights must be none for a backbone without ImageNet weights ({model.backbone})"))
     if model.drop_path > 0 and not backbone.drop_path:

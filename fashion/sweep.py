@@ -20,6 +20,7 @@ import ray
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
+from fashion import excerpt
 from fashion.display import Display
 from fashion.engine import AbortStopper, NumberSearcher, RecordScheduler
 from fashion.errors import ResourcesError
@@ -31,8 +32,9 @@ from fashion.schedulers import make_scheduler
 from fashion.search import make_source
 from fashion.settings import ResourcesConfig
 from fashion.spec import SweepSpec
+from fashion.task import SCRATCH, Job
 from fashion.tensorboard import EventFiles
-from fashion.trial import SCRATCH, Job, run_trial
+from fashion.trial import run_trial
 
 # The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a CPU
 # would leave too little for the workers of a trial that takes the whole machine, so it takes a sliver of the head node.
@@ -41,6 +43,8 @@ SLOT = {"node:__internal_head__": 0.001}
 ENVIRONMENT = {
     # The record is the truth: Tune's own result files would be a second one, at half the speed.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Its snapshots too: every 10 s of all trials there ever were, which grows with them.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     # Here, Ctrl-C is handled by run_sweep.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # The record has the reason, the terminal is the display's.
@@ -96,6 +100,8 @@ def run_sweep(spec: SweepSpec, prepared: Prepared, run: Run, display: Display, a
             pass  # told by what is unfinished
         run.refresh()
         run.close()
+        if len(run.history) > excerpt.WORTH:
+            excerpt.save(run, make_scheduler(spec.scheduler))
     if recorder.abort:
         return recorder.abort
     return "interrupted" if unfinished(run, spec.total_trials) else ""

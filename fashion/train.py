@@ -7,10 +7,11 @@ yields the report that they belong to, so that whoever iterates it may stop, kil
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,60 +24,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fashion import checkpoint
 from fashion.config import TrialConfig
-from fashion.data.batches import steps_per_epoch, train_batches
-from fashion.data.layout import Attribute
-from fashion.data.pack import Pack
+from fashion.data.batches import steps_per_epoch
 from fashion.errors import TrialDiverged
-from fashion.evaluate import Normalization, evaluate, evaluation_batch_size, to_probabilities
+from fashion.evaluate import evaluate, to_probabilities
+from fashion.feed import Place, TrainingData, make_feed
 from fashion.loss import build_loss
 from fashion.metrics import Meter
-from fashion.model.build import MultiHeadClassifier, build_model, normalization
-from fashion.model.table import Row
-from fashion.model.table import row as backbone_row
+from fashion.model.build import MultiHeadClassifier, build_model
 from fashion.model.weights import ResolvedWeights
 from fashion.optim import build_ema, build_optimizer, build_schedule
-from fashion.run import EpochReport
+from fashion.record import EpochReport
+from fashion.speed import Setting, choose
 
 # Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
 DIVERGENCE_CHECK_STEPS = 20
-
-CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where this worker stands: its rank among `world_size` and its device."""
-
-    rank: int = 0
-    world_size: int = 1
-    device: torch.device = CPU
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The two packs a trial reads, and what names them."""
-
-    train: Pack
-    val: Pack
-    attributes: tuple[Attribute, ...]
-    fingerprint: str
-
-    @property
-    def class_counts(self) -> tuple[int, ...]:
-        return tuple(len(attribute.classes) for attribute in self.attributes)
-
-    @property
-    def names(self) -> list[str]:
-        return [attribute.name for attribute in self.attributes]
-
-
-def use_bf16(config: TrialConfig, row: Row, device: torch.device) -> bool:
-    """bf16 autocast: as told, else on GPUs that have it, and on CPUs for the backbones that it was measured to help."""
-    if config.train.precision != "auto":
-        return config.train.precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return row.cpu_bf16 and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def fit(
@@ -107,13 +68,16 @@ def fit(
         metrics = {f"train_{k}": train_metrics[k] for k in ("loss", "accuracy")}
         metrics |= {f"val_{k}": v for k, v in val_metrics.items()}
         metrics["lr"] = train_metrics["lr"]
+        if session.place.device.type == "cuda":
+            metrics["gpu_peak_gb"] = torch.cuda.max_memory_allocated(session.place.device) / 1e9
         for name in ("train_loss", "val_loss"):
             if not math.isfinite(metrics[name]):
                 raise TrialDiverged(f"epoch {session.epoch}: {name} is {metrics[name]}")
         seconds = round(time.monotonic() - started, 3)
         report = EpochReport(
-            trial, session.attempt, session.epoch, config.train.epochs, metrics, seconds, datetime.now(UTC).isoformat()
-        )
+            trial, session.attempt, session.epoch, config.train.epochs, metrics, seconds,
+            datetime.now(UTC).isoformat(), str(session.setting),
+        )  # fmt: skip
         superseded = session.save(report, probabilities)
         yield report
         # Only now is the report recorded, and with it the claim that this epoch's weights are the best.
@@ -129,25 +93,36 @@ class _Session:
     ) -> None:
         self.config, self.data, self.folder, self.trial, self.place = config, data, folder, trial, place
         train, device = config.train, place.device
-        row = backbone_row(config.model.backbone)
-        self.normalization: Normalization = normalization(config.data.normalize, row)
-        self.bf16 = use_bf16(config, row, device)
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32
+            torch.backends.cudnn.benchmark = True  # shapes are fixed
+            torch.cuda.reset_peak_memory_stats(device)
+        state = self._last_state()
+        self.setting = self._agree(state)
         torch.manual_seed(config.seed)
-        self.model: MultiHeadClassifier = build_model(config.model, data.class_counts, weights).to(device)
-        if train.layout != "nchw":
+        model = build_model(config.model, data.class_counts, weights)
+        self.backbone_file: str | None = None
+        if train.mode == "probe":
+            self.backbone_file = self._set_aside(model, weights)
+        self.model: MultiHeadClassifier = model.to(device)
+        if self.setting.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        if train.freeze_backbone:
+        if train.freeze_backbone and train.mode == "full":
             self.model.freeze_backbone()
         self.steps = steps_per_epoch(len(data.train.names), train.batch_size, place.world_size)
         self.optimizer = build_optimizer(train, self.model.backbone_parameters(), self.model.head_parameters())
         self.schedule = build_schedule(train, self.optimizer, self.steps)
         self.ema = build_ema(train, self.model)
-        self.criterion = build_loss(train, data.class_counts, _label_counts(data.train, data.class_counts))
+        self.criterion = build_loss(train, data.class_counts, data.label_counts)
+        self.feed = make_feed(config, data, place)
         self.epoch, self.attempt, self.best_epoch, self.best_loss = 0, 1, 0, math.inf
         self.history: list[EpochReport] = []
-        self._resume()
+        if state is not None:
+            self._resume(state)
         # After loading: DDP sends rank 0's weights to every worker when it wraps the model.
         self.net: nn.Module = DistributedDataParallel(self.model) if place.world_size > 1 else self.model
+        if train.compile != "none":
+            self.net = torch.compile(self.net, mode=train.compile)  # type: ignore[assignment]
 
     def train_one_epoch(self, on_step: Callable[[int, int, int], None] | None) -> dict[str, float]:
         """One pass over the training images. Returns loss (the objective), accuracy, and lr (of the heads, last step)."""
@@ -157,14 +132,9 @@ class _Session:
         self.net.train()
         meter = Meter(self.data.class_counts, place.device)
         objective = torch.zeros(2, dtype=torch.float64, device=place.device)
-        mean, std = self.normalization
         lr = 0.0
-        batches = train_batches(
-            self.data.train, config.data, mean, std, config.train.batch_size, config.seed, epoch,
-            place.rank, place.world_size, place.device,
-        )  # fmt: skip
-        for step, batch in enumerate(batches, start=1):
-            images = batch.images if config.train.layout != "nchw" else batch.images.contiguous()
+        for step, batch in enumerate(self.feed.train(epoch), start=1):
+            images = batch.images if self.setting.channels_last else batch.images.contiguous()
             with self._autocast():
                 logits = self.net(images)
             losses = self.criterion(tuple(head.float() for head in logits), batch.targets)
@@ -207,11 +177,7 @@ class _Session:
                 # Each worker's batch-norm statistics saw its own shard; all must evaluate one model.
                 for buffer in model.buffers():
                     dist.broadcast(buffer, src=0)
-        meter, heads = evaluate(
-            self.evaluated, self.data.val, self.config.data, self.normalization, self.data.class_counts,
-            evaluation_batch_size(self.config.train.batch_size, place.device), place.device, place.rank,
-            place.world_size,
-        )  # fmt: skip
+        meter, heads = evaluate(self.evaluated, self.feed.validate(), self.data.class_counts, place.device)
         meter.reduce()
         probabilities = to_probabilities(heads)
         if place.world_size > 1:
@@ -244,13 +210,28 @@ class _Session:
                 "attributes": [{"name": a.name, "classes": list(a.classes)} for a in self.data.attributes],
                 "data_fingerprint": self.data.fingerprint,
                 "report": report.to_json(),
+                **({"backbone": self.backbone_file} if self.backbone_file else {}),
             }
             checkpoint.save_weights(checkpoint.best_path(self.folder, report.epoch), self.evaluated.state_dict(), meta)
         checkpoint.save_last(self.folder, self._state())
         return improved
 
+    def _set_aside(self, model: MultiHeadClassifier, weights: ResolvedWeights) -> str:
+        """Take the frozen backbone off a probe's model, which is fed its features; returns the file that keeps it for
+        the sweep's trials together, beside their folders, so that a promoted model can be made whole."""
+        key = weights.sha256[:12] if weights.sha256 else f"seed-{self.config.seed}"
+        path = (
+            self.folder.parent
+            / f"backbone-{re.sub(r'[^A-Za-z0-9_.]', '-', self.config.model.backbone)}-{key}.safetensors"
+        )
+        if self.place.rank == 0 and not path.exists():
+            state = {f"backbone.{name}": value for name, value in model.backbone.state_dict().items()}
+            checkpoint.save_weights(path, state, {"format": checkpoint.FORMAT})
+        model.without_backbone()
+        return path.name
+
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.place.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+        return torch.autocast(self.place.device.type, dtype=torch.bfloat16) if self.setting.bf16 else nullcontext()
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -258,6 +239,7 @@ class _Session:
             "fingerprint": self.data.fingerprint,
             "history": [report.to_json() for report in self.history],
             "attempt": self.attempt,
+            "setting": asdict(self.setting),
             "best_epoch": self.best_epoch,
             "best_loss": self.best_loss,
             "model": self.model.state_dict(),
@@ -267,19 +249,34 @@ class _Session:
             "rng": torch.get_rng_state(),
         }
 
-    def _resume(self) -> None:
-        """Take up the folder's last checkpoint, if there is one. Rank 0's word counts: others may see the disk later."""
+    def _agree(self, state: dict[str, Any] | None) -> Setting:
+        """The setting of all workers and, in a resumed trial, of the epochs before."""
+        if state is not None:
+            return Setting(**state["setting"])
+        found: list[Any] = [None]
+        if self.place.rank == 0:
+            found = [choose(self.config, self.data.class_counts, self.place.device, self.data.train.path.parent)]
+        if self.place.world_size > 1:
+            dist.broadcast_object_list(found, src=0)
+        setting: Setting = found[0]
+        return setting
+
+    def _last_state(self) -> dict[str, Any] | None:
+        """The folder's last checkpoint, if there is one. Rank 0's word counts: others may see the disk later."""
         path = self.folder / checkpoint.LAST
         found = [path.exists()]
         if self.place.world_size > 1:
             dist.broadcast_object_list(found, src=0)
         if not found[0]:
-            return
+            return None
         state = checkpoint.load_last(path)
         if state["config"] != self.config.model_dump_json() or state["fingerprint"] != self.data.fingerprint:
             raise checkpoint.CheckpointError(
                 f"{path}: belongs to another configuration or data set. Delete {self.folder} to start this trial again."
             )
+        return state
+
+    def _resume(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -295,11 +292,6 @@ class _Session:
 def _mix(*numbers: int) -> int:
     """One seed from several, without the collisions of adding them (Python's hash of a tuple of ints is fixed)."""
     return hash(numbers) % 2**31
-
-
-def _label_counts(pack: Pack, class_counts: tuple[int, ...]) -> list[Any]:
-    assert pack.labels is not None, "the training split has labels: read_dataset refuses it otherwise"
-    return [np.bincount(pack.labels[:, head], minlength=k) for head, k in enumerate(class_counts)]
 
 
 def _interleave(shards: list[Any]) -> Any:

@@ -15,7 +15,7 @@ MAY_IMPORT_RAY = {"sweep", "engine", "trial", "slot", "predict_job"}
 # No torch here, not even inside a function: they serve commands that must start at once, or run beside any torch.
 NO_TORCH = {
     "errors", "config", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
-    "yaml_lines", "journal", "record", "run", "best", "schedulers", "submission", "report", "live", "display", "results",
+    "yaml_lines", "journal", "excerpt", "record", "run", "best", "schedulers", "submission", "report", "live", "display", "results",
     "search", "cli", "cli_spec", "cli_results", "cli_progress", "data.layout", "data.scan", "data.check", "data.stats",
     "data.demo", "data.pack", "data.images", "model.table",
 }  # fmt: skip
@@ -72,14 +72,14 @@ def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_pat
 ROWS = {
     "the spec": "errors record config settings space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
     "model.table",
-    "the record": "journal run best schedulers submission",
+    "the record": "journal excerpt run best schedulers submission",
     "the data": "data.scan data.images data.layout data.check data.stats data.demo data.pack",
     "torch's parts": "data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
     "checkpoint",
-    "the loop": "evaluate train predict predictions",
+    "the loop": "evaluate features feed speed train task predict predictions",
     "what is shown": "report live display results tensorboard",
     "the sweep without Ray": "search prepare recorder",
-    "Ray": "engine trial slot sweep predict_job",
+    "Ray": "slot trial engine sweep predict_job",
     "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model",
 }
 ROW = {name: number for number, names in enumerate(ROWS.values()) for name in names.split()}

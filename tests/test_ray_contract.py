@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import ray.cloudpickle
 from ray import tune
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -29,6 +31,7 @@ Calls = list[tuple[str, int]]
 
 @pytest.fixture(scope="module", autouse=True)
 def started() -> Iterator[None]:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the tests are no module that workers can import
     with cluster(None, lambda note: None):
         yield
 

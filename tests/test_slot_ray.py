@@ -24,7 +24,7 @@ from fashion.run import Run
 from fashion.schedulers import make_scheduler, replay
 from fashion.slot import Mailbox, _lost_neighbour
 from fashion.spec import SweepSpec
-from fashion.trial import Task
+from fashion.task import Task
 
 pytestmark = pytest.mark.ray
 PATIENCE = 400

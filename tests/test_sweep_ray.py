@@ -108,6 +108,27 @@ def test_the_promoted_model_predicts_what_was_recorded(finished: Path) -> None:
     assert len(text) == recorded.num_rows
 
 
+def test_a_probe_is_promoted_as_a_whole_model(tmp_path: Path, demo_root: Path) -> None:
+    """Heads that were trained on cached features predict, with their backbone, what was recorded of them."""
+    (tmp_path / "s.yaml").write_text(
+        spec(demo_root, data={"flip": 0.5, "eval_flip": True}, model={"feature_norm": "batch"},
+             train={"mode": "probe", "epochs": 4, "lr": {"loguniform": [0.005, 0.05]}})
+    )  # fmt: skip
+    done = fashion(tmp_path, "run", "s.yaml")
+    assert done.returncode == 0, done
+    run = Run.open(tmp_path / "runs" / "s")
+    winner = ranking.best(run)
+    done = fashion(tmp_path, "best", "s", "--predict", "--split", "val", "--json")
+    assert done.returncode == 0, done
+    found = json.loads(done.stdout)
+    assert found["predictions"]["accuracy"] == pytest.approx(winner.metrics["val_accuracy"], abs=1e-12)
+    # The promoted folder alone is enough.
+    for backbone in run.path.glob("trials/backbone-*"):
+        backbone.unlink()
+    assert fashion(tmp_path, "best", "s").returncode == 2  # ... but it can't be promoted anew
+    assert (run.best_dir / "model.safetensors").exists()
+
+
 @pytest.fixture(scope="module")
 def one_by_one(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> tuple[Path, Run]:
     """An undisturbed sweep whose every number is decided: one trial at a time."""

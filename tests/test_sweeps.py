@@ -18,6 +18,7 @@ NAMES = [
     "finetune_cpu",
     "loss",
     "lr",
+    "probe",
     "quickstart",
     "report",
     "schedule",

@@ -67,6 +67,23 @@ def steps_per_epoch(n: int, batch_size: int, world_size: int = 1) -> int:
     return full + 1 if rest // world_size >= 2 or full == 0 else full
 
 
+def shuffled(n: int, batch_size: int, seed: int, epoch: int, world_size: int = 1) -> list[NDArray[np.int64]]:
+    """The rows of each global batch of one epoch, alike on all ranks."""
+    order = np.random.default_rng([seed, epoch, 0]).permutation(n)
+    steps = steps_per_epoch(n, batch_size, world_size)
+    return [order[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
+
+
+def drawn(n: int, seed: int, epoch: int, step: int) -> NDArray[np.float32]:
+    """The uniform numbers (n, 12) that decide how the images of global batch `step` are augmented."""
+    return np.random.default_rng([seed, epoch, 1, step]).random((n, _DRAWS)).astype(np.float32)
+
+
+def flipped(draw: NDArray[np.float32], probability: float) -> NDArray[np.bool_]:
+    """Which images of a batch are mirrored in training, (n,)."""
+    return draw[:, _FLIP] < np.float32(probability)
+
+
 def train_batches(
     pack: Pack,
     config: DataConfig,
@@ -86,17 +103,15 @@ def train_batches(
     image of it from r. `mean` and `std` are per channel, for pixels in [0, 1].
     """
     images, labels = _arrays(pack, config)
-    steps = steps_per_epoch(len(images), batch_size, world_size)
-    order = np.random.default_rng([seed, epoch, 0]).permutation(len(images))
-    batches = [order[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
+    batches = shuffled(len(images), batch_size, seed, epoch, world_size)
     side = config.train_crop or config.crop
     view = _center(images, side) if config.crop_mode == "center" else images
     mean_, std_ = _normalizer(mean, std, device)
     for step, (pixels, targets) in enumerate(
         _prefetched(view, labels, [batch[rank::world_size] for batch in batches], device)
     ):
-        draws = np.random.default_rng([seed, epoch, 1, step]).random((len(batches[step]), _DRAWS))
-        draw = torch.from_numpy(draws[rank::world_size].astype(np.float32)).to(device, non_blocking=True)
+        draws = drawn(len(batches[step]), seed, epoch, step)
+        draw = torch.from_numpy(draws[rank::world_size]).to(device, non_blocking=True)
         floats = augment(pixels, draw, config, side)
         floats = floats.sub_(mean_).div_(std_)
         if config.erase:

@@ -73,7 +73,7 @@ class Pack:
 
     @classmethod
     def _mapped(cls, path: Path) -> Pack:
-        _check_seal(path)  # first, since Arrow follows whatever offsets it finds, also out of the mapping
+        check_seal(path)  # first, since Arrow follows whatever offsets it finds, also out of the mapping
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         metadata = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
         if metadata.get("format") != str(FORMAT_VERSION) or reader.num_record_batches != 1:
@@ -191,7 +191,7 @@ def _build(path: Path, dataset: Dataset, metadata: dict[str, str], progress: Pro
         decode_into(images, checksums, dataset.root, split.images, metadata["fit"], metadata["interpolation"], progress)
         images.flush()
         checksums.flush()
-        _write_seal(path, temporary, pixels_at, images.nbytes)
+        write_seal(path, temporary, pixels_at, images.nbytes)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -220,8 +220,8 @@ def _write_frame(
         return pixels_at, checksums_at
 
 
-def _write_seal(path: Path, written: Path, pixels_at: int, length: int) -> None:
-    """Beside the cache file: its size, where its pixels are, and a digest of everything else in it."""
+def write_seal(path: Path, written: Path, pixels_at: int = 0, length: int = 0) -> None:
+    """Beside the cache file: its size, where its pixels are, and a digest of everything else in it (of all, by default)."""
     seal = {
         "size": written.stat().st_size,
         "pixels": [pixels_at, length],
@@ -232,7 +232,7 @@ def _write_seal(path: Path, written: Path, pixels_at: int, length: int) -> None:
     os.replace(temporary, _seal_path(path))
 
 
-def _check_seal(path: Path) -> None:
+def check_seal(path: Path) -> None:
     """Raise ValueError unless the file has its size and all but its pixels is as it was written."""
     seal = json.loads(_seal_path(path).read_text())
     (start, length), size = seal["pixels"], path.stat().st_size

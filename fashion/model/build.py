@@ -18,12 +18,21 @@ class MultiHeadClassifier(nn.Module):
     """Images (n, 3, H, W) to a tuple of logits, (n, k_h) for head h.
 
     Each head is a dropout and a linear layer on the pooled features, as in the report ("Model"), but over its own
-    classes only: no softmax, no zero padding (the `report` objective adds both itself).
+    classes only: no softmax, no zero padding (the `report` objective adds both itself). `feature_norm` puts a batch
+    normalisation without parameters before them (He et al. 2022, appendix A.1).
     """
 
-    def __init__(self, backbone: nn.Module, features: int, class_counts: Sequence[int], dropout: float) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        features: int,
+        class_counts: Sequence[int],
+        dropout: float,
+        feature_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.norm: nn.Module = nn.BatchNorm1d(features, affine=False) if feature_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList([nn.Linear(features, count) for count in class_counts])
         self.class_counts = tuple(class_counts)
@@ -35,8 +44,13 @@ class MultiHeadClassifier(nn.Module):
         return self.backbone(images)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features = self.features(images)
+        features = self.norm(self.features(images))
         return tuple(head(self.dropout(features)) for head in self.heads)
+
+    def without_backbone(self) -> Self:
+        """The same model on pooled features (n, F) in the place of images; what is left are the heads' own tensors."""
+        self.backbone = nn.Identity()
+        return self
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         return self.backbone.parameters()
@@ -70,7 +84,7 @@ def build_model(
     backbone, features = make_backbone(row, config.drop_path)
     if weights is not None and weights.path is not None:
         load_into(backbone, row, weights)
-    return MultiHeadClassifier(backbone, features, class_counts, config.dropout)
+    return MultiHeadClassifier(backbone, features, class_counts, config.dropout, config.feature_norm == "batch")
 
 
 def normalization(normalize: str, row: Row) -> tuple[Channels, Channels]:

@@ -35,7 +35,6 @@ class Row:
     std: Channels = IMAGENET_STD
     weights_name: str = ""
     package: str = ""
-    cpu_bf16: bool = False
     drop_path: bool = False
     note: str = ""
 
@@ -71,8 +70,8 @@ def _lite(number: int, size: int, parameters: int) -> Row:
 
 _ROWS = (
     Row("tiny", "own", 64, 157_232, mean=HALF, std=HALF, note="four small stages for CPU tests and the quickstart"),
-    _vision("resnet18", 224, 11_176_512, "ResNet18_Weights.IMAGENET1K_V1", cpu_bf16=True),
-    _vision("resnet34", 224, 21_284_672, "ResNet34_Weights.IMAGENET1K_V1", cpu_bf16=True),
+    _vision("resnet18", 224, 11_176_512, "ResNet18_Weights.IMAGENET1K_V1"),
+    _vision("resnet34", 224, 21_284_672, "ResNet34_Weights.IMAGENET1K_V1"),
     _vision("resnet50", 224, 23_508_032, "ResNet50_Weights.IMAGENET1K_V2"),
     _vision("efficientnet_b0", 224, 4_007_548, "EfficientNet_B0_Weights.IMAGENET1K_V1", drop_path=True),
     _vision("efficientnet_b1", 240, 6_513_184, "EfficientNet_B1_Weights.IMAGENET1K_V2", drop_path=True),

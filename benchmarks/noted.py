@@ -1,0 +1,63 @@
+"""The real `fashion-sweep`, in a process that notes what its trials cost.
+
+    python -m benchmarks.noted NOTES ARGUMENTS-OF-FASHION-SWEEP...
+
+Two functions are wrapped and nothing else is changed. `begun` and `left` are when a trial's function began and had
+unwound in its Tune process; `started` is when the driver handed a trial out, with the driver's own processor time
+(seconds, all its threads, no other process) and its resident memory (bytes) until then; `ended` the same at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fashion.sweep
+from benchmarks.child import note
+from fashion import cli
+from fashion.recorder import Recorder
+from fashion.trial import Job, run_trial
+
+
+def noting_trial(folder: Path) -> Callable[..., None]:
+    def noted(config: dict[str, Any], job: Job) -> None:
+        note(folder, event="begun", number=config["number"])
+        try:
+            run_trial(config, job)
+        finally:
+            note(folder, event="left", number=config["number"])
+
+    return noted
+
+
+def noting_start(folder: Path) -> Callable[[Recorder, int], None]:
+    started = Recorder.started
+
+    def noted(self: Recorder, number: int) -> None:
+        note(folder, event="started", number=number, cpu=time.process_time(), memory=resident())
+        started(self, number)
+
+    return noted
+
+
+def resident() -> int:
+    """This process's resident memory in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    setattr(fashion.sweep, "run_trial", noting_trial(folder))  # noqa: B010 (mypy: not the same type)
+    setattr(Recorder, "started", noting_start(folder))  # noqa: B010
+    try:
+        cli.main(sys.argv[2:])
+    finally:
+        note(folder, event="ended", cpu=time.process_time(), memory=resident())
+
+
+if __name__ == "__main__":
+    main()

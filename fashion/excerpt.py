@@ -1,0 +1,98 @@
+"""A journal's excerpt: what `ls`, `show` and `best` print of a long run, without parsing every report once more.
+
+Of each trial it keeps the best report, the last, and those that entered a rung. It is derived from the journal and may
+be deleted at any time; a stamp (how many bytes it covers, and a digest of the last of them) ties it to its journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashion.journal import write_atomic
+from fashion.record import Decision, EpochReport, Trial
+from fashion.schedulers import Scheduler
+
+if TYPE_CHECKING:
+    from fashion.run import Run
+
+FORMAT = 1
+NAME = "excerpt.json"
+# Below this many reports reading the journal takes no time that anybody would notice.
+WORTH = 5_000
+_STAMPED = 4096
+
+
+def save(run: Run, scheduler: Scheduler) -> None:
+    """Write the excerpt of what `run` has read; `scheduler` is a fresh one, of the run's settings."""
+    entered = set(_entered(run.history, scheduler))
+    trials = []
+    for trial in run.trials.values():
+        best, last = trial.best(), trial.reports[-1] if trial.reports else None
+        kept = [r for r in trial.reports if r is best or r is last or (r.trial, r.epoch) in entered]
+        trials.append(
+            {
+                "number": trial.number,
+                "config": trial.config,
+                "attempt": trial.attempt,
+                "ended": trial.ended,
+                "reason": trial.reason,
+                "reports": [
+                    _slim(r, scheduler.metric) if r is not best and r is not last else r.to_json() for r in kept
+                ],
+                "decisions": [trial.decisions[r.epoch] for r in kept],
+                "left_out": trial.left_out + len(trial.reports) - len(kept),
+                "left_out_seconds": trial.left_out_seconds + sum(r.seconds for r in trial.reports if r not in kept),
+            }
+        )
+    order = [[report.trial, report.epoch] for report, _ in run.history if (report.trial, report.epoch) in entered]
+    content = {"format": FORMAT, "stamp": _stamp(run.journal_path, run.offset), "trials": trials, "entered": order}
+    write_atomic(run.path / NAME, json.dumps(content, allow_nan=False, separators=(",", ":")).encode())
+
+
+def load(journal: Path) -> tuple[dict[int, Trial], list[tuple[EpochReport, Decision]], int] | None:
+    """(trials, the history of the rungs, the bytes of the journal that they cover); None where there is no excerpt, or
+    it belongs to another journal."""
+    try:
+        content = json.loads((journal.parent / NAME).read_bytes())
+        if content["format"] != FORMAT or content["stamp"] != _stamp(journal, content["stamp"]["bytes"]):
+            return None
+        trials = {entry["number"]: _trial(entry) for entry in content["trials"]}
+        reports = {(r.trial, r.epoch): (r, t.decisions[r.epoch]) for t in trials.values() for r in t.reports}
+        history = [reports[number, epoch] for number, epoch in content["entered"]]
+        return trials, history, content["stamp"]["bytes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # none, or not whole: the journal itself is read
+
+
+def _entered(history: Iterable[tuple[EpochReport, Decision]], scheduler: Scheduler) -> Iterable[tuple[int, int]]:
+    for report, _ in history:
+        before = scheduler.entries
+        scheduler.observe(report)
+        if scheduler.entries != before:
+            yield report.trial, report.epoch
+
+
+def _slim(report: EpochReport, metric: str) -> dict[str, Any]:
+    whole = report.to_json()
+    return {**whole, "metrics": {name: whole["metrics"][name] for name in {"val_loss", metric}}}
+
+
+def _trial(entry: dict[str, Any]) -> Trial:
+    reports = [EpochReport.from_json(value) for value in entry["reports"]]
+    decisions = dict(zip((report.epoch for report in reports), entry["decisions"], strict=True))
+    return Trial(
+        entry["number"], entry["config"], reports, decisions, entry["attempt"], entry["ended"], entry["reason"],
+        left_out=entry["left_out"], left_out_seconds=entry["left_out_seconds"],
+    )  # fmt: skip
+
+
+def _stamp(journal: Path, size: int) -> dict[str, Any]:
+    """What ties an excerpt to the first `size` bytes of a journal, of which nothing but appending is ever done."""
+    with open(journal, "rb") as file:
+        file.seek(max(size - _STAMPED, 0))
+        end = file.read(min(size, _STAMPED))
+    return {"bytes": size, "end": hashlib.sha256(end).hexdigest()}

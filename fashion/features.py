@@ -1,0 +1,191 @@
+"""Pooled features of every image, computed once: what the trials of `train.mode: probe` train on.
+
+A frozen backbone gives an image the same features in every epoch of every trial. They are kept in one Arrow file per
+(image cache, crop, normalisation, backbone, weights, mirrored or not), beside the image caches and with the same seal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from fashion.config import TrialConfig
+from fashion.data.batches import Batch, drawn, eval_batches, flipped, shuffled
+from fashion.data.pack import Pack, check_seal, write_seal
+from fashion.errors import UserError
+from fashion.evaluate import evaluation_batch_size
+from fashion.model.build import build_model, normalization
+from fashion.model.table import row
+from fashion.model.weights import ResolvedWeights
+
+FORMAT_VERSION = 1
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """`plain` (N, F) float32 of each image in the pack's order; `mirrored` of their mirrors, where a trial needs them."""
+
+    plain: NDArray[np.float32]
+    mirrored: NDArray[np.float32] | None
+    labels: NDArray[np.int64]
+
+    def train_batches(
+        self, flip: float, batch_size: int, seed: int, epoch: int, rank: int, world_size: int, device: torch.device
+    ) -> Iterator[Batch]:
+        """This rank's share of one epoch: the order and the flips of `data.batches.train_batches`."""
+        for step, rows in enumerate(shuffled(len(self.plain), batch_size, seed, epoch, world_size)):
+            mine = rows[rank::world_size]
+            features = self.plain[mine]
+            if flip and self.mirrored is not None:
+                turned = flipped(drawn(len(rows), seed, epoch, step)[rank::world_size], flip)
+                features[turned] = self.mirrored[mine[turned]]
+            yield Batch(
+                torch.from_numpy(features).to(device), torch.from_numpy(self.labels[mine]).to(device), len(rows)
+            )
+
+    def eval_batches(
+        self, batch_size: int, rank: int, world_size: int, device: torch.device
+    ) -> Iterator[tuple[Batch, torch.Tensor | None]]:
+        """This rank's rows in order, each batch with the features of its mirrors."""
+        for start in range(rank, len(self.plain), batch_size * world_size):
+            rows = slice(start, start + batch_size * world_size, world_size)
+            plain, targets = torch.tensor(self.plain[rows]).to(device), torch.tensor(self.labels[rows]).to(device)
+            mirrored = None if self.mirrored is None else torch.tensor(self.mirrored[rows]).to(device)
+            yield Batch(plain, targets, len(plain)), mirrored
+
+
+def open_features(
+    pack: Pack,
+    config: TrialConfig,
+    weights: ResolvedWeights,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Features:
+    """What a trial of `config` needs of a labelled pack: mirrored features where it flips, in training or evaluation."""
+    assert pack.labels is not None, "train and val have labels: read_dataset refuses them otherwise"
+    flips = config.data.flip > 0 if pack.metadata["split"] == "train" else config.data.eval_flip
+    plain = open_or_compute(pack, config, weights, False, device, progress)
+    mirrored = open_or_compute(pack, config, weights, True, device, progress) if flips else None
+    return Features(plain, mirrored, pack.labels)
+
+
+def open_or_compute(
+    pack: Pack,
+    config: TrialConfig,
+    weights: ResolvedWeights,
+    mirrored: bool = False,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """The features (N, F) of a pack's centre crops under the backbone of `config`, memory-mapped.
+
+    Computed first where they are missing, truncated or damaged; processes that ask at the same time wait for one. The
+    batches are those of evaluation, so a probe's metrics are those of the whole model. Raises UserError when the cache
+    folder can't be written.
+    """
+    path = features_path(pack, config, weights, mirrored)
+    found = _valid(path, len(pack))
+    if found is not None:
+        return found
+    try:
+        with FileLock(f"{path}.lock"):
+            found = _valid(path, len(pack))
+            if found is None:
+                _write(path, _compute(pack, config, weights, mirrored, torch.device(device), progress))
+    except OSError as error:
+        raise UserError(
+            f"The feature cache can't be written in {path.parent}: {error}. Set FASHION_CACHE to a folder with room."
+        ) from error
+    return found if found is not None else _open(path)
+
+
+def features_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> Path:
+    """The cache file, named by everything that the features depend on."""
+    backbone = config.model.backbone
+    key = {
+        "pack": pack.path.name,
+        "crop": config.data.crop,
+        "normalization": normalization(config.data.normalize, row(backbone)),
+        "backbone": backbone,
+        # Random weights are the trial's own.
+        "weights": weights.sha256 or f"seed {config.seed}",
+        "mirrored": mirrored,
+        "format": FORMAT_VERSION,
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return pack.path.with_name(f"{pack.metadata['fingerprint']}-{pack.metadata['split']}-features-{digest}.arrow")
+
+
+def _valid(path: Path, count: int) -> NDArray[np.float32] | None:
+    """The features if their file is whole, None when they must be computed."""
+    if not path.exists():
+        return None
+    try:
+        features = _open(path)
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return None  # a damaged cache is made anew, never a reason to stop
+    return features if len(features) == count else None
+
+
+def _open(path: Path) -> NDArray[np.float32]:
+    found = path.stat()
+    return _mapped(path, found.st_mtime_ns, found.st_ino)
+
+
+@lru_cache(maxsize=16)
+def _mapped(path: Path, written: int, inode: int) -> NDArray[np.float32]:
+    """A warm process maps a file once."""
+    check_seal(path)  # first, since Arrow follows whatever offsets it finds, also out of the mapping
+    column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("features")
+    return column.flatten().to_numpy().reshape(len(column), -1)
+
+
+def _write(path: Path, features: NDArray[np.float32]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock
+    try:
+        column = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), features.shape[1])
+        batch = pa.record_batch({"features": column})
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        write_seal(path, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@torch.inference_mode()
+def _compute(
+    pack: Pack,
+    config: TrialConfig,
+    weights: ResolvedWeights,
+    mirrored: bool,
+    device: torch.device,
+    progress: Progress | None,
+) -> NDArray[np.float32]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = build_model(config.model, (), weights)
+    model = model.to(memory_format=torch.channels_last).to(device).eval()
+    mean, std = normalization(config.data.normalize, row(config.model.backbone))
+    size = evaluation_batch_size(config.train.batch_size, device)
+    features = np.empty((len(pack), model.feature_count), np.float32)
+    done = 0
+    for batch in eval_batches(pack, config.data, mean, std, size, device=device):
+        images = batch.images.flip(-1) if mirrored else batch.images
+        features[done : done + len(images)] = model.features(images).float().cpu().numpy()
+        done += len(images)
+        if progress is not None:
+            progress(done, len(pack))
+    return features

@@ -1,0 +1,118 @@
+"""Where a trial's batches come from: pixels, augmented on the device, or (`train.mode: probe`) a backbone's features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fashion.config import TrialConfig
+from fashion.data.batches import Batch, eval_batches, train_batches
+from fashion.data.layout import Attribute
+from fashion.data.pack import Pack
+from fashion.evaluate import evaluation_batch_size, with_mirrors
+from fashion.features import Features
+from fashion.model.build import normalization
+from fashion.model.table import row
+
+CPU = torch.device("cpu")
+
+# Images or features, and their mirrors where both are evaluated.
+EvalBatch = tuple[Batch, torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this worker stands: its rank among `world_size` and its device."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = CPU
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The two packs a trial reads, what names them, and for a probe their features, of train and of val."""
+
+    train: Pack
+    val: Pack
+    attributes: tuple[Attribute, ...]
+    fingerprint: str
+    features: tuple[Features, Features] | None = None
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        return tuple(len(attribute.classes) for attribute in self.attributes)
+
+    @property
+    def names(self) -> list[str]:
+        return [attribute.name for attribute in self.attributes]
+
+    @property
+    def label_counts(self) -> list[NDArray[np.int64]]:
+        """Training images of each class, per attribute."""
+        assert self.train.labels is not None, "the training split has labels: read_dataset refuses it otherwise"
+        return [np.bincount(self.train.labels[:, head], minlength=k) for head, k in enumerate(self.class_counts)]
+
+
+class Feed(Protocol):
+    """Batches of this worker's share; the epochs count from 1."""
+
+    def train(self, epoch: int) -> Iterator[Batch]: ...
+
+    def validate(self) -> Iterator[EvalBatch]: ...
+
+
+class PixelFeed:
+    """Images from the packs."""
+
+    def __init__(self, config: TrialConfig, data: TrainingData, place: Place) -> None:
+        self.config, self.data, self.place = config, data, place
+        self.mean, self.std = normalization(config.data.normalize, row(config.model.backbone))
+
+    def train(self, epoch: int) -> Iterator[Batch]:
+        config, place = self.config, self.place
+        return train_batches(
+            self.data.train, config.data, self.mean, self.std, config.train.batch_size, config.seed, epoch,
+            place.rank, place.world_size, place.device,
+        )  # fmt: skip
+
+    def validate(self) -> Iterator[EvalBatch]:
+        config, place = self.config, self.place
+        size = evaluation_batch_size(config.train.batch_size, place.device)
+        batches = eval_batches(
+            self.data.val, config.data, self.mean, self.std, size, place.rank, place.world_size, place.device
+        )
+        return with_mirrors(batches, config.data.eval_flip)
+
+
+class FeatureFeed:
+    """Features that were computed once."""
+
+    def __init__(self, config: TrialConfig, features: tuple[Features, Features], place: Place) -> None:
+        self.config, self.place = config, place
+        self.train_features, self.val_features = features
+
+    def train(self, epoch: int) -> Iterator[Batch]:
+        config, place = self.config, self.place
+        return self.train_features.train_batches(
+            config.data.flip, config.train.batch_size, config.seed, epoch, place.rank, place.world_size, place.device
+        )
+
+    def validate(self) -> Iterator[EvalBatch]:
+        config, place = self.config, self.place
+        size = evaluation_batch_size(config.train.batch_size, place.device)
+        return self.val_features.eval_batches(size, place.rank, place.world_size, place.device)
+
+
+def make_feed(config: TrialConfig, data: TrainingData, place: Place) -> Feed:
+    """The feed that `train.mode` asks for; ValueError for a probe without features."""
+    if config.train.mode == "full":
+        return PixelFeed(config, data, place)
+    if data.features is None:
+        raise ValueError("train.mode: probe needs the features of the backbone (features.open_or_compute)")
+    return FeatureFeed(config, data.features, place)

@@ -1,0 +1,127 @@
+"""One trial as a worker does it: its data opened, the loop of `train.fit` iterated. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from fashion.config import TrialConfig
+from fashion.data.layout import read_dataset
+from fashion.data.pack import Pack
+from fashion.errors import FashionError
+from fashion.features import open_features
+from fashion.feed import Place, TrainingData
+from fashion.journal import write_atomic
+from fashion.model.weights import ResolvedWeights, resolve_weights
+from fashion.record import EpochReport
+from fashion.train import fit
+
+PROGRESS_SECONDS = 1.0
+SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that lasts depends on
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trials of a sweep share."""
+
+    run: Path
+    data_root: Path
+    cache_dir: Path
+    weights: Mapping[tuple[str, str], ResolvedWeights]
+    workers: int
+    cpus_per_worker: int
+    gpus_per_worker: float
+    max_failures: int
+
+    @property
+    def scratch(self) -> Path:
+        return self.run / SCRATCH
+
+    def task(self, number: int, config: TrialConfig) -> Task:
+        key = (config.model.backbone, config.model.weights)
+        # Optuna may combine what no draw of `prepare` did.
+        weights = self.weights[key] if key in self.weights else resolve_weights(config.model)
+        folder = self.run / "trials" / f"{number:04d}"
+        return Task(number, config, weights, folder, self.data_root, self.cache_dir, self.cpus_per_worker)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One trial as a worker needs it."""
+
+    number: int
+    config: TrialConfig
+    weights: ResolvedWeights
+    folder: Path
+    data_root: Path
+    cache_dir: Path
+    threads: int
+
+
+def trial_reports(task: Task, place: Place) -> Iterator[EpochReport]:
+    """The trial's reports on this worker, with a note of its progress within an epoch beside its checkpoints."""
+    torch.set_num_threads(task.threads)
+    task.folder.mkdir(parents=True, exist_ok=True)
+    data = training_data(task.data_root, task.config, task.weights, task.cache_dir, place.device)
+    note = _ProgressNote(task.folder) if place.rank == 0 else None
+    yield from fit(task.config, data, task.weights, task.folder, task.number, place, on_step=note)
+
+
+def training_data(
+    root: Path, config: TrialConfig, weights: ResolvedWeights, cache_dir: Path, device: torch.device
+) -> TrainingData:
+    """The packs of a trial and a probe's features, memory-mapped; a warm process keeps them open from trial to trial."""
+    pixels = config.data
+    data = _packs(root, pixels.resize, pixels.fit, pixels.interpolation, cache_dir)
+    if config.train.mode == "full":
+        return data
+    train, val = (open_features(pack, config, weights, device) for pack in (data.train, data.val))
+    return replace(data, features=(train, val))
+
+
+@lru_cache(maxsize=4)
+def _packs(root: Path, resize: int, fit: str, interpolation: str, cache_dir: Path) -> TrainingData:
+    dataset = read_dataset(root)
+    train, val = (
+        Pack.open_or_build(dataset, split, resize, fit, interpolation, cache_dir) for split in ("train", "val")
+    )
+    return TrainingData(train, val, dataset.attributes, dataset.fingerprint())
+
+
+class _ProgressNote:
+    """Writes `progress.json` ({epoch, step, steps}) at most once a second, for the display."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.written = folder / "progress.json", 0.0
+
+    def __call__(self, epoch: int, step: int, steps: int) -> None:
+        now = time.monotonic()
+        if now - self.written < PROGRESS_SECONDS:
+            return
+        self.written = now
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"epoch": epoch, "step": step, "steps": steps}))
+        os.replace(temporary, self.path)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text: Ray's go on for twenty."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def describe_failure(folder: Path, error: BaseException) -> str:
+    """Keep the whole traceback in the trial's folder; return the one line that the record holds."""
+    text = "".join(traceback.format_exception(error))
+    if isinstance(error, FashionError):
+        return str(error)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "error.txt", text.encode())
+    return f"{type(error).__name__}: {error} (traceback: {folder / 'error.txt'})"

@@ -1,0 +1,36 @@
+"""Long work shows itself, on a terminal and off it; quick work does not, and stdout stays clean."""
+
+from __future__ import annotations
+
+import pytest
+
+from fashion import cli_progress
+from fashion.cli_progress import Bars
+
+
+def test_off_a_terminal_long_work_prints_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.0, 2.5, 3.0, 16.0, 18.0, 100.0])
+    monkeypatch.setattr(cli_progress.time, "monotonic", lambda: next(clock))
+    with Bars() as bars:
+        for done in range(6):
+            bars("decoding", done, 6)
+        bars("quick", 1, 1)
+    out, err = capsys.readouterr()
+    assert err.splitlines() == ["decoding: 2 of 6", "decoding: 5 of 6"]
+    assert out == ""
+
+
+def test_on_a_terminal_each_work_has_its_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    with Bars() as bars:
+        bars.of("decoding")(3, 6)
+        bars("resizing", 1, 2)
+    out, err = capsys.readouterr()
+    assert "decoding" in err
+    assert "3/6" in err
+    assert "resizing" in err
+    assert out == ""

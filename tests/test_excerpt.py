@@ -1,0 +1,103 @@
+"""An excerpt says what the whole journal says, is never taken for another journal's, and may be lost."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from fashion import best as ranking
+from fashion import excerpt
+from fashion.record import EpochReport
+from fashion.results import overview, run_json
+from fashion.run import Run
+from fashion.schedulers import fresh_scheduler_of, make_scheduler, scheduler_of
+from fashion.settings import SchedulerConfig
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Run:
+    """Forty trials of up to nine epochs under ASHA, one of them diverged, some unfinished."""
+    settings = {"name": "asha", "metric": "val_accuracy", "grace": 0.2, "reduction": 3.0, "compare": "fraction"}
+    manifest = {
+        "spec": {"name": "x", "search": {"trials": 50}, "scheduler": {**settings, "brackets": 2}},
+        "data_fingerprint": "f",
+        "attributes": [{"name": "a", "classes": ["p", "q"]}],
+        "label_counts": {"train": [[3, 1]], "val": [[2, 2]]},
+    }
+    run = Run.create(tmp_path, "x", manifest)
+    scheduler, chance = make_scheduler(SchedulerConfig(**manifest["spec"]["scheduler"])), random.Random(0)  # type: ignore[index,arg-type]
+    for number in range(40):
+        run.record_trial(number, {"train": {"epochs": 9}, "seed": number})
+        run.record_attempt(number)
+        for epoch in range(1, 10):
+            loss = float("nan") if (number, epoch) == (7, 3) else chance.random()
+            metrics = {"val_loss": loss, "val_accuracy": chance.random(), "val_accuracy/a": 0.5}
+            report = EpochReport(number, 1, epoch, 9, metrics, chance.random(), "2026-01-01T00:00:00+00:00")
+            decision = run.record_report(report, "stop" if loss != loss else scheduler.observe(report))
+            if decision == "stop" or (number > 35 and epoch == 5):
+                break
+        if number <= 35 and number != 7:
+            run.record_end(number, "completed" if epoch == 9 else "stopped")
+    run.close()
+    return run
+
+
+def test_a_glance_shows_what_the_journal_shows(recorded: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(excerpt, "WORTH", 0)
+    whole = Run.open(recorded.path)
+    Run.open(recorded.path, glance=True)
+    glanced = Run.open(recorded.path, glance=True)
+    assert len(glanced.history) < len(whole.history)
+    assert run_json(glanced) == run_json(whole)
+    assert scheduler_of(glanced).rungs() == scheduler_of(whole).rungs() != []
+    assert ranking.best(glanced) == ranking.best(whole)
+    from fashion.report import row
+
+    for number, trial in whole.trials.items():
+        one, other = row(trial), row(glanced.trials[number])
+        assert one.seconds == pytest.approx(other.seconds)
+        assert (one.status, one.best, one.best_epoch, one.epoch) == (
+            other.status, other.best, other.best_epoch, other.epoch,
+        )  # fmt: skip
+
+
+def test_what_came_since_is_added(recorded: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    excerpt.save(recorded, fresh_scheduler_of(recorded))
+    metrics = {"val_loss": 1e-6, "val_accuracy": 1.0, "val_accuracy/a": 1.0}
+    recorded.record_report(EpochReport(39, 1, 6, 9, metrics, 1.0, "2026-01-01T00:00:00+00:00"), "continue")
+    recorded.record_trial(40, {"train": {"epochs": 9}, "seed": 40})
+    for _ in range(3):  # an excerpt of an excerpt and its tail is one, too
+        glanced = Run.open(recorded.path, glance=True)
+        assert ranking.best(glanced).trial == 39
+        assert overview(glanced) == overview(Run.open(recorded.path))
+        assert scheduler_of(glanced).rungs() == scheduler_of(Run.open(recorded.path)).rungs()
+        monkeypatch.setattr(excerpt, "WORTH", 0)
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "half", "other journal", "shorter journal", "other format"])
+def test_a_foreign_or_damaged_excerpt_is_ignored(recorded: Run, damage: str) -> None:
+    excerpt.save(recorded, fresh_scheduler_of(recorded))
+    path = recorded.path / excerpt.NAME
+    content = path.read_bytes()
+    lines = recorded.journal_path.read_text().splitlines(keepends=True)
+    if damage == "gone":
+        path.unlink()
+    elif damage in ("empty", "half"):
+        path.write_bytes(content[: len(content) // 2 if damage == "half" else 0])
+    elif damage == "other format":
+        path.write_text(json.dumps({**json.loads(content), "format": 0}))
+    elif damage == "shorter journal":
+        recorded.journal_path.write_text("".join(lines[:-3]))
+    else:
+        recorded.journal_path.write_text("".join([*lines[:-1], lines[-1].replace("39", "38")]))
+    glanced, whole = Run.open(recorded.path, glance=True), Run.open(recorded.path)
+    assert len(glanced.history) == len(whole.history)
+    assert run_json(glanced) == run_json(whole)
+
+
+def test_a_short_journal_needs_none(recorded: Run) -> None:
+    Run.open(recorded.path, glance=True)
+    assert not (recorded.path / excerpt.NAME).exists()

@@ -1,0 +1,169 @@
+"""A probe's features: computed once, made anew when damaged, and no different from training on the pixels."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fashion import features as module
+from fashion.config import TrialConfig
+from fashion.data.batches import eval_batches, train_batches
+from fashion.data.layout import read_dataset
+from fashion.data.pack import Pack
+from fashion.features import features_path, open_features, open_or_compute
+from fashion.feed import FeatureFeed, PixelFeed, Place, TrainingData
+from fashion.model.build import build_model
+from fashion.model.weights import ResolvedWeights
+from fashion.train import fit
+
+NO_WEIGHTS = ResolvedWeights("none")
+
+
+def configured(root: Path, mode: str = "probe", **options: Any) -> TrialConfig:
+    sections: dict[str, Any] = {
+        "data": {"root": str(root), "resize": 36, "crop": 32, "flip": 0.5, "eval_flip": True},
+        "model": {"backbone": "tiny", "weights": "none", "dropout": 0.3, "feature_norm": "batch"},
+        "train": {"mode": mode, "freeze_backbone": True, "epochs": 3, "batch_size": 20, "lr": 0.05, "ema": 0.9},
+        "seed": 5,
+    }
+    for name, values in options.items():
+        sections[name] = {**sections[name], **values}
+    return TrialConfig.model_validate(sections)
+
+
+@pytest.fixture
+def data(demo_root: Path, tmp_path: Path) -> TrainingData:
+    dataset = read_dataset(demo_root)
+    train, val = (Pack.open_or_build(dataset, split, 36, cache_dir=tmp_path / "cache") for split in ("train", "val"))
+    return TrainingData(train, val, dataset.attributes, dataset.fingerprint())
+
+
+def probing(data: TrainingData, config: TrialConfig) -> TrainingData:
+    train, val = (open_features(pack, config, NO_WEIGHTS) for pack in (data.train, data.val))
+    return TrainingData(data.train, data.val, data.attributes, data.fingerprint, (train, val))
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_a_probe_gives_the_metrics_of_the_frozen_trial_on_pixels(
+    demo_root: Path, data: TrainingData, tmp_path: Path, norm: str
+) -> None:
+    probe, pixels = (configured(demo_root, mode, model={"feature_norm": norm}) for mode in ("probe", "full"))
+    quick = [r.metrics for r in fit(probe, probing(data, probe), NO_WEIGHTS, tmp_path / "trials" / "probe")]
+    slow = [r.metrics for r in fit(pixels, data, NO_WEIGHTS, tmp_path / "trials" / "pixels")]
+    assert len(quick) == 3
+    for one, other in zip(quick, slow, strict=True):
+        assert one == pytest.approx(other, abs=2e-5)
+    assert quick[-1]["train_loss"] < quick[0]["train_loss"]
+
+
+def test_a_probe_resumes_to_the_same_numbers(demo_root: Path, data: TrainingData, tmp_path: Path) -> None:
+    config = configured(demo_root)
+    found = probing(data, config)
+    whole = [r.metrics for r in fit(config, found, NO_WEIGHTS, tmp_path / "a" / "0000")]
+    next(fit(config, found, NO_WEIGHTS, tmp_path / "b" / "0000"))
+    assert [r.metrics for r in fit(config, found, NO_WEIGHTS, tmp_path / "b" / "0000")] == whole
+    # One file a sweep keeps the backbone; a trial's own checkpoints hold the heads alone.
+    (backbone,) = (tmp_path / "b").glob("backbone-*.safetensors")
+    (best,) = (tmp_path / "b" / "0000").glob("best-*.safetensors")
+    from safetensors.numpy import load_file
+
+    names = set(load_file(best)) | set(load_file(backbone))
+    model = build_model(config.model, data.class_counts)
+    assert names == set(model.state_dict())
+    assert not any(name.startswith("backbone.") for name in load_file(best))
+
+
+def test_batches_are_the_pixels_batches(demo_root: Path, data: TrainingData) -> None:
+    """The features of each batch of pixels, image by image: same order, same mirrors, same targets."""
+    config = configured(demo_root)
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, data.class_counts, NO_WEIGHTS).eval()
+    for rank in (0, 1):
+        place = Place(rank, 2)
+        feeds = PixelFeed(config, data, place), FeatureFeed(config, probing(data, config).features or (), place)
+        for pixels, features in zip(feeds[0].train(2), feeds[1].train(2), strict=True):
+            assert torch.equal(pixels.targets, features.targets)
+            assert pixels.global_count == features.global_count
+            with torch.inference_mode():
+                torch.testing.assert_close(model.features(pixels.images), features.images, rtol=1e-4, atol=1e-5)
+        for (pixels, mirrored), (features, turned) in zip(feeds[0].validate(), feeds[1].validate(), strict=True):
+            assert torch.equal(pixels.targets, features.targets)
+            assert mirrored is not None
+            assert turned is not None
+            with torch.inference_mode():
+                torch.testing.assert_close(model.features(mirrored), turned, rtol=1e-4, atol=1e-5)
+
+
+def test_features_are_computed_once(demo_root: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured(demo_root)
+    first = open_or_compute(data.val, config, NO_WEIGHTS)
+    monkeypatch.setattr(module, "_compute", lambda *arguments: pytest.fail("computed again"))
+    assert np.array_equal(open_or_compute(data.val, config, NO_WEIGHTS), first)
+    heads_only = configured(demo_root, train={"lr": 0.1, "epochs": 7}, model={"dropout": 0.0, "feature_norm": "none"})
+    open_or_compute(data.val, heads_only, NO_WEIGHTS)
+    for other in (
+        configured(demo_root, data={"crop": 28}),
+        configured(demo_root, data={"normalize": "imagenet"}),
+        configured(demo_root, model={"backbone": "resnet18"}),
+        config.model_copy(update={"seed": 6}),  # random weights are the trial's own
+    ):
+        assert features_path(data.val, other, NO_WEIGHTS, False) != features_path(data.val, config, NO_WEIGHTS, False)
+    of_train = features_path(data.train, config, NO_WEIGHTS, False)
+    assert of_train != features_path(data.train, config, NO_WEIGHTS, True)
+    file = ResolvedWeights("file", Path("w.pth"), "ab" * 32)
+    paths = {features_path(data.val, c, file, False) for c in (config, config.model_copy(update={"seed": 6}))}
+    assert len(paths) == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one byte", "no seal", "half written"])
+def test_damaged_features_are_made_anew(demo_root: Path, data: TrainingData, damage: str) -> None:
+    config = configured(demo_root)
+    path = features_path(data.val, config, NO_WEIGHTS, False)
+    expected = np.array(open_or_compute(data.val, config, NO_WEIGHTS))
+    content = bytearray(path.read_bytes())
+    if damage == "no seal":
+        path.with_name(f"{path.name}.seal").unlink()
+    elif damage == "half written":
+        path.unlink()
+        path.with_name(f".{path.name}.tmp").write_bytes(content[:100])
+    else:
+        content[len(content) // 2] ^= 255
+        path.unlink()
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
+    assert np.array_equal(open_or_compute(data.val, config, NO_WEIGHTS), expected)
+    assert not list(path.parent.glob(".*.tmp"))
+
+
+def test_training_batches_cover_every_image_once(demo_root: Path, data: TrainingData) -> None:
+    config = configured(demo_root, train={"batch_size": 16})
+    features = open_features(data.train, config, NO_WEIGHTS)
+    rows = {row.tobytes() for row in features.plain} | {row.tobytes() for row in features.mirrored}  # type: ignore[union-attr]
+    seen = [
+        image.numpy().tobytes()
+        for batch in features.train_batches(0.5, 16, 1, 1, 0, 1, torch.device("cpu"))
+        for image in batch.images
+    ]
+    assert len(seen) == len(data.train)
+    assert set(seen) <= rows
+    plain = {row.tobytes() for row in features.plain}
+    assert 0.25 < sum(row in plain for row in seen) / len(seen) < 0.75
+    mean, std = (0.5,) * 3, (0.5,) * 3
+    assert len(list(train_batches(data.train, config.data, mean, std, 16, 1, 1))) == len(data.train) // 16
+    assert len(list(eval_batches(data.val, config.data, mean, std, 16))) == 2
+
+
+def test_a_read_only_cache_is_a_clear_mistake(
+    demo_root: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_write", full)
+    with pytest.raises(module.UserError, match=r"No space left on device.*FASHION_CACHE"):
+        open_or_compute(data.val, configured(demo_root), NO_WEIGHTS)
+    shutil.rmtree(data.val.path.parent)
