@@ -29,13 +29,14 @@ def ls(storage: str, as_json: bool) -> None:
 
     from fashion import report
     from fashion.errors import RunError
+    from fashion.excerpt import glance
     from fashion.results import final, overview, page
-    from fashion.run import Run, run_paths
+    from fashion.run import run_paths
 
     found: list[dict[str, Any]] = []
     for path in run_paths(storage):
         try:
-            found.append(overview(Run.open(path, glance=True)))
+            found.append(overview(glance(path)))
         except RunError as error:  # one damaged run must not hide the others
             found.append({"run": path.name, "path": str(path), "state": "damaged", "problem": str(error)})
     if as_json:
@@ -83,10 +84,12 @@ def show(run: str | None, storage: str, trial: int | None, everything: bool, as_
     Example: fashion-sweep show backbones --trial 7
     """
     from fashion.errors import Problem, RunError
+    from fashion.excerpt import glance
     from fashion.results import page, print_run, print_trial, run_json, trial_json
-    from fashion.run import Run
+    from fashion.run import Run, find_path
 
-    record = Run.find(storage, run, glance=trial is None)
+    path = find_path(storage, run)
+    record = glance(path) if trial is None else Run.open(path)
     if trial is not None and trial not in record.trials:
         there = f"Recorded: {min(record.trials)} to {max(record.trials)}" if record.trials else "None is recorded yet"
         raise RunError(str(Problem(str(record.path), "holds no such trial", str(trial), there)))
@@ -129,14 +132,15 @@ def best(
     Example: fashion-sweep best --predict --images photos
     """
     from fashion import best as ranking
+    from fashion.excerpt import glance
     from fashion.results import page, print_winner, winner_json
-    from fashion.run import Run
+    from fashion.run import find_path
 
     if (split or images or address) and not predict:
         raise click.UsageError("--split, --images and --address go with --predict.")
     if split and images:
         raise click.UsageError("--split and --images exclude each other.")
-    record = Run.find(storage, run, glance=True)
+    record = glance(find_path(storage, run))
     winner = ranking.best(record)
     folder = ranking.promote(record, winner)
     found = winner_json(record, winner, folder)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fashion.journal import write_atomic
 from fashion.record import Decision, EpochReport, Trial
-from fashion.schedulers import Scheduler
-
-if TYPE_CHECKING:
-    from fashion.run import Run
+from fashion.run import Known, Run
+from fashion.schedulers import Scheduler, fresh_scheduler_of
 
 FORMAT = 1
 NAME = "excerpt.json"
@@ -26,8 +25,23 @@ WORTH = 5_000
 _STAMPED = 4096
 
 
-def save(run: Run, scheduler: Scheduler) -> None:
-    """Write the excerpt of what `run` has read; `scheduler` is a fresh one, of the run's settings."""
+def glance(path: str | Path) -> Run:
+    """The run at `path`, read from its excerpt and what was journalled since; a long rest makes a new excerpt.
+
+    Its trials may lack reports that are neither the best nor the last nor entered a rung. Raises RunError as `Run.open`.
+    """
+    path = Path(path)
+    known = load(path / "journal.jsonl")
+    read = len(known[1]) if known else 0
+    run = Run.open(path, known)
+    if len(run.history) - read > WORTH and os.access(path, os.W_OK):
+        save(run)
+    return run
+
+
+def save(run: Run) -> None:
+    """Write the excerpt of what `run` has read."""
+    scheduler = fresh_scheduler_of(run)
     entered = set(_entered(run.history, scheduler))
     trials = []
     for trial in run.trials.values():
@@ -53,9 +67,8 @@ def save(run: Run, scheduler: Scheduler) -> None:
     write_atomic(run.path / NAME, json.dumps(content, allow_nan=False, separators=(",", ":")).encode())
 
 
-def load(journal: Path) -> tuple[dict[int, Trial], list[tuple[EpochReport, Decision]], int] | None:
-    """(trials, the history of the rungs, the bytes of the journal that they cover); None where there is no excerpt, or
-    it belongs to another journal."""
+def load(journal: Path) -> Known | None:
+    """The excerpt of a journal; None where there is none, or it belongs to another journal."""
     try:
         content = json.loads((journal.parent / NAME).read_bytes())
         if content["format"] != FORMAT or content["stamp"] != _stamp(journal, content["stamp"]["bytes"]):

@@ -30,6 +30,10 @@ REQUIRED = ("format", "name", "created", "spec", "data_fingerprint", "attributes
 PACKAGES = ("torch", "torchvision", "timm", "ray", "numpy", "pillow", "pyarrow", "safetensors")
 
 
+# What has been read before: trials, history, and how many bytes of the journal they cover.
+Known = tuple[dict[int, Trial], list[tuple[EpochReport, Decision]], int]
+
+
 class Run:
     """The record of one sweep. Reading needs no lock; `record_*` is for the driver, which holds `RunLock(run.path)`.
 
@@ -78,9 +82,8 @@ class Run:
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: str | Path, glance: bool = False) -> Self:
-        """Read a run directory; a `glance` may leave out reports that are neither a trial's best nor its last nor entered
-        a rung, and does not read a long journal from its beginning every time.
+    def open(cls, path: str | Path, known: Known | None = None) -> Self:
+        """Read a run directory; of what an excerpt knows already only the rest.
 
         Raises RunError when it is none, is damaged, or was written by another format.
         """
@@ -98,37 +101,15 @@ class Run:
         if missing := [key for key in REQUIRED if key not in manifest]:
             raise RunError(str(Problem(str(place), "lacks keys", ", ".join(missing))))
         run = cls(path, manifest)
-        if glance:
-            run._glance()
-        else:
-            run.refresh()
+        if known is not None:
+            run.trials, run.history, run.offset = known
+        run.refresh()
         return run
 
-    def _glance(self) -> None:
-        from fashion import excerpt
-        from fashion.schedulers import fresh_scheduler_of
-
-        if (found := excerpt.load(self.journal_path)) is not None:
-            self.trials, self.history, self.offset = found
-        if self.refresh() > excerpt.WORTH and os.access(self.path, os.W_OK):
-            excerpt.save(self, fresh_scheduler_of(self))
-
     @classmethod
-    def find(cls, storage: str | Path, name: str | None = None, glance: bool = False) -> Self:
+    def find(cls, storage: str | Path, name: str | None = None) -> Self:
         """The run of that name (or path); without a name the one with the latest activity. Raises RunError."""
-        if name is not None and (Path(name) / "manifest.json").is_file():
-            return cls.open(name, glance)
-        paths = run_paths(storage)
-        names = [path.name for path in paths]
-        if not paths:
-            raise RunError(str(Problem(str(storage), "holds no runs", fix="Start one: fashion-sweep run SPEC")))
-        if name is None:
-            return cls.open(paths[0], glance)
-        if name in names:
-            return cls.open(paths[names.index(name)], glance)
-        near = difflib.get_close_matches(name, names, n=1)
-        fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names[:10])}"
-        raise RunError(str(Problem(str(storage), "holds no such run", repr(name), fix)))
+        return cls.open(find_path(storage, name))
 
     @property
     def name(self) -> str:
@@ -272,6 +253,26 @@ def run_paths(storage: str | Path) -> list[Path]:
     ]
     visible = [path for path in found if not path.name.startswith(".")]
     return sorted(visible, key=lambda path: (path / "journal.jsonl").stat().st_mtime_ns, reverse=True)
+
+
+def find_path(storage: str | Path, name: str | None = None) -> Path:
+    """The directory of the run of that name (or path); without a name of the one with the latest activity.
+
+    Raises RunError, with the nearest names.
+    """
+    if name is not None and (Path(name) / "manifest.json").is_file():
+        return Path(name)
+    paths = run_paths(storage)
+    names = [path.name for path in paths]
+    if not paths:
+        raise RunError(str(Problem(str(storage), "holds no runs", fix="Start one: fashion-sweep run SPEC")))
+    if name is None:
+        return paths[0]
+    if name in names:
+        return paths[names.index(name)]
+    near = difflib.get_close_matches(name, names, n=1)
+    fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names[:10])}"
+    raise RunError(str(Problem(str(storage), "holds no such run", repr(name), fix)))
 
 
 def list_runs(storage: str | Path) -> list[Run]:

@@ -101,7 +101,7 @@ def run_sweep(spec: SweepSpec, prepared: Prepared, run: Run, display: Display, a
         run.refresh()
         run.close()
         if len(run.history) > excerpt.WORTH:
-            excerpt.save(run, make_scheduler(spec.scheduler))
+            excerpt.save(run)
     if recorder.abort:
         return recorder.abort
     return "interrupted" if unfinished(run, spec.total_trials) else ""

@@ -13,7 +13,7 @@ from fashion import excerpt
 from fashion.record import EpochReport
 from fashion.results import overview, run_json
 from fashion.run import Run
-from fashion.schedulers import fresh_scheduler_of, make_scheduler, scheduler_of
+from fashion.schedulers import make_scheduler, scheduler_of
 from fashion.settings import SchedulerConfig
 
 
@@ -48,8 +48,8 @@ def recorded(tmp_path: Path) -> Run:
 def test_a_glance_shows_what_the_journal_shows(recorded: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(excerpt, "WORTH", 0)
     whole = Run.open(recorded.path)
-    Run.open(recorded.path, glance=True)
-    glanced = Run.open(recorded.path, glance=True)
+    excerpt.glance(recorded.path)
+    glanced = excerpt.glance(recorded.path)
     assert len(glanced.history) < len(whole.history)
     assert run_json(glanced) == run_json(whole)
     assert scheduler_of(glanced).rungs() == scheduler_of(whole).rungs() != []
@@ -65,12 +65,12 @@ def test_a_glance_shows_what_the_journal_shows(recorded: Run, monkeypatch: pytes
 
 
 def test_what_came_since_is_added(recorded: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    excerpt.save(recorded, fresh_scheduler_of(recorded))
+    excerpt.save(recorded)
     metrics = {"val_loss": 1e-6, "val_accuracy": 1.0, "val_accuracy/a": 1.0}
     recorded.record_report(EpochReport(39, 1, 6, 9, metrics, 1.0, "2026-01-01T00:00:00+00:00"), "continue")
     recorded.record_trial(40, {"train": {"epochs": 9}, "seed": 40})
     for _ in range(3):  # an excerpt of an excerpt and its tail is one, too
-        glanced = Run.open(recorded.path, glance=True)
+        glanced = excerpt.glance(recorded.path)
         assert ranking.best(glanced).trial == 39
         assert overview(glanced) == overview(Run.open(recorded.path))
         assert scheduler_of(glanced).rungs() == scheduler_of(Run.open(recorded.path)).rungs()
@@ -79,7 +79,7 @@ def test_what_came_since_is_added(recorded: Run, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "half", "other journal", "shorter journal", "other format"])
 def test_a_foreign_or_damaged_excerpt_is_ignored(recorded: Run, damage: str) -> None:
-    excerpt.save(recorded, fresh_scheduler_of(recorded))
+    excerpt.save(recorded)
     path = recorded.path / excerpt.NAME
     content = path.read_bytes()
     lines = recorded.journal_path.read_text().splitlines(keepends=True)
@@ -93,11 +93,11 @@ def test_a_foreign_or_damaged_excerpt_is_ignored(recorded: Run, damage: str) -> 
         recorded.journal_path.write_text("".join(lines[:-3]))
     else:
         recorded.journal_path.write_text("".join([*lines[:-1], lines[-1].replace("39", "38")]))
-    glanced, whole = Run.open(recorded.path, glance=True), Run.open(recorded.path)
+    glanced, whole = excerpt.glance(recorded.path), Run.open(recorded.path)
     assert len(glanced.history) == len(whole.history)
     assert run_json(glanced) == run_json(whole)
 
 
 def test_a_short_journal_needs_none(recorded: Run) -> None:
-    Run.open(recorded.path, glance=True)
+    excerpt.glance(recorded.path)
     assert not (recorded.path / excerpt.NAME).exists()

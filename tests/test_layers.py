@@ -72,7 +72,7 @@ def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_pat
 ROWS = {
     "the spec": "errors record config settings space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
     "model.table",
-    "the record": "journal excerpt run best schedulers submission",
+    "the record": "journal run schedulers excerpt best submission",
     "the data": "data.scan data.images data.layout data.check data.stats data.demo data.pack",
     "torch's parts": "data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
     "checkpoint",
