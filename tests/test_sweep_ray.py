@@ -229,8 +229,9 @@ def test_a_killed_trial_process_costs_no_epoch(one_by_one: tuple[Path, Run], tmp
 
 def test_a_sweep_in_which_nothing_learns_fails(tmp_path: Path, demo_root: Path) -> None:
     (tmp_path / "s.yaml").write_text(
-        spec(demo_root, train={"epochs": 2, "optimizer": "sgd", "lr": 1e9, "weight_decay": 10.0}, search={"trials": 8})
-    )
+        spec(demo_root, train={"epochs": 2, "optimizer": "sgd", "lr": 100, "weight_decay": 10, "batch_size": 4},
+             search={"trials": 8})
+    )  # fmt: skip
     done = fashion(tmp_path, "run", "s.yaml")
     assert done.returncode == 1, done
     assert "The sweep failed" in done.stderr
