@@ -15,9 +15,20 @@ import click
     "--size", type=click.IntRange(8, 2048), help="Side of the input in pixels; default: the backbone's native size."
 )
 @click.option("--freeze", is_flag=True, help="Show the model with train.freeze_backbone.")
+@click.option(
+    "--freeze-stages", type=click.IntRange(0), default=0, metavar="N", help="... with train.freeze_stages: N."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
 @click.option("--list", "listing", is_flag=True, help="List the backbones instead.")
-def model(backbone: str | None, root: str | None, size: int | None, freeze: bool, as_json: bool, listing: bool) -> None:
+def model(
+    backbone: str | None,
+    root: str | None,
+    size: int | None,
+    freeze: bool,
+    freeze_stages: int,
+    as_json: bool,
+    listing: bool,
+) -> None:
     """Show stages, output shapes and parameters of BACKBONE with one head per attribute.
 
     Weights are neither needed nor downloaded.
@@ -52,6 +63,8 @@ def model(backbone: str | None, root: str | None, size: int | None, freeze: bool
         network = build_model(config, dataset.class_counts)
     if freeze:
         network.freeze_backbone()
+    elif freeze_stages:
+        network.freeze_stages(freeze_stages)
     names = [attribute.name for attribute in dataset.attributes]
     summary = summarize(network, size or row.native_size, row, names)
     click.echo(json.dumps(summary.to_json(), indent=2) if as_json else summary.text())

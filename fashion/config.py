@@ -90,6 +90,11 @@ class TrainConfig(Frozen):
     lr: float = Field(0.1, gt=0.0, le=100.0, description="peak learning rate of the heads")
     backbone_lr_scale: float = Field(1.0, gt=0.0, le=10.0, description="the backbone's learning rate is lr times this")
     freeze_backbone: bool = Field(False, description="train the heads alone")
+    freeze_stages: int = Field(
+        0,
+        ge=0,
+        description="so many of the backbone's first stages (`fashion-sweep model` lists them) stay as they are",
+    )
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="sgd's momentum; adam's beta1")
     weight_decay: float = Field(
         1e-5, ge=0.0, le=10.0, description="decoupled for adamw (Loshchilov & Hutter 2019), else an L2 penalty"

@@ -15,6 +15,7 @@ from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack, default_cache_dir
 from fashion.errors import RunError
 from fashion.features import open_features
+from fashion.model.build import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.run import Run
 from fashion.spec import SweepSpec
@@ -50,6 +51,11 @@ def prepare(spec: SweepSpec, progress: Progress) -> Prepared:
         key = (config.model.backbone, config.model.weights)
         if key not in weights:
             weights[key] = resolve_weights(config.model, partial(progress, "weights"))
+    for backbone, stages in sorted(
+        {(c.model.backbone, c.train.freeze_stages) for c in configs if c.train.freeze_stages}
+    ):
+        with torch.device("meta"):  # refused now, and not by each of its trials
+            build_model(configs[0].model.model_copy(update={"backbone": backbone}), (2,)).freeze_stages(stages)
     cache_dir = default_cache_dir().absolute()
     packs: dict[tuple[int, str, str], list[Pack]] = {}
     for resize, fit, interpolation in sorted({(c.data.resize, c.data.fit, c.data.interpolation) for c in configs}):

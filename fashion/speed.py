@@ -135,6 +135,8 @@ def _steps(
     model = build_model(config.model, class_counts).to(device)
     if config.train.freeze_backbone:
         model.freeze_backbone()
+    elif config.train.freeze_stages:
+        model.freeze_stages(config.train.freeze_stages)
     images = torch.rand(count, 3, side, side).sub_(0.5).to(device)
     targets = torch.randint(0, min(class_counts), (count,)).to(device)
     if setting.channels_last:
@@ -163,7 +165,7 @@ def _key(config: TrialConfig, device: torch.device) -> dict[str, Any]:
         "backbone": config.model.backbone,
         "side": config.data.train_crop or config.data.crop,
         "batch_size": config.train.batch_size,
-        "frozen": config.train.freeze_backbone,
+        "frozen": [config.train.freeze_backbone, config.train.freeze_stages],
         "allowed": [str(setting) for setting in candidates(config, device)],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,

@@ -12,7 +12,7 @@ import pytest
 
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
-from fashion.errors import DataError, RunError, WeightsError
+from fashion.errors import DataError, RunError, UserError, WeightsError
 from fashion.prepare import OPTUNA_DRAWS, Prepared, open_run, possible_trials, prepare
 from fashion.spec import SweepSpec, load_spec
 
@@ -76,6 +76,8 @@ def test_what_is_missing_is_told_before_anything_is_made(load: Load, tmp_path: P
         prepare(load(f"data.root={tmp_path / 'absent'}"), quiet)
     with pytest.raises(WeightsError, match=r"gone\.safetensors"):
         prepare(load(f"model.weights={tmp_path / 'gone.safetensors'}"), quiet)
+    with pytest.raises(UserError, match=r"freeze_stages: must be less than .*\(stem, stage1, stage2, stage3\); got 4"):
+        prepare(load("train.freeze_stages=4"), quiet)
     assert not (tmp_path / "runs").exists()
 
 

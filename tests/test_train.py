@@ -143,6 +143,21 @@ def test_a_frozen_backbone_stays_as_it_was(demo_root: Path, tmp_path: Path) -> N
         assert torch.equal(tensor, states[-1][name]) == name.startswith("backbone."), name
 
 
+def test_the_first_stages_stay_as_they_were(demo_root: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    wanted = config(demo_root, epochs=3, freeze_stages=2, optimizer="adamw", lr=0.01)
+    states = []
+    for report in fit(wanted, packs(demo_root, wanted), NONE, tmp_path):
+        path = tmp_path / f"best-{report.epoch:04d}.safetensors"
+        if path.is_file():
+            states.append(load_file(path))
+    assert len(states) > 1
+    still = ("backbone.stem.", "backbone.stage1.")
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[-1][name]) == name.startswith(still), name
+
+
 def test_another_configurations_checkpoint_is_refused(demo_root: Path, tmp_path: Path) -> None:
     wanted = config(demo_root, epochs=2)
     data = packs(demo_root, wanted)

@@ -15,6 +15,8 @@ from fashion.errors import UserError
 from fashion.model.table import Row
 from fashion.model.tiny import TinyNet
 
+# Containers whose members are the stages (torchvision's and timm's names).
+OPENED = ("features", "blocks", "stages", "layers")
 # What torchvision and timm call the part of a network that this project replaces by its own heads.
 CLASSIFIER_NAMES = ("classifier", "fc", "head", "heads", "head_dist", "last_linear")
 
@@ -62,6 +64,17 @@ def make_backbone(row: Row, drop_path: float = 0.0) -> tuple[nn.Module, int]:
         return _timm_backbone(complete_row(row), drop_path)
     full = _torchvision_network(row, drop_path)
     return full, _take_off_classifier(full)
+
+
+def stages_of(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The parts of a backbone that an image passes one after another, with their names, input first."""
+    found: list[tuple[str, nn.Module]] = []
+    for name, child in backbone.named_children():
+        if name in OPENED and isinstance(child, nn.Sequential | nn.ModuleList):
+            found += [(f"{name}.{inner}", module) for inner, module in child.named_children()]
+        elif not all(isinstance(part, nn.Identity | nn.Sequential) for part in child.modules()):
+            found.append((name, child))  # what a taken off classifier leaves behind is not a stage
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -8,8 +8,9 @@ from typing import Self
 from torch import Tensor, nn
 
 from fashion.config import ModelConfig
+from fashion.errors import UserError
 from fashion.model import table
-from fashion.model.backbone import complete_row, make_backbone
+from fashion.model.backbone import complete_row, make_backbone, stages_of
 from fashion.model.table import HALF, IMAGENET_MEAN, IMAGENET_STD, Channels, Row
 from fashion.model.weights import ResolvedWeights, load_into
 
@@ -37,7 +38,7 @@ class MultiHeadClassifier(nn.Module):
         self.heads = nn.ModuleList([nn.Linear(features, count) for count in class_counts])
         self.class_counts = tuple(class_counts)
         self.feature_count = features
-        self.frozen = False
+        self.frozen: list[nn.Module] = []
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features (n, F) of images (n, 3, H, W)."""
@@ -60,14 +61,30 @@ class MultiHeadClassifier(nn.Module):
 
     def freeze_backbone(self) -> None:
         """Train the heads alone. The backbone stays in evaluation mode, so that its batch statistics keep still too."""
-        self.frozen = True
-        self.backbone.requires_grad_(False)
-        self.backbone.eval()
+        self._freeze([self.backbone])
+
+    def freeze_stages(self, count: int) -> None:
+        """Keep the first stages of the backbone as they are, batch statistics included. Their backward pass is saved: on
+        a CPU, where the first stages cost most, a good part of the time.
+
+        Raises UserError when the backbone has no stage to spare.
+        """
+        stages = stages_of(self.backbone)
+        if count >= len(stages):
+            listed = ", ".join(name for name, _ in stages)
+            raise UserError(f"train.freeze_stages: must be less than the backbone's stages ({listed}); got {count}")
+        self._freeze([module for _, module in stages[:count]])
+
+    def _freeze(self, modules: list[nn.Module]) -> None:
+        self.frozen = modules
+        for module in modules:
+            module.requires_grad_(False)
+            module.eval()
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
+        for module in self.frozen:
+            module.eval()
         return self
 
 

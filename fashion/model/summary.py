@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,12 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fashion.errors import UserError
-from fashion.model.backbone import classifier_parameters
+from fashion.model.backbone import classifier_parameters, stages_of
 from fashion.model.build import MultiHeadClassifier
 from fashion.model.table import Row
-
-# Containers whose members are the stages (torchvision's and timm's names).
-OPENED = ("features", "blocks", "stages", "layers")
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def summarize(model: MultiHeadClassifier, size: int, row: Row, attribute_names: 
 
     `row` is the model's backbone. Raises UserError when the backbone can't take images of that size.
     """
-    named = list(_stages(model.backbone))
+    named = stages_of(model.backbone)
     shapes: dict[nn.Module, tuple[int, ...]] = {}
 
     def note(module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -124,14 +121,6 @@ def summarize(model: MultiHeadClassifier, size: int, row: Row, attribute_names: 
         trainable=_count(p for p in model.parameters() if p.requires_grad),
         unused_classifier=classifier_parameters(row),
     )
-
-
-def _stages(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, child in backbone.named_children():
-        if name in OPENED and isinstance(child, nn.Sequential | nn.ModuleList):
-            yield from ((f"{name}.{inner}", module) for inner, module in child.named_children())
-        elif not all(isinstance(part, nn.Identity | nn.Sequential) for part in child.modules()):
-            yield name, child  # what a taken off classifier leaves behind is not a stage
 
 
 def _stage(name: str, module: nn.Module, shape: tuple[int, ...]) -> Stage:
