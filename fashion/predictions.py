@@ -97,7 +97,8 @@ def predict_into(
             path.replace(folder / path.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    warnings = collapsed_heads(found.classes, meta.class_counts, [name for name, _ in names_and_classes])
+    heads, class_names = zip(*names_and_classes, strict=True)
+    warnings = collapsed_heads(found.classes, meta.class_counts, heads, class_names)
     return Written(folder, len(found.names), None if labels is None else accuracy(found, labels), tuple(warnings))
 
 

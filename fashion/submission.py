@@ -91,19 +91,28 @@ def validate_submission(
     return collapsed_heads(whole, class_counts, names)
 
 
-def collapsed_heads(classes: np.ndarray, class_counts: Sequence[int], names: Sequence[str] | None = None) -> list[str]:
+def collapsed_heads(
+    classes: np.ndarray,
+    class_counts: Sequence[int],
+    names: Sequence[str] | None = None,
+    class_names: Sequence[Sequence[str]] | None = None,
+) -> list[str]:
     """One warning for each head whose predictions (N, heads) are all the same class, and one for classes never chosen.
 
+    `names` are the heads', `class_names` their classes' (else their indices are shown).
     A file can be well-formed and still carry nothing: in the report's own submission one column is constant.
     """
     labels = list(names or (f"attribute {head + 1}" for head in range(len(class_counts))))
+    shown = class_names or [[str(index) for index in range(count)] for count in class_counts]
     warnings, unused = [], []
     for head, (label, count) in enumerate(zip(labels, class_counts, strict=True)):
         seen = np.unique(classes[:, head])
         if len(classes) > 1 and count > 1 and len(seen) == 1:
-            warnings.append(f"{label}: every one of the {len(classes)} images is predicted as class {seen[0]}")
+            warnings.append(
+                f"{label}: every one of the {len(classes)} images is predicted as class {shown[head][seen[0]]}"
+            )
         elif len(seen) < count:
-            missing = ", ".join(str(index) for index in range(count) if index not in seen)
+            missing = ", ".join(shown[head][index] for index in range(count) if index not in seen)
             unused.append(f"{label} {missing}")
     if unused and len(classes) > 1:
         warnings.append(f"classes that are never predicted: {'; '.join(unused)}")

@@ -117,6 +117,11 @@ def test_collapsed_heads_are_warned_about(tmp_path: Path) -> None:
         "fit: every one of the 3 images is predicted as class 1",
         "classes that are never predicted: fabric 2, 3",
     ]
+    named = collapsed_heads(classes, (3, 3, 4), ["sleeve", "fit", "fabric"], [["a", "b", "c"], ["x", "y", "z"], "pqrs"])
+    assert named == [
+        "fit: every one of the 3 images is predicted as class y",
+        "classes that are never predicted: fabric r, s",
+    ]
     assert collapsed_heads(classes[:1], (3, 3, 4)) == []  # one image says nothing about collapse
 
 
