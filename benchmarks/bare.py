@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.child import arguments_of
+from benchmarks.child import arguments_of, side_by_side
 from benchmarks.plain import Network, head_loss
 
 WARM_UP = 3  # steps that are not counted
@@ -89,12 +89,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     together = context.Barrier(given["cores"])
     processes = [context.Process(target=worker, args=(number, given, together)) for number in range(given["cores"])]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        if process.exitcode:
-            raise SystemExit(process.exitcode)
+    side_by_side(processes)
 
 
 def fastest(folder: Path, cores: int) -> dict[str, float]:

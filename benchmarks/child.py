@@ -8,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,16 @@ def notes(folder: str | Path) -> list[dict[str, Any]]:
     """All that was noted, by time."""
     lines = [line for place in Path(folder).glob("*.jsonl") for line in place.read_text().splitlines()]
     return sorted((json.loads(line) for line in lines), key=lambda values: float(values["time"]))
+
+
+def side_by_side(processes: Sequence[BaseProcess]) -> None:
+    """Run the processes at once to their end; SystemExit with the exit code of one that failed."""
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        if process.exitcode:
+            raise SystemExit(process.exitcode)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from benchmarks.child import arguments_of, note
+from benchmarks.child import arguments_of, note, side_by_side
 from benchmarks.plain import Settings, epochs
 
 NAME = "sweep"  # Hyperband assigns trials to its brackets by the study's name
@@ -78,12 +78,7 @@ def main() -> None:
     processes = [
         multiprocessing.get_context("spawn").Process(target=worker, args=(given,)) for _ in range(given["processes"])
     ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        if process.exitcode:
-            raise SystemExit(process.exitcode)
+    side_by_side(processes)
 
 
 if __name__ == "__main__":

@@ -227,20 +227,18 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
 
 def _whole(run: Run, source: Path, target: Path) -> tuple[str, int]:
     """Write the winner's weights to `target`; a probe's checkpoint holds its heads alone, its backbone lies beside."""
-    name = read_header(source).get("backbone")
-    if name is None:
+    header = read_header(source)
+    if "backbone" not in header:
         return _copy(source, target)
-    from safetensors.numpy import load_file, save_file  # numpy only here, where it is needed
+    from safetensors.numpy import load_file, save  # numpy only here, where it is needed
 
-    backbone = run.path / "trials" / Path(str(name)).name
+    backbone = run.path / "trials" / Path(str(header["backbone"])).name
     if not backbone.is_file():
         fix = "Restore the file, or train that trial again"
         raise CheckpointError(str(Problem(str(backbone), "the frozen backbone is missing", fix=fix)))
-    with tempfile.TemporaryDirectory(prefix="whole-", dir=target.parent) as folder:
-        merged = Path(folder) / WEIGHTS
-        header = json.dumps(read_header(source))
-        save_file({**load_file(backbone), **load_file(source)}, merged, {"fashion": header})
-        return _copy(merged, target)
+    content = save({**load_file(backbone), **load_file(source)}, {"fashion": json.dumps(header)})
+    write_atomic(target, content)
+    return hashlib.sha256(content).hexdigest(), len(content)
 
 
 def _copy(source: Path, target: Path) -> tuple[str, int]:

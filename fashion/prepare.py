@@ -66,10 +66,11 @@ def prepare(spec: SweepSpec, progress: Progress) -> Prepared:
             )
             for split in ("train", "val")
         ]  # fmt: skip
-    for config in configs:
+    probes = {(c.data, c.model.backbone, c.model.weights): c for c in configs if c.train.mode == "probe"}
+    for config in probes.values():
         resolved = weights[config.model.backbone, config.model.weights]
         # A backbone of random weights is one trial's own: that trial computes its features.
-        if config.train.mode == "probe" and resolved.sha256:
+        if resolved.sha256:
             for pack in packs[config.data.resize, config.data.fit, config.data.interpolation]:
                 label = f"{pack.metadata['split']} features of {config.model.backbone} at {config.data.crop} px"
                 open_features(pack, config, resolved, _device(), partial(progress, label))

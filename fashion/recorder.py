@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 
+from fashion.checkpoint import LAST, prune
 from fashion.display import Display
 from fashion.record import Decision, End, EpochReport, Trial
 from fashion.run import Run
@@ -92,8 +92,7 @@ class Recorder:
 
 def keep_only(folder: Path, best_epoch: int | None) -> None:
     """Of an ended trial's checkpoints keep the best epoch's weights and predictions; nothing that was half written."""
+    prune(folder, set() if best_epoch is None else {best_epoch})
     for path in folder.glob("*"):
-        found = re.fullmatch(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)", path.name)
-        superseded = found is not None and int(found[1]) != best_epoch
-        if superseded or path.name == "last.pt" or path.suffix == ".tmp":
+        if path.name == LAST or path.suffix == ".tmp":
             path.unlink(missing_ok=True)

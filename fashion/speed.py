@@ -57,7 +57,7 @@ def choose(config: TrialConfig, class_counts: tuple[int, ...], device: torch.dev
     allowed = candidates(config, device)
     if len(allowed) == 1:
         return allowed[0]
-    key = _key(config, device)
+    key = _key(config, device, allowed)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"speed-{digest}.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,10 +133,7 @@ def _steps(
     """Training steps from the same weights on the same random images, without end; the loss of each."""
     torch.manual_seed(0)
     model = build_model(config.model, class_counts).to(device)
-    if config.train.freeze_backbone:
-        model.freeze_backbone()
-    elif config.train.freeze_stages:
-        model.freeze_stages(config.train.freeze_stages)
+    model.freeze(config.train)
     images = torch.rand(count, 3, side, side).sub_(0.5).to(device)
     targets = torch.randint(0, min(class_counts), (count,)).to(device)
     if setting.channels_last:
@@ -160,13 +157,13 @@ def _step(
     return loss.item()  # waits for the device
 
 
-def _key(config: TrialConfig, device: torch.device) -> dict[str, Any]:
+def _key(config: TrialConfig, device: torch.device, allowed: list[Setting]) -> dict[str, Any]:
     return {
         "backbone": config.model.backbone,
         "side": config.data.train_crop or config.data.crop,
         "batch_size": config.train.batch_size,
         "frozen": [config.train.freeze_backbone, config.train.freeze_stages],
-        "allowed": [str(setting) for setting in candidates(config, device)],
+        "allowed": [str(setting) for setting in allowed],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
         "torch": torch.__version__,

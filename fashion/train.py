@@ -107,10 +107,8 @@ class _Session:
         self.model: MultiHeadClassifier = model.to(device)
         if self.setting.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        if train.freeze_backbone and train.mode == "full":
-            self.model.freeze_backbone()
-        elif train.freeze_stages and train.mode == "full":
-            self.model.freeze_stages(train.freeze_stages)
+        if train.mode == "full":
+            self.model.freeze(train)
         self.steps = steps_per_epoch(len(data.train.names), train.batch_size, place.world_size)
         self.optimizer = build_optimizer(train, self.model.backbone_parameters(), self.model.head_parameters())
         self.schedule = build_schedule(train, self.optimizer, self.steps)

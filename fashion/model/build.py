@@ -7,7 +7,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from fashion.config import ModelConfig
+from fashion.config import ModelConfig, TrainConfig
 from fashion.errors import UserError
 from fashion.model import table
 from fashion.model.backbone import complete_row, make_backbone, stages_of
@@ -58,6 +58,13 @@ class MultiHeadClassifier(nn.Module):
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         return self.heads.parameters()
+
+    def freeze(self, train: TrainConfig) -> None:
+        """Freeze what `train` says: the backbone, its first stages, or nothing."""
+        if train.freeze_backbone:
+            self.freeze_backbone()
+        elif train.freeze_stages:
+            self.freeze_stages(train.freeze_stages)
 
     def freeze_backbone(self) -> None:
         """Train the heads alone. The backbone stays in evaluation mode, so that its batch statistics keep still too."""
