@@ -148,6 +148,8 @@ def pack(
     missing = [split for split in splits if split not in dataset.splits]
     if missing:
         raise UserError(f"{root} has no split {missing[0]!r}; it has {', '.join(dataset.splits)}.")
+    with Bars() as bars:
+        dataset.fingerprint(bars.of("contents of all images"))
     packs = []
     for split in splits or tuple(dataset.splits):
         with Bars() as bars:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from fashion.config import TrialConfig
+from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
-from fashion.data.pack import Pack, default_cache_dir
+from fashion.data.pack import Pack
 from fashion.errors import RunError
 from fashion.features import open_features
 from fashion.model.build import build_model
@@ -46,6 +47,7 @@ def prepare(spec: SweepSpec, progress: Progress) -> Prepared:
     configs = possible_trials(spec)
     root = Path(configs[0].data.root).expanduser().absolute()
     dataset = read_dataset(root)
+    dataset.fingerprint(partial(progress, "contents of all images"))
     weights: dict[tuple[str, str], ResolvedWeights] = {}
     for config in configs:
         key = (config.model.backbone, config.model.weights)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fashion.data import contents
 from fashion.data.layout import majority_baseline, read_dataset
 from fashion.errors import DataError
 
@@ -155,15 +157,57 @@ def test_many_equal_problems_are_counted(tmp_path: Path) -> None:
     assert "and 280 more" in str(caught.value)
 
 
-def test_fingerprint_follows_labels_and_images(tmp_path: Path) -> None:
+def test_fingerprint_follows_labels_and_the_bytes_of_images(tmp_path: Path) -> None:
     root = small(tmp_path / "d")
     first = read_dataset(root).fingerprint()
     assert len(first) == 16
+    image = root / "img/3.png"
+    os.utime(image, (1, 1))
     assert first == read_dataset(root).fingerprint()
-    os.utime(root / "img/3.png", (1, 1))
-    touched = read_dataset(root).fingerprint()
+    assert first == read_dataset(shutil.copytree(root, tmp_path / "copy")).fingerprint()
+    content = image.read_bytes()
+    status = image.stat()
+    image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a careless copying program leaves it
+    changed = read_dataset(root).fingerprint()
+    image.write_bytes(content)
+    assert first == read_dataset(root).fingerprint()
     (root / "split/val_attr.txt").write_text("0 1\n1 1\n")
-    assert len({first, touched, read_dataset(root).fingerprint()}) == 3
+    assert len({first, changed, read_dataset(root).fingerprint()}) == 3
+
+
+def test_images_are_read_once_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
+    dataset = read_dataset(small(tmp_path / "d"))
+    read: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        read.append((done, total))
+
+    first = dataset.fingerprint(progress)
+    images = sum(len(split) for split in dataset.splits.values())
+    assert read == [(done, images) for done in range(1, images + 1)]
+    assert dataset.fingerprint(progress) == first
+    monkeypatch.setattr(contents, "_known", {})  # as in another process
+    assert dataset.fingerprint(progress) == first
+    assert len(read) == images
+    (kept,) = (tmp_path / "cache/contents").iterdir()
+    kept.write_text("half a dig")
+    monkeypatch.setattr(contents, "_known", {})
+    assert dataset.fingerprint(progress) == first
+    assert len(read) == 2 * images
+
+
+def test_fingerprint_without_a_place_for_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    dataset = read_dataset(small(tmp_path / "d"))
+    first = dataset.fingerprint()
+    monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "file/cache"))
+    monkeypatch.setattr(contents, "_known", {})
+    assert dataset.fingerprint() == first
+    (dataset.root / "img/3.png").unlink()
+    with pytest.raises(DataError, match=r"img/3\.png.*No such file"):
+        dataset.fingerprint()
 
 
 def test_majority_baseline_by_hand(tmp_path: Path) -> None:

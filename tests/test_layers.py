@@ -17,7 +17,7 @@ NO_TORCH = {
     "errors", "config", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
     "yaml_lines", "journal", "excerpt", "record", "run", "best", "schedulers", "submission", "report", "live", "display", "results",
     "search", "cli", "cli_spec", "cli_results", "cli_progress", "data.layout", "data.scan", "data.check", "data.stats",
-    "data.demo", "data.pack", "data.images", "model.table",
+    "data.contents", "data.demo", "data.pack", "data.images", "model.table",
 }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ ROWS = {
     "the spec": "errors record config settings space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
     "model.table",
     "the record": "journal run schedulers excerpt best submission",
-    "the data": "data.scan data.images data.layout data.check data.stats data.demo data.pack",
+    "the data": "data.contents data.scan data.images data.layout data.check data.stats data.demo data.pack",
     "torch's parts": "data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
     "checkpoint",
     "the loop": "evaluate features feed speed train task predict predictions",

@@ -29,7 +29,6 @@ ATTRIBUTES: dict[str, dict[str, float]] = {
     "fit": {"tight": 0.25, "loose": 0.15, "regular": 0.6},
 }
 _OVERSAMPLE = 2  # drawn larger, then reduced: smooth edges
-_TIME = 1_600_000_000  # one time of change for all files, so that equal data sets have equal fingerprints
 _HEM = {"top_length": 0.57, "mini_length": 0.71, "maxi_length": 0.94}
 _WIDTHS = {
     "tight": (0.125, 0.085, 0.115),
@@ -95,7 +94,6 @@ def _write_all(
             picture = draw_garment(names, size, np.random.default_rng([seed, stream, number]))
             images.append(f"img/{number:05d}.jpg")
             picture.save(folder / images[-1], quality=92, subsampling=0)
-            os.utime(folder / images[-1], (_TIME, _TIME))
             number += 1
             if progress is not None:
                 progress(number, total)

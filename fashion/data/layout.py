@@ -7,14 +7,14 @@ The numbers of heads and classes come from the files, so any data set in this la
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion.data.contents import contents_digest
 from fashion.data.scan import Attribute, scan_layout
 from fashion.errors import DataError, Problem
 
@@ -68,23 +68,21 @@ class Dataset:
             )
         return found.labels
 
-    def fingerprint(self) -> str:
-        """16 hex digits over lists, labels, names and every image's size and time of change (its bytes would be slow).
+    def fingerprint(self, progress: Callable[[int, int], None] | None = None) -> str:
+        """16 hex digits over lists, labels, names and every image's bytes: a copy elsewhere has the same.
 
-        Computed anew on each call, so that a changed image is noticed. Raises DataError when an image is gone.
+        Asked of the files on each call, so that a changed image is noticed; `contents_digest` says when it reads them,
+        and calls `progress(done, total)` meanwhile. Raises DataError when an image is gone.
         """
         digest = hashlib.sha256()
         digest.update(repr([(a.name, a.classes) for a in self.attributes]).encode())
-        for name, split in sorted(self.splits.items()):
+        splits = sorted(self.splits.items())
+        for name, split in splits:
             digest.update(f"\0{name}\0{len(split)}\0".encode())
             if split.labels is not None:
                 digest.update(np.ascontiguousarray(split.labels).astype("<i8").tobytes())
-            for image in split.images:
-                try:
-                    status = os.stat(self.root / image)
-                except OSError as error:
-                    raise DataError("An image can't be read:", [Problem(image, str(error.strerror))]) from error
-                digest.update(f"{image}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        images = [image for _, split in splits for image in split.images]
+        digest.update(contents_digest(self.root, images, progress).encode())
         return digest.hexdigest()[:16]
 
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from fashion.data.contents import default_cache_dir
 from fashion.data.images import IMAGE_SUFFIXES, Progress, decode_into
 from fashion.data.layout import Dataset
 from fashion.errors import DataError, Problem, UserError
@@ -142,11 +143,6 @@ class Pack:
         else:
             same_labels = np.array_equal(pack.labels, split.labels)
         return pack if pack.metadata == metadata and pack.names == list(split.images) and same_labels else None
-
-
-def default_cache_dir() -> Path:
-    """$FASHION_CACHE, or ~/.cache/fashion-sweep."""
-    return Path(os.environ.get("FASHION_CACHE") or "~/.cache/fashion-sweep").expanduser()
 
 
 def pack_folder(
