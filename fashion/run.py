@@ -106,11 +106,6 @@ class Run:
         run.refresh()
         return run
 
-    @classmethod
-    def find(cls, storage: str | Path, name: str | None = None) -> Self:
-        """The run of that name (or path); without a name the one with the latest activity. Raises RunError."""
-        return cls.open(find_path(storage, name))
-
     @property
     def name(self) -> str:
         return str(self.manifest["name"])

@@ -14,7 +14,7 @@ import pytest
 
 from fashion.errors import RunError
 from fashion.record import EpochReport
-from fashion.run import Run, RunLock, list_runs, run_paths
+from fashion.run import Run, RunLock, find_path, list_runs, run_paths
 
 MANIFEST: dict[str, Any] = {
     "spec": {"scheduler": {"name": "asha"}},
@@ -153,16 +153,16 @@ def test_half_written_report_is_as_if_never_written(run: Run) -> None:
 
 def test_find_takes_the_latest_or_the_named_and_suggests(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no runs"):
-        Run.find(tmp_path)
+        find_path(tmp_path)
     for age, name in enumerate(["second", "first", "third"]):
         made = Run.create(tmp_path, name, MANIFEST)
         os.utime(made.journal_path, (1e9 - age, 1e9 - age))
     assert [entry.name for entry in list_runs(tmp_path)] == ["second", "first", "third"]
-    Run.find(tmp_path, "third").record_trial(0, {})
-    assert Run.find(tmp_path).name == "third"
-    assert Run.find("elsewhere", str(tmp_path / "first")).name == "first"
+    Run.open(find_path(tmp_path, "third")).record_trial(0, {})
+    assert find_path(tmp_path).name == "third"
+    assert find_path("elsewhere", str(tmp_path / "first")).name == "first"
     with pytest.raises(RunError, match="Did you mean second"):
-        Run.find(tmp_path, "secnd")
+        find_path(tmp_path, "secnd")
     (tmp_path / "stray").mkdir()
     assert len(run_paths(tmp_path)) == 3
     assert run_paths(tmp_path / "nowhere") == []

@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from descendants import descendants
+from running import PATIENCE, start, wait_for_reports
 
 from fashion.data.layout import read_dataset
 from fashion.record import EpochReport
@@ -27,7 +26,6 @@ from fashion.spec import SweepSpec
 from fashion.task import Task
 
 pytestmark = pytest.mark.ray
-PATIENCE = 400
 
 # The class itself, without the actor that Ray makes of it.
 PlainMailbox = Mailbox.__ray_metadata__.modified_class  # type: ignore[attr-defined]
@@ -110,22 +108,9 @@ def test_only_a_lost_neighbour_is_no_failure_of_the_trial() -> None:
     assert not _lost_neighbour(ValueError("gloo"))
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "fashion.cli", "run", "s.yaml"], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def wait_for_report(process: subprocess.Popen[str], journal: Path, trial: int) -> None:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and process.poll() is None:
-        events = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
-        if any(event["event"] == "report" and event["report"]["trial"] == trial for event in events):
-            return
-        time.sleep(0.02)
-    process.kill()
-    raise AssertionError(f"trial {trial} never reported: {process.communicate()}")
+def wait_for_trial(process: subprocess.Popen[str], folder: Path, trial: int) -> None:
+    journal = folder / "runs" / "s" / "journal.jsonl"
+    wait_for_reports(process, journal, lambda found: any(report["trial"] == trial for report in found))
 
 
 def test_killed_processes_cost_no_epoch(tmp_path: Path, demo_root: Path) -> None:
@@ -140,9 +125,9 @@ def test_killed_processes_cost_no_epoch(tmp_path: Path, demo_root: Path) -> None
         "resources": {"workers": 2, "concurrent_trials": 1},
     }
     (tmp_path / "s.yaml").write_text(json.dumps(spec))
-    process = start(tmp_path)
+    process = start(tmp_path, "s.yaml")
     for trial, victim in enumerate(victims):
-        wait_for_report(process, tmp_path / "runs" / "s" / "journal.jsonl", trial)
+        wait_for_trial(process, tmp_path, trial)
         os.kill(next(pid for pid, name in descendants(process.pid).items() if name.startswith(victim)), signal.SIGKILL)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, (out, err)
@@ -166,10 +151,10 @@ def test_an_early_stop_leaves_the_group_to_the_next_trial(tmp_path: Path, demo_r
         "resources": {"workers": 2, "concurrent_trials": 1},
     }
     (tmp_path / "s.yaml").write_text(json.dumps(spec))
-    process = start(tmp_path)
-    wait_for_report(process, tmp_path / "runs" / "s" / "journal.jsonl", 0)
+    process = start(tmp_path, "s.yaml")
+    wait_for_trial(process, tmp_path, 0)
     first = {pid for pid, name in descendants(process.pid).items() if name.startswith("ray::RayTrainWorker")}
-    wait_for_report(process, tmp_path / "runs" / "s" / "journal.jsonl", 4)
+    wait_for_trial(process, tmp_path, 4)
     last = {pid for pid, name in descendants(process.pid).items() if name.startswith("ray::RayTrainWorker")}
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, (out, err)

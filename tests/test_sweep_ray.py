@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from descendants import descendants
+from running import PATIENCE, start, wait_for_reports
 
 from fashion import best as ranking
 from fashion.data.layout import read_dataset
@@ -23,7 +23,6 @@ from fashion.schedulers import make_scheduler, replay
 from fashion.spec import SweepSpec
 
 pytestmark = pytest.mark.ray
-PATIENCE = 300  # seconds for one command on a busy machine
 
 
 def spec(root: Path, **sections: Any) -> str:
@@ -142,28 +141,10 @@ def one_by_one(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> tup
     return folder, Run.open(folder / "runs" / "k")
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(folder, "run", "k.yaml"), cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        start_new_session=True,
-    )  # fmt: skip
-
-
-def wait_for_reports(process: subprocess.Popen[str], folder: Path, reports: int) -> None:
-    journal = folder / "runs" / "k" / "journal.jsonl"
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and process.poll() is None:
-        if journal.exists() and journal.read_text().count('"report"') >= 2 * reports:
-            return
-        time.sleep(0.01)
-    process.kill()
-    raise AssertionError(f"{reports} reports were never recorded: {process.communicate()}")
-
-
 def interrupt_after(folder: Path, reports: int, send: int) -> subprocess.CompletedProcess[str]:
     """Start the sweep in `folder` and send the signal once so many reports are recorded."""
-    process = start(folder)
-    wait_for_reports(process, folder, reports)
+    process = start(folder, "k.yaml")
+    wait_for_reports(process, folder / "runs/k/journal.jsonl", lambda found: len(found) >= reports)
     os.kill(process.pid, send)
     out, err = process.communicate(timeout=PATIENCE)
     return subprocess.CompletedProcess("run", process.returncode, out, err)
@@ -214,8 +195,8 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(tmp_path: Path, demo_r
 def test_a_killed_trial_process_costs_no_epoch(one_by_one: tuple[Path, Run], tmp_path: Path) -> None:
     undisturbed, whole = one_by_one
     (tmp_path / "k.yaml").write_text((undisturbed / "k.yaml").read_text())
-    process = start(tmp_path)
-    wait_for_reports(process, tmp_path, 3)
+    process = start(tmp_path, "k.yaml")
+    wait_for_reports(process, tmp_path / "runs/k/journal.jsonl", lambda found: len(found) >= 3)
     victim = next(pid for pid, name in descendants(process.pid).items() if name.startswith("ray::ImplicitFunc"))
     os.kill(victim, signal.SIGKILL)
     out, err = process.communicate(timeout=PATIENCE)
