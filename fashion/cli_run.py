@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from fashion.spec import SweepSpec
 
 
 @click.command()
@@ -12,6 +18,9 @@ import click
 )
 @click.option("--name", metavar="NAME", help="Name of the sweep and of its run directory. Default: the spec's.")
 @click.option("--storage", metavar="FOLDER", help="Where run directories are made. Default: the spec's.")
+@click.option(
+    "--trials", metavar="N", help="Number of trials; +N: so many more than the finished run has. Default: the spec's."
+)
 @click.option("--address", metavar="ADDRESS", help="Join the Ray cluster there. Default: start Ray on this machine.")
 @click.option("--plain", is_flag=True, help="One line an event, also on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an event to stdout.")
@@ -20,6 +29,7 @@ def run(
     overrides: tuple[str, ...],
     name: str | None,
     storage: str | None,
+    trials: str | None,
     address: str | None,
     plain: bool,
     as_json: bool,
@@ -27,16 +37,19 @@ def run(
     """Run a sweep, or go on with it where it stopped.
 
     Finished and stopped trials are not repeated, interrupted ones go on from their last checkpoint. Ctrl-C stops
-    cleanly; the same command goes on.
+    cleanly; the same command goes on. --trials +N extends a finished sweep, also
+    after its ranges were edited; its trials count.
 
     \b
     Example: fashion-sweep run sweeps/quickstart.yaml
     Example: fashion-sweep run sweeps/lr.yaml --name lr-adam --set train.optimizer=adam
+    Example: fashion-sweep run sweeps/quickstart.yaml --trials +4
     """
     from pathlib import Path
 
     from fashion.cli_progress import Bars
     from fashion.display import Display, Mode
+    from fashion.extend import begun_trials
     from fashion.spec import load_spec
 
     if plain and as_json:
@@ -46,19 +59,20 @@ def run(
         overrides += (f"name={name}",)
     if storage is not None:
         overrides += (f"storage={storage}",)
-    sweep = load_spec(spec, overrides)
+    sweep = load_spec(spec, overrides) if trials is None else _with_trials(spec, overrides, trials)
+    begun = begun_trials(sweep)
 
     from fashion.prepare import open_run, prepare
 
     with Bars() as bars:
-        prepared = prepare(sweep, bars)
+        prepared = prepare(sweep, bars, begun)
     record, resumed = open_run(sweep, prepared)
 
-    from fashion.sweep import run_sweep, unfinished
+    from fashion.sweep import run_sweep
 
     with Display(record, sweep, mode=mode) as display:
         if resumed:
-            left = len(unfinished(record, sweep.total_trials))
+            left = len(record.unfinished(sweep.total_trials))
             display.note(
                 f"{record.path} is there: {sweep.total_trials - left} of {sweep.total_trials} trials are final, {left} to do"
             )
@@ -75,3 +89,27 @@ def run(
         raise SystemExit(1)
     if not as_json:
         click.echo(f"Results: {where}  (fashion-sweep best {where} --predict)", err=mode == "json")
+
+
+def _with_trials(path: str, overrides: tuple[str, ...], trials: str) -> SweepSpec:
+    """The spec with `--trials N`, or `--trials +N` of the run that is there."""
+    from fashion.extend import total_with
+    from fashion.spec import load_spec
+
+    if not re.fullmatch(r"\+?[1-9][0-9]{0,6}", trials):
+        raise click.BadParameter(
+            f"must be a number of trials, or +N for N more; got {trials!r}.", param_hint="--trials"
+        )
+    total, added = int(trials), 0
+    if trials.startswith("+"):
+        added = int(trials)
+        total, left = total_with(added, load_spec(path, overrides))
+        if left:
+            click.echo(f"--trials {trials}: {left} of {total} trials are still to do; none are added.", err=True)
+            added = 0
+    spec = load_spec(path, (*overrides, f"search.trials={total}"))
+    if added and spec.total_trials < total:
+        raise click.BadParameter(
+            f"search.method grid has {spec.total_trials} combinations, and all were tried.", param_hint="--trials"
+        )
+    return spec

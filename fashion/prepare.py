@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
-from fashion.errors import RunError
+from fashion.extend import continue_with
 from fashion.features import open_features
 from fashion.model.build import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
@@ -38,13 +38,14 @@ class Prepared:
     weights: Mapping[tuple[str, str], ResolvedWeights]
 
 
-def prepare(spec: SweepSpec, progress: Progress) -> Prepared:
-    """Read the data, resolve all weights and build the caches that this spec's trials need.
+def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = ()) -> Prepared:
+    """Read the data, resolve all weights and build the caches that this spec's trials need, and those `begun` before
+    the spec was edited.
 
     Raises:
         DataError, WeightsError: with everything that is wrong, before any trial starts.
     """
-    configs = possible_trials(spec)
+    configs = [*possible_trials(spec), *begun]
     root = Path(configs[0].data.root).expanduser().absolute()
     dataset = read_dataset(root)
     dataset.fingerprint(partial(progress, "contents of all images"))
@@ -93,42 +94,23 @@ def possible_trials(spec: SweepSpec) -> list[TrialConfig]:
 def open_run(spec: SweepSpec, prepared: Prepared) -> tuple[Run, bool]:
     """The sweep's run directory, made now or found. Returns (run, whether it was there before).
 
-    What may differ from the recorded spec: resources, storage, and a larger number of trials.
-
     Raises:
-        RunError: the directory belongs to another spec, or its data set has changed.
+        RunError: the directory belongs to another spec (`continue_with` says what may differ), or its data set has
+            changed.
     """
     dataset, path = prepared.dataset, Path(spec.storage) / spec.name
-    if not path.exists():
-        manifest = {
-            "spec": spec.to_json(),
-            "data_root": str(prepared.root),
-            "data_fingerprint": dataset.fingerprint(),
-            "attributes": [{"name": a.name, "classes": list(a.classes)} for a in dataset.attributes],
-            "label_counts": {name: _label_counts(dataset, name) for name in ("train", "val")},
-        }
-        return Run.create(spec.storage, spec.name, manifest), False
-    run = Run.open(path)
-    recorded = SweepSpec.from_json(run.manifest["spec"])
-    changed = [d for d in recorded.differences(spec) if not d.startswith(("resources.", "storage:", "search.trials:"))]
-    if changed:
-        raise RunError(
-            f"{path}: this sweep was started with another spec ({'; '.join(changed)}). "
-            "Give the new one another name (name: in the spec, or --name), or remove the folder."
-        )
-    if spec.total_trials < recorded.total_trials:
-        raise RunError(
-            f"{path}: search.trials: must not be less than the recorded {recorded.total_trials}, got {spec.total_trials}. "
-            "Give the new sweep another name (--name)."
-        )
-    if run.manifest["data_fingerprint"] != dataset.fingerprint():
-        raise RunError(
-            f"{path}: the data set at {prepared.root} has changed since this sweep started. "
-            "Give the new sweep another name (--name), or put the data back."
-        )
-    if recorded.to_json() != spec.to_json():
-        run.update_manifest(spec=spec.to_json())
-    return run, True
+    if path.exists():
+        run = Run.open(path)
+        continue_with(run, spec, prepared.root, dataset.fingerprint())
+        return run, True
+    manifest = {
+        "spec": spec.to_json(),
+        "data_root": str(prepared.root),
+        "data_fingerprint": dataset.fingerprint(),
+        "attributes": [{"name": a.name, "classes": list(a.classes)} for a in dataset.attributes],
+        "label_counts": {name: _label_counts(dataset, name) for name in ("train", "val")},
+    }
+    return Run.create(spec.storage, spec.name, manifest), False
 
 
 def _label_counts(dataset: Dataset, split: str) -> list[list[int]]:

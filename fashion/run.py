@@ -138,6 +138,11 @@ class Run:
         """Where a trial keeps the weights of its best epoch."""
         return self.trial_dir(number) / f"best-{epoch:04d}.safetensors"
 
+    def unfinished(self, total: int) -> list[int]:
+        """Trials to hand out, of `total`: the interrupted ones first, then those never started."""
+        interrupted = [number for number, trial in sorted(self.trials.items()) if not trial.final and number < total]
+        return interrupted + [number for number in range(total) if number not in self.trials]
+
     def lock(self) -> RunLock:
         return RunLock(self.path)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
+from pydantic import ValidationError
+
 from fashion.config import TrialConfig
 from fashion.record import Trial
 from fashion.run import Run
@@ -85,7 +87,10 @@ class OptunaSource:
                 asked.report(value, epoch)
             self.study.tell(asked, best(values.values()) if state == states.COMPLETE else None, state)
             return
-        params, distributions = self._recorded(trial.config, trial.number)
+        found = self._recorded(trial.config, trial.number)
+        if found is None:
+            return
+        params, distributions = found
         self.study.add_trial(
             self.optuna.trial.create_trial(
                 state=state,
@@ -96,8 +101,11 @@ class OptunaSource:
             )
         )
 
-    def _recorded(self, config: Mapping[str, Any], number: int) -> tuple[dict[str, Scalar], dict[str, Any]]:
-        """The dimensions of a recorded configuration: each has its field's name before any bracket."""
+    def _recorded(self, config: Mapping[str, Any], number: int) -> tuple[dict[str, Scalar], dict[str, Any]] | None:
+        """The dimensions of a recorded configuration: each has its field's name before any bracket.
+
+        None for one that is not in the spec's space: its ranges were edited since, and a study holds one space.
+        """
         of = self.optuna.distributions
         params: dict[str, Scalar] = {}
         distributions: dict[str, Any] = {}
@@ -116,5 +124,10 @@ class OptunaSource:
                 distributions[name] = of.FloatDistribution(distribution.lo, distribution.hi, log)
             return value
 
-        self.spec.build(suggest, number)
-        return params, distributions
+        try:
+            built = self.spec.build(suggest, number).model_dump(mode="json")
+        except ValidationError:
+            return None
+        built["data"]["root"] = config["data"]["root"]  # a data set may have moved
+        inside = all(self.spec.space[name].contains(value) for name, value in params.items())
+        return (params, distributions) if inside and built == config else None

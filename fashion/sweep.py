@@ -85,7 +85,7 @@ def run_sweep(spec: SweepSpec, prepared: Prepared, run: Run, display: Display, a
     with RunLock(run.path), EventFiles(run) as events:
         run.refresh()
         recorder = Recorder(run, make_scheduler(spec.scheduler), display, events, spec.total_trials)
-        numbers = unfinished(run, spec.total_trials)
+        numbers = run.unfinished(spec.total_trials)
         if not numbers:
             return ""
         try:
@@ -104,13 +104,7 @@ def run_sweep(spec: SweepSpec, prepared: Prepared, run: Run, display: Display, a
             excerpt.save(run)
     if recorder.abort:
         return recorder.abort
-    return "interrupted" if unfinished(run, spec.total_trials) else ""
-
-
-def unfinished(run: Run, total: int) -> list[int]:
-    """Trials to hand out: the interrupted ones first, then those never started."""
-    interrupted = [number for number, trial in sorted(run.trials.items()) if not trial.final and number < total]
-    return interrupted + [number for number in range(total) if number not in run.trials]
+    return "interrupted" if run.unfinished(spec.total_trials) else ""
 
 
 def _tune(

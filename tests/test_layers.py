@@ -16,7 +16,7 @@ MAY_IMPORT_RAY = {"sweep", "engine", "trial", "slot", "predict_job"}
 NO_TORCH = {
     "errors", "config", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
     "yaml_lines", "journal", "excerpt", "record", "run", "best", "schedulers", "submission", "report", "live", "display", "results",
-    "search", "cli", "cli_spec", "cli_results", "cli_progress", "data.layout", "data.scan", "data.check", "data.stats",
+    "search", "extend", "cli", "cli_spec", "cli_results", "cli_progress", "data.layout", "data.scan", "data.check", "data.stats",
     "data.contents", "data.demo", "data.pack", "data.images", "model.table",
 }  # fmt: skip
 
@@ -78,7 +78,7 @@ ROWS = {
     "checkpoint",
     "the loop": "evaluate features feed speed train task predict predictions",
     "what is shown": "report live display results tensorboard",
-    "the sweep without Ray": "search prepare recorder",
+    "the sweep without Ray": "search extend prepare recorder",
     "Ray": "slot trial engine sweep predict_job",
     "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model",
 }

@@ -13,7 +13,9 @@ import pytest
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import DataError, RunError, UserError, WeightsError
+from fashion.extend import begun_trials, total_with
 from fashion.prepare import OPTUNA_DRAWS, Prepared, open_run, possible_trials, prepare
+from fashion.run import Run
 from fashion.spec import SweepSpec, load_spec
 
 Load = Callable[..., SweepSpec]
@@ -53,6 +55,7 @@ def test_every_cache_that_trials_read_is_built_beforehand(
     seen: dict[str, tuple[int, int]] = {}
     found = prepare(load(), lambda label, done, total: seen.__setitem__(label, (done, total)))
     assert {size for size in (20, 24) for c in possible_trials(load()) if c.data.resize == size} == {20, 24}
+    seen.pop("contents of all images", None)  # read once by whichever test asks first
     assert seen == {
         f"{split} images at {size} px": (n, n) for size in (20, 24) for split, n in (("train", 96), ("val", 32))
     }
@@ -141,6 +144,54 @@ def test_another_spec_is_refused_with_what_changed(
     other, resumed = open_run(load(*overrides, "name=another"), prepared)
     assert not resumed
     assert other.name == "another"
+
+
+def test_edited_ranges_go_on_with_more_trials(load: Load, prepared: Prepared) -> None:
+    run, _ = open_run(load(), prepared)
+    first = load().trial(0)
+    run.record_trial(0, first.model_dump(mode="json"))
+    edited = ("train.lr=0.05", "search.trials=9")
+    with pytest.raises(RunError, match=r"train\.lr: .* -> 0\.05.*--trials \+20"):
+        open_run(load("train.lr=0.05"), prepared)
+    with pytest.raises(RunError, match=r"scheduler\.grace"):
+        open_run(load(*edited, "scheduler.grace=0.5"), prepared)
+    assert begun_trials(load()) == [first]
+    run, resumed = open_run(load(*edited), prepared)
+    assert resumed
+    (extension,) = run.manifest["extensions"]
+    assert extension["first_trial"] == 6
+    assert [change.split(":")[0] for change in extension["changes"]] == ["train.lr"]
+    assert run.trials[0].config == first.model_dump(mode="json")
+    assert run.unfinished(9) == list(range(9))
+    open_run(load(*edited), prepared)  # typed again
+    assert Run.open(run.path).manifest["extensions"] == [extension]
+
+
+def test_a_grid_is_not_extended(load: Load, prepared: Prepared) -> None:
+    grid = ("search.method=grid", "train.lr={grid: [0.1, 0.2]}")
+    open_run(load(*grid), prepared)
+    with pytest.raises(RunError, match=r"another spec .*Give the new sweep another name"):
+        open_run(load(*grid, "train.lr={grid: [0.1, 0.2, 0.3]}"), prepared)
+
+
+def test_a_moved_data_set_is_the_same(load: Load, prepared: Prepared, demo_root: Path, tmp_path: Path) -> None:
+    open_run(load(), prepared)
+    root = Path(shutil.copytree(demo_root, tmp_path / "moved"))
+    run, resumed = open_run(load(f"data.root={root}"), Prepared(read_dataset(root), root, tmp_path, {}))
+    assert resumed
+    assert run.manifest["data_root"] == str(root)
+
+
+def test_plus_counts_from_what_is_recorded(load: Load, prepared: Prepared) -> None:
+    with pytest.raises(RunError, match="there is no run"):
+        total_with(4, load())
+    run, _ = open_run(load(), prepared)
+    assert total_with(4, load()) == (6, 6)
+    for number in range(6):
+        run.record_trial(number, {"a": number})
+        run.record_attempt(number)
+        run.record_end(number, "failed")
+    assert total_with(4, load("search.trials=2")) == (10, 0)
 
 
 def test_changed_data_is_refused(load: Load, demo_root: Path, tmp_path: Path, prepared: Prepared) -> None:

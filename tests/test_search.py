@@ -152,3 +152,22 @@ def test_it_searches(spec: SweepSpec, tmp_path: Path) -> None:
         record(run, spec, number, config, [losses[-1]], "completed")
         source.ended(run.trials[number])
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+
+
+def test_edited_ranges_leave_out_what_they_no_longer_hold(spec: SweepSpec, tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    live = OptunaSource(spec, run)
+    for number in range(12):
+        record(run, spec, number, live.config(number), [0.5 + number / 100], "completed")
+        live.ended(run.trials[number])
+    kinds = [trial.config["train"]["optimizer"] for trial in run.trials.values()]
+    assert set(kinds) == {"sgd", "adamw"}
+    (tmp_path / "edited.yaml").write_text(
+        TEXT.replace("adamw: {loguniform: [0.0001, 0.01]}", "adamw: {loguniform: [1, 2]}")
+    )
+    edited = OptunaSource(load_spec(tmp_path / "edited.yaml"), run)
+    assert [trial.params["train.optimizer"] for trial in edited.study.trials] == ["sgd"] * kinds.count("sgd")
+    fixed = OptunaSource(load_spec(tmp_path / "sweep.yaml", ["train.weight_decay=0.3"]), run)
+    assert not fixed.study.trials
+    moved = OptunaSource(load_spec(tmp_path / "sweep.yaml", ["data.root=elsewhere"]), run)
+    assert len(moved.study.trials) == 12

@@ -265,3 +265,22 @@ def test_optuna_searches_and_goes_on(tmp_path: Path, demo_root: Path) -> None:
     assert fashion(tmp_path, "run", "s.yaml", "--set", "search.trials=4").returncode == 0
     run = Run.open(tmp_path / "runs" / "s")
     assert len({trial.config["train"]["lr"] for trial in run.trials.values()}) == 4
+
+
+def test_a_finished_sweep_is_extended_in_edited_ranges(tmp_path: Path, demo_root: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        spec(demo_root, train={"epochs": 2}, search={"trials": 2}, scheduler={"name": "fifo"})
+    )
+    refused = fashion(tmp_path, "run", "s.yaml", "--trials", "+2")
+    assert refused.returncode == 2
+    assert "there is no run" in refused.stderr
+    assert not (tmp_path / "runs").exists()
+    assert fashion(tmp_path, "run", "s.yaml").returncode == 0
+    before = (tmp_path / "runs/s/journal.jsonl").read_text()
+    extended = fashion(tmp_path, "run", "s.yaml", "--trials", "+2", "--set", "train.lr=0.002")
+    assert extended.returncode == 0, extended
+    assert "2 of 4 trials are final, 2 to do" in extended.stdout + extended.stderr
+    assert (tmp_path / "runs/s/journal.jsonl").read_text().startswith(before)
+    run = Run.open(tmp_path / "runs/s")
+    assert sorted(epochs(run)) == [(trial, epoch) for trial in range(4) for epoch in (1, 2)]
+    assert [run.trials[number].config["train"]["lr"] == 0.002 for number in range(4)] == [False, False, True, True]

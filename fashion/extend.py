@@ -1,0 +1,78 @@
+"""Going on with a sweep that is there: with the same spec, or with more trials, drawn from edited ranges if so wished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fashion.config import TrialConfig
+from fashion.errors import RunError
+from fashion.fields import SAMPLED
+from fashion.journal import now
+from fashion.run import Run
+from fashion.spec import SweepSpec
+
+ANOTHER_NAME = "Give the new sweep another name (name: in the spec, or --name)"
+
+
+def total_with(added: int, spec: SweepSpec) -> tuple[int, int]:
+    """How many trials `--trials +ADDED` asks for. Returns (the new total, how many of the old one are still to do).
+
+    A sweep that is not finished gets no more trials: the command that was interrupted can be typed again as it is.
+    Raises RunError when there is no such run.
+    """
+    path = Path(spec.storage) / spec.name
+    if not path.exists():
+        raise RunError(
+            f"--trials +{added}: there is no run {path} to extend. Without the + it is the number of trials."
+        )
+    run = Run.open(path)
+    total = SweepSpec.from_json(run.manifest["spec"]).total_trials
+    left = len(run.unfinished(total))
+    return (total, left) if left else (total + added, 0)
+
+
+def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
+    """Configurations of the spec's run that were recorded and are still to be trained, none where there is no run."""
+    path = Path(spec.storage) / spec.name
+    if not path.exists():
+        return []
+    return [TrialConfig.model_validate(trial.config) for trial in Run.open(path).trials.values() if not trial.final]
+
+
+def continue_with(run: Run, spec: SweepSpec, data_root: Path, data_fingerprint: str) -> None:
+    """Make `spec` the run's, so that its trials are handed out from now on.
+
+    What may differ from the recorded spec: resources, storage, where the data set lies, a larger number of trials and,
+    together with it, the values and ranges of data, model and train. What was edited is noted in the manifest under
+    "extensions"; trials that have begun keep their configuration.
+
+    Raises:
+        RunError: it is another spec, or the data set has changed. Nothing is written then.
+    """
+    path, recorded = run.path, SweepSpec.from_json(run.manifest["spec"])
+    free = ("resources.", "storage:", "search.trials:", "data.root:")
+    changed = [difference for difference in recorded.differences(spec) if not difference.startswith(free)]
+    more = spec.total_trials > recorded.total_trials
+    only_ranges = all(difference.split(".")[0] in SAMPLED for difference in changed)
+    if changed and not (more and only_ranges and spec.search.method != "grid"):
+        hint = ", or remove the folder."
+        if only_ranges and spec.search.method != "grid":
+            hint += " To go on in the edited ranges, ask for more trials: --trials +20."
+        raise RunError(f"{path}: this sweep was started with another spec ({'; '.join(changed)}). {ANOTHER_NAME}{hint}")
+    if spec.total_trials < recorded.total_trials:
+        raise RunError(
+            f"{path}: search.trials: must not be less than the recorded {recorded.total_trials}, got {spec.total_trials}. "
+            f"{ANOTHER_NAME}."
+        )
+    if run.manifest["data_fingerprint"] != data_fingerprint:
+        raise RunError(
+            f"{path}: the data set at {data_root} has changed since this sweep started. {ANOTHER_NAME}, or put the data back."
+        )
+    if recorded.to_json() == spec.to_json() and run.manifest.get("data_root") == str(data_root):
+        return
+    extensions = run.manifest.get("extensions", [])
+    if more:
+        extension = {"time": now(), "first_trial": recorded.total_trials, "changes": changed}
+        extensions = [*extensions, extension]
+    run.update_manifest(spec=spec.to_json(), data_root=str(data_root), extensions=extensions)
