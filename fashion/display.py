@@ -44,7 +44,7 @@ class Display:
         if mode == "auto":
             mode = "live" if self._stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown") else "plain"
         self.mode: Mode = mode
-        self._fields = words.varying(run.manifest["spec"])
+        self._fields = words.varying(run.manifest)
         self._names = words.short_names(self._fields)
         self._scheduler = make_scheduler(
             spec.scheduler

@@ -73,6 +73,7 @@ def continue_with(run: Run, spec: SweepSpec, data_root: Path, data_fingerprint: 
         return
     extensions = run.manifest.get("extensions", [])
     if more:
-        extension = {"time": now(), "first_trial": recorded.total_trials, "changes": changed}
+        edited = [difference.split(":")[0] for difference in changed]
+        extension = {"time": now(), "first_trial": recorded.total_trials, "edited": edited, "changes": changed}
         extensions = [*extensions, extension]
     run.update_manifest(spec=spec.to_json(), data_root=str(data_root), extensions=extensions)

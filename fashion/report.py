@@ -73,13 +73,15 @@ def field_value(config: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def varying(spec: Mapping[str, Any]) -> list[str]:
-    """The dotted fields that a recorded spec (`manifest["spec"]`) samples: those whose value is not one value."""
+def varying(manifest: Mapping[str, Any]) -> list[str]:
+    """The dotted fields in which a run's trials may differ: those that its recorded spec samples, or that were edited
+    when it was extended."""
+    edited = {field for extension in manifest.get("extensions", []) for field in extension["edited"]}
     return [
         f"{section}.{field}"
         for section in SECTIONS
-        for field, value in spec.get(section, {}).items()
-        if isinstance(value, Mapping)
+        for field, value in manifest["spec"].get(section, {}).items()
+        if isinstance(value, Mapping) or f"{section}.{field}" in edited
     ]
 
 

@@ -111,7 +111,7 @@ def print_run(run: Run, out: Console, most: int | None = None) -> None:
     """Print the trials (the `most` best of them) from the best down, the rungs and the failures."""
     entry = overview(run)
     scheduler = scheduler_of(run)
-    fields = report.varying(run.manifest["spec"])
+    fields = report.varying(run.manifest)
     rows = [report.row(run.trials[number], fields) for number in sorted(run.trials)]
     place = f"{run.path}  {entry['state']}, last active {report.ago(entry['active'])}"
     view = View(
@@ -189,7 +189,7 @@ def print_winner(run: Run, winner: Ranked, folder: Path, out: Console) -> None:
 
 
 def _print_config(run: Run, config: dict[str, Any], out: Console) -> None:
-    sampled = set(report.varying(run.manifest["spec"]))
+    sampled = set(report.varying(run.manifest))
     out.print("configuration (* sampled)", style="dim")
     for section, values in config.items():
         fields = values.items() if isinstance(values, dict) else [("", values)]

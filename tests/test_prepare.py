@@ -160,7 +160,8 @@ def test_edited_ranges_go_on_with_more_trials(load: Load, prepared: Prepared) ->
     assert resumed
     (extension,) = run.manifest["extensions"]
     assert extension["first_trial"] == 6
-    assert [change.split(":")[0] for change in extension["changes"]] == ["train.lr"]
+    assert extension["edited"] == ["train.lr"]
+    assert "-> 0.05" in extension["changes"][0]
     assert run.trials[0].config == first.model_dump(mode="json")
     assert run.unfinished(9) == list(range(9))
     open_run(load(*edited), prepared)  # typed again

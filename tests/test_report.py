@@ -77,10 +77,16 @@ def test_varying_fields_and_their_short_names() -> None:
     spec = {
         "data": {"root": "d", "resize": {"choice": [64, 96]}},
         "model": {"backbone": {"choice": ["tiny"]}},
-        "train": {"lr": {"loguniform": [0.1, 1]}, "momentum": {"when": {"train.optimizer": "sgd"}, "uniform": [0, 1]}},
+        "train": {
+            "epochs": 5,
+            "lr": {"loguniform": [0.1, 1]},
+            "momentum": {"when": {"train.optimizer": "sgd"}, "uniform": [0, 1]},
+        },
         "search": {"trials": 3},
     }
-    assert varying(spec) == ["model.backbone", "data.resize", "train.lr", "train.momentum"]
+    assert varying({"spec": spec}) == ["model.backbone", "data.resize", "train.lr", "train.momentum"]
+    edited = {"spec": spec, "extensions": [{"edited": ["train.epochs"]}]}
+    assert set(varying(edited)) - set(varying({"spec": spec})) == {"train.epochs"}
     assert short_names(["train.lr", "model.size", "data.size"]) == {
         "train.lr": "lr",
         "model.size": "model.size",
