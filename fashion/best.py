@@ -175,8 +175,9 @@ def read_header(path: Path) -> dict[str, Any]:
 def check_checkpoint(run: Run, winner: Ranked, path: Path) -> None:
     """Raise CheckpointError unless the header says that it is the winner's trial, epoch, configuration and data."""
     header = read_header(path)
+    origin = run.trials[winner.trial].origin
     expected = {
-        "trial": (winner.trial, header["report"]["trial"]),
+        "trial": (origin[1] if origin else winner.trial, header["report"]["trial"]),
         "epoch": (winner.epoch, header["report"]["epoch"]),
         "configuration": (winner.config, header["config"]),
         "data fingerprint": (run.manifest["data_fingerprint"], header["data_fingerprint"]),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--trials", metavar="N", help="Number of trials; +N: so many more than the finished run has. Default: the spec's."
 )
+@click.option("--fresh", is_flag=True, help="Train also what a sweep beside this one has trained already.")
 @click.option("--address", metavar="ADDRESS", help="Join the Ray cluster there. Default: start Ray on this machine.")
 @click.option("--plain", is_flag=True, help="One line an event, also on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an event to stdout.")
@@ -30,6 +31,7 @@ def run(
     name: str | None,
     storage: str | None,
     trials: str | None,
+    fresh: bool,
     address: str | None,
     plain: bool,
     as_json: bool,
@@ -77,7 +79,7 @@ def run(
                 f"{record.path} is there: {sweep.total_trials - left} of {sweep.total_trials} trials are final, {left} to do"
             )
         display.started()
-        early = run_sweep(sweep, prepared, record, display, address)
+        early = run_sweep(sweep, prepared, record, display, address, fresh)
     where = Path(record.path)
     if early == "interrupted":
         click.echo(f"Interrupted. Everything reported is in {where}; the same command goes on from there.", err=True)

@@ -55,7 +55,8 @@ class EpochReport:
 @dataclass
 class Trial:
     """One configuration and all that is recorded of it. `live` says that a driver was alive when last looked; `left_out`
-    counts the reports that an excerpt of the run leaves out, of `left_out_seconds`."""
+    counts the reports that an excerpt of the run leaves out, of `left_out_seconds`. `origin` names the run and trial that
+    its reports and files were taken from, where it was not trained here."""
 
     number: int
     config: dict[str, Any]
@@ -67,6 +68,7 @@ class Trial:
     live: bool = True
     left_out: int = 0
     left_out_seconds: float = 0.0
+    origin: tuple[str, int] | None = None
 
     @property
     def status(self) -> Status:

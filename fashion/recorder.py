@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fashion.checkpoint import LAST, prune
 from fashion.display import Display
 from fashion.record import Decision, End, EpochReport, Trial
+from fashion.reuse import Trained, link
 from fashion.run import Run
 from fashion.schedulers import Scheduler, replay
 from fashion.tensorboard import EventFiles
@@ -28,6 +32,8 @@ class Recorder:
         self.deaths: dict[int, list[str]] = {}  # why a trial's process died, each time
         # One path for start, resume and extension: what is recorded goes through the scheduler's own code.
         for report, recorded, decided in replay(scheduler, run.history):
+            if run.trials[report.trial].origin is not None:
+                continue  # taken whole from another run: nothing was to be decided
             display.note(
                 f"trial {report.trial} epoch {report.epoch}: recorded {recorded}, would now be {decided}; the record holds"
             )
@@ -43,6 +49,24 @@ class Recorder:
         """A trial is handed to a worker, for the first time or again."""
         self.run.record_attempt(number)
         self.display.trial_started(number)
+
+    def take(self, number: int, config: Mapping[str, Any], trained: Trained) -> None:
+        """Record another run's completed trial, of the same configuration, as this trial. May be called again after it
+        was interrupted."""
+        run = self.run
+        link(trained, run.trial_dir(number))
+        trial = run.record_trial(number, config)
+        if trial.origin is None:
+            run.record_taken(number, trained.run.name, trained.trial.number)
+        for report in trained.trial.reports:
+            if report.epoch not in trial.decisions:
+                mine = replace(report, trial=number)
+                self.scheduler.observe(mine)  # others are measured by it
+                run.record_report(mine, "continue")
+                self.events.add(mine)
+                self.display.reported(mine, "continue")
+        self.display.note(f"trial {number}: same as {trained}, taken from there (--fresh trains it)")
+        self.ended(number, "completed", f"taken from {trained}")
 
     def received(self, report: EpochReport) -> Decision:
         """Decide on a report, record both, then show them. A report known already gets its recorded decision."""

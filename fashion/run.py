@@ -88,19 +88,7 @@ class Run:
         Raises RunError when it is none, is damaged, or was written by another format.
         """
         path = Path(path)
-        place = path / "manifest.json"
-        try:
-            manifest = json.loads(place.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            raise RunError(str(Problem(str(path), "is not a run directory", "no manifest.json"))) from None
-        except ValueError as error:
-            raise RunError(str(Problem(str(place), "not valid JSON", str(error)))) from None
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            found = repr(manifest.get("format")) if isinstance(manifest, dict) else type(manifest).__name__
-            raise RunError(str(Problem(str(place), f"this version reads run format {FORMAT}", found)))
-        if missing := [key for key in REQUIRED if key not in manifest]:
-            raise RunError(str(Problem(str(place), "lacks keys", ", ".join(missing))))
-        run = cls(path, manifest)
+        run = cls(path, read_manifest(path))
         if known is not None:
             run.trials, run.history, run.offset = known
         run.refresh()
@@ -167,6 +155,10 @@ class Run:
             raise RunError(str(Problem(str(self.path), rule, fix="The spec has changed: give the sweep another name")))
         return self.trials[number]
 
+    def record_taken(self, number: int, run: str, trial: int) -> None:
+        """Record that a trial's reports and files are those of trial `trial` of another run."""
+        self._record({"event": "taken", "trial": number, "run": run, "of": trial})
+
     def record_attempt(self, number: int) -> int:
         """Record that the trial is handed to a worker (again); returns the attempt's number, from 1. Undoes an end."""
         attempt = self.trials[number].attempt + 1
@@ -222,7 +214,9 @@ class Run:
             self.trials.setdefault(event["trial"], Trial(event["trial"], event["config"]))
         elif kind == "attempt":
             trial = self.trials[event["trial"]]
-            trial.attempt, trial.ended, trial.reason = event["attempt"], None, ""
+            trial.attempt, trial.ended, trial.reason, trial.origin = event["attempt"], None, "", None
+        elif kind == "taken":
+            self.trials[event["trial"]].origin = (event["run"], event["of"])
         elif kind == "report":
             report = EpochReport.from_json(event["report"])
             trial = self.trials[report.trial]
@@ -244,6 +238,23 @@ class Run:
 
 def _pretty(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the run directory `path`. Raises RunError when it is none, or was written by another format."""
+    place = path / "manifest.json"
+    try:
+        manifest = json.loads(place.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(str(Problem(str(path), "is not a run directory", "no manifest.json"))) from None
+    except ValueError as error:
+        raise RunError(str(Problem(str(place), "not valid JSON", str(error)))) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = repr(manifest.get("format")) if isinstance(manifest, dict) else type(manifest).__name__
+        raise RunError(str(Problem(str(place), f"this version reads run format {FORMAT}", found)))
+    if missing := [key for key in REQUIRED if key not in manifest]:
+        raise RunError(str(Problem(str(place), "lacks keys", ", ".join(missing))))
+    return manifest
 
 
 def run_paths(storage: str | Path) -> list[Path]:

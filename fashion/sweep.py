@@ -27,6 +27,7 @@ from fashion.errors import ResourcesError
 from fashion.journal import RunLock
 from fashion.prepare import Prepared
 from fashion.recorder import Recorder
+from fashion.reuse import key, trained_elsewhere
 from fashion.run import Run
 from fashion.schedulers import make_scheduler
 from fashion.search import make_source
@@ -72,8 +73,11 @@ class Placement:
     concurrent: int
 
 
-def run_sweep(spec: SweepSpec, prepared: Prepared, run: Run, display: Display, address: str | None = None) -> str:
-    """Run every trial that the record does not show as final.
+def run_sweep(
+    spec: SweepSpec, prepared: Prepared, run: Run, display: Display, address: str | None = None, fresh: bool = False
+) -> str:
+    """Run every trial that the record does not show as final. Unless `fresh`, those that a sweep beside this one has
+    trained already are taken from there.
 
     Returns why it ended early, empty when all trials are final. The first Ctrl-C ends it cleanly ("interrupted"):
     every report that was made is on disk, running trials keep their last checkpoint.
@@ -85,17 +89,17 @@ def run_sweep(spec: SweepSpec, prepared: Prepared, run: Run, display: Display, a
     with RunLock(run.path), EventFiles(run) as events:
         run.refresh()
         recorder = Recorder(run, make_scheduler(spec.scheduler), display, events, spec.total_trials)
-        numbers = run.unfinished(spec.total_trials)
-        if not numbers:
-            return ""
         try:
-            # The folder outlives Ray, whose processes write there until they end.
-            with _scratch(run), cluster(address, display.note):
-                placement = place(spec.resources, ray.nodes())
-                asked = spec.resources.concurrent_trials
-                if asked != "auto" and asked > placement.concurrent:
-                    display.note(f"resources.concurrent_trials: {asked} asked, {placement.concurrent} fit at once")
-                _tune(spec, prepared, run, recorder, numbers, placement)
+            if not fresh:
+                take_trained(spec, run, recorder)
+            if numbers := run.unfinished(spec.total_trials):
+                # The folder outlives Ray, whose processes write there until they end.
+                with _scratch(run), cluster(address, display.note):
+                    placement = place(spec.resources, ray.nodes())
+                    asked = spec.resources.concurrent_trials
+                    if asked != "auto" and asked > placement.concurrent:
+                        display.note(f"resources.concurrent_trials: {asked} asked, {placement.concurrent} fit at once")
+                    _tune(spec, prepared, run, recorder, numbers, placement)
         except KeyboardInterrupt:
             pass  # told by what is unfinished
         run.refresh()
@@ -105,6 +109,19 @@ def run_sweep(spec: SweepSpec, prepared: Prepared, run: Run, display: Display, a
     if recorder.abort:
         return recorder.abort
     return "interrupted" if run.unfinished(spec.total_trials) else ""
+
+
+def take_trained(spec: SweepSpec, run: Run, recorder: Recorder) -> None:
+    """Take what is trained already. Not under optuna, whose configurations are not known beforehand."""
+    waiting = [number for number in run.unfinished(spec.total_trials) if number not in run.trials]
+    waiting += [number for number, trial in run.trials.items() if trial.origin is not None and not trial.final]
+    if spec.search.method == "optuna" or not waiting:
+        return
+    trained = trained_elsewhere(run)
+    for number in sorted(waiting) if trained else ():
+        config = spec.trial(number).model_dump(mode="json")
+        if key(config) in trained:
+            recorder.take(number, config, trained[key(config)])
 
 
 def _tune(

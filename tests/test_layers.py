@@ -78,7 +78,7 @@ ROWS = {
     "checkpoint",
     "the loop": "evaluate features feed speed train task predict predictions",
     "what is shown": "report live display results tensorboard",
-    "the sweep without Ray": "search extend prepare recorder",
+    "the sweep without Ray": "search extend prepare reuse recorder",
     "Ray": "slot trial engine sweep predict_job",
     "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model",
 }

@@ -284,3 +284,14 @@ def test_a_finished_sweep_is_extended_in_edited_ranges(tmp_path: Path, demo_root
     run = Run.open(tmp_path / "runs/s")
     assert sorted(epochs(run)) == [(trial, epoch) for trial in range(4) for epoch in (1, 2)]
     assert [run.trials[number].config["train"]["lr"] == 0.002 for number in range(4)] == [False, False, True, True]
+    again = fashion(tmp_path, "run", "s.yaml", "--name", "again", "--trials", "3")
+    assert again.returncode == 0, again
+    assert again.stdout.count("taken from") == 2 * 2  # told once, and once as the trial's end
+    taken = Run.open(tmp_path / "runs/again")
+    assert [taken.trials[number].origin for number in range(3)] == [("s", 0), ("s", 1), None]
+    assert [losses(taken)[trial, 1] for trial in (0, 1)] == [losses(run)[trial, 1] for trial in (0, 1)]
+    fresh = fashion(tmp_path, "run", "s.yaml", "--name", "fresh", "--trials", "1", "--fresh")
+    assert fresh.returncode == 0, fresh
+    trained = Run.open(tmp_path / "runs/fresh")
+    assert (trained.trials[0].origin, trained.trials[0].attempt) == (None, 1)
+    assert losses(trained) == {(0, epoch): losses(run)[0, epoch] for epoch in (1, 2)}

@@ -1,0 +1,99 @@
+"""Trials that a sweep beside this one has trained already are taken from there, and not trained again.
+
+The same means: equal configuration (its seed is part of it), equal contents of the data set, equal code and package
+versions; then, on one kind of device, the numbers are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fashion.best import read_header
+from fashion.checkpoint import best_path, predictions_path
+from fashion.errors import CheckpointError, RunError
+from fashion.record import Trial
+from fashion.run import Run, read_manifest, run_paths
+
+SAME = ("data_fingerprint", "code_version", "packages")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A completed trial of another run, whose files are there."""
+
+    run: Run
+    trial: Trial
+
+    def __str__(self) -> str:
+        return f"trial {self.trial.number} of {self.run.path}"
+
+
+def trained_elsewhere(run: Run) -> dict[str, Trained]:
+    """Completed trials of the runs beside `run`, by `key` of their configuration."""
+    found: dict[str, Trained] = {}
+    for path in run_paths(run.path.parent):
+        if path.resolve() == run.path.resolve():
+            continue
+        try:
+            manifest = read_manifest(path)
+            if any(manifest[name] != run.manifest[name] for name in SAME):
+                continue
+            other = Run.open(path)
+        except (RunError, KeyError):
+            continue  # damaged, of another version, or just being removed: this sweep can do without it
+        for trial in other.trials.values():
+            if trial.status == "completed" and _files(Trained(other, trial)) is not None:
+                found.setdefault(key(trial.config), Trained(other, trial))
+    return found
+
+
+def key(config: Mapping[str, Any]) -> str:
+    """What configurations are compared by: all but where the data set lies."""
+    data = {name: value for name, value in config["data"].items() if name != "root"}
+    return json.dumps({**config, "data": data}, sort_keys=True)
+
+
+def link(trained: Trained, folder: Path) -> None:
+    """Give the trial folder `folder` the other trial's files, as links where the file system can.
+
+    Raises:
+        RunError: they have gone meanwhile.
+    """
+    files = _files(trained)
+    if files is None:
+        raise RunError(f"{trained}: its files have gone. Type the same command again to train the trial.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in files:
+        target = folder / os.path.relpath(source, trained.run.trial_dir(trained.trial.number))
+        if target.exists():
+            continue
+        scratch = target.with_name(f"{target.name}.tmp")
+        scratch.unlink(missing_ok=True)
+        try:
+            os.link(source, scratch)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, scratch)
+        scratch.replace(target)
+
+
+def _files(trained: Trained) -> list[Path] | None:
+    """The best epoch's weights and predictions, and a probe's backbone; None if one is missing."""
+    best = trained.trial.best()
+    if best is None:
+        return None
+    folder = trained.run.trial_dir(trained.trial.number)
+    weights = best_path(folder, best.epoch)
+    try:
+        backbone = read_header(weights).get("backbone")
+    except CheckpointError:
+        return None
+    files = [weights, predictions_path(folder, best.epoch)]
+    if backbone:
+        files.append(folder.parent / Path(str(backbone)).name)
+    return files if all(path.is_file() for path in files) else None

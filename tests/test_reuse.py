@@ -1,0 +1,139 @@
+"""A trial that a neighbouring sweep has trained is taken over; one that differs in anything that counts is not."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from fashion.best import promote
+from fashion.display import Display
+from fashion.errors import RunError
+from fashion.excerpt import load, save
+from fashion.record import EpochReport
+from fashion.recorder import Recorder
+from fashion.reuse import key, link, trained_elsewhere
+from fashion.run import Run
+from fashion.schedulers import make_scheduler
+from fashion.spec import SweepSpec, load_spec
+from fashion.tensorboard import EventFiles
+
+TEXT = """\
+name: first
+data: {root: nowhere, resize: 32, crop: 32}
+model: {backbone: tiny, weights: none}
+train: {epochs: 4, lr: {loguniform: [0.001, 0.1]}}
+search: {trials: 3}
+"""
+LOSSES = [0.9, 0.5, 0.7, 0.6]
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> SweepSpec:
+    (tmp_path / "sweep.yaml").write_text(TEXT)
+    return load_spec(tmp_path / "sweep.yaml", [f"storage={tmp_path / 'runs'}"])
+
+
+def new_run(spec: SweepSpec, name: str, **changes: Any) -> Run:
+    counts = {"train": [[3, 5]], "val": [[1, 1]]}
+    attributes = [{"name": "fit", "classes": ["loose", "tight"]}]
+    manifest = {"spec": spec.to_json(), "data_fingerprint": "f", "attributes": attributes, "label_counts": counts}
+    return Run.create(spec.storage, name, {**manifest, **changes})
+
+
+def train(run: Run, spec: SweepSpec, number: int, epochs: int = 4, backbone: str = "") -> Path:
+    """Record a trial as the sweep does, with its files."""
+    config = spec.trial(number).model_dump(mode="json")
+    run.record_trial(number, config)
+    run.record_attempt(number)
+    for epoch, loss in enumerate(LOSSES[:epochs], start=1):
+        metrics = {"val_loss": loss, "val_accuracy": 0.5, "val_accuracy/fit": 0.5}
+        run.record_report(EpochReport(number, 1, epoch, 4, metrics, 1.0, "2026-01-01T00:00:00+00:00"), "continue")
+    best = run.trials[number].best()
+    assert best is not None
+    meta = {"config": config, "data_fingerprint": "f", "report": best.to_json()}
+    weights = run.checkpoint_path(number, best.epoch)
+    weights.parent.mkdir(parents=True)
+    if backbone:
+        meta["backbone"] = backbone
+        save_file({"backbone.w": np.ones(2, np.float32)}, weights.parent.parent / backbone, {"fashion": "{}"})
+    save_file({"heads.0.weight": np.full(3, number, np.float32)}, weights, {"fashion": json.dumps(meta)})
+    (weights.parent / f"val-{best.epoch:04d}.parquet").write_bytes(b"probabilities")
+    return weights
+
+
+def take(run: Run, spec: SweepSpec, number: int) -> tuple[Recorder, str]:
+    told = io.StringIO()
+    recorder = Recorder(
+        run, make_scheduler(spec.scheduler), Display(run, spec, stream=told, mode="plain"), EventFiles(run), 3
+    )
+    config = spec.trial(number).model_dump(mode="json")
+    recorder.take(number, config, trained_elsewhere(run)[key(config)])
+    return recorder, told.getvalue()
+
+
+@pytest.mark.parametrize("backbone", ["", "backbone-tiny-seed-1.safetensors"])
+def test_a_completed_trial_of_a_neighbour_is_taken_whole(spec: SweepSpec, backbone: str) -> None:
+    first, second = new_run(spec, "first"), new_run(spec, "second")
+    weights = train(first, spec, 1, backbone=backbone)
+    recorder, told = take(second, spec, 1)
+    assert f"trial 1: same as trial 1 of {first.path}" in told
+    found = Run.open(second.path).trials[1]
+    assert (found.status, found.attempt, found.origin) == ("completed", 0, ("first", 1))
+    assert found.reports == first.trials[1].reports
+    assert recorder.scheduler.entries > 0  # others are measured by it
+    assert second.checkpoint_path(1, 2).read_bytes() == weights.read_bytes()
+    weights.unlink()  # the other run may be removed
+    content = json.loads((promote(second) / "model.json").read_text())
+    assert (content["trial"], content["epoch"]) == (1, 2)
+    save(second)
+    known = load(second.journal_path)
+    assert known is not None
+    assert known[0][1].origin == ("first", 1)
+
+
+def test_taking_may_be_interrupted_and_done_again(spec: SweepSpec) -> None:
+    first, second = new_run(spec, "first"), new_run(spec, "second")
+    train(first, spec, 0)
+    second.record_trial(0, spec.trial(0).model_dump(mode="json"))
+    second.record_taken(0, "first", 0)
+    second.record_report(first.trials[0].reports[0], "continue")
+    assert second.unfinished(1) == [0]
+    take(second, spec, 0)
+    assert [report.epoch for report, _ in second.history] == [1, 2, 3, 4]
+    assert second.unfinished(1) == []
+
+
+def test_what_differs_or_is_incomplete_is_not_taken(spec: SweepSpec) -> None:
+    run = new_run(spec, "mine")
+    train(new_run(spec, "data", data_fingerprint="other"), spec, 0)
+    train(new_run(spec, "code", code_version="0+other"), spec, 0)
+    train(new_run(spec, "torch", packages={"torch": "0"}), spec, 0)
+    train(new_run(spec, "half"), spec, 0, epochs=3)
+    train(new_run(spec, "gone"), spec, 0).unlink()
+    train(new_run(spec, "cut"), spec, 0).write_bytes(b"short")
+    (new_run(spec, "damaged").path / "manifest.json").write_text("{")
+    assert trained_elsewhere(run) == {}
+    train(new_run(spec, "same"), spec, 0)
+    assert set(trained_elsewhere(run)) == {key(spec.trial(0).model_dump(mode="json"))}
+
+
+def test_a_configuration_is_the_same_wherever_the_data_lies(spec: SweepSpec) -> None:
+    config = spec.trial(0).model_dump(mode="json")
+    assert key(config) == key({**config, "data": {**config["data"], "root": "elsewhere"}})
+    assert key(config) != key({**config, "data": {**config["data"], "flip": 0.25}})
+    assert key(config) != key({**config, "seed": config["seed"] + 1})
+
+
+def test_files_that_vanish_are_told(spec: SweepSpec) -> None:
+    first, second = new_run(spec, "first"), new_run(spec, "second")
+    weights = train(first, spec, 0)
+    (trained,) = trained_elsewhere(second).values()
+    weights.unlink()
+    with pytest.raises(RunError, match="its files have gone"):
+        link(trained, second.trial_dir(0))
