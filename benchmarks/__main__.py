@@ -51,12 +51,12 @@ def main(full: bool, only: tuple[str, ...], data: Path | None, place: Path) -> N
             click.echo(f"[{number}/{len(names)}] {name}: ", err=True, nl=False)
             started = time.monotonic()
             rows += importlib.import_module(f"benchmarks.{name}").run(full, data)
+            write(rows, place)
             click.echo(f"{time.monotonic() - started:.0f} s", err=True)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         sys.exit(130)
     finally:  # also when a benchmark fails: its traceback follows
-        write(rows, place)
         show(rows)
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = 3000  # characters of a failed process's output
+LONGEST = 2 * 3600  # seconds of a process
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def python(*arguments: str, **environment: str) -> Ended:
         )  # fmt: skip
         try:
             # wait4 rather than wait: it tells the memory of this process and of no other.
-            _, status, usage = os.wait4(process.pid, 0)
+            with deadline(process):
+                _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
             process.kill()
             process.wait()
@@ -52,6 +55,18 @@ def python(*arguments: str, **environment: str) -> Ended:
             output.seek(0)
             raise RuntimeError(f"{' '.join(arguments)}: exit code {process.returncode}\n{output.read()[-SHOWN:]}")
     return Ended(seconds, usage.ru_maxrss * 1024)
+
+
+@contextmanager
+def deadline(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Kill the process if it is not done in time, so that one that hangs is a failure and not a lost night."""
+    timer = threading.Timer(LONGEST, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def module(name: str, arguments: dict[str, Any], folder: Path, **environment: str) -> Ended:

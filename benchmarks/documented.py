@@ -9,6 +9,7 @@ resource of their own, as many at once as `max_concurrent_trials` says.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import threading
 import time
@@ -30,6 +31,7 @@ from benchmarks.plain import Settings, epochs
 DRIVER = "TRAIN_DRIVER_RESOURCE"
 SAMPLE_SECONDS = 0.05  # how often the cluster's free CPUs are looked at
 PATIENCE = 60  # seconds after which the one-step loop ends by itself
+FREED_WITHIN = 15  # seconds after the last trial's end; a stopped Train run may keep its CPUs for good
 
 
 def one_step(config: dict[str, Any]) -> None:
@@ -94,8 +96,10 @@ class StopAtOnce(FIFOScheduler):
 
 def watch_cpus(folder: str, ended: threading.Event) -> None:
     """Note each time that all CPUs have become free: that a trial's workers hold none any more."""
-    total, free = ray.cluster_resources()["CPU"], True
-    while not (ended.is_set() and free):
+    total, free, until = ray.cluster_resources()["CPU"], True, math.inf
+    while time.monotonic() < until and not (ended.is_set() and free):
+        if ended.is_set():
+            until = min(until, time.monotonic() + FREED_WITHIN)
         before, free = free, ray.available_resources().get("CPU", 0.0) >= total
         if free and not before:
             note(folder, event="freed")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,7 +77,9 @@ def delivery(dataset: Dataset, folder: Path, count: int, rounds: int) -> list[Ro
     contenders: dict[str, Callable[[], float]] = {}
     for processes in PROCESSES:
         photos = Photos(dataset.root, split, RESIZE, train=True, crop=SIDE)
-        loader = DataLoader(photos, BATCH, shuffle=True, num_workers=processes, persistent_workers=True)
+        with warnings.catch_warnings():  # torch's advice against the report's own 4 processes on 2 cores
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            loader = DataLoader(photos, BATCH, shuffle=True, num_workers=processes, persistent_workers=True)
         contenders[report_name(processes)] = lambda loader=loader: rate(lambda: loader, 1)  # type: ignore[misc]
     contenders[BYTES] = lambda: rate(uint8, 1)
     for number in (1, CORES):
