@@ -58,7 +58,7 @@ def python(*arguments: str, **environment: str) -> Ended:
 
 
 @contextmanager
-def deadline(process: subprocess.Popen[str]) -> Iterator[None]:
+def deadline(process: subprocess.Popen[Any]) -> Iterator[None]:
     """Kill the process if it is not done in time, so that one that hangs is a failure and not a lost night."""
     timer = threading.Timer(LONGEST, process.kill)
     timer.daemon = True

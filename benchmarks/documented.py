@@ -95,21 +95,22 @@ class StopAtOnce(FIFOScheduler):
 
 
 def watch_cpus(folder: str, ended: threading.Event) -> None:
-    """Note each time that all CPUs have become free: that a trial's workers hold none any more."""
-    total, free, until = ray.cluster_resources()["CPU"], True, math.inf
-    while time.monotonic() < until and not (ended.is_set() and free):
+    """Note how many CPUs are free each time that it changes, and at last."""
+    total, free, until = ray.cluster_resources()["CPU"], -1.0, math.inf
+    while time.monotonic() < until and not (ended.is_set() and free == total):
         if ended.is_set():
             until = min(until, time.monotonic() + FREED_WITHIN)
-        before, free = free, ray.available_resources().get("CPU", 0.0) >= total
-        if free and not before:
-            note(folder, event="freed")
+        before, free = free, ray.available_resources().get("CPU", 0.0)
+        if free != before:
+            note(folder, event="free CPUs", cpus=free)
         time.sleep(SAMPLE_SECONDS)
+    note(folder, event="free CPUs", cpus=free)
 
 
 def main() -> None:
     given = arguments_of()
     cores, concurrent = given["cores"], given["concurrent"]
-    ray.init(address="local", num_cpus=cores, resources={DRIVER: 1}, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=cores, resources={DRIVER: 1}, log_to_driver=False)
     scheduler: TrialScheduler = StopAtOnce(given["notes"])
     if given["loop"] == "training":
         most = max(config["settings"]["epochs"] for config in given["configs"])

@@ -76,3 +76,24 @@ def evaluate(
 def to_probabilities(heads: list[torch.Tensor]) -> list[np.ndarray]:
     """Per head (n, classes) float32 probabilities on the host."""
     return [head.exp().cpu().numpy().astype(np.float32) for head in heads]
+
+
+def on_host(batches: Iterable[tuple[torch.Tensor, ...]]) -> Iterator[list[np.ndarray]]:
+    """Each batch's tensors as arrays, fetched while the device computes the next batch: nothing waits every step."""
+    before: tuple[list[torch.Tensor], torch.cuda.Event | None] | None = None
+    for tensors in batches:
+        on_gpu = tensors[0].is_cuda
+        # From a GPU a non-blocking copy goes to pinned memory; the event tells when it is there.
+        copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+        copied = torch.cuda.current_stream(tensors[0].device).record_event() if on_gpu else None
+        if before is not None:
+            yield _arrived(*before)
+        before = copies, copied
+    if before is not None:
+        yield _arrived(*before)
+
+
+def _arrived(copies: list[torch.Tensor], copied: torch.cuda.Event | None) -> list[np.ndarray]:
+    if copied is not None:
+        copied.synchronize()
+    return [copy.numpy() for copy in copies]

@@ -8,8 +8,9 @@ so that switching one augmentation on leaves the others as they were.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,9 @@ from fashion.errors import UserError
     _ERASE_LEFT,
 ) = range(12)
 _DRAWS = 12
+
+# Batches that are gathered and copied to a GPU before the one in use is done.
+GPU_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -247,18 +251,57 @@ def _prefetched(
     batches: Sequence[NDArray[np.int64]],
     device: torch.device | str,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Gather each batch in a thread while the previous one is used: pages may have to come from the disk."""
-    pinned = torch.device(device).type == "cuda"
+    """Gather the next batches in threads while one is used: pages may have to come from the disk.
 
-    def gather(rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        pixels, targets = torch.from_numpy(images[rows]), torch.from_numpy(labels[rows])
-        return (pixels.pin_memory(), targets.pin_memory()) if pinned else (pixels, targets)
+    To a GPU the threads copy them, too, from pinned memory and on a stream of their own, so that the copy of one batch
+    overlaps with computing on another.
+    """
+    device = torch.device(device)
+    gather = _to_gpu(images, labels, device) if device.type == "cuda" else _to_host(images, labels)
+    ahead = GPU_AHEAD if device.type == "cuda" else 1
+    with ThreadPoolExecutor(ahead) as threads:
+        waiting: deque[Future[Callable[[], tuple[Tensor, Tensor]]]] = deque()
+        for rows in batches:
+            waiting.append(threads.submit(gather, rows))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()()
+        while waiting:
+            yield waiting.popleft().result()()
 
-    with ThreadPoolExecutor(1) as thread:
-        following: Callable[[], tuple[Tensor, Tensor]] | None = None
-        for rows in [*batches, None]:
-            ready = following
-            following = thread.submit(gather, rows).result if rows is not None else None
-            if ready is not None:
-                pixels, targets = ready()
-                yield pixels.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+
+def _to_host(
+    images: NDArray[np.uint8], labels: NDArray[np.int64]
+) -> Callable[[NDArray[np.int64]], Callable[[], tuple[Tensor, Tensor]]]:
+    def gather(rows: NDArray[np.int64]) -> Callable[[], tuple[Tensor, Tensor]]:
+        batch = torch.from_numpy(images[rows]), torch.from_numpy(labels[rows])
+        return lambda: batch
+
+    return gather
+
+
+def _to_gpu(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device
+) -> Callable[[NDArray[np.int64]], Callable[[], tuple[Tensor, Tensor]]]:
+    copying = torch.cuda.Stream(device)
+
+    def gather(rows: NDArray[np.int64]) -> Callable[[], tuple[Tensor, Tensor]]:
+        pixels = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        into = pixels.numpy()
+        for place, row in enumerate(rows):  # straight into pinned memory: images[rows] would be one copy more
+            into[place] = images[row]
+        targets = torch.from_numpy(labels[rows]).pin_memory()
+        with torch.cuda.stream(copying):
+            batch = pixels.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+            copied = copying.record_event()
+
+        def take() -> tuple[Tensor, Tensor]:
+            computing = torch.cuda.current_stream(device)
+            computing.wait_event(copied)
+            for tensor in batch:
+                # Its memory is not the copying stream's to use again before this stream is done with it.
+                tensor.record_stream(computing)
+            return batch
+
+        return take
+
+    return gather
