@@ -5,6 +5,10 @@
 After Ray's user guide "Hyperparameter Tuning with Ray Tune" (ray-project/ray,
 doc/source/train/doc_code/train_tune_interop.py): one Train run a trial, named after it, the driver functions on a
 resource of their own, as many at once as `max_concurrent_trials` says.
+
+The controller of a Train run dies with the trial that Tune stops, and what frees its workers' CPUs then, Train's cleaner,
+asks the full dashboard (the extra ray[default]) whether it lives; without it the CPUs are held for ever, and a sweep
+stands still after a few stops. Here they are freed as the cleaner would, looked at as often as it looks.
 """
 
 from __future__ import annotations
@@ -24,14 +28,17 @@ from ray.train import CheckpointConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, prepare_model
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.util.placement_group import remove_placement_group
 
 from benchmarks.child import arguments_of, note
 from benchmarks.plain import Settings, epochs
+from fashion.slot import orphaned_groups
 
 DRIVER = "TRAIN_DRIVER_RESOURCE"
 SAMPLE_SECONDS = 0.05  # how often the cluster's free CPUs are looked at
+CLEAN_SECONDS = 1.0  # how often Train's cleaner looks
 PATIENCE = 60  # seconds after which the one-step loop ends by itself
-FREED_WITHIN = 15  # seconds after the last trial's end; a stopped Train run may keep its CPUs for good
+FREED_WITHIN = 15  # seconds after the last trial's end
 
 
 def one_step(config: dict[str, Any]) -> None:
@@ -107,17 +114,26 @@ def watch_cpus(folder: str, ended: threading.Event) -> None:
     note(folder, event="free CPUs", cpus=free)
 
 
+def free_orphans(left: threading.Event) -> None:
+    """Free what dead controllers hold."""
+    while not left.wait(CLEAN_SECONDS):
+        for group in orphaned_groups():
+            remove_placement_group(group)
+
+
 def main() -> None:
     given = arguments_of()
     cores, concurrent = given["cores"], given["concurrent"]
-    ray.init(address="local", num_cpus=cores, resources={DRIVER: 1}, log_to_driver=False)
+    ray.init(address="local", num_cpus=cores, resources={DRIVER: 1}, include_dashboard=False, log_to_driver=False)
     scheduler: TrialScheduler = StopAtOnce(given["notes"])
     if given["loop"] == "training":
         most = max(config["settings"]["epochs"] for config in given["configs"])
         scheduler = ASHAScheduler(
             "epoch", "val_loss", "min", max_t=most, grace_period=given["grace"], reduction_factor=given["reduction"]
         )
-    ended = threading.Event()
+    ended, left = threading.Event(), threading.Event()
+    cleaner = threading.Thread(target=free_orphans, args=(left,))
+    cleaner.start()
     watch = threading.Thread(target=watch_cpus, args=(given["notes"], ended))
     if given["loop"] == "one_step":  # a sweep has better things to do
         watch.start()
@@ -135,6 +151,8 @@ def main() -> None:
     ended.set()
     if watch.is_alive():
         watch.join()
+    left.set()
+    cleaner.join()
     ray.shutdown()
 
 

@@ -5,10 +5,8 @@
   slot (the first is a row of its own). For the documented way, which has nothing to keep warm, the first trial counts
   too, from when Tune hands it out.
 - Stop to freed: from the decision until what the trial held can be used again. Documented: its CPUs are free in Ray's
-  view, looked at every 0.05 s; where they are not 15 s after the last trial (Train's cleaner did not see that its
-  controller is dead) the time until the last look counts. Ours never gives a slot back between trials: until the trial's
-  function has unwound and the slot's process can take the next trial (two workers unwind beside it, which the first
-  measure includes).
+  view, looked at every 0.05 s. Ours never gives a slot back between trials: until the trial's function has unwound and
+  the slot's process can take the next trial (two workers unwind beside it, which the first measure includes).
 - Report: how long the loop stands still for a report, from the call to the driver's answer, which comes when the report
   and the decision are on disk. Ours alone, in longer trials of their own.
 
