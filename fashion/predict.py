@@ -123,7 +123,7 @@ def predict(
     smaller one saves memory and may change the last bit of a probability. `progress(done, total)` counts images.
     """
     config = promoted.config
-    size = batch_size or evaluation_batch_size(config.train.batch_size, device)
+    size = batch_size or evaluation_batch_size(config.train.batch_size, config.data.crop, device)
     total = len(images)
     listed = (
         tuple(names)
