@@ -3,8 +3,9 @@
     python -m benchmarks.noted NOTES ARGUMENTS-OF-FASHION-SWEEP...
 
 Three functions are wrapped and nothing else is changed. `begun` and `left` are when a trial's function began and had
-unwound in its Tune process; `reported` how long it stood still for a report; `started` is when the driver handed a trial out, with the driver's own processor time
-(seconds, all its threads, no other process) and its resident memory (bytes) until then; `ended` the same at the end.
+unwound in its Tune process; `reported` how long it stood still for a report; `started` is when the driver handed a
+trial out, with the driver's own processor time (seconds, all its threads, no other process) and its resident memory
+(bytes) until then; `ended` the same at the end.
 """
 
 from __future__ import annotations

@@ -216,7 +216,10 @@ def _step(
 
 def _key(config: TrialConfig, device: torch.device, allowed: list[Setting], automatic: bool) -> dict[str, Any]:
     on_gpu = device.type == "cuda"
-    memory = torch.cuda.get_device_properties(device).total_memory * _share(device) / 1e9 if on_gpu else 0.0
+    memory = 0.0
+    if on_gpu:  # what this process may use of it
+        share = torch.cuda.get_per_process_memory_fraction(device)
+        memory = torch.cuda.get_device_properties(device).total_memory * share / 1e9
     return {
         "format": FORMAT_VERSION,
         "backbone": config.model.backbone,
@@ -230,11 +233,6 @@ def _key(config: TrialConfig, device: torch.device, allowed: list[Setting], auto
         "threads": 0 if on_gpu else torch.get_num_threads(),
         "torch": torch.__version__,
     }
-
-
-def _share(device: torch.device) -> float:
-    """The share of the GPU's memory that this process may use."""
-    return torch.cuda.get_per_process_memory_fraction(device)
 
 
 def _processor() -> str:

@@ -60,7 +60,7 @@ def found(*rows: tuple[Setting, float, float]) -> dict[Setting, Measured]:
         ((1.0, 1.5, 0.5), (2.0, 2.0, 2.01), BF16),
         ((1.0, 1.5, 0.5), (2.0, 2.0, 2.2), LAST),  # fast and wrong
         ((1.0, 1.5, 0.5), (2.0, 2.0, float("nan")), LAST),
-        ((1.0, 0.98, 0.99), (2.0, 2.0, 2.0), LAST),  # within the noise
+        ((1.0, 0.97, 0.99), (2.0, 2.0, 2.0), LAST),  # within the noise
         ((1.0, 0.8, 0.9), (2.0, 2.0, 2.0), NCHW),
         ((math.inf, 0.8, 0.9), (math.inf, 2.0, 2.0), NCHW),  # the first ran out of memory
     ],
