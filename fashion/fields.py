@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -188,3 +189,8 @@ def _check_meaning(name: str, value: Any) -> None:
         )
     if name == "data.root" and not value.strip():
         raise NotAllowedError("must be a folder")
+    if name in ("data.root", "model.weights") and value.startswith("~"):
+        try:
+            Path(value).expanduser()
+        except RuntimeError:
+            raise NotAllowedError("begins with ~, or with ~USER for a user of this machine") from None

@@ -33,7 +33,7 @@ def overview(run: Run) -> dict[str, Any]:
 
     `active` is the time of the last event in seconds since the epoch, `trials` how many the spec asks for.
     """
-    trials = int(run.manifest["spec"]["search"]["trials"])
+    trials = run.total_trials
     rows = [report.row(trial) for trial in run.trials.values()]
     counts = report.counts(rows, trials)
     state = "running" if driver_alive(run.path) else "finished" if final(counts) >= trials else "unfinished"
