@@ -168,7 +168,8 @@ def _hint(value: Any, rule: FieldRule) -> str:
     if isinstance(value, float) and rule.whole_numbers and value.is_integer():
         return f"Write {int(value)}"
     if isinstance(value, list):
-        return f"To try several values write {{choice: {show(value)}}}" if rule.name not in NEVER_SAMPLED else ""
+        sampled = rule.name.split(".")[0] in SAMPLED and rule.name not in NEVER_SAMPLED
+        return f"To try several values write {{choice: {show(value)}}}" if sampled else ""
     return ""
 
 

@@ -10,7 +10,7 @@ from fashion.errors import CONTROLS, Problem, SpecError
 
 Path = tuple[str | int, ...]  # ("train", "lr", "choice", 0)
 
-LARGEST_FILE = 1_000_000  # bytes; a spec has a few thousand
+LARGEST_FILE = 250_000  # bytes; a spec has a few thousand, and reading YAML takes seconds a megabyte
 TOO_DEEP = "lists, mappings or aliases are nested too deeply"
 LARGEST_INTEGER = 2**63 - 1  # beyond it nothing that reads a number has room, and its digits may fill pages
 MOST_VALUES = 20_000  # after aliases are expanded: a few lines of nested aliases can stand for billions
