@@ -109,7 +109,9 @@ def lead(run: Run) -> Lead | None:
 
 def attribute_table(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -> list[AttributeRow]:
     """A row an attribute from the metrics val_accuracy/NAME and the label counts in the run's manifest."""
-    rows = []
+    rows: list[AttributeRow] = []
+    if not manifest["attributes"]:
+        return rows
     counts = manifest["label_counts"]
     for attribute, train, val in zip(manifest["attributes"], counts["train"], counts["val"], strict=True):
         name, classes = attribute["name"], tuple(attribute["classes"])

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from fashion.errors import CONTROLS
+
 Rule = Callable[[Any], bool]
 LEAST_REDUCTION = 1.1  # closer to 1 there would be rungs without end
 
@@ -36,6 +38,11 @@ def number(value: Any) -> bool:
 
 def word(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def title(value: Any) -> bool:
+    """Text without what a terminal obeys."""
+    return isinstance(value, str) and not CONTROLS.search(value)
 
 
 def metric(value: Any) -> bool:
@@ -117,22 +124,24 @@ def attributes_of(value: Any) -> list[tuple[str, tuple[str, ...]]]:
     """Name and classes of each attribute. Raises ValueError, TypeError or KeyError for anything else."""
     found = [(entry["name"], tuple(entry["classes"])) for entry in value]
     names = [name for name, _ in found]
-    if not all(map(word, names)) or len({*names, "image"}) <= len(names):
+    if not all(map(title, names)) or len({*names, "image"}) <= len(names):
         raise ValueError("attributes have names, different from one another, and none is called image")
     for entry, (name, classes) in zip(value, found, strict=True):
-        if not isinstance(entry["classes"], list) or not classes or not all(map(word, classes)):
+        if not isinstance(entry["classes"], list) or not classes or not all(map(title, classes)):
             raise ValueError(f"attribute {name[:60]!r} has a list of class names")
     return found
 
 
 def manifest_problem(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
     """(key, what is wrong with it) of the first entry of a manifest that can't be used; None when all can."""
-    for key, rule in (("name", word), ("created", word), ("data_fingerprint", word), ("spec", sections)):
+    for key, rule in (("name", title), ("created", title), ("data_fingerprint", title), ("spec", sections)):
         if not rule(manifest[key]):
-            return key, "is no text" if rule is word else "is no spec"
+            return key, "is no text" if rule is title else "is no spec"
     for key in ("data_root", "code_version"):
         if not isinstance(manifest.get(key, ""), str):
             return key, "is no text"
+    if not isinstance(manifest.get("packages", {}), Mapping):
+        return "packages", "are no versions"
     spec = manifest["spec"]
     if not whole(1)(spec.get("search", {}).get("trials", 1)):
         return "spec", "has no number of trials in its search"

@@ -53,7 +53,7 @@ class Scan:
         if folder not in self._folders:  # a hundred thousand images have a few folders
             self._folders[folder] = self._leaves(self.root / folder)
         path = self.root / name
-        return os.path.realpath(path) if self._folders[folder] or (path.is_symlink() and self._leaves(path)) else ""
+        return os.path.realpath(path) if self._folders[folder] or (os.path.islink(path) and self._leaves(path)) else ""
 
     def _leaves(self, path: Path) -> bool:
         return not Path(os.path.realpath(path)).is_relative_to(self.root)
