@@ -183,7 +183,7 @@ def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
         weights, digest = str(content["weights"]["file"]), str(content["weights"]["sha256"])
     except ValidationError as error:
         raise CheckpointError(_problem(place, "its configuration is not valid in this version", str(error))) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(_problem(place, "must describe a promoted model", repr(error))) from error
     if Path(weights).name != weights or "\0" in weights:
         raise CheckpointError(_problem(place, "the weights must be a file beside it", weights))

@@ -32,8 +32,8 @@ def whole(least: int) -> Rule:
 
 
 def number(value: Any) -> bool:
-    """A finite number that is not negative."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    """A number that is neither negative nor beyond all use."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**60
 
 
 def word(value: Any) -> bool:

@@ -319,7 +319,7 @@ def test_a_resumable_state_that_is_another_trials_or_none(demo_root: Path, tmp_p
         "schedule": [],
     }.items():
         torch.save({**state, name: value}, path)
-        with pytest.raises(CheckpointError, match=r"last\.pt: does not hold this trial's state .*Delete it"):
+        with pytest.raises(CheckpointError, match=r"(?s)last\.pt: does not hold this trial's state .*Delete it"):
             list(fit(wanted, data, NONE, folder))
     for change in (
         {"trial": 5}, {"epoch": 2}, {"epochs": 9}, {"epoch": "../../x"}, {"trial": True}, {"metrics": {}}, {"time": 3},
