@@ -77,7 +77,7 @@ def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> 
         raise CheckpointError(_problem(place, "must be JSON", str(error))) from error
     promoted, weights, digest = _description(content, place)
     path = directory / weights
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(_problem(path, "is missing", fix=f"{DESCRIPTION} and {weights} belong in one folder"))
     if (found := _sha256(path)) != digest:
         raise CheckpointError(
