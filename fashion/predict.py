@@ -7,6 +7,7 @@ val_accuracy that the trial recorded, exactly.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
