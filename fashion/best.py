@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from fashion.errors import CheckpointError, Problem, RunError
 from fashion.journal import now, sync_folder, write_atomic
 from fashion.record import metrics_to_json
+from fashion.recorded import parse
 from fashion.run import Run
 
 FORMAT = 1
@@ -108,7 +109,9 @@ def lead(run: Run) -> Lead | None:
 
 def attribute_table(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -> list[AttributeRow]:
     """A row an attribute from the metrics val_accuracy/NAME and the label counts in the run's manifest."""
-    rows = []
+    rows: list[AttributeRow] = []
+    if not manifest["attributes"]:
+        return rows
     counts = manifest["label_counts"]
     for attribute, train, val in zip(manifest["attributes"], counts["train"], counts["val"], strict=True):
         name, classes = attribute["name"], tuple(attribute["classes"])
@@ -134,7 +137,8 @@ def attribute_table(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -
 def majority_accuracy(manifest: Mapping[str, Any]) -> float:
     """Overall validation accuracy of predicting each attribute's commonest training class."""
     rows = attribute_table(manifest, {})
-    return sum(row.majority_accuracy * row.images for row in rows) / sum(row.images for row in rows)
+    images = sum(row.images for row in rows)
+    return sum(row.majority_accuracy * row.images for row in rows) / images if images else math.nan
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -151,7 +155,9 @@ def read_header(path: Path) -> dict[str, Any]:
             length = int.from_bytes(start, "little")
             if len(start) < 8 or length > min(MAX_HEADER, size - 8):
                 raise broken("is no complete safetensors file", f"{size} bytes")
-            header = json.loads(stream.read(length))
+            header = parse(stream.read(length))
+    except IsADirectoryError:
+        raise broken("is no safetensors file", "a folder") from None
     except FileNotFoundError:
         raise broken(
             "the checkpoint is missing", fix="If the sweep was killed, type its command again to go on"
@@ -165,7 +171,7 @@ def read_header(path: Path) -> dict[str, Any]:
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         if size != 8 + length + end:
             raise broken("is truncated or has grown", f"{size} bytes instead of {8 + length + end}")
-        fashion = json.loads(metadata["fashion"])
+        fashion = parse(metadata["fashion"])
         fashion["report"]["trial"], fashion["report"]["epoch"], fashion["config"], fashion["data_fingerprint"]
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise broken("was not written by fashion-sweep", repr(error)) from None
@@ -206,7 +212,7 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
     try:
         check_checkpoint(run, winner, source)
         for leftover in run.path.glob(".best.*"):  # of a promotion that was killed; the lock says that none runs
-            shutil.rmtree(leftover)
+            _remove(leftover)
         fresh = Path(tempfile.mkdtemp(prefix=".best.", dir=run.path))
         try:
             fresh.chmod(0o755)
@@ -220,10 +226,18 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
             raise
         sync_folder(run.path)
         for replaced in run.path.glob(".best.*"):
-            shutil.rmtree(replaced)
+            _remove(replaced)
     finally:
         lock.release()
     return run.best_dir
+
+
+def _remove(path: Path) -> None:
+    """A folder, or the symbolic link that somebody had put in its place: what that leads to is not ours."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def _whole(run: Run, source: Path, target: Path) -> tuple[str, int]:
@@ -231,13 +245,22 @@ def _whole(run: Run, source: Path, target: Path) -> tuple[str, int]:
     header = read_header(source)
     if "backbone" not in header:
         return _copy(source, target)
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file, save  # numpy only here, where it is needed
 
     backbone = run.path / "trials" / Path(str(header["backbone"])).name
     if not backbone.is_file():
         fix = "Restore the file, or train that trial again"
         raise CheckpointError(str(Problem(str(backbone), "the frozen backbone is missing", fix=fix)))
-    content = save({**load_file(backbone), **load_file(source)}, {"fashion": json.dumps(header)})
+    tensors: dict[str, Any] = {}
+    for path in (backbone, source):
+        try:
+            tensors |= load_file(path)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            rule = "must be a whole safetensors file"
+            fix = "Restore the file, or train that trial again"
+            raise CheckpointError(str(Problem(str(path), rule, str(error), fix))) from error
+    content = save(tensors, {"fashion": json.dumps(header)})
     write_atomic(target, content)
     return hashlib.sha256(content).hexdigest(), len(content)
 

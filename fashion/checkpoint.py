@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,18 @@ def load_last(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {FORMAT} expected. Delete it to start this trial again.")
     return state
+
+
+@contextmanager
+def contents_of(path: Path) -> Iterator[None]:
+    """Within, whatever goes wrong is the fault of what the readable checkpoint `path` holds: a CheckpointError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        text = f"{path}: does not hold this trial's state ({type(error).__name__}: {str(error)[:200]})."
+        raise CheckpointError(f"{text} Delete it to start this trial again.") from error
 
 
 def prune(folder: Path, keep: set[int]) -> None:

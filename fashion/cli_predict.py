@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fashion.best import Ranked
-from fashion.errors import DataError, Problem
+from fashion.errors import DataError, Problem, RunError
 from fashion.run import Run
 
 
@@ -21,8 +22,8 @@ def predict_winner(
     from fashion.predictions import Source
 
     if images is not None:
-        place = Path(images).expanduser().absolute()
-        if not place.is_dir():
+        place = Path(os.path.expanduser(images)).absolute()  # pathlib's raises for a user that there is not
+        if not os.path.isdir(place):
             raise DataError("There is nothing to predict:", [Problem("--images", "must be a folder", images)])
         source, name = Source(folder=place), f"images-{place.name}"
     else:
@@ -58,6 +59,8 @@ def predict_winner(
 
 def data_root(record: Run, winner: Ranked) -> Path:
     """The data set as the spec names it, from where the command is typed; else where the sweep found it."""
-    named = Path(winner.config["data"]["root"]).expanduser().absolute()
-    recorded = record.manifest.get("data_root")
-    return named if named.is_dir() or recorded is None else Path(recorded)
+    written, recorded = winner.config.get("data", {}).get("root"), record.manifest.get("data_root")
+    if not isinstance(written, str):
+        raise RunError(str(Problem(str(record.journal_path), f"trial {winner.trial} has no data.root", repr(written))))
+    named = Path(os.path.expanduser(written)).absolute()
+    return named if os.path.isdir(named) or recorded is None else Path(recorded)

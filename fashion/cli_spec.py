@@ -69,10 +69,11 @@ def _summary(spec: Any) -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any]) -> None:
+    from fashion.errors import printable
     from fashion.space import case_name
 
     trials = f"{result['trials']} trial{'s' if result['trials'] != 1 else ''}"
-    click.echo(f"{result['spec']}: ok, {trials}, search {result['method']}, scheduler {result['scheduler']}")
+    click.echo(f"{printable(result['spec'])}: ok, {trials}, search {result['method']}, scheduler {result['scheduler']}")
     for name, form in result["space"].items():
         kind, *options = form
         values = ", ".join(case_name(value) for value in form[kind])

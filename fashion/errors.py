@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+# Control characters, which a terminal obeys, and the surrogates that stand for bytes that are no UTF-8.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Text of a stranger's file for a terminal: what does not print is spelt out (an escape sequence could clear the
+    screen, a reversed text could lie), line ends stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 class FashionError(Exception):
@@ -12,6 +26,9 @@ class FashionError(Exception):
 
 class UserError(FashionError):
     """A mistake that the user can mend. The command line prints it without a traceback and exits with 2."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 @dataclass(frozen=True)
@@ -29,7 +46,7 @@ class Problem:
             text += f"; got {self.value}"
         if self.fix:
             text += f". {self.fix}"
-        return text
+        return printable(text)
 
 
 class ProblemsError(UserError):

@@ -15,6 +15,7 @@ from typing import Any
 
 from fashion.journal import write_atomic
 from fashion.record import Decision, EpochReport, Trial
+from fashion.recorded import EVENT, check, parse
 from fashion.run import Known, Run
 from fashion.schedulers import Scheduler, fresh_scheduler_of
 
@@ -71,14 +72,14 @@ def save(run: Run) -> None:
 def load(journal: Path) -> Known | None:
     """The excerpt of a journal; None where there is none, or it belongs to another journal."""
     try:
-        content = json.loads((journal.parent / NAME).read_bytes())
+        content = parse((journal.parent / NAME).read_bytes())
         if content["format"] != FORMAT or content["stamp"] != _stamp(journal, content["stamp"]["bytes"]):
             return None
         trials = {entry["number"]: _trial(entry) for entry in content["trials"]}
         reports = {(r.trial, r.epoch): (r, t.decisions[r.epoch]) for t in trials.values() for r in t.reports}
         history = [reports[number, epoch] for number, epoch in content["entered"]]
         return trials, history, content["stamp"]["bytes"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # none, or not whole: the journal itself is read
 
 
@@ -96,6 +97,7 @@ def _slim(report: EpochReport, metric: str) -> dict[str, Any]:
 
 
 def _trial(entry: dict[str, Any]) -> Trial:
+    check({**entry, "trial": entry["number"]}, EVENT)
     reports = [EpochReport.from_json(value) for value in entry["reports"]]
     decisions = dict(zip((report.epoch for report in reports), entry["decisions"], strict=True))
     return Trial(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from fashion.config import TrialConfig
-from fashion.errors import RunError
-from fashion.fields import SAMPLED
+from fashion.errors import Problem, RunError
+from fashion.fields import SAMPLED, show
 from fashion.journal import now
 from fashion.run import Run
 from fashion.spec import SweepSpec
@@ -21,7 +23,7 @@ def total_with(added: int, spec: SweepSpec) -> tuple[int, int]:
     A sweep that is not finished gets no more trials: the command that was interrupted can be typed again as it is.
     Raises RunError when there is no such run.
     """
-    path = Path(spec.storage) / spec.name
+    path = run_path(spec)
     if not path.exists():
         raise RunError(
             f"--trials +{added}: there is no run {path} to extend. Without the + it is the number of trials."
@@ -34,10 +36,31 @@ def total_with(added: int, spec: SweepSpec) -> tuple[int, int]:
 
 def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
     """Configurations of the spec's run that were recorded and are still to be trained, none where there is no run."""
-    path = Path(spec.storage) / spec.name
+    path = run_path(spec)
     if not path.exists():
         return []
-    return [TrialConfig.model_validate(trial.config) for trial in Run.open(path).trials.values() if not trial.final]
+    run, found = Run.open(path), []
+    for trial in run.trials.values():
+        if not trial.final:
+            try:
+                found.append(TrialConfig.model_validate(trial.config))
+            except ValidationError as error:
+                first = error.errors()[0]
+                place = f"{run.journal_path}: trial {trial.number}, {'.'.join(map(str, first['loc']))}"
+                raise RunError(str(Problem(place, first["msg"], show(first["input"]), f"{ANOTHER_NAME}."))) from error
+    return found
+
+
+def run_path(spec: SweepSpec) -> Path:
+    """Where the spec's run is, or will be. Raises RunError when no folder can be there."""
+    path = Path(spec.storage) / spec.name
+    try:
+        first = next(place for place in (path, *path.parents) if place.exists())
+    except OSError as error:
+        raise RunError(str(Problem("storage", "must be a folder", show(spec.storage), str(error.strerror)))) from error
+    if first != path and not first.is_dir():
+        raise RunError(str(Problem("storage", "must be a folder", show(spec.storage), f"{first} is a file")))
+    return path
 
 
 def continue_with(run: Run, spec: SweepSpec, data_root: Path, data_fingerprint: str) -> None:

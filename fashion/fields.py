@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -167,7 +168,8 @@ def _hint(value: Any, rule: FieldRule) -> str:
     if isinstance(value, float) and rule.whole_numbers and value.is_integer():
         return f"Write {int(value)}"
     if isinstance(value, list):
-        return f"To try several values write {{choice: {show(value)}}}" if rule.name not in NEVER_SAMPLED else ""
+        sampled = rule.name.split(".")[0] in SAMPLED and rule.name not in NEVER_SAMPLED
+        return f"To try several values write {{choice: {show(value)}}}" if sampled else ""
     return ""
 
 
@@ -188,3 +190,8 @@ def _check_meaning(name: str, value: Any) -> None:
         )
     if name == "data.root" and not value.strip():
         raise NotAllowedError("must be a folder")
+    if name in ("data.root", "model.weights") and value.startswith("~"):
+        try:
+            Path(value).expanduser()
+        except RuntimeError:
+            raise NotAllowedError("begins with ~, or with ~USER for a user of this machine") from None

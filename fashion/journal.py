@@ -20,6 +20,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from fashion.errors import Problem, RunError
+from fashion.recorded import parse
 
 Event = dict[str, Any]
 
@@ -58,7 +59,7 @@ def sync_folder(folder: Path) -> None:
 
 def _event(line: bytes) -> Event | None:
     try:
-        event = json.loads(line)
+        event = parse(line)
     except ValueError:
         return None
     return event if isinstance(event, dict) else None
@@ -80,6 +81,8 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
             content = stream.read()
     except FileNotFoundError:
         raise RunError(str(Problem(str(path), "the run's journal is missing"))) from None
+    except IsADirectoryError:
+        raise RunError(str(Problem(str(path), "must be a file", "a folder"))) from None
     events = []
     position = 0
     while (end := content.find(b"\n", position)) >= 0:
@@ -194,10 +197,10 @@ class RunLock:
 def describe_driver(run_path: Path) -> str:
     """Who last took the run's lock, in words."""
     try:
-        holder = json.loads((run_path / "driver.json").read_bytes())
-    except FileNotFoundError:
+        holder = parse((run_path / "driver.json").read_bytes())
+        return f"process {holder['pid']} on {holder['host']}, since {holder['started']}"
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # just gone, or damaged: the lock is what counts
         return "its process is not known"
-    return f"process {holder['pid']} on {holder['host']}, since {holder['started']}"
 
 
 def driver_alive(run_path: Path) -> bool:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fashion import report
+from fashion.errors import printable
 from fashion.report import Row
 from fashion.schedulers import RungState
 
@@ -226,7 +227,7 @@ def failures(rows: Sequence[Row], most: int, width: int) -> list[Text]:
         return []
     lines = [Text("")]
     for each in failed[-most:]:
-        reason = " ".join(each.reason.split())
+        reason = printable(" ".join(each.reason.split()))
         line = Text(f"trial {each.number} failed: ", "red", no_wrap=True, overflow="ellipsis")
         lines.append(line.append(reason, "default"))
     if len(failed) > most:

@@ -7,7 +7,7 @@ val_accuracy that the trial recorded, exactly.
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from fashion.evaluate import evaluation_batch_size, log_probabilities, on_host, 
 from fashion.model.build import MultiHeadClassifier, build_model, normalization
 from fashion.model.table import row
 from fashion.record import metrics_from_json
+from fashion.recorded import attributes_of, check, metric, parse, whole
 
 FORMAT = 1
 DESCRIPTION = "model.json"
@@ -68,16 +69,16 @@ def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> 
     directory = Path(directory)
     place = directory / DESCRIPTION
     try:
-        content = json.loads(place.read_bytes())
+        content = parse(place.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(
             _problem(place, "is missing", fix="Promote a run's winner first: fashion-sweep best")
         ) from None
-    except ValueError as error:
+    except (ValueError, IsADirectoryError) as error:
         raise CheckpointError(_problem(place, "must be JSON", str(error))) from error
     promoted, weights, digest = _description(content, place)
     path = directory / weights
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(_problem(path, "is missing", fix=f"{DESCRIPTION} and {weights} belong in one folder"))
     if (found := _sha256(path)) != digest:
         raise CheckpointError(
@@ -166,7 +167,11 @@ def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
     if found != FORMAT:
         raise CheckpointError(_problem(place, f"this version reads format {FORMAT}", repr(found)))
     try:
-        attributes = tuple(Attribute(entry["name"], tuple(entry["classes"])) for entry in content["attributes"])
+        attributes = tuple(Attribute(*each) for each in attributes_of(content["attributes"]))
+        if not attributes:
+            raise ValueError("attributes: there are none")
+        check(content, {"trial": whole(0), "epoch": whole(1)})
+        check(content["metrics"], dict.fromkeys(content["metrics"], metric))
         promoted = Promoted(
             run=str(content["run"]),
             trial=int(content["trial"]),
@@ -179,9 +184,9 @@ def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
         weights, digest = str(content["weights"]["file"]), str(content["weights"]["sha256"])
     except ValidationError as error:
         raise CheckpointError(_problem(place, "its configuration is not valid in this version", str(error))) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(_problem(place, "must describe a promoted model", repr(error))) from error
-    if Path(weights).name != weights:
+    if Path(weights).name != weights or "\0" in weights:
         raise CheckpointError(_problem(place, "the weights must be a file beside it", weights))
     return promoted, weights, digest
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, get_args
 
+from fashion.recorded import REPORT, check
+
 Decision = Literal["continue", "stop"]
 End = Literal["completed", "stopped", "failed"]
 Status = Literal["running", "completed", "stopped", "failed", "interrupted"]
@@ -51,6 +53,8 @@ class EpochReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Raises KeyError, TypeError or ValueError for what is no report: it may be read from anybody's file."""
+        check(value, REPORT, REPORT.keys() - {"setting"})
         return cls(**{**value, "metrics": metrics_from_json(value["metrics"])})
 
 

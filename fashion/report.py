@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fashion.errors import printable
 from fashion.record import Trial
 
 FINAL = ("completed", "stopped", "failed")
@@ -171,7 +172,7 @@ def short(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3g}"
-    text = str(value)
+    text = printable(str(value))
     return text if len(text) <= 20 else f"~{text[-19:]}"
 
 

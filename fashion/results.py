@@ -13,6 +13,7 @@ from rich.table import Table
 from fashion import best as ranking
 from fashion import report
 from fashion.best import Ranked
+from fashion.errors import printable
 from fashion.journal import driver_alive
 from fashion.live import View, picture
 from fashion.record import metrics_to_json
@@ -33,7 +34,7 @@ def overview(run: Run) -> dict[str, Any]:
 
     `active` is the time of the last event in seconds since the epoch, `trials` how many the spec asks for.
     """
-    trials = int(run.manifest["spec"]["search"]["trials"])
+    trials = run.total_trials
     rows = [report.row(trial) for trial in run.trials.values()]
     counts = report.counts(rows, trials)
     state = "running" if driver_alive(run.path) else "finished" if final(counts) >= trials else "unfinished"
@@ -133,7 +134,7 @@ def print_trial(run: Run, number: int, out: Console) -> None:
     trial = run.trials[number]
     out.print(f"[bold]trial {number}[/] of {escape(str(run.path))}: {trial.status}, attempt {trial.attempt}")
     if trial.reason:
-        out.print(trial.reason, markup=False)
+        out.print(printable(trial.reason), markup=False)
     _print_config(run, trial.config, out)
     if not trial.reports:
         out.print("no epoch reported yet")
@@ -180,7 +181,7 @@ def print_winner(run: Run, winner: Ranked, folder: Path, out: Console) -> None:
         images = ", ".join(f"{name} {count}" for name, count in zip(row.classes, row.val_counts, strict=True))
         correct = f"{row.correct}/{row.images}" if math.isfinite(row.accuracy) else "-"
         shares = (report.percent(row.accuracy), report.percent(row.majority_accuracy), _points(row.gain))
-        table.add_row(row.name, correct, *shares, escape(images))
+        table.add_row(escape(row.name), correct, *shares, escape(images))
     out.print(table)
     out.print()
     _print_config(run, winner.config, out)
@@ -196,7 +197,8 @@ def _print_config(run: Run, config: dict[str, Any], out: Console) -> None:
         for name, value in fields:
             dotted = f"{section}.{name}".rstrip(".")
             shown = "null" if value is None else f"{value:.6g}" if isinstance(value, float) else value
-            out.print(f"{'*' if dotted in sampled else ' '} {dotted:<24} {shown}", markup=False, soft_wrap=True)
+            line = f"{'*' if dotted in sampled else ' '} {dotted:<24} {shown}"
+            out.print(printable(line), markup=False, soft_wrap=True)
 
 
 def _table(*heads: str, left: tuple[str, ...]) -> Table:

@@ -24,6 +24,7 @@ from typing import Any, Self, get_args
 from fashion.errors import Problem, RunError
 from fashion.journal import Event, Journal, RunLock, driver_alive, now, read_events, write_atomic
 from fashion.record import Decision, End, EpochReport, Trial
+from fashion.recorded import EVENT, check, manifest_problem, parse
 
 FORMAT = 1
 REQUIRED = ("format", "name", "created", "spec", "data_fingerprint", "attributes", "label_counts")
@@ -65,7 +66,12 @@ class Run:
         complete = {"code_version": code_version(), "packages": package_versions(), **complete}
         if missing := [key for key in REQUIRED if key not in complete]:
             raise ValueError(f"the manifest lacks {', '.join(missing)}")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise RunError(
+                str(Problem("storage", "must be a folder", str(storage), "A file is in its place"))
+            ) from None
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=path.parent))
         try:
             temporary.chmod(0o755)
@@ -97,6 +103,15 @@ class Run:
     @property
     def name(self) -> str:
         return str(self.manifest["name"])
+
+    @property
+    def total_trials(self) -> int:
+        """How many trials the recorded spec asks for. Raises RunError for a spec that does not say."""
+        try:
+            return int(self.manifest["spec"]["search"]["trials"])
+        except KeyError:
+            place = str(self.path / "manifest.json")
+            raise RunError(str(Problem(place, "its spec does not say how many trials there are"))) from None
 
     @property
     def journal_path(self) -> Path:
@@ -209,6 +224,7 @@ class Run:
         return len(events)
 
     def _apply(self, event: Event) -> None:
+        check(event, EVENT)
         kind = event["event"]
         if kind == "trial":
             self.trials.setdefault(event["trial"], Trial(event["trial"], event["config"]))
@@ -244,8 +260,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the run directory `path`. Raises RunError when it is none, or was written by another format."""
     place = path / "manifest.json"
     try:
-        manifest = json.loads(place.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+        manifest = parse(place.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise RunError(str(Problem(str(path), "is not a run directory", "no manifest.json"))) from None
     except ValueError as error:
         raise RunError(str(Problem(str(place), "not valid JSON", str(error)))) from None
@@ -254,6 +270,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise RunError(str(Problem(str(place), f"this version reads run format {FORMAT}", found)))
     if missing := [key for key in REQUIRED if key not in manifest]:
         raise RunError(str(Problem(str(place), "lacks keys", ", ".join(missing))))
+    if wrong := manifest_problem(manifest):
+        raise RunError(str(Problem(f"{place} {wrong[0]}", wrong[1], json.dumps(manifest[wrong[0]])[:60])))
     return manifest
 
 

@@ -17,7 +17,9 @@ from statistics import median
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from fashion.errors import Problem, RunError
 from fashion.record import Decision, EpochReport
+from fashion.recorded import SCHEDULER, check
 
 if TYPE_CHECKING:
     from fashion.run import Run
@@ -266,11 +268,21 @@ def replay(
 def scheduler_of(run: Run) -> Scheduler:
     """The scheduler of a recorded run in its present state, rungs included, rebuilt from the record alone."""
     scheduler = fresh_scheduler_of(run)
-    replay(scheduler, run.history)
+    try:
+        replay(scheduler, run.history)
+    except KeyError as error:
+        raise RunError(
+            str(Problem(str(run.journal_path), "its reports lack the scheduler's metric", str(error)))
+        ) from None
     return scheduler
 
 
 def fresh_scheduler_of(run: Run) -> Scheduler:
-    """The scheduler of a recorded run before its first report."""
-    settings: dict[str, Any] = run.manifest["spec"]["scheduler"]
+    """The scheduler of a recorded run before its first report. Raises RunError for settings that are none."""
+    try:
+        settings: dict[str, Any] = run.manifest["spec"]["scheduler"]
+        check(settings, SCHEDULER, SCHEDULER)
+    except (KeyError, ValueError) as error:
+        place = f"{run.path / 'manifest.json'} spec.scheduler"
+        raise RunError(str(Problem(place, "is no scheduler of this version", str(error)))) from None
     return make_scheduler(SimpleNamespace(**settings))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fashion.config import Frozen
+from fashion.recorded import LEAST_REDUCTION
 
 Metric = Literal["val_loss", "val_loss_report", "val_accuracy", "val_balanced_accuracy", "val_exact_match"]
 
@@ -32,7 +33,7 @@ class SchedulerConfig(Frozen):
     grace: float = Field(
         0.1, gt=0.0, description="no trial stops before this fraction of its epochs, or before this epoch (default 1)"
     )
-    reduction: float = Field(3.0, gt=1.0, le=100.0, description="of this many trials at a rung one goes on")
+    reduction: float = Field(3.0, ge=LEAST_REDUCTION, le=100.0, description="of this many trials at a rung one goes on")
     brackets: int = Field(1, ge=1, le=20, description="rung sets, each starting later; hyperband: 3 by default")
 
     @model_validator(mode="before")

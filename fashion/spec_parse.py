@@ -45,7 +45,7 @@ class Parser:
             return {}
         for key in raw:
             if key not in known:
-                fix = nearest(key, known) or self._elsewhere(key) or f"Known: {', '.join(known)}"
+                fix = self._elsewhere(key) or nearest(key, known) or f"Known: {', '.join(known)}"
                 self.problem((*path, key), f"unknown {what.removesuffix('s')}", ..., fix)
         return {key: value for key, value in raw.items() if key in known}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ TEXT_NAME = "prediction.txt"
 ARCHIVE_NAME = "prediction.txt.zip"
 _FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date keeps the archive's bytes reproducible
 _SHOWN = 20  # problems of one kind of file that are listed before they are only counted
+_MOST_DIGITS = 18  # of an index that is read; what has more is too large in any case
 _LARGEST_TEXT = 1 << 30  # bytes a member may unpack to: an archive bomb is a problem, not a full memory
 
 
@@ -161,8 +161,14 @@ def read_probabilities(path: Path) -> tuple[list[str], dict[str, tuple[str, ...]
         values = []
         for name, classes in attributes.items():
             column = table.column(name).combine_chunks()
+            if not pa.types.is_list(column.type) or not pa.types.is_float32(column.type.value_type):
+                raise TypeError(f"{name} is {column.type}, not a list of float32")
+            if not (column.value_lengths().to_numpy(zero_copy_only=False) == len(classes)).all():
+                raise ValueError(f"{name} has {len(classes)} classes, and not a probability for each in every row")
             values.append(column.flatten().to_numpy(zero_copy_only=False).reshape(len(images), len(classes)))
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        if not all(isinstance(image, str) for image in images):
+            raise TypeError("image is no text everywhere")
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, RecursionError) as error:
         problem = Problem(
             str(path), "must be a Parquet file of class probabilities", f"{type(error).__name__}: {error}"
         )
@@ -180,9 +186,17 @@ def validate_probabilities(path: Path, images: Sequence[str], classes: np.ndarra
         got = f"{len(names)} rows" if first is None else f"{names[first]!r} in row {first + 1}"
         rule = f"must list the {len(images)} images in their order"
         problems.append(Problem(path.name, rule, got))
+    if len(values) != classes.shape[1]:
+        rule = f"must have a column for each of the {classes.shape[1]} attributes"
+        problems.append(Problem(path.name, rule, ", ".join(attributes)))
     for head, (name, rows) in enumerate(zip(attributes, values, strict=True)):
+        if head >= classes.shape[1]:
+            break
         if not np.isfinite(rows).all() or np.abs(rows.sum(axis=1) - 1.0).max(initial=0.0) > 1e-4 or (rows < 0).any():
             problems.append(Problem(f"{path.name}: {name}", "each row's probabilities must be finite and sum to 1"))
+        elif rows.shape[1] <= classes[:, head].max(initial=0):
+            rule = f"must have a probability for class {classes[:, head].max()}, which is predicted"
+            problems.append(Problem(f"{path.name}: {name}", rule, f"{rows.shape[1]} classes"))
         elif len(rows) == len(classes):
             chosen = np.take_along_axis(rows, classes[:, head, None], axis=1)[:, 0]
             for row in np.flatnonzero(chosen < rows.max(axis=1)).tolist():
@@ -198,6 +212,9 @@ def _content(path: Path, problems: list[Problem]) -> bytes | None:
         problems.append(Problem(str(path), "the file must exist"))
         return None
     if path.suffix.lower() != ".zip":
+        if path.stat().st_size > _LARGEST_TEXT:
+            problems.append(Problem(path.name, "must be at most 1 GiB", f"{path.stat().st_size} bytes"))
+            return None
         return path.read_bytes()
     try:
         with zipfile.ZipFile(path) as archive:
@@ -212,7 +229,8 @@ def _content(path: Path, problems: list[Problem]) -> bytes | None:
                 problems.append(Problem(path.name, f"{TEXT_NAME} must be at most 1 GiB", f"{size} bytes"))
                 return None
             return archive.read(TEXT_NAME)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:
+        # The archive's own header names the decompressor, each of which has its own exceptions for damaged bytes.
         problems.append(Problem(path.name, "must be a whole zip archive that needs no password", str(error)))
         return None
 
@@ -230,10 +248,10 @@ def _parse(content: bytes, place: str, class_counts: Sequence[int], problems: li
             problems.append(Problem(where, "must be class indices separated by single spaces", shown))
         elif len(words) != len(class_counts):
             problems.append(Problem(where, f"must have {len(class_counts)} columns", f"{len(words)}: {shown}"))
-        elif any(str(int(word)).encode() != word for word in words):
+        elif any(len(word) > 1 and word.startswith(b"0") for word in words):
             problems.append(Problem(where, "indices must be written without leading zeros", shown))
         else:
-            row = [int(word) for word in words]
+            row = [int(word[:_MOST_DIGITS]) for word in words]
             for column, (index, count) in enumerate(zip(row, class_counts, strict=True), start=1):
                 if index >= count:
                     problems.append(Problem(f"{where}, column {column}", f"must be 0 to {count - 1}", str(index)))

@@ -112,7 +112,7 @@ def hyper_parameters(config: Mapping[str, Any], varying_first: Mapping[str, Any]
 
 
 def _time(report: EpochReport) -> float:
-    return datetime.fromisoformat(report.time).timestamp()
+    return datetime.fromisoformat(report.time).timestamp() if report.time else 0.0
 
 
 def _last_time(trial: Trial) -> float:

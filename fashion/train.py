@@ -107,7 +107,8 @@ class _Session:
         self.history: list[EpochReport] = []
         self.saver = Saver(folder if place.rank == 0 else None)
         if state is not None:
-            self._resume(state)
+            with checkpoint.contents_of(folder / checkpoint.LAST):
+                self._resume(state)
         # After loading: DDP sends rank 0's weights to every worker when it wraps the model.
         net: nn.Module = DistributedDataParallel(self.model) if place.world_size > 1 else self.model
         self.net = self.setting.compiled(net)
@@ -245,7 +246,8 @@ class _Session:
     def _agree(self, state: dict[str, Any] | None) -> Setting:
         """The setting of all workers and, in a resumed trial, of the epochs before."""
         if state is not None:
-            return Setting(**state["setting"])
+            with checkpoint.contents_of(self.folder / checkpoint.LAST):
+                return Setting(**state["setting"])
         found: list[Any] = [None]
         if self.place.rank == 0:
             cache, steps = self.data.train.path.parent, self.config.train.epochs * self.steps
@@ -264,7 +266,7 @@ class _Session:
         if not found[0]:
             return None
         state = checkpoint.load_last(path)
-        if state["config"] != self.config.model_dump_json() or state["fingerprint"] != self.data.fingerprint:
+        if (state.get("config"), state.get("fingerprint")) != (self.config.model_dump_json(), self.data.fingerprint):
             raise checkpoint.CheckpointError(
                 f"{path}: belongs to another configuration or data set. Delete {self.folder} to start this trial again."
             )
@@ -278,6 +280,9 @@ class _Session:
             self.ema.load_state_dict(state["ema"])
         torch.set_rng_state(state["rng"])
         self.history = [EpochReport.from_json(row) for row in state["history"]]
+        told = [(each.trial, each.epoch, each.epochs) for each in self.history]
+        if not told or told != [(self.trial, n, self.config.train.epochs) for n in range(1, len(told) + 1)]:
+            raise ValueError(f"its reports are not those of trial {self.trial}")  # they would be recorded as they are
         self.epoch = self.history[-1].epoch
         self.attempt = state["attempt"] + 1
         self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]

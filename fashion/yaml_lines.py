@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from fashion.errors import Problem, SpecError
+from fashion.errors import CONTROLS, Problem, SpecError
 
 Path = tuple[str | int, ...]  # ("train", "lr", "choice", 0)
 
-LARGEST_FILE = 1_000_000  # bytes; a spec has a few thousand
+LARGEST_FILE = 250_000  # bytes; a spec has a few thousand, and reading YAML takes seconds a megabyte
+TOO_DEEP = "lists, mappings or aliases are nested too deeply"
+LARGEST_INTEGER = 2**63 - 1  # beyond it nothing that reads a number has room, and its digits may fill pages
 MOST_VALUES = 20_000  # after aliases are expanded: a few lines of nested aliases can stand for billions
 
 
@@ -48,7 +50,8 @@ def read_yaml(path: str | FilePath, problems: list[Problem]) -> Document:
     """Raises SpecError if the file can't be read as one YAML document; duplicate keys and tags go into `problems`."""
     source = str(path)
     try:
-        raw = FilePath(path).read_bytes()
+        with open(path, "rb") as file:
+            raw = file.read(LARGEST_FILE + 1)  # no more, whatever it is: /dev/zero has no end
     except FileNotFoundError:
         raise _unreadable(source, "there is no such file", _neighbours(FilePath(path))) from None
     except IsADirectoryError:
@@ -56,7 +59,7 @@ def read_yaml(path: str | FilePath, problems: list[Problem]) -> Document:
     except OSError as error:
         raise _unreadable(source, f"the file can't be read: {error.strerror}") from None
     if len(raw) > LARGEST_FILE:
-        raise _unreadable(source, f"a spec has at most {LARGEST_FILE:,} bytes", value=f"{len(raw):,} bytes")
+        raise _unreadable(source, f"a spec has at most {LARGEST_FILE:,} bytes", value="more than that")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,7 +85,7 @@ def parse_yaml(text: str, source: str, problems: list[Problem]) -> Document:
     except (YAMLError, ValueError) as error:  # e.g. a control character
         raise SpecError("The spec is not valid YAML:", [Problem(source, str(error).split("\n")[0])]) from None
     except RecursionError:
-        raise SpecError("The spec is not valid YAML:", [Problem(source, "brackets are nested too deeply")]) from None
+        raise SpecError("The spec is not valid YAML:", [Problem(source, TOO_DEEP)]) from None
 
     document = Document(source, None)
     count = 0
@@ -122,7 +125,10 @@ def parse_yaml(text: str, source: str, problems: list[Problem]) -> Document:
         return result
 
     if root is not None:
-        document.value = convert(root, ())
+        try:
+            document.value = convert(root, ())
+        except RecursionError:  # a chain of aliases is shallow for the reader above, each of them being known to it
+            raise SpecError("The spec is not valid YAML:", [Problem(source, TOO_DEEP)]) from None
     return document
 
 
@@ -130,13 +136,24 @@ def _scalar(yaml: Any, node: Any, place: str, problems: list[Problem]) -> Any:
     kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
     if kind in ("null", "bool", "int", "float"):
         try:
-            return yaml.constructor.construct_object(node, deep=True)
+            value = yaml.constructor.construct_object(node, deep=True)
         except (ValueError, OverflowError):
-            problems.append(Problem(place, f"this does not read as {kind}", repr(node.value)))
+            problems.append(Problem(place, f"this does not read as {kind}", _short(node.value)))
             return None
+        if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            problems.append(Problem(place, f"a whole number is at most {LARGEST_INTEGER:,}", _short(node.value)))
+            return None
+        return value
     if kind not in ("str", "timestamp", "merge", "value"):
         problems.append(Problem(place, "YAML tags are not used in a spec", str(node.tag)))
+    elif CONTROLS.search(node.value):
+        problems.append(Problem(place, "text holds no control characters and no line ends", _short(node.value)))
     return node.value
+
+
+def _short(text: str) -> str:
+    shown = ascii(text)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def _unreadable(place: str, rule: str, fix: str = "", value: str = "") -> SpecError:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fashion.data.images import IMAGE_SUFFIXES, load_rgb
 from fashion.data.scan import Scan, scan_layout
-from fashion.errors import DataError
+from fashion.errors import DataError, printable
 
 Severity = Literal["error", "warning", "info"]
 _RARE = 20  # images of a class in a split below which its accuracy says little
@@ -30,7 +30,7 @@ class Finding:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.place}: {self.message} [{self.kind}]"
+        return printable(f"{self.severity}: {self.place}: {self.message} [{self.kind}]")
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,12 @@ def check(root: str | Path, progress: Callable[[int, int], None] | None = None) 
 
 def _read_all(scan: Scan, progress: Callable[[int, int], None] | None) -> tuple[dict[str, str], list[Finding]]:
     """The digest of every readable image's bytes, and a finding for each that can't be decoded whole."""
-    refused = {problem.value.strip("'") for kind, problem in scan.problems if kind == "path"}
     paths = sorted(
         {
             image
             for images in scan.images.values()
             for image in images
-            if image not in refused and (scan.root / image).is_file()
+            if image not in scan.refused and os.path.isfile(scan.root / image)
         }
     )
 

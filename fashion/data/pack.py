@@ -164,9 +164,17 @@ def pack_folder(
         raise DataError(
             "There is nothing to predict:", [Problem(str(root), f"must hold images ({', '.join(IMAGE_SUFFIXES)})")]
         )
+    foreign = [Problem(str(root), "a file's name must be UTF-8", ascii(name)) for name in names if not _utf8(name)]
+    if foreign:
+        raise DataError("Images can't be used:", foreign)
     images = np.empty((len(names), resize, resize, 3), np.uint8)
     decode_into(images, np.empty(len(names), np.uint32), root, names, fit, interpolation, progress)
     return names, images
+
+
+def _utf8(name: str) -> bool:
+    """Whether a file's name is text: other bytes are surrogates in it, which no file of predictions can hold."""
+    return not any("\ud800" <= each <= "\udfff" for each in name)
 
 
 def _build(path: Path, dataset: Dataset, metadata: dict[str, str], progress: Progress | None) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from fashion.errors import Problem
+from fashion.errors import CONTROLS, Problem
 
 SPLITS = ("train", "val", "test")
 LABELLED = ("train", "val")  # these need labels; test may have them
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
 _NAME = re.compile(r"[^\s/]+")
+LARGEST_LIST = 1 << 30  # bytes; ten million images have a third of it
+MOST_CLASSES = 10_000  # of an attribute whose classes nobody has named: one wrong label must not make a billion of them
+TAKEN_NAME = "image"  # a column of every file of predictions
+_INSIDE = "must lie in the data set's folder, where symbolic links lead as well"
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Scan:
     """All that could be read, and every structural problem with its kind; `check` goes on from here even then.
 
     `lines[split][i]` is the line number of `images[split][i]`; `rows[split][i]` its labels, None where that line is
-    bad, read from line `row_lines[split][i]`.
+    bad, read from line `row_lines[split][i]`. `refused` holds listed images that lie elsewhere: nobody may open them.
     """
 
     root: Path
@@ -37,6 +44,19 @@ class Scan:
     lines: dict[str, list[int]] = field(default_factory=dict)
     rows: dict[str, list[tuple[int, ...] | None]] = field(default_factory=dict)
     row_lines: dict[str, list[int]] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    _folders: dict[str, bool] = field(default_factory=dict)
+
+    def elsewhere(self, name: str) -> str:
+        """Where a symbolic link leads with a file of the data set, if that is outside of it; else empty."""
+        folder = os.path.dirname(name)
+        if folder not in self._folders:  # a hundred thousand images have a few folders
+            self._folders[folder] = self._leaves(self.root / folder)
+        path = self.root / name
+        return os.path.realpath(path) if self._folders[folder] or (os.path.islink(path) and self._leaves(path)) else ""
+
+    def _leaves(self, path: Path) -> bool:
+        return not Path(os.path.realpath(path)).is_relative_to(self.root)
 
     def add(self, kind: str, place: str, rule: str, value: str = "", fix: str = "") -> None:
         self.problems.append((kind, Problem(place, rule, value, fix)))
@@ -44,8 +64,8 @@ class Scan:
 
 def scan_layout(root: str | Path) -> Scan:
     """Read whatever is there and collect the problems instead of raising."""
-    scan = Scan(Path(root).resolve())
-    if not (scan.root / "split").is_dir():
+    scan = Scan(Path(os.path.realpath(root)))
+    if not os.path.isdir(scan.root / "split"):
         scan.add("missing", str(root), "a data set is a folder that holds img/ and split/", "no folder split/ there",
                  "Set data.root to the data set, or make one: fashion-sweep data demo DIR.")  # fmt: skip
         return scan
@@ -68,7 +88,7 @@ def scan_layout(root: str | Path) -> Scan:
             f"has as many groups as split/train_attr.txt has columns ({heads})",
             f"{len(groups)} groups",
         )
-    elif groups is None and heads is not None:
+    elif groups is None and heads is not None and not _too_many_classes(scan):
         groups = [tuple(str(label) for label in range(1 + _largest(scan, head))) for head in range(heads)]
     if groups is not None and len(names) == len(groups):
         scan.attributes = tuple(Attribute(name, classes) for name, classes in zip(names, groups, strict=True))
@@ -79,7 +99,17 @@ def scan_layout(root: str | Path) -> Scan:
 def _text_lines(scan: Scan, name: str) -> list[tuple[int, str]] | None:
     """(line number, stripped text) of a file in split/; trailing blank lines dropped, others are problems."""
     path = scan.root / "split" / name
+    if outside := scan.elsewhere(f"split/{name}"):
+        scan.add("path", f"split/{name}", _INSIDE, outside)
+        return None
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
+            scan.add("unreadable", f"split/{name}", "must be a file", stat.filemode(found.st_mode))
+            return None
+        if found.st_size > LARGEST_LIST:
+            scan.add("unreadable", f"split/{name}", f"has at most {LARGEST_LIST:,} bytes", f"{found.st_size:,}")
+            return None
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         scan.add("missing", f"split/{name}", "the file must exist")
@@ -116,7 +146,7 @@ def _read_images(scan: Scan, split: str) -> None:
     if lines is None:
         return
     first = lines[0][1]
-    if "." not in first and "/" not in first and not (scan.root / first).exists():
+    if "." not in first and "/" not in first and not os.path.exists(scan.root / first):
         lines = lines[1:]  # a header such as "picture_filename"
     if not lines:
         scan.add("empty", f"split/{split}.txt", "must list at least one image")
@@ -131,8 +161,12 @@ def _read_images(scan: Scan, split: str) -> None:
             or ".." in PurePosixPath(image).parts
             or "\\" in image
         ):
+            scan.refused.add(image)
             scan.add("path", place, "an image's path is relative to the data set, with / and without ..", repr(image))
-        elif not (scan.root / image).is_file():
+        elif outside := scan.elsewhere(image):
+            scan.refused.add(image)
+            scan.add("path", place, f"an image {_INSIDE}", f"{image} -> {outside}")
+        elif not os.path.isfile(scan.root / image):
             scan.add("missing", place, "the image file must exist", image)
 
 
@@ -201,6 +235,8 @@ def _read_class_names(scan: Scan) -> list[tuple[str, ...]] | None:
         known = groups.setdefault(int(words[1]), [])
         if words[0] in known:
             scan.add("names", f"{name}:{number}", "a class name occurs once in its group", repr(words[0]))
+        if CONTROLS.search(words[0]):
+            scan.add("names", f"{name}:{number}", "a class name holds no control characters", ascii(words[0]))
         known.append(words[0])
     if len(scan.problems) > before:
         return None
@@ -233,16 +269,31 @@ def _attribute_names(scan: Scan, heads: int | None, headers: dict[str, list[str]
         names = [line for _, line in _text_lines(scan, "attribute_names.txt") or []]
         if names and len(names) != heads:
             scan.add("names", place, f"one name for each of the {heads} columns of labels", f"{len(names)} names")
+    times = Counter(names)
     for name in names:
-        if not _NAME.fullmatch(name) or names.count(name) > 1:
+        if not _NAME.fullmatch(name) or CONTROLS.search(name) or times[name] > 1:
             scan.add(
                 "names", place, "attribute names are different from one another, without blanks and slashes", repr(name)
             )
+        elif name == TAKEN_NAME:
+            fix = "Name the attributes otherwise in split/attribute_names.txt."
+            scan.add("names", place, "the column of this name holds the images in files of predictions", name, fix)
     return names
 
 
 def _largest(scan: Scan, head: int) -> int:
     return max([0, *(row[head] for rows in scan.rows.values() for row in rows if row is not None and head < len(row))])
+
+
+def _too_many_classes(scan: Scan) -> bool:
+    """Whether a label is beyond what nobody has named the classes of; each is a problem."""
+    before = len(scan.problems)
+    for split, rows in scan.rows.items():
+        for number, row in zip(scan.row_lines[split], rows, strict=True):
+            if row is not None and max(row) >= MOST_CLASSES:
+                rule = f"labels without split/list_attr_cloth.txt are 0 to {MOST_CLASSES - 1}"
+                scan.add("label", f"split/{split}_attr.txt:{number}", rule, str(max(row)))
+    return len(scan.problems) > before
 
 
 def _check_range(scan: Scan) -> None:

@@ -12,6 +12,7 @@ from fashion.data.layout import Attribute, Baseline, Dataset, majority_baseline
 from fashion.errors import UserError
 
 _COLOURS = {"train": "#264b6e", "val": "#e08a3c", "test": "#7a9f5a"}
+TALLEST = 400  # inches; at 160 dots each the most that matplotlib draws
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -98,6 +99,11 @@ def figure(dataset: Dataset, path: str | Path) -> Path:
         max(len(a.classes) for a in shown.attributes[row * columns : (row + 1) * columns]) * len(shown.counts)
         for row in range(rows)
     ]
+    if (tall := sum(0.2 * count + 0.75 for count in bars)) > TALLEST:
+        raise UserError(
+            f"The figure would be {tall:.0f} inches high, which has too many classes to be read; at most {TALLEST} are drawn. "
+            "--json prints the counts without a figure."
+        )
     canvas = Figure(
         figsize=(1.2 + 4.0 * columns, 0.9 + sum(0.2 * count + 0.75 for count in bars)), layout="constrained"
     )

@@ -109,6 +109,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise WeightsError(f"model.weights: {path} holds no state dict (names and tensors)")
+    for name, value in loaded.items():
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
+            form = f"{value.layout}, {value.dtype} on {value.device}"
+            raise WeightsError(f"model.weights: {path}: {name} must be a plain tensor of real numbers; got {form}")
     state = {re.sub(r"^((module|_orig_mod)\.)+", "", str(name)): value for name, value in loaded.items()}
     own = {name.removeprefix("backbone."): v for name, v in state.items() if name.startswith("backbone.")}
     return own or state
@@ -160,13 +164,17 @@ def _check_tensor(name: str, value: Tensor, wanted: Tensor, row: Row, path: Path
             f"model.weights: {path} is not of backbone {row.name}: {name} has shape {tuple(value.shape)}, "
             f"the network's has {tuple(wanted.shape)}"
         )
+    if value.is_floating_point() != wanted.is_floating_point():
+        raise WeightsError(
+            f"model.weights: {path} is not of backbone {row.name}: {name} is {value.dtype}, the network's is {wanted.dtype}"
+        )
     if value.is_floating_point() and not torch.isfinite(value).all():
         raise WeightsError(f"model.weights: {path}: {name} holds values that are not finite")
 
 
 def _local_file(value: str) -> Path:
     path = Path(value).expanduser().absolute()  # not resolved: caches link names to files without a suffix
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     near = difflib.get_close_matches(value, ["none", "imagenet"], n=1)
     hint = f"did you mean {near[0]}?" if near else "give none, imagenet or the path of a .safetensors or .pth file"

@@ -1,0 +1,169 @@
+"""What a manifest, a journal's lines and a report must be made of, so that nothing that reads them meets a surprise.
+
+The files may be damaged, edited by hand or somebody else's: numbers that name files are whole numbers, never paths.
+Pure Python, since `ls`, `show` and `best` start at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from fashion.errors import CONTROLS
+
+Rule = Callable[[Any], bool]
+LEAST_REDUCTION = 1.1  # closer to 1 there would be rungs without end
+
+
+def parse(content: bytes | str) -> Any:
+    """A JSON value. Raises ValueError, also for brackets that are nested too deeply."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("lists or objects are nested too deeply") from None
+
+
+def whole(least: int) -> Rule:
+    """A whole number of at least `least`; true and 1.0 are none."""
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+
+
+def number(value: Any) -> bool:
+    """A number that is neither negative nor beyond all use."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**60
+
+
+def word(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def title(value: Any) -> bool:
+    """Text without what a terminal obeys."""
+    return isinstance(value, str) and not CONTROLS.search(value)
+
+
+def metric(value: Any) -> bool:
+    """A number, or the strings in whose place JSON has none."""
+    if isinstance(value, str):
+        return value in ("nan", "inf", "-inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**1000
+
+
+def moment(value: Any) -> bool:
+    """ISO 8601, or empty."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return not value or math.isfinite(datetime.fromisoformat(value).timestamp())
+    except (ValueError, OverflowError, OSError):  # the year 0001, where the system's clock does not go so far back
+        return False
+
+
+def one_of(*words: str) -> Rule:
+    return lambda value: isinstance(value, str) and value in words
+
+
+def sections(value: Any) -> bool:
+    """A configuration or a spec: its sections, where they are there, are objects."""
+    names = ("data", "model", "train", "search", "scheduler", "resources")
+    return isinstance(value, Mapping) and all(isinstance(value[name], Mapping) for name in names if name in value)
+
+
+def configuration(value: Any) -> bool:
+    return sections(value) and whole(1)(value.get("train", {}).get("epochs", 1))
+
+
+REPORT: Mapping[str, Rule] = {
+    "trial": whole(0),
+    "attempt": whole(0),
+    "epoch": whole(1),
+    "epochs": whole(1),
+    "metrics": lambda value: isinstance(value, Mapping) and all(map(metric, value.values())) and "val_loss" in value,
+    "seconds": number,
+    "time": moment,
+    "setting": word,
+}
+# An event of the journal; which of them it has depends on its kind.
+EVENT: Mapping[str, Rule] = {
+    "event": word,
+    "trial": whole(0),
+    "attempt": whole(0),
+    "config": configuration,
+    "run": word,
+    "of": whole(0),
+    "decision": one_of("continue", "stop"),
+    "report": lambda value: isinstance(value, Mapping),
+    "status": one_of("completed", "stopped", "failed"),
+    "reason": word,
+    "text": word,
+}
+# What decisions depend on; `settings.SchedulerConfig` has the same bounds for the spec.
+SCHEDULER: Mapping[str, Rule] = {
+    "name": one_of("asha", "fifo", "median", "hyperband"),
+    "metric": word,
+    "compare": one_of("fraction", "epoch"),
+    "grace": lambda value: number(value) and value > 0,
+    "reduction": lambda value: number(value) and LEAST_REDUCTION <= value <= 100,
+    "brackets": lambda value: whole(1)(value) and value <= 20,
+}
+
+
+def check(value: Mapping[str, Any], rules: Mapping[str, Rule], needed: Iterable[str] = ()) -> None:
+    """Raise ValueError naming the first entry that breaks its rule, KeyError for one that is missing."""
+    for name in needed:
+        value[name]
+    for name, rule in rules.items():
+        if name in value and not rule(value[name]):
+            raise ValueError(f"{name} can't be {json.dumps(value[name])[:60]}")
+
+
+def attributes_of(value: Any) -> list[tuple[str, tuple[str, ...]]]:
+    """Name and classes of each attribute. Raises ValueError, TypeError or KeyError for anything else."""
+    found = [(entry["name"], tuple(entry["classes"])) for entry in value]
+    names = [name for name, _ in found]
+    if not all(map(title, names)) or len({*names, "image"}) <= len(names):
+        raise ValueError("attributes have names, different from one another, and none is called image")
+    for entry, (name, classes) in zip(value, found, strict=True):
+        if not isinstance(entry["classes"], list) or not classes or not all(map(title, classes)):
+            raise ValueError(f"attribute {name[:60]!r} has a list of class names")
+    return found
+
+
+def manifest_problem(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(key, what is wrong with it) of the first entry of a manifest that can't be used; None when all can."""
+    for key, rule in (("name", title), ("created", title), ("data_fingerprint", title), ("spec", sections)):
+        if not rule(manifest[key]):
+            return key, "is no text" if rule is title else "is no spec"
+    for key in ("data_root", "code_version"):
+        if not isinstance(manifest.get(key, ""), str):
+            return key, "is no text"
+    if not isinstance(manifest.get("packages", {}), Mapping):
+        return "packages", "are no versions"
+    spec = manifest["spec"]
+    if not whole(1)(spec.get("search", {}).get("trials", 1)):
+        return "spec", "has no number of trials in its search"
+    try:
+        counts = [len(classes) for _, classes in attributes_of(manifest["attributes"])]
+    except (KeyError, TypeError, ValueError) as error:
+        return "attributes", f"are no names with their classes ({error})"
+    for split in ("train", "val") if counts else ():
+        try:
+            rows = manifest["label_counts"][split]
+            right = [len(row) for row in rows] == counts and all(whole(0)(each) for row in rows for each in row)
+            right = right and all(sum(row) > 0 for row in rows)
+        except (KeyError, TypeError):
+            right = False
+        if not right:
+            return "label_counts", f"of {split} are no number for each class"
+    extensions = manifest.get("extensions", [])
+    edited = [entry.get("edited") if isinstance(entry, Mapping) else None for entry in _listed(extensions)]
+    if not isinstance(extensions, list) or not all(isinstance(e, list) and all(map(word, e)) for e in edited):
+        return "extensions", "are no list of what was edited"
+    return None
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
