@@ -18,7 +18,7 @@ from fashion.extend import continue_with
 from fashion.features import open_features
 from fashion.model.build import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
-from fashion.run import Run
+from fashion.run import FORMAT, Run
 from fashion.spec import SweepSpec
 
 # label, done, total
@@ -65,7 +65,7 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
         packs[resize, fit, interpolation] = [
             Pack.open_or_build(
                 dataset, split, resize, fit, interpolation, cache_dir,
-                progress=partial(progress, f"{split} images at {resize} px"),
+                progress=partial(progress, f"{split} images at {resize} px"), verify=True,
             )
             for split in ("train", "val")
         ]  # fmt: skip
@@ -101,7 +101,10 @@ def open_run(spec: SweepSpec, prepared: Prepared) -> tuple[Run, bool]:
     dataset, path = prepared.dataset, Path(spec.storage) / spec.name
     if path.exists():
         run = Run.open(path)
-        continue_with(run, spec, prepared.root, dataset.fingerprint())
+        with run.lock():  # the manifest of a run that another process drives is that process's
+            continue_with(run, spec, prepared.root, dataset.fingerprint())
+            if run.manifest["format"] != FORMAT:
+                run.update_manifest(format=FORMAT)
         return run, True
     manifest = {
         "spec": spec.to_json(),
