@@ -45,6 +45,7 @@ def _replace(path: Path, write: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # what is read-only says so here in the system's own words
         write(temporary)
         # On disk before the name is: a power cut must not leave the name with half the bytes.
         with open(temporary, "rb") as file:
@@ -63,10 +64,12 @@ def _replace(path: Path, write: Any) -> None:
 
 def _as_os_error(error: Exception) -> Exception:
     """What torch and safetensors make of an OSError, undone: the one counts bytes, the other keeps the number as text."""
+    if isinstance(error, OSError):
+        return error
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number:
         return OSError(int(number[1]), os.strerror(int(number[1])))
-    if "PytorchStreamWriter failed writing" in str(error):
+    if "inline_container.cc" in str(error):  # torch's writer: all that can fail in it is to write
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return error
 

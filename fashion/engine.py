@@ -30,6 +30,11 @@ from fashion.task import first_line
 DATA_SECONDS = 10.0
 
 
+class RayDied(BaseException):
+    """Ray's own processes on this machine, started by this one, have ended: their names. (No Exception: Tune must not take it
+    for a trial's.)"""
+
+
 def block(recorder: Recorder, reason: str) -> NoReturn:
     """End the sweep at once, as an interrupt does: what waits to be recorded is reported again when it goes on."""
     recorder.blocked = reason
@@ -179,10 +184,10 @@ class RecordScheduler(FIFOScheduler):
 
 
 class AbortStopper(tune.Stopper):
-    """Ends the experiment when the recorder says that going on is pointless, or the user wants it to end.
+    """Ends the experiment when the recorder says that going on is pointless, the user wants it to end, or Ray has died.
 
-    The latter at once, by KeyboardInterrupt: Tune's own way waits for trials to unwind, for nothing but its own state.
-    Tune asks between events, so that no report is half recorded.
+    The latter two at once, by KeyboardInterrupt and RayDied: Tune's own way waits for trials to unwind, for nothing but its
+    own state. Tune asks between events, so that no report is half recorded.
     """
 
     def __init__(self, recorder: Recorder, interrupted: Callable[[], bool]) -> None:
@@ -194,6 +199,8 @@ class AbortStopper(tune.Stopper):
     def stop_all(self) -> bool:
         if self.interrupted():
             raise KeyboardInterrupt
+        if dead := dead_daemons():
+            raise RayDied(" and ".join(dead))
         return bool(self.recorder.abort)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AbortStopper:
@@ -237,6 +244,12 @@ class EpochTimeout(tune.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def dead_daemons() -> list[str]:
+    """Those of Ray's own processes that were started by this one (no cluster's that it joined) and have ended."""
+    node = ray._private.worker._global_node
+    return [name for name, _ in node.dead_processes()] if node is not None else []
 
 
 def _error(trial: Any) -> BaseException:

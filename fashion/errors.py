@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,4 +100,4 @@ def refusal(error: BaseException, place: str = "") -> str:
     if not isinstance(error, OSError) or error.errno not in _REFUSALS:
         return ""
     where = place or str(error.filename or "disk")
-    return f"{where}: {error.strerror}. {_REFUSALS[error.errno]}; then the same command goes on."
+    return f"{where}: {os.strerror(error.errno)}. {_REFUSALS[error.errno]}; then the same command goes on."

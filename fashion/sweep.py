@@ -23,7 +23,7 @@ from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig
 from fashion import excerpt
 from fashion.data.layout import read_unchanged
 from fashion.display import Display
-from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler
+from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RayDied, RecordScheduler
 from fashion.errors import BlockedError, ResourcesError
 from fashion.journal import RunLock
 from fashion.prepare import Prepared
@@ -60,6 +60,9 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+# Times that Ray is started again by one command after its own processes on this machine died.
+RAY_RESTARTS = 3
+
 # Loggers whose errors are the record's business: a dead process, a trial that did not end.
 QUIET = ("ray.tune", "ray.train")
 
@@ -94,14 +97,16 @@ def run_sweep(
         try:
             if not fresh:
                 take_trained(spec, run, recorder)
-            if numbers := run.unfinished(spec.total_trials):
-                # The folder outlives Ray, whose processes write there until they end.
-                with _scratch(run), cluster(address, display.note):
-                    placement = place(spec.resources, ray.nodes())
-                    asked = spec.resources.concurrent_trials
-                    if asked != "auto" and asked > placement.concurrent:
-                        display.note(f"resources.concurrent_trials: {asked} asked, {placement.concurrent} fit at once")
-                    _tune(spec, prepared, run, recorder, numbers, placement)
+            for restart in range(1 + RAY_RESTARTS):
+                if not run.unfinished(spec.total_trials) or recorder.abort:
+                    break
+                try:
+                    _start_and_tune(spec, prepared, run, recorder, address)
+                    break
+                except RayDied as error:
+                    display.note(f"Ray's {error} died")
+                    if restart == RAY_RESTARTS:
+                        recorder.blocked = f"Ray's own processes died {restart + 1} times. The same command goes on."
         except KeyboardInterrupt:
             pass  # told by what is unfinished
         run.refresh()
@@ -126,6 +131,17 @@ def take_trained(spec: SweepSpec, run: Run, recorder: Recorder) -> None:
         config = spec.trial(number).model_dump(mode="json")
         if key(config) in trained:
             recorder.take(number, config, trained[key(config)])
+
+
+def _start_and_tune(spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, address: str | None) -> None:
+    display = recorder.display
+    # The folder outlives Ray, whose processes write there until they end.
+    with _scratch(run), cluster(address, display.note):
+        placement = place(spec.resources, ray.nodes())
+        asked = spec.resources.concurrent_trials
+        if asked != "auto" and asked > placement.concurrent:
+            display.note(f"resources.concurrent_trials: {asked} asked, {placement.concurrent} fit at once")
+        _tune(spec, prepared, run, recorder, run.unfinished(spec.total_trials), placement)
 
 
 def _tune(
