@@ -59,7 +59,8 @@ def _replace(path: Path, write: Any) -> None:
             raise BlockedError(reason) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def _as_os_error(error: Exception) -> Exception:

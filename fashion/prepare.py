@@ -18,7 +18,7 @@ from fashion.extend import continue_with
 from fashion.features import open_features
 from fashion.model.build import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
-from fashion.run import FORMAT, Run
+from fashion.run import Run
 from fashion.spec import SweepSpec
 
 # label, done, total
@@ -101,10 +101,7 @@ def open_run(spec: SweepSpec, prepared: Prepared) -> tuple[Run, bool]:
     dataset, path = prepared.dataset, Path(spec.storage) / spec.name
     if path.exists():
         run = Run.open(path)
-        with run.lock():  # the manifest of a run that another process drives is that process's
-            continue_with(run, spec, prepared.root, dataset.fingerprint())
-            if run.manifest["format"] != FORMAT:
-                run.update_manifest(format=FORMAT)
+        continue_with(run, spec, prepared.root, dataset.fingerprint())
         return run, True
     manifest = {
         "spec": spec.to_json(),

@@ -120,7 +120,7 @@ class Slot:
                 name=f"slot-{uuid.uuid4().hex[:8]}",
                 storage_path=str(job.scratch / "train"),
                 failure_config=FailureConfig(max_failures=-1),
-                callbacks=[TellMailbox(self.mailbox)],
+                callbacks=[TellMailbox(self.mailbox)],  # type: ignore[list-item]  # typed as the older Train's
             ),
         )
         reason = "the worker group ended"

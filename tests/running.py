@@ -60,7 +60,7 @@ def fashion(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
 def one_by_one(root: Path, trials: int = 2, epochs: int = 8, **sections: dict[str, Any]) -> str:
     """A sweep whose every number is decided: one trial at a time, none stopped early. Its epochs last."""
     content: dict[str, dict[str, Any]] = {
-        "data": {"root": str(root), "resize": 96, "crop": 96},
+        "data": {"root": str(root), "resize": 128, "crop": 128},
         "model": {"backbone": "tiny", "weights": "none"},
         "train": {"epochs": epochs, "optimizer": "adamw", "lr": {"loguniform": [0.001, 0.01]}},
         "search": {"trials": trials},

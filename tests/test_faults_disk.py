@@ -191,7 +191,7 @@ def test_a_damaged_cache_is_made_anew(folder: Path, undisturbed: Path, damage: s
     cache = tmp_path / "cache"
     first = fashion(folder, "run", "k.yaml", "--name", "first", "--trials", "1", FASHION_CACHE=str(cache))
     assert first.returncode == 0, first
-    (pack,) = cache.glob("*-train-96-*.arrow")
+    (pack,) = cache.glob("*-train-128-*.arrow")
     good = pack.read_bytes()
     # One bit of one image, which looking at a few of them would miss; or the end.
     broken = bytearray(good)
