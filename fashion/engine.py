@@ -93,7 +93,9 @@ class NumberSearcher(Searcher):
         """The record knows already (the scheduler is told first), but for a trial whose process never came up."""
         number = self.handed_out[trial_id]
         if error and not self.recorder.run.trials[number].final:
-            self.recorder.ended(number, "failed", "its process could not be started")
+            self.recorder.ended(
+                number, "failed", f"its process did not come up: {self.recorder.last_death.get(number, '')}"
+            )
             self.source.ended(self.recorder.run.trials[number])
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:

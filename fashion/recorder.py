@@ -34,6 +34,7 @@ class Recorder:
         self.run, self.scheduler, self.display, self.events, self.total = run, scheduler, display, events, total
         self.abort = ""
         self.blocked = ""
+        self.last_death: dict[int, str] = {}  # why a trial's process died last
         # One path for start, resume and extension: what is recorded goes through the scheduler's own code.
         for report, recorded, decided in replay(scheduler, run.history):
             if run.trials[report.trial].origin is not None:
@@ -101,6 +102,7 @@ class Recorder:
 
     def died(self, number: int, reason: str) -> None:
         """A trial's process died; it may be started again."""
+        self.last_death[number] = reason
         self.display.note(f"trial {number}: its process died ({reason})")
 
     def noted(self, number: int, text: str) -> None:
