@@ -19,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = 3000  # characters of a failed process's output
 LONGEST = 2 * 3600  # seconds of a process
+LOOK_SECONDS = 0.02  # how often its memory is looked at
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,48 @@ def python(*arguments: str, **environment: str) -> Ended:
             [sys.executable, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": path, **environment},
         )  # fmt: skip
+        peak = Peak(process.pid)
         try:
-            # wait4 rather than wait: it tells the memory of this process and of no other.
-            with deadline(process):
-                _, status, usage = os.wait4(process.pid, 0)
+            with deadline(process), peak:
+                process.wait()
         except BaseException:
             process.kill()
             process.wait()
             raise
         seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             output.seek(0)
             raise RuntimeError(f"{' '.join(arguments)}: exit code {process.returncode}\n{output.read()[-SHOWN:]}")
-    return Ended(seconds, usage.ru_maxrss * 1024)
+    return Ended(seconds, peak.bytes)
+
+
+class Peak:
+    """Follows a process's peak of resident memory, in bytes. (The kernel's own figure, ru_maxrss, is never below what the
+    process that started it held.)"""
+
+    def __init__(self, pid: int) -> None:
+        self.place, self.bytes, self.ended = Path(f"/proc/{pid}/status"), 0, threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def _follow(self) -> None:
+        while not self.ended.wait(LOOK_SECONDS):
+            try:
+                lines = self.place.read_text().splitlines()
+            except (FileNotFoundError, ProcessLookupError):
+                return  # it has ended
+            found = [line for line in lines if line.startswith("VmHWM:")]  # none: it has ended and waits to be reaped
+            self.bytes = max([self.bytes, *(int(line.split()[1]) * 1024 for line in found)])
 
 
 @contextmanager
-def deadline(process: subprocess.Popen[str]) -> Iterator[None]:
+def deadline(process: subprocess.Popen[Any]) -> Iterator[None]:
     """Kill the process if it is not done in time, so that one that hangs is a failure and not a lost night."""
     timer = threading.Timer(LONGEST, process.kill)
     timer.daemon = True

@@ -5,6 +5,10 @@
 After Ray's user guide "Hyperparameter Tuning with Ray Tune" (ray-project/ray,
 doc/source/train/doc_code/train_tune_interop.py): one Train run a trial, named after it, the driver functions on a
 resource of their own, as many at once as `max_concurrent_trials` says.
+
+The controller of a Train run dies with the trial that Tune stops, and what frees its workers' CPUs then, Train's cleaner,
+asks the full dashboard (the extra ray[default]) whether it lives; without it the CPUs are held for ever, and a sweep
+stands still after a few stops. Here they are freed as the cleaner would, looked at as often as it looks.
 """
 
 from __future__ import annotations
@@ -24,14 +28,17 @@ from ray.train import CheckpointConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, prepare_model
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.util.placement_group import remove_placement_group
 
 from benchmarks.child import arguments_of, note
 from benchmarks.plain import Settings, epochs
+from fashion.slot import orphaned_groups
 
 DRIVER = "TRAIN_DRIVER_RESOURCE"
 SAMPLE_SECONDS = 0.05  # how often the cluster's free CPUs are looked at
+CLEAN_SECONDS = 1.0  # how often Train's cleaner looks
 PATIENCE = 60  # seconds after which the one-step loop ends by itself
-FREED_WITHIN = 15  # seconds after the last trial's end; a stopped Train run may keep its CPUs for good
+FREED_WITHIN = 15  # seconds after the last trial's end
 
 
 def one_step(config: dict[str, Any]) -> None:
@@ -95,15 +102,23 @@ class StopAtOnce(FIFOScheduler):
 
 
 def watch_cpus(folder: str, ended: threading.Event) -> None:
-    """Note each time that all CPUs have become free: that a trial's workers hold none any more."""
-    total, free, until = ray.cluster_resources()["CPU"], True, math.inf
-    while time.monotonic() < until and not (ended.is_set() and free):
+    """Note how many CPUs are free each time that it changes, and at last."""
+    total, free, until = ray.cluster_resources()["CPU"], -1.0, math.inf
+    while time.monotonic() < until and not (ended.is_set() and free == total):
         if ended.is_set():
             until = min(until, time.monotonic() + FREED_WITHIN)
-        before, free = free, ray.available_resources().get("CPU", 0.0) >= total
-        if free and not before:
-            note(folder, event="freed")
+        before, free = free, ray.available_resources().get("CPU", 0.0)
+        if free != before:
+            note(folder, event="free CPUs", cpus=free)
         time.sleep(SAMPLE_SECONDS)
+    note(folder, event="free CPUs", cpus=free)
+
+
+def free_orphans(left: threading.Event) -> None:
+    """Free what dead controllers hold."""
+    while not left.wait(CLEAN_SECONDS):
+        for group in orphaned_groups():
+            remove_placement_group(group)
 
 
 def main() -> None:
@@ -116,7 +131,9 @@ def main() -> None:
         scheduler = ASHAScheduler(
             "epoch", "val_loss", "min", max_t=most, grace_period=given["grace"], reduction_factor=given["reduction"]
         )
-    ended = threading.Event()
+    ended, left = threading.Event(), threading.Event()
+    cleaner = threading.Thread(target=free_orphans, args=(left,))
+    cleaner.start()
     watch = threading.Thread(target=watch_cpus, args=(given["notes"], ended))
     if given["loop"] == "one_step":  # a sweep has better things to do
         watch.start()
@@ -134,6 +151,8 @@ def main() -> None:
     ended.set()
     if watch.is_alive():
         watch.join()
+    left.set()
+    cleaner.join()
     ray.shutdown()
 
 

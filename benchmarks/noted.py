@@ -2,8 +2,8 @@
 
     python -m benchmarks.noted NOTES ARGUMENTS-OF-FASHION-SWEEP...
 
-Two functions are wrapped and nothing else is changed. `begun` and `left` are when a trial's function began and had
-unwound in its Tune process; `started` is when the driver handed a trial out, with the driver's own processor time
+Three functions are wrapped and nothing else is changed. `begun` and `left` are when a trial's function began and had
+unwound in its Tune process; `reported` how long it stood still for a report; `started` is when the driver handed a trial out, with the driver's own processor time
 (seconds, all its threads, no other process) and its resident memory (bytes) until then; `ended` the same at the end.
 """
 
@@ -17,19 +17,33 @@ from pathlib import Path
 from typing import Any
 
 import fashion.sweep
+import fashion.trial
 from benchmarks.child import note
 from fashion import cli
+from fashion.record import EpochReport
 from fashion.recorder import Recorder
 from fashion.trial import Job, run_trial
+
+report_to_tune = fashion.trial._report
 
 
 def noting_trial(folder: Path) -> Callable[..., None]:
     def noted(config: dict[str, Any], job: Job) -> None:
         note(folder, event="begun", number=config["number"])
+        setattr(fashion.trial, "_report", noting_report(folder))  # noqa: B010
         try:
             run_trial(config, job)
         finally:
             note(folder, event="left", number=config["number"])
+
+    return noted
+
+
+def noting_report(folder: Path) -> Callable[[EpochReport], None]:
+    def noted(report: EpochReport) -> None:
+        started = time.perf_counter()
+        report_to_tune(report)  # does not return in a trial that is stopped
+        note(folder, event="reported", number=report.trial, seconds=time.perf_counter() - started)
 
     return noted
 

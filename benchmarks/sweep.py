@@ -12,8 +12,8 @@ ResNet-18 from random weights at 64 px, the same configurations for all contende
 Asynchronous halving depends on the order in which reports arrive, and Optuna's Hyperband has brackets of its own, so
 the contenders don't train the same number of epochs: that is a row each. ASHA and Hyperband: from 1 epoch, reduction 3.
 
-Full: 12 trials of up to 9 epochs on all images. Short: 4 trials of up to 3 epochs on 1,000 images, where starting
-processes weighs ten times as much; what is wanted of the limit is therefore asked of the full form only. Each contender
+Full: 12 trials of up to 9 epochs on all images. Short: 4 trials of up to 3 epochs on 500 images, where starting
+processes weighs twenty times as much; what is wanted of the limit is therefore asked of the full form only. Each contender
 runs once, since one takes minutes, or in the full form up to half an hour.
 
 ratio: of seconds to ours' (how many times longer), of ours to the limit's.
@@ -68,7 +68,7 @@ def run(full: bool, data: Path) -> list[Row]:
     trials, epochs = (12, 9) if full else (4, 3)
     with tempfile.TemporaryDirectory(prefix="sweep-") as name, child.cores(CORES):
         folder = Path(name)
-        dataset = read_dataset(data if full else shortened(data, folder / "data", {"train": 1000, "val": 200}))
+        dataset = read_dataset(data if full else shortened(data, folder / "data", {"train": 500, "val": 100}))
         path = folder / "sweep.yaml"
         path.write_text(SPEC.format(root=dataset.root, trials=trials, epochs=epochs, storage=folder / "runs"))
         spec = load_spec(path)

@@ -27,7 +27,7 @@ from fashion.model.backbone import make_backbone
 from fashion.model.build import build_model
 from fashion.model.table import row
 from fashion.model.weights import ResolvedWeights
-from fashion.speed import Setting
+from fashion.precision import Setting
 from fashion.train import fit
 
 REPORT, OURS, LIMIT = "the report's loop", "ours", "bare limit"
@@ -111,13 +111,13 @@ def bare_step(case: Case, class_counts: Sequence[int], device: torch.device, set
     """Forward, backward and optimiser on one resident batch, and nothing else."""
     torch.manual_seed(0)
     layout = torch.channels_last if setting.channels_last else torch.contiguous_format
-    model = build_model(case.model, class_counts).to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    model = setting.arrange(build_model(case.model, class_counts), device)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-5, fused=True)
     images, targets = resident_batch(case, class_counts, device)
     images = images.to(memory_format=layout)
 
     def step() -> None:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=setting.bf16):
+        with setting.autocast(device):
             outputs = model(images)
         losses = [F.cross_entropy(output.float(), targets[:, head]) for head, output in enumerate(outputs)]
         optimizer.zero_grad(set_to_none=True)

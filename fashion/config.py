@@ -130,10 +130,10 @@ class TrainConfig(Frozen):
     layout: Literal["auto", "nchw", "channels_last"] = Field(
         "auto", description="memory layout of images and convolutions; auto: the faster, measured as precision is"
     )
-    compile: Literal["none", "default", "reduce-overhead"] = Field(
+    compile: Literal["none", "auto", "default", "reduce-overhead"] = Field(
         "none",
         description="torch.compile of the training step, in torch's modes; reduce-overhead uses CUDA graphs. The first "
-        "steps then take a minute or two",
+        "steps then take a minute or two; auto: where that was measured to pay within the trial",
     )
 
     @model_validator(mode="after")

@@ -179,7 +179,7 @@ def _compute(
         model = build_model(config.model, (), weights)
     model = model.to(memory_format=torch.channels_last).to(device).eval()
     mean, std = normalization(config.data.normalize, row(config.model.backbone))
-    size = evaluation_batch_size(config.train.batch_size, device)
+    size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
     features = np.empty((len(pack), model.feature_count), np.float32)
     done = 0
     for batch in eval_batches(pack, config.data, mean, std, size, device=device):

@@ -83,7 +83,7 @@ class PixelFeed:
 
     def validate(self) -> Iterator[EvalBatch]:
         config, place = self.config, self.place
-        size = evaluation_batch_size(config.train.batch_size, place.device)
+        size = evaluation_batch_size(config.train.batch_size, config.data.crop, place.device)
         batches = eval_batches(
             self.data.val, config.data, self.mean, self.std, size, place.rank, place.world_size, place.device
         )
@@ -105,7 +105,7 @@ class FeatureFeed:
 
     def validate(self) -> Iterator[EvalBatch]:
         config, place = self.config, self.place
-        size = evaluation_batch_size(config.train.batch_size, place.device)
+        size = evaluation_batch_size(config.train.batch_size, config.data.crop, place.device)
         return self.val_features.eval_batches(size, place.rank, place.world_size, place.device)
 
 

@@ -25,7 +25,7 @@ from fashion.data.batches import eval_batches
 from fashion.data.layout import Attribute
 from fashion.data.pack import Pack
 from fashion.errors import CheckpointError, Problem
-from fashion.evaluate import evaluation_batch_size, log_probabilities, to_probabilities, with_mirrors
+from fashion.evaluate import evaluation_batch_size, log_probabilities, on_host, with_mirrors
 from fashion.model.build import MultiHeadClassifier, build_model, normalization
 from fashion.model.table import row
 from fashion.record import metrics_from_json
@@ -123,7 +123,7 @@ def predict(
     smaller one saves memory and may change the last bit of a probability. `progress(done, total)` counts images.
     """
     config = promoted.config
-    size = batch_size or evaluation_batch_size(config.train.batch_size, device)
+    size = batch_size or evaluation_batch_size(config.train.batch_size, config.data.crop, device)
     total = len(images)
     listed = (
         tuple(names)
@@ -139,11 +139,13 @@ def predict(
     probabilities = [[np.empty((0, count), np.float32) for count in promoted.class_counts]]
     done = 0
     batches = eval_batches(images, config.data, mean, std, size, device=device)
-    for batch, mirrored in with_mirrors(batches, config.data.eval_flip):
-        outputs = log_probabilities(model, batch.images, mirrored)
-        classes.append(torch.stack([head.argmax(dim=1) for head in outputs], dim=1).cpu().numpy())
-        probabilities.append(to_probabilities(list(outputs)))
-        done += len(batch.images)
+    outputs = (log_probabilities(model, batch.images, m) for batch, m in with_mirrors(batches, config.data.eval_flip))
+    for best, *heads in on_host(
+        (torch.stack([head.argmax(1) for head in heads], dim=1), *(head.exp() for head in heads)) for heads in outputs
+    ):
+        classes.append(best)
+        probabilities.append(heads)
+        done += len(best)
         if progress is not None:
             progress(done, total)
     return Predictions(

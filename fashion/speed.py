@@ -1,21 +1,23 @@
-"""Which precision and memory layout train fastest here: measured once in a few steps, and kept on disk.
+"""Which precision, memory layout and compilation train fastest here: measured once in a few steps, and kept on disk.
 
-bf16 and channels_last help one backbone and hurt another, and differ by device, image size and torch release, so no
-table can know. A trial asks `choose`; the first on a machine measures, the others read its finding.
+bf16, channels_last and torch.compile help one backbone and hurt another, and differ by device, image size and torch
+release, so no table can know. A trial asks `choose`; the first on a machine measures, the others read its finding. On a
+GPU it says, too, how much memory a step takes: what does not fit into the trial's share of the GPU is not chosen.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
+import importlib.util
 import json
 import math
 import os
 import platform
+import shutil
 import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,59 +27,73 @@ from torch import nn
 from torch.nn import functional as F
 
 from fashion.config import TrialConfig
+from fashion.errors import ResourcesError
 from fashion.journal import write_atomic
 from fashion.model.build import build_model
+from fashion.precision import Setting
 
+FORMAT_VERSION = 3
 ROUNDS = 4
 # Another than the usual setting must be faster by this much: a choice should not turn on noise.
-MARGIN = 1.08
-# The loss after the measured steps may differ from fp32's by this share.
+MARGIN = 1.05
+# The mean loss of the measured steps may differ from fp32's by this share. (Their last losses may differ by more where
+# batches are small and weights random: ResNet-50's by 5 % on 3 images.)
 TOLERANCE = 0.03
 # Pixels of a measured batch on a CPU, where an image costs the same in a small batch as in a large one.
 CPU_PIXELS = 200_000
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How a trial's training steps are computed."""
+class Measured:
+    """`seconds` a training step (the median) and of the `first` one, which compiles; the mean `loss` over the steps; on a
+    GPU the most memory that a step needed, in GB. All infinite for a setting that ran out of memory."""
 
-    bf16: bool
-    channels_last: bool
+    seconds: float
+    first: float
+    loss: float
+    peak_gb: float = 0.0
 
-    def __str__(self) -> str:
-        return f"{'bf16' if self.bf16 else 'fp32'} {'channels_last' if self.channels_last else 'nchw'}"
 
+def choose(
+    config: TrialConfig, class_counts: tuple[int, ...], device: torch.device, folder: Path, steps: int
+) -> Setting:
+    """The setting that trains `steps` steps fastest, of those that `train.precision`, `layout` and `compile` allow.
 
-def choose(config: TrialConfig, class_counts: tuple[int, ...], device: torch.device, folder: Path) -> Setting:
-    """The fastest setting that `train.precision` and `train.layout` allow; measured only where they leave a choice.
+    Measured only where they leave a choice. The finding is kept in `folder`, keyed by everything that it depends on. bf16
+    is taken only if the loss over a few steps is fp32's to a few per cent, compilation only if it pays for itself.
 
-    The finding is kept in `folder`, keyed by everything that it depends on. bf16 is taken only if the loss after a few
-    steps is fp32's to a few per cent.
+    Raises ResourcesError when no setting fits into the memory that this process may use on its GPU.
     """
     allowed = candidates(config, device)
-    if len(allowed) == 1:
+    automatic = config.train.compile == "auto" and config.train.mode == "full" and can_compile(device)
+    if len(allowed) == 1 and not automatic:
         return allowed[0]
-    key = _key(config, device, allowed)
+    key = _key(config, device, allowed, automatic)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"speed-{digest}.json"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        found = _read(path, allowed)
+        found = _read(path)
         if found is None:
-            seconds, losses = measure(config, class_counts, device, allowed)
-            found = fastest(allowed, seconds, losses)
-            content = {
-                **key,
-                "seconds_per_step": {str(setting): seconds[setting] for setting in allowed},
-                "loss": {str(setting): losses[setting] for setting in allowed},
-                "choice": str(found),
-            }
-            write_atomic(path, json.dumps(content, indent=2).encode())
-    return found
+            found = measure(config, class_counts, device, allowed)
+            best = fastest(found)
+            if automatic and best is not None:
+                # Once more beside its compiled self, in turn: the machine may be busier than it was.
+                found |= measure(config, class_counts, device, [best, replace(best, compile="default")])
+            settings = [{**asdict(setting), **asdict(measured)} for setting, measured in found.items()]
+            write_atomic(path, json.dumps({**key, "settings": settings}, indent=2).encode())
+    choice = fastest(found, steps)
+    if choice is None:
+        raise ResourcesError(
+            f"resources.gpus_per_worker: a training step of {config.model.backbone} at {key['side']} px with "
+            f"{key['batch_size']} images does not fit into {key['memory_gb']:g} GB, this trial's share of the GPU. "
+            "Lower train.batch_size or data.crop, or raise resources.gpus_per_worker."
+        )
+    return choice
 
 
 def candidates(config: TrialConfig, device: torch.device) -> list[Setting]:
-    """What is allowed and can run here, the usual setting first."""
+    """What is allowed and can run here, the usual setting first; where `train.compile` is auto, before compilation."""
     train = config.train
     has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.backends.mkldnn.is_available()
     if train.precision == "auto":
@@ -87,44 +103,84 @@ def candidates(config: TrialConfig, device: torch.device) -> list[Setting]:
     layouts = [True, False] if train.layout == "auto" else [train.layout == "channels_last"]
     if train.mode == "probe":
         layouts = layouts[:1]  # a few small matrices: nothing to choose
-    found = [Setting(bf16, last) for bf16 in precisions for last in layouts]
+    mode = "none" if train.compile == "auto" else train.compile
+    found = [Setting(bf16, last, mode) for bf16 in precisions for last in layouts]
     # Tensor cores and oneDNN's bf16 kernels want channels_last; a fourth candidate would not be worth its measurement.
-    found = [setting for setting in found if len(found) < 4 or setting != Setting(True, False)]
-    usual = Setting(device.type == "cuda", True)
+    found = [setting for setting in found if len(found) < 4 or setting != Setting(True, False, mode)]
+    usual = Setting(device.type == "cuda", True, mode)
     return sorted(found, key=lambda setting: setting != usual)
 
 
-def fastest(allowed: list[Setting], seconds: dict[Setting, float], losses: dict[Setting, float]) -> Setting:
-    """The usual setting (the first), unless another is clearly faster and its loss is right."""
-    right = {setting: losses[setting] for setting in allowed if not setting.bf16} or losses
-    reference = next(iter(right.values()))
-    sound = [s for s in allowed if math.isclose(losses[s], reference, rel_tol=TOLERANCE)]
-    if not sound:
-        return allowed[0]
-    usual = sound[0]
-    best = min(sound, key=lambda setting: seconds[setting])
-    return best if seconds[best] * MARGIN < seconds[usual] else usual
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile finds what it needs here: a C++ compiler for a CPU, Triton for a GPU."""
+    if device.type == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
+def fastest(found: dict[Setting, Measured], steps: float = math.inf) -> Setting | None:
+    """The usual setting (the first), unless another is clearly faster and its loss is right. A compiled one must make up
+    for its compilation within `steps` steps. None when none could run."""
+    able = {setting: measured for setting, measured in found.items() if math.isfinite(measured.seconds)}
+    if not able:
+        return None
+    precise = [measured.loss for setting, measured in able.items() if not setting.bf16]
+    reference = precise[0] if precise else next(iter(able.values())).loss
+    sound = {s: m for s, m in able.items() if math.isclose(m.loss, reference, rel_tol=TOLERANCE)} or able
+    usual = next(iter(sound))
+
+    def cost(setting: Setting) -> float:
+        measured = sound[setting]
+        once = 0.0 if setting.compile == "none" else measured.first
+        return measured.seconds + once / steps
+
+    best = min(sound, key=cost)
+    return best if cost(best) * MARGIN < cost(usual) else usual
 
 
 def measure(
-    config: TrialConfig, class_counts: tuple[int, ...], device: torch.device, allowed: list[Setting]
-) -> tuple[dict[Setting, float], dict[Setting, float]]:
-    """Median seconds a training step of each setting, measured in turn, and its loss after the last of them."""
+    config: TrialConfig, class_counts: tuple[int, ...], device: torch.device, allowed: Iterable[Setting]
+) -> dict[Setting, Measured]:
+    """A few training steps of each setting, in turn."""
     side = config.data.train_crop or config.data.crop
     count = config.train.batch_size
     if device.type == "cpu":
         count = min(count, max(2, CPU_PIXELS // side**2))
+    found: dict[Setting, Measured] = {}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        steps = {setting: _steps(config, class_counts, device, setting, count, side) for setting in allowed}
-        seconds: dict[Setting, list[float]] = {setting: [] for setting in allowed}
-        losses: dict[Setting, float] = {}
-        for number in range(ROUNDS + 1):
-            for setting in allowed:
+        running: dict[Setting, Iterator[float]] = {}
+        for setting in allowed:
+            steps = _steps(config, class_counts, device, setting, count, side)
+            try:
+                found[setting] = _first(steps, device)
+                running[setting] = steps
+            except torch.OutOfMemoryError:
+                found[setting] = Measured(math.inf, math.inf, math.inf, math.inf)
+        seconds: dict[Setting, list[float]] = {setting: [] for setting in running}
+        losses = {setting: [found[setting].loss] for setting in running}
+        for _ in range(ROUNDS):
+            for setting, steps in running.items():
                 started = time.perf_counter()
-                losses[setting] = next(steps[setting])
-                if number:  # the first step makes buffers and chooses kernels
-                    seconds[setting].append(time.perf_counter() - started)
-    return {setting: statistics.median(values) for setting, values in seconds.items()}, losses
+                losses[setting].append(next(steps))
+                seconds[setting].append(time.perf_counter() - started)
+    for setting in running:
+        middle, mean = statistics.median(seconds[setting]), statistics.fmean(losses[setting])
+        found[setting] = replace(found[setting], seconds=middle, loss=mean)
+    return found
+
+
+def _first(steps: Iterator[float], device: torch.device) -> Measured:
+    """The first step: it builds the model, makes buffers and chooses kernels, so its time counts for nothing else."""
+    held = 0
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        held = torch.cuda.memory_allocated(device)  # by the other settings' models
+        torch.cuda.reset_peak_memory_stats(device)
+    started = time.perf_counter()
+    loss = next(steps)
+    seconds = time.perf_counter() - started
+    peak = torch.cuda.max_memory_allocated(device) - held if device.type == "cuda" else 0
+    return Measured(seconds, seconds, loss, peak / 1e9)
 
 
 def _steps(
@@ -132,23 +188,24 @@ def _steps(
 ) -> Iterator[float]:
     """Training steps from the same weights on the same random images, without end; the loss of each."""
     torch.manual_seed(0)
-    model = build_model(config.model, class_counts).to(device)
+    # Without dropout: compiled code draws other random numbers, and the losses are to be compared.
+    certain = config.model.model_copy(update={"dropout": 0.0, "drop_path": 0.0})
+    model = setting.arrange(build_model(certain, class_counts), device)
     model.freeze(config.train)
     images = torch.rand(count, 3, side, side).sub_(0.5).to(device)
     targets = torch.randint(0, min(class_counts), (count,)).to(device)
     if setting.channels_last:
-        model = model.to(memory_format=torch.channels_last)
         images = images.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-3)
-    for step in itertools.count():
-        torch.manual_seed(step)  # every setting drops the same features
-        yield _step(model, images, targets, setting, optimizer)
+    net = setting.compiled(model)
+    while True:
+        yield _step(net, images, targets, setting, optimizer)
 
 
 def _step(
     model: nn.Module, images: torch.Tensor, targets: torch.Tensor, setting: Setting, optimizer: torch.optim.Optimizer
 ) -> float:
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=setting.bf16):
+    with setting.autocast(images.device):
         logits = model(images)
     loss = torch.stack([F.cross_entropy(head.float(), targets) for head in logits]).mean()
     optimizer.zero_grad(set_to_none=True)
@@ -157,17 +214,27 @@ def _step(
     return loss.item()  # waits for the device
 
 
-def _key(config: TrialConfig, device: torch.device, allowed: list[Setting]) -> dict[str, Any]:
+def _key(config: TrialConfig, device: torch.device, allowed: list[Setting], automatic: bool) -> dict[str, Any]:
+    on_gpu = device.type == "cuda"
+    memory = torch.cuda.get_device_properties(device).total_memory * _share(device) / 1e9 if on_gpu else 0.0
     return {
+        "format": FORMAT_VERSION,
         "backbone": config.model.backbone,
         "side": config.data.train_crop or config.data.crop,
         "batch_size": config.train.batch_size,
         "frozen": [config.train.freeze_backbone, config.train.freeze_stages],
         "allowed": [str(setting) for setting in allowed],
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "threads": torch.get_num_threads() if device.type == "cpu" else 0,
+        "compile": automatic,
+        "device": torch.cuda.get_device_name(device) if on_gpu else _processor(),
+        "memory_gb": round(memory, 3),
+        "threads": 0 if on_gpu else torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def _share(device: torch.device) -> float:
+    """The share of the GPU's memory that this process may use."""
+    return torch.cuda.get_per_process_memory_fraction(device)
 
 
 def _processor() -> str:
@@ -175,9 +242,15 @@ def _processor() -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {os.cpu_count()}"
 
 
-def _read(path: Path, allowed: list[Setting]) -> Setting | None:
+def _read(path: Path) -> dict[Setting, Measured] | None:
     try:
-        choice = json.loads(path.read_text())["choice"]
+        rows = json.loads(path.read_text())["settings"]
+        found = {
+            Setting(bool(row["bf16"]), bool(row["channels_last"]), str(row["compile"])): Measured(
+                *(float(row[name]) for name in ("seconds", "first", "loss", "peak_gb"))
+            )
+            for row in rows
+        }
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, or not ours: measured (again)
-    return next((setting for setting in allowed if str(setting) == choice), None)
+    return found or None

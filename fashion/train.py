@@ -1,16 +1,16 @@
 """The training loop: `fit` is a generator of `EpochReport`s that knows nothing of Ray.
 
 It is handed its data, its place among the workers and a folder; it leaves its checkpoints in the folder before it
-yields the report that they belong to, so that whoever iterates it may stop, kill or resume it after any report.
+yields the report that they belong to, so that whoever iterates it may stop, kill or resume it after any report. They
+are written while the next epoch begins, so a report comes a few steps into it.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,11 +30,13 @@ from fashion.evaluate import evaluate, to_probabilities
 from fashion.feed import Place, TrainingData, make_feed
 from fashion.loss import build_loss
 from fashion.metrics import Meter
-from fashion.model.build import MultiHeadClassifier, build_model
+from fashion.model.build import build_model
 from fashion.model.weights import ResolvedWeights
 from fashion.optim import build_ema, build_optimizer, build_schedule
+from fashion.precision import Setting
 from fashion.record import EpochReport
-from fashion.speed import Setting, choose
+from fashion.saving import Best, Saver, set_backbone_aside
+from fashion.speed import choose
 
 # Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
 DIVERGENCE_CHECK_STEPS = 20
@@ -65,29 +67,14 @@ def fit(
     """
     session = _Session(config, data, weights, folder, trial, place or Place(), best)
     yield from session.history
-    while session.epoch < config.train.epochs:
-        started = time.monotonic()
-        with memory.smaller_next_time(folder, session.epoch + 1, session.parts, config.train.batch_size, session.place):
-            train_metrics = session.train_one_epoch(on_step)
-        val_metrics, probabilities = session.validate()
-        metrics = {f"train_{k}": train_metrics[k] for k in ("loss", "accuracy")}
-        metrics |= {f"val_{k}": v for k, v in val_metrics.items()}
-        metrics["lr"] = train_metrics["lr"]
-        if session.place.device.type == "cuda":
-            metrics["gpu_peak_gb"] = torch.cuda.max_memory_allocated(session.place.device) / 1e9
-        for name in ("train_loss", "val_loss"):
-            if not math.isfinite(metrics[name]):
-                raise TrialDiverged(f"epoch {session.epoch}: {name} is {metrics[name]}")
-        seconds = round(time.monotonic() - started, 3)
-        report = EpochReport(
-            trial, session.attempt, session.epoch, config.train.epochs, metrics, seconds,
-            datetime.now(UTC).isoformat(), str(session.setting) + memory.in_words(session.parts),
-        )  # fmt: skip
-        superseded = session.save(report, probabilities)
-        yield report
-        # Only now is the report recorded, and with it the claim that this epoch's weights are the best.
-        if superseded and session.place.rank == 0:
-            checkpoint.prune(folder, {session.best_epoch})
+    with closing(session.saver):
+        try:
+            while session.epoch < config.train.epochs:
+                yield from session.run_epoch(on_step)
+        except Exception:
+            yield from session.saver.delivered(wait=True)  # what failed is a later epoch
+            raise
+        yield from session.saver.delivered(wait=True)
 
 
 class _Session:
@@ -104,19 +91,19 @@ class _Session:
             torch.backends.cudnn.benchmark = True  # shapes are fixed
             torch.cuda.reset_peak_memory_stats(device)
         state = self._last_state()
+        self.steps = steps_per_epoch(len(data.train.names), train.batch_size, place.world_size)
         self.setting = self._agree(state)
         self.parts = memory.micro_batches(folder)
         torch.manual_seed(config.seed)
         model = build_model(config.model, data.class_counts, weights)
         self.backbone_file: str | None = None
         if train.mode == "probe":
-            self.backbone_file = self._set_aside(model, weights)
-        self.model: MultiHeadClassifier = model.to(device)
-        if self.setting.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
+            # Beside the trials' folders: one file serves all of the sweep.
+            owner = folder.parent if place.rank == 0 else None
+            self.backbone_file = set_backbone_aside(model, config, weights, owner)
+        self.model = self.setting.arrange(model, device)
         if train.mode == "full":
             self.model.freeze(train)
-        self.steps = steps_per_epoch(len(data.train.names), train.batch_size, place.world_size)
         self.optimizer = build_optimizer(train, self.model.backbone_parameters(), self.model.head_parameters())
         self.schedule = build_schedule(train, self.optimizer, self.steps)
         self.ema = build_ema(train, self.model)
@@ -125,14 +112,44 @@ class _Session:
         self.epoch, self.attempt = 0, 1
         self.best_epoch, self.best_loss = best
         self.history: list[EpochReport] = []
+        self.saver = Saver(folder if place.rank == 0 else None)
         if state is not None:
             self._resume(state)
         # After loading: DDP sends rank 0's weights to every worker when it wraps the model.
-        self.net: nn.Module = DistributedDataParallel(self.model) if place.world_size > 1 else self.model
-        if train.compile != "none":
-            self.net = torch.compile(self.net, mode=train.compile)  # type: ignore[assignment]
+        net: nn.Module = DistributedDataParallel(self.model) if place.world_size > 1 else self.model
+        self.net = self.setting.compiled(net)
 
-    def train_one_epoch(self, on_step: Callable[[int, int, int], None] | None) -> dict[str, float]:
+    def run_epoch(self, on_step: Callable[[int, int, int], None] | None) -> Iterator[EpochReport]:
+        """Train and validate one epoch and begin to save it. Yields the report of the epoch before."""
+        started = time.monotonic()
+        batch_size = self.config.train.batch_size
+        with memory.smaller_next_time(self.folder, self.epoch + 1, self.parts, batch_size, self.place):
+            train_metrics = yield from self.train_one_epoch(on_step)
+        val_metrics, probabilities = self.validate()
+        yield from self.saver.delivered(wait=True)
+        metrics = {f"train_{k}": train_metrics[k] for k in ("loss", "accuracy")}
+        metrics |= {f"val_{k}": v for k, v in val_metrics.items()}
+        metrics["lr"] = train_metrics["lr"]
+        if self.place.device.type == "cuda":
+            metrics["gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.place.device) / 1e9
+        for name in ("train_loss", "val_loss"):
+            if not math.isfinite(metrics[name]):
+                raise TrialDiverged(f"epoch {self.epoch}: {name} is {metrics[name]}")
+        seconds = round(time.monotonic() - started, 3)
+        self.save(
+            EpochReport(
+                self.trial, self.attempt, self.epoch, self.config.train.epochs, metrics, seconds,
+                datetime.now(UTC).isoformat(), str(self.setting) + memory.in_words(self.parts),
+            ),
+            probabilities,
+        )  # fmt: skip
+        if self.place.world_size > 1:
+            # All workers yield at the same step, and only rank 0 knows when its files are written.
+            yield from self.saver.delivered(wait=True)
+
+    def train_one_epoch(
+        self, on_step: Callable[[int, int, int], None] | None
+    ) -> Generator[EpochReport, None, dict[str, float]]:
         """One pass over the training images. Returns loss (the objective), accuracy, and lr (of the heads, last step)."""
         config, place, epoch = self.config, self.place, self.epoch + 1
         # Seeding each epoch makes it a pure function of the checkpoint before it: a resumed trial draws the same numbers.
@@ -147,7 +164,13 @@ class _Session:
             # DDP averages gradients over workers; shards may be uneven, so each counts by its images.
             scale = place.world_size / batch.global_count
             logits, losses = memory.add_gradients(
-                self.net, self.criterion, images, batch.targets, scale, self.parts, self._autocast
+                self.net,
+                self.criterion,
+                images,
+                batch.targets,
+                scale,
+                self.parts,
+                lambda: self.setting.autocast(place.device),
             )
             if config.train.clip_grad > 0:
                 nn.utils.clip_grad_norm_(self.model.parameters(), config.train.clip_grad)
@@ -158,10 +181,12 @@ class _Session:
                 self.ema.update_parameters(self.model)
             meter.update(logits, batch.targets)
             objective += torch.stack([losses.double().sum(), losses.new_tensor(len(losses)).double()])
-            if step % DIVERGENCE_CHECK_STEPS == 0:
-                self._require_finite(objective[0].clone(), step)
             if on_step is not None:
                 on_step(epoch, step, self.steps)
+            checked = step % DIVERGENCE_CHECK_STEPS == 0
+            yield from self.saver.delivered(wait=checked)
+            if checked:
+                self._require_finite(objective[0].clone(), step)
         meter.reduce()
         if place.world_size > 1:
             dist.all_reduce(objective)
@@ -198,19 +223,12 @@ class _Session:
         """The model that is validated, saved as best and promoted: the average where there is one."""
         return self.ema.module if self.ema is not None else self.model
 
-    def save(self, report: EpochReport, probabilities: list[Any]) -> bool:
-        """Write this epoch's files. Returns whether an older best epoch is superseded."""
+    def save(self, report: EpochReport, probabilities: list[Any]) -> None:
+        """Begin to write this epoch's files."""
         self.history.append(report)
-        improved = report.metrics["val_loss"] < self.best_loss
-        if improved:
+        best = None
+        if report.metrics["val_loss"] < self.best_loss:
             self.best_loss, self.best_epoch = report.metrics["val_loss"], report.epoch
-        if self.place.rank != 0:
-            return improved
-        if improved:
-            names = self.data.names
-            checkpoint.save_predictions(
-                checkpoint.predictions_path(self.folder, report.epoch), self.data.val.names, names, probabilities
-            )
             meta = {
                 "format": checkpoint.FORMAT,
                 "config": self.config.model_dump(mode="json"),
@@ -219,26 +237,8 @@ class _Session:
                 "report": report.to_json(),
                 **({"backbone": self.backbone_file} if self.backbone_file else {}),
             }
-            checkpoint.save_weights(checkpoint.best_path(self.folder, report.epoch), self.evaluated.state_dict(), meta)
-        checkpoint.save_last(self.folder, self._state())
-        return improved
-
-    def _set_aside(self, model: MultiHeadClassifier, weights: ResolvedWeights) -> str:
-        """Take the frozen backbone off a probe's model, which is fed its features; returns the file that keeps it for
-        the sweep's trials together, beside their folders, so that a promoted model can be made whole."""
-        key = weights.sha256[:12] if weights.sha256 else f"seed-{self.config.seed}"
-        path = (
-            self.folder.parent
-            / f"backbone-{re.sub(r'[^A-Za-z0-9_.]', '-', self.config.model.backbone)}-{key}.safetensors"
-        )
-        if self.place.rank == 0 and not path.exists():
-            state = {f"backbone.{name}": value for name, value in model.backbone.state_dict().items()}
-            checkpoint.save_weights(path, state, {"format": checkpoint.FORMAT})
-        model.without_backbone()
-        return path.name
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.place.device.type, dtype=torch.bfloat16) if self.setting.bf16 else nullcontext()
+            best = Best(self.evaluated.state_dict(), meta, self.data.val.names, self.data.names, probabilities)
+        self.saver.save(report, self._state(), best)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -262,7 +262,8 @@ class _Session:
             return Setting(**state["setting"])
         found: list[Any] = [None]
         if self.place.rank == 0:
-            found = [choose(self.config, self.data.class_counts, self.place.device, self.data.train.path.parent)]
+            cache, steps = self.data.train.path.parent, self.config.train.epochs * self.steps
+            found = [choose(self.config, self.data.class_counts, self.place.device, cache, steps)]
         if self.place.world_size > 1:
             dist.broadcast_object_list(found, src=0)
         setting: Setting = found[0]

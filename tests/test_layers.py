@@ -76,7 +76,7 @@ ROWS = {
     "the data": "data.contents data.scan data.images data.layout data.check data.stats data.demo data.pack",
     "torch's parts": "data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
     "checkpoint",
-    "the loop": "evaluate features feed speed memory train task predict predictions",
+    "the loop": "evaluate features feed precision speed memory saving train task predict predictions",
     "what is shown": "report live display results tensorboard",
     "the sweep without Ray": "search extend prepare reuse recorder",
     "Ray": "slot trial engine sweep predict_job",

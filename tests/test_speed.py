@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import torch
 
 from fashion import speed
 from fashion.config import TrialConfig
-from fashion.speed import Setting, candidates, choose, fastest, measure
+from fashion.errors import ResourcesError
+from fashion.precision import Setting
+from fashion.speed import Measured, candidates, choose, fastest, measure
 
 CPU = torch.device("cpu")
 NCHW, LAST, BF16 = Setting(False, False), Setting(False, True), Setting(True, True)
@@ -45,73 +49,107 @@ def test_what_is_fixed_by_hand_is_no_candidate(options: dict[str, Any], expected
     assert set(found) == set(expected)
 
 
+def found(*rows: tuple[Setting, float, float]) -> dict[Setting, Measured]:
+    """What was measured: (setting, seconds a step, loss) each."""
+    return {setting: Measured(seconds, 2 * seconds, loss) for setting, seconds, loss in rows}
+
+
 @pytest.mark.parametrize(
     ("seconds", "losses", "expected"),
     [
         ((1.0, 1.5, 0.5), (2.0, 2.0, 2.01), BF16),
         ((1.0, 1.5, 0.5), (2.0, 2.0, 2.2), LAST),  # fast and wrong
         ((1.0, 1.5, 0.5), (2.0, 2.0, float("nan")), LAST),
-        ((1.0, 0.97, 0.99), (2.0, 2.0, 2.0), LAST),  # within the noise
+        ((1.0, 0.98, 0.99), (2.0, 2.0, 2.0), LAST),  # within the noise
         ((1.0, 0.8, 0.9), (2.0, 2.0, 2.0), NCHW),
+        ((math.inf, 0.8, 0.9), (math.inf, 2.0, 2.0), NCHW),  # the first ran out of memory
     ],
 )
 def test_the_fastest_sound_setting_is_taken(
     seconds: tuple[float, ...], losses: tuple[float, ...], expected: Setting
 ) -> None:
-    allowed = [LAST, NCHW, BF16]
-    assert (
-        fastest(allowed, dict(zip(allowed, seconds, strict=True)), dict(zip(allowed, losses, strict=True))) == expected
-    )
+    assert fastest(found(*zip([LAST, NCHW, BF16], seconds, losses, strict=True))) == expected
 
 
 def test_on_a_gpu_bf16_is_the_usual_setting_but_must_be_right() -> None:
-    allowed = [BF16, LAST]
-    quick = {BF16: 1.0, LAST: 2.0}
-    assert fastest(allowed, quick, {BF16: 2.0, LAST: 2.01}) == BF16
-    assert fastest(allowed, quick, {BF16: 9.0, LAST: 2.0}) == LAST
+    assert fastest(found((BF16, 1.0, 2.0), (LAST, 2.0, 2.01))) == BF16
+    assert fastest(found((BF16, 1.0, 9.0), (LAST, 2.0, 2.0))) == LAST
+
+
+def test_compilation_must_pay_for_itself_within_the_trial() -> None:
+    compiled = replace(LAST, compile="default")
+    measured = {LAST: Measured(1.0, 1.0, 2.0), compiled: Measured(0.5, 40.0, 2.0)}
+    assert fastest(measured, steps=50) == LAST  # 50 s against 65 s
+    assert fastest(measured, steps=500) == compiled
+
+
+def test_what_does_not_fit_into_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocation that fails as one does on a full GPU."""
+
+    def full(*_: Any) -> float:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(speed, "_step", full)
+    with pytest.raises(ResourcesError, match=r"gpus_per_worker.*tiny at 32 px with 4 images does not fit.*Lower"):
+        choose(configured(), (3, 2), CPU, tmp_path, 100)
+    with pytest.raises(ResourcesError):  # as the finding says
+        choose(configured(), (3, 2), CPU, tmp_path, 100)
 
 
 def test_one_process_measures_and_the_others_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured()
-    first = choose(config, (3, 2), CPU, tmp_path)
+    first = choose(config, (3, 2), CPU, tmp_path, 100)
     (path,) = tmp_path.glob("speed-*.json")
     content = json.loads(path.read_text())
-    assert content["choice"] == str(first)
-    assert set(content["seconds_per_step"]) == {"fp32 channels_last", "fp32 nchw", "bf16 channels_last"}
+    rows = {Setting(row["bf16"], row["channels_last"], row["compile"]): row for row in content["settings"]}
+    assert set(rows) == {LAST, NCHW, BF16}
+    assert first in rows
     assert content["torch"] == torch.__version__
     monkeypatch.setattr(speed, "measure", lambda *arguments: pytest.fail("measured again"))
-    content["choice"] = "fp32 nchw"
+    rows[NCHW]["seconds"] = 1e-9
     path.write_text(json.dumps(content))
-    assert choose(config, (3, 2), CPU, tmp_path) == NCHW
-    assert choose(configured(layout="channels_last", precision="fp32"), (3, 2), CPU, tmp_path / "none") == LAST
+    assert choose(config, (3, 2), CPU, tmp_path, 100) == NCHW
+    assert choose(configured(layout="channels_last", precision="fp32"), (3, 2), CPU, tmp_path / "none", 100) == LAST
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"choice": "fp64 nchw"}', '{"choice": 3}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"settings": [{"bf16": true}]}', '{"settings": 3}'])
 def test_a_damaged_finding_is_measured_again(tmp_path: Path, content: str) -> None:
     config = configured()
-    choose(config, (3, 2), CPU, tmp_path)
+    choose(config, (3, 2), CPU, tmp_path, 100)
     (path,) = tmp_path.glob("speed-*.json")
     path.write_text(content)
-    choose(config, (3, 2), CPU, tmp_path)
-    assert "seconds_per_step" in json.loads(path.read_text())
+    choose(config, (3, 2), CPU, tmp_path, 100)
+    assert len(json.loads(path.read_text())["settings"]) == 3
+
+
+def test_a_compiled_setting_is_measured_and_trains(tmp_path: Path) -> None:
+    """The real compiler, on the smallest network."""
+    chosen = choose(configured(compile="auto", precision="fp32"), (3, 2), CPU, tmp_path, 10**9)
+    (path,) = tmp_path.glob("speed-*.json")
+    rows = json.loads(path.read_text())["settings"]
+    (compiled,) = (row for row in rows if row["compile"] == "default")
+    (eager,) = (row for row in rows if row["compile"] == "none" and row["channels_last"] == compiled["channels_last"])
+    assert compiled["loss"] == pytest.approx(eager["loss"], rel=1e-3)
+    assert compiled["first"] > compiled["seconds"]
+    assert str(chosen).startswith("fp32")
 
 
 def test_measuring_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    choose(configured(), (3, 2), CPU, tmp_path)
+    choose(configured(), (3, 2), CPU, tmp_path, 100)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_all_settings_train_alike() -> None:
     """From the same weights on the same images; bf16 within its few digits."""
     allowed = [LAST, NCHW, BF16]
-    seconds, losses = measure(configured(), (3, 2), CPU, allowed)
-    assert all(value > 0 for value in seconds.values())
-    assert losses[NCHW] == pytest.approx(losses[LAST], rel=1e-4)
-    assert losses[BF16] == pytest.approx(losses[LAST], rel=speed.TOLERANCE)
+    measured = measure(configured(), (3, 2), CPU, allowed)
+    assert all(each.seconds > 0 for each in measured.values())
+    assert measured[NCHW].loss == pytest.approx(measured[LAST].loss, rel=1e-4)
+    assert measured[BF16].loss == pytest.approx(measured[LAST].loss, rel=speed.TOLERANCE)
 
 
 @pytest.fixture(autouse=True)
