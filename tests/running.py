@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from descendants import title
 from safetensors.numpy import load_file
 
 from fashion import best as ranking
@@ -106,13 +107,16 @@ def files(run: Path) -> list[str]:
     return sorted(re.sub(r"tb/events.*", "tb/events", name) for name in names)
 
 
-def wait_until_gone(pids: Iterable[int], seconds: float = 60) -> set[int]:
-    """Those of the processes that are still there after so long: none, if all is well. Zombies are gone."""
+def wait_until_gone(pids: Iterable[int], seconds: float = 150) -> set[str]:
+    """Those of the processes that are still there after so long: none, if all is well. Zombies are gone.
+
+    Ray's agents try to reach a gcs_server that was killed for about a minute before they end.
+    """
     left, end = set(pids), time.monotonic() + seconds
     while left and time.monotonic() < end:
         left = {pid for pid in left if _state(pid) not in ("", "Z")}
         time.sleep(0.1)
-    return left
+    return {f"{pid} {title(pid)}" for pid in left}
 
 
 def _state(pid: int) -> str:
