@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,12 @@ def files(run: Path) -> list[str]:
     passing = {"progress.json"}
     names = [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and path.name not in passing]
     return sorted(re.sub(r"tb/events.*", "tb/events", name) for name in names)
+
+
+def at_work(below: Mapping[int, str]) -> set[int]:
+    """Of a driver's processes by title those that could still do something: not Ray's two agents, which after a kill try
+    for a minute to tell a gcs_server that is gone, and then end."""
+    return {pid for pid, name in below.items() if name.startswith("ray::") or name.endswith(("/raylet", "/gcs_server"))}
 
 
 def wait_until_gone(pids: Iterable[int], seconds: float = 150) -> set[str]:

@@ -13,6 +13,7 @@ from descendants import descendants
 from running import (
     PATIENCE,
     assert_same,
+    at_work,
     events,
     fashion,
     one_by_one,
@@ -70,7 +71,7 @@ def killed_after(folder: Path, reports: int) -> Path:
     below = descendants(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=PATIENCE)
-    assert wait_until_gone(below) == set()
+    assert wait_until_gone(at_work(below)) == set()
     return folder / "runs/k"
 
 

@@ -14,6 +14,7 @@ from descendants import descendants
 from running import (
     PATIENCE,
     assert_same,
+    at_work,
     events,
     fashion,
     one_by_one,
@@ -68,6 +69,7 @@ def test_a_driver_killed_at_ten_random_moments(folder: Path, undisturbed: Path) 
     draw = random.Random(5)
     journal = folder / "runs/k/journal.jsonl"
     killed, interrupted = 0, 0
+    every: set[int] = set()
     for _ in range(10):
         before = len(recorded_reports(journal))
         process = start(folder, "k.yaml")
@@ -81,7 +83,8 @@ def test_a_driver_killed_at_ten_random_moments(folder: Path, undisturbed: Path) 
         process.kill()
         process.communicate(timeout=PATIENCE)
         killed += process.returncode == -signal.SIGKILL
-        assert wait_until_gone(below) == set()
+        assert wait_until_gone(at_work(below)) == set()
+        every |= set(below)
         if journal.exists():
             trials = Run.open(folder / "runs/k").trials.values()
             interrupted += any(trial.reports and not trial.final for trial in trials)
@@ -95,6 +98,7 @@ def test_a_driver_killed_at_ten_random_moments(folder: Path, undisturbed: Path) 
     assert interrupted >= 3
     go_on(folder, undisturbed)
     attempts = [report.attempt for report, _ in Run.open(folder / "runs/k").history]
+    assert wait_until_gone(every) == set()
     assert max(attempts) > 1, "interrupted trials went on from their checkpoint"
 
 
