@@ -4,13 +4,14 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 BIN := .venv/bin
 
-.PHONY: help setup quickstart test test-fast bench bench-full lint clean
+.PHONY: help setup quickstart test test-fast test-faults bench bench-full lint clean
 
 help:
 	@echo "make setup       the environment, in .venv"
 	@echo "make quickstart  set-up, demo data, a sweep on CPU, its best model and a submission"
-	@echo "make test        set-up and all tests"
+	@echo "make test        set-up and all tests but the slow ones of faults"
 	@echo "make test-fast   set-up and the tests that start no Ray"
+	@echo "make test-faults set-up and the slow tests of faults, under 25 minutes"
 	@echo "make bench       every benchmark in short, under 20 minutes (DATA=folder of the data set)"
 	@echo "make bench-full  every benchmark"
 	@echo "make lint        ruff and mypy"
@@ -31,10 +32,13 @@ quickstart: setup
 	$(BIN)/fashion-sweep best quickstart --predict
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not faults"
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not ray"
+	$(BIN)/python -m pytest -m "not ray and not faults"
+
+test-faults: setup
+	$(BIN)/python -m pytest -m faults
 
 DATA ?= data/FashionDataset
 

@@ -1,29 +1,35 @@
 """What a trial leaves in its folder, each written to a temporary file and renamed.
 
-`last.pt` resumes the trial; `best-0004.safetensors` holds the weights of its best epoch with, in the file's own
+`last.pt` resumes the trial, and `last-previous.pt`, the one before it, where that can't be read; `best-0004.safetensors` holds the weights of its best epoch with, in the file's own
 metadata, everything that rebuilds and explains the model; `val-0004.parquet` that epoch's validation predictions.
 Nothing here is read by executing pickles.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from fashion.errors import CheckpointError
+from fashion.best import read_header
+from fashion.errors import BlockedError, CheckpointError, refusal
+from fashion.record import metrics_from_json
 
 LAST = "last.pt"
+PREVIOUS = "last-previous.pt"
 METADATA_KEY = "fashion"
 FORMAT = 1
 
@@ -37,16 +43,37 @@ def predictions_path(folder: Path, epoch: int) -> Path:
 
 
 def _replace(path: Path, write: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()  # what is read-only says so here in the system's own words
         write(temporary)
         # On disk before the name is: a power cut must not leave the name with half the bytes.
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        if path.name == LAST and path.exists():
+            # A kill between the two renames leaves the previous one alone, whose next epoch no report told of yet.
+            os.replace(path, path.with_name(PREVIOUS))
         os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if reason := refusal(_as_os_error(error), str(path)):
+            raise BlockedError(reason) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
+
+
+def _as_os_error(error: Exception) -> Exception:
+    """What torch and safetensors make of an OSError, undone: the one counts bytes, the other keeps the number as text."""
+    if isinstance(error, OSError):
+        return error
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number:
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    if "inline_container.cc" in str(error):  # torch's writer: all that can fail in it is to write
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return error
 
 
 def save_weights(path: Path, state: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> None:
@@ -67,7 +94,8 @@ def save_predictions(
 
 
 def save_last(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write the resumable state (tensors, numbers, strings and containers of them only)."""
+    """Write the resumable state (tensors, numbers, strings and containers of them only). The one before it stays beside
+    it until the next call: should the bytes of one be damaged, the trial loses an epoch and not all of them."""
     _replace(folder / LAST, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
 
 
@@ -77,16 +105,70 @@ def load_last(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: truncated, of another format, or holding anything but plain data.
     """
+    state = _load(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: checkpoint format {FORMAT} expected. Delete it to start this trial again.")
+    return state
+
+
+def _load(path: Path) -> Any:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Damaged bytes make torch's restricted unpickler raise nearly anything, so the one call is guarded as a whole.
         unsafe = type(error).__name__ == "UnpicklingError"
         rule = "holds more than plain data, refused" if unsafe else f"not a readable checkpoint ({error})"
         raise CheckpointError(f"{path}: {rule}. Delete it to start this trial again.") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: checkpoint format {FORMAT} expected. Delete it to start this trial again.")
-    return state
+
+
+class Mended(NamedTuple):
+    """What `mend_last` found: `told`, in words, empty when nothing was wrong; and the kept best epoch of those that will
+    be trained again, with its val_loss: 0 and infinity when there is none."""
+
+    told: str = ""
+    best_epoch: int = 0
+    best_loss: float = math.inf
+
+
+def mend_last(folder: Path) -> Mended:
+    """Make `last.pt` a file that can be read, of the one before it if need be, or remove it: then the trial starts again.
+
+    The best weights stay: where epochs are trained again, theirs are the recorded ones.
+    """
+    last, previous = folder / LAST, folder / PREVIOUS
+    if not last.exists():
+        if not previous.exists():
+            return Mended()
+        os.replace(previous, last)
+    damage = _damage(last)
+    if not damage:
+        return Mended()
+    if previous.exists() and not _damage(previous):
+        os.replace(previous, last)
+        epoch = load_last(last)["history"][-1]["epoch"]
+        told = f"{damage}; it goes on from the checkpoint before, epoch {epoch}"
+    else:
+        for path in (last, previous):
+            path.unlink(missing_ok=True)
+        epoch, told = 0, f"{damage}, and there is none before it: the trial starts again"
+    best_epoch, best_loss = 0, math.inf
+    for path in folder.glob("best-*.safetensors"):
+        try:
+            found = read_header(path)["report"]
+        except CheckpointError:
+            continue  # it is damaged, too, and will be written again
+        if found["epoch"] > epoch:
+            best_epoch, best_loss = found["epoch"], metrics_from_json(found["metrics"])["val_loss"]
+    return Mended(told, best_epoch, best_loss)
+
+
+def _damage(path: Path) -> str:
+    try:
+        _load(path)
+    except CheckpointError as error:
+        reason, _, _ = str(error).partition(". Delete")
+        return f"its checkpoint can't be read ({reason})"
+    return ""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from fashion.errors import UserError
+from fashion.errors import UserError, refusal
 
 # name -> module and attribute, imported when the command is named (or help lists them: these modules import click alone)
 COMMANDS: Mapping[str, str] = {
@@ -66,6 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader (head, less) has seen enough. What is buffered would fail again at exit.
         sys.stdout = None  # type: ignore[assignment]
         sys.exit(0)
+    except OSError as error:
+        # A full or read-only disk may be met anywhere.
+        reason = refusal(error)
+        if not reason:
+            raise
+        click.echo(f"Error: {reason}", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -5,46 +5,97 @@ Tune is an engine that may die at any moment. It is told trial numbers and decis
 
 from __future__ import annotations
 
+import functools
 import json
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
+import ray
 import ray.cloudpickle
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from fashion.deaths import Deaths, machine_went
+from fashion.errors import BlockedError, refusal
 from fashion.record import EpochReport
 from fashion.recorder import Recorder
 from fashion.search import Source
 from fashion.task import first_line
 
+# The data set is looked at again when a trial is handed out, but not more often than this.
+DATA_SECONDS = 10.0
+
+
+class RayDied(BaseException):
+    """Ray's own processes on this machine, started by this one, have ended: their names. (No Exception: Tune must not take it
+    for a trial's.)"""
+
+
+def block(recorder: Recorder, reason: str) -> NoReturn:
+    """End the sweep at once, as an interrupt does: what waits to be recorded is reported again when it goes on."""
+    recorder.blocked = reason
+    raise KeyboardInterrupt
+
+
+def _blocked_by_disk(method: Callable[..., Any]) -> Callable[..., Any]:
+    """For hooks that record: what can't be put on disk must not be obeyed either, and is no failure of the trial's."""
+
+    @functools.wraps(method)
+    def hook(self: Any, *arguments: Any, **named: Any) -> Any:
+        try:
+            return method(self, *arguments, **named)
+        except OSError as error:
+            reason = refusal(error, str(self.recorder.run.path))
+            if not reason:
+                raise
+            block(self.recorder, reason)
+
+    return hook
+
 
 class NumberSearcher(Searcher):
-    """Hands out trial numbers with their configurations; each is recorded before Tune sees it."""
+    """Hands out trial numbers with their configurations; each is recorded before Tune sees it.
 
-    def __init__(self, numbers: Iterator[int], source: Source, recorder: Recorder) -> None:
+    check_data: raises BlockedError when the data set is not the one that the sweep started with.
+    """
+
+    def __init__(
+        self, numbers: Iterator[int], source: Source, recorder: Recorder, check_data: Callable[[], object]
+    ) -> None:
         super().__init__()
-        self.numbers, self.source, self.recorder = numbers, source, recorder
+        self.numbers, self.source, self.recorder, self.check_data = numbers, source, recorder, check_data
+        self.checked = time.monotonic()
         self.handed_out: dict[str, int] = {}  # Tune's id of a trial -> its number
 
+    @_blocked_by_disk
     def suggest(self, trial_id: str) -> Any:
         number = next(self.numbers, None)
         if number is None or self.recorder.abort:
             return Searcher.FINISHED
+        if time.monotonic() - self.checked >= DATA_SECONDS:
+            try:
+                self.check_data()
+            except BlockedError as error:
+                block(self.recorder, str(error))
+            self.checked = time.monotonic()
         run = self.recorder.run
         if number not in run.trials:
             run.record_trial(number, self.source.config(number).model_dump(mode="json"))
         self.handed_out[trial_id] = number
         return {"number": number, "config": json.dumps(run.trials[number].config)}
 
+    @_blocked_by_disk
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The record knows already (the scheduler is told first), but for a trial that Tune does not start again."""
-        if error:
-            number = self.handed_out[trial_id]
-            deaths = self.recorder.deaths[number]
-            self.recorder.ended(number, "failed", f"its process died {len(deaths)} times: {deaths[-1]}")
+        """The record knows already (the scheduler is told first), but for a trial whose process never came up."""
+        number = self.handed_out[trial_id]
+        if error and not self.recorder.run.trials[number].final:
+            self.recorder.ended(
+                number, "failed", f"its process did not come up: {self.recorder.last_death.get(number, '')}"
+            )
             self.source.ended(self.recorder.run.trials[number])
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -62,23 +113,45 @@ class NumberSearcher(Searcher):
 
 
 class RecordScheduler(FIFOScheduler):
-    """Passes each report to the recorder and obeys its decision."""
+    """Passes each report to the recorder and obeys its decision; starts a trial whose process died again, or gives it up.
 
-    def __init__(self, recorder: Recorder, source: Source) -> None:
+    Tune itself is told to start again without end: it has one count for all deaths.
+    """
+
+    def __init__(self, recorder: Recorder, source: Source, max_failures: int, max_preemptions: int) -> None:
         super().__init__()
         self.recorder, self.source = recorder, source
+        self.limits = max_failures, max_preemptions
+        self.deaths: dict[int, Deaths] = {}
+        self.hung: dict[int, str] = {}  # trials whose process was killed, and why
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first that waits. The inherited way looks at all trials there ever were, at every step of Tune's."""
         waiting = [t for t in tune_controller.get_live_trials() if t.status in (Trial.PENDING, Trial.PAUSED)]
         return min(waiting, key=lambda trial: trial.config["number"], default=None)
 
+    @_blocked_by_disk
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         # Called again when Tune starts a trial anew after its process died: that is another attempt.
-        self.recorder.started(trial.config["number"])
+        number = trial.config["number"]
+        reason = self.deaths[number].too_many if number in self.deaths else ""
+        if reason:
+            self._end(number, reason)
+            tune_controller.stop_trial(trial)
+        else:
+            self.recorder.started(number)
 
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Of a trial that was stopped while it waited: `on_trial_add` recorded why."""
+
+    @_blocked_by_disk
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number = trial.config["number"]
+        if "blocked" in result:
+            block(self.recorder, str(result["blocked"]))
+        if "note" in result:
+            self.recorder.noted(number, str(result["note"]))
+            return TrialScheduler.CONTINUE
         if "failed" in result:
             self._end(number, str(result["failed"]))
             return TrialScheduler.STOP
@@ -89,14 +162,20 @@ class RecordScheduler(FIFOScheduler):
             return TrialScheduler.STOP
         return TrialScheduler.CONTINUE if decision == "continue" else TrialScheduler.STOP
 
+    @_blocked_by_disk
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         number = trial.config["number"]
         if not self.recorder.run.trials[number].final:
             self._end(number, "the loop returned before its last epoch")
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        # Called for every death, also when Tune then starts the trial again: the end is the searcher's to tell.
-        self.recorder.died(trial.config["number"], _reason(trial) if trial.pickled_error_file else "no reason known")
+        # Called for every death; Tune then adds the trial again.
+        number = trial.config["number"]
+        error = _error(trial) if trial.pickled_error_file else RuntimeError("no reason known")
+        went = machine_went(type(error).__name__, str(error), isinstance(error, RayActorError) and error.preempted)
+        reason = self.hung.pop(number, first_line(error))
+        self.deaths.setdefault(number, Deaths(*self.limits)).add(reason, went)
+        self.recorder.died(number, f"with its machine: {reason}" if went else reason)
 
     def _end(self, number: int, reason: str) -> None:
         self.recorder.ended(number, "failed", reason)
@@ -107,10 +186,10 @@ class RecordScheduler(FIFOScheduler):
 
 
 class AbortStopper(tune.Stopper):
-    """Ends the experiment when the recorder says that going on is pointless, or the user wants it to end.
+    """Ends the experiment when the recorder says that going on is pointless, the user wants it to end, or Ray has died.
 
-    The latter at once, by KeyboardInterrupt: Tune's own way waits for trials to unwind, for nothing but its own state.
-    Tune asks between events, so that no report is half recorded.
+    The latter two at once, by KeyboardInterrupt and RayDied: Tune's own way waits for trials to unwind, for nothing but its
+    own state. Tune asks between events, so that no report is half recorded.
     """
 
     def __init__(self, recorder: Recorder, interrupted: Callable[[], bool]) -> None:
@@ -122,6 +201,8 @@ class AbortStopper(tune.Stopper):
     def stop_all(self) -> bool:
         if self.interrupted():
             raise KeyboardInterrupt
+        if dead := dead_daemons():
+            raise RayDied(" and ".join(dead))
         return bool(self.recorder.abort)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AbortStopper:
@@ -131,7 +212,50 @@ class AbortStopper(tune.Stopper):
         return {}
 
 
-def _reason(trial: Any) -> str:
+class EpochTimeout(tune.Callback):
+    """Kills the process of a trial that reports nothing for `seconds`; the scheduler then hears of a death, with that
+    reason. Of a trial of several workers the slot is killed, and they end with it."""
+
+    def __init__(self, seconds: float, scheduler: RecordScheduler) -> None:
+        self.seconds, self.scheduler = seconds, scheduler
+        self.heard: dict[str, tuple[Any, float]] = {}  # Tune's id of a running trial -> the trial, when it was heard of
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.heard[trial.trial_id] = trial, time.monotonic()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        if trial.trial_id in self.heard:
+            self.heard[trial.trial_id] = trial, time.monotonic()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.heard.pop(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.heard.pop(trial.trial_id, None)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.heard.pop(trial.trial_id, None)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        for name, (trial, heard) in list(self.heard.items()):
+            if time.monotonic() - heard > self.seconds and trial.temporary_state.ray_actor is not None:
+                reason = f"no report for {self.seconds:g} s (resources.epoch_timeout): it hung and was killed"
+                self.scheduler.hung[trial.config["number"]] = reason
+                del self.heard[name]
+                ray.kill(trial.temporary_state.ray_actor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def dead_daemons() -> list[str]:
+    """Those of Ray's own processes that were started by this one (no cluster's that it joined) and have ended."""
+    node = ray._private.worker._global_node
+    return [name for name, _ in node.dead_processes()] if node is not None else []
+
+
+def _error(trial: Any) -> BaseException:
     """What Tune kept of the last error: a pickle beside the trial's other local files."""
     with open(trial.pickled_error_file, "rb") as file:
-        return first_line(ray.cloudpickle.load(file))
+        error: BaseException = ray.cloudpickle.load(file)
+        return error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,9 +87,34 @@ class ResourcesError(UserError):
     """The cluster can never offer what the spec asks for."""
 
 
+class BlockedError(UserError):
+    """No trial can go on until something outside of them is mended: a full disk, a data set that has changed. The sweep
+    stops and its trials stay unfinished, so that the same command goes on."""
+
+
 class SubmissionError(ProblemsError):
     """A prediction file is not in the submission's form."""
 
 
 class TrialDiverged(FashionError):  # noqa: N818 (what happened to a trial, no mistake of anyone's)
     """The loss became NaN or infinite: the trial is failed, the sweep goes on."""
+
+
+# What a file system says no to, whatever the program does.
+_REFUSALS = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space of your quota",
+    errno.EROFS: "Make it writable",
+    errno.EACCES: "Make it writable for you",
+    errno.EPERM: "Make it writable for you",
+}
+
+
+def refusal(error: BaseException, place: str = "") -> str:
+    """What to tell of a write that the file system refuses (full, read-only, not yours); empty for any other error."""
+    if isinstance(error, BlockedError):
+        return str(error)
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+        return ""
+    where = place or str(error.filename or "disk")
+    return f"{where}: {os.strerror(error.errno)}. {_REFUSALS[error.errno]}; then the same command goes on."

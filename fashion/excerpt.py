@@ -19,7 +19,7 @@ from fashion.recorded import EVENT, check, parse
 from fashion.run import Known, Run
 from fashion.schedulers import Scheduler, fresh_scheduler_of
 
-FORMAT = 2
+FORMAT = 3
 NAME = "excerpt.json"
 # Below this many reports reading the journal takes no time that anybody would notice.
 WORTH = 5_000
@@ -56,6 +56,7 @@ def save(run: Run) -> None:
                 "ended": trial.ended,
                 "reason": trial.reason,
                 "origin": trial.origin,
+                "notes": trial.notes,
                 "reports": [
                     _slim(r, scheduler.metric) if r is not best and r is not last else r.to_json() for r in kept
                 ],
@@ -103,7 +104,7 @@ def _trial(entry: dict[str, Any]) -> Trial:
     return Trial(
         entry["number"], entry["config"], reports, decisions, entry["attempt"], entry["ended"], entry["reason"],
         left_out=entry["left_out"], left_out_seconds=entry["left_out_seconds"],
-        origin=tuple(entry["origin"]) if entry["origin"] else None,
+        origin=tuple(entry["origin"]) if entry["origin"] else None, notes=entry["notes"],
     )  # fmt: skip
 
 

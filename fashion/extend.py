@@ -11,7 +11,7 @@ from fashion.config import TrialConfig
 from fashion.errors import Problem, RunError
 from fashion.fields import SAMPLED, show
 from fashion.journal import now
-from fashion.run import Run
+from fashion.run import FORMAT, Run
 from fashion.spec import SweepSpec
 
 ANOTHER_NAME = "Give the new sweep another name (name: in the spec, or --name)"
@@ -71,7 +71,7 @@ def continue_with(run: Run, spec: SweepSpec, data_root: Path, data_fingerprint: 
     "extensions"; trials that have begun keep their configuration.
 
     Raises:
-        RunError: it is another spec, or the data set has changed. Nothing is written then.
+        RunError: it is another spec, the data set has changed, or another process drives the run. Nothing is written then.
     """
     path, recorded = run.path, SweepSpec.from_json(run.manifest["spec"])
     free = ("resources.", "storage:", "search.trials:", "data.root:")
@@ -92,11 +92,13 @@ def continue_with(run: Run, spec: SweepSpec, data_root: Path, data_fingerprint: 
         raise RunError(
             f"{path}: the data set at {data_root} has changed since this sweep started. {ANOTHER_NAME}, or put the data back."
         )
-    if recorded.to_json() == spec.to_json() and run.manifest.get("data_root") == str(data_root):
+    asked = recorded.to_json() != spec.to_json() or run.manifest.get("data_root") != str(data_root)
+    if not asked and run.manifest["format"] == FORMAT:
         return
     extensions = run.manifest.get("extensions", [])
     if more:
         edited = [difference.split(":")[0] for difference in changed]
         extension = {"time": now(), "first_trial": recorded.total_trials, "edited": edited, "changes": changed}
         extensions = [*extensions, extension]
-    run.update_manifest(spec=spec.to_json(), data_root=str(data_root), extensions=extensions)
+    with run.lock():  # the manifest of a run that another process drives is that process's
+        run.update_manifest(format=FORMAT, spec=spec.to_json(), data_root=str(data_root), extensions=extensions)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fashion.config import TrialConfig
 from fashion.data.batches import Batch, drawn, eval_batches, flipped, shuffled
 from fashion.data.pack import Pack, check_seal, write_seal
-from fashion.errors import UserError
+from fashion.errors import BlockedError
 from fashion.evaluate import evaluation_batch_size
 from fashion.model.build import build_model, normalization
 from fashion.model.table import row
@@ -92,7 +92,7 @@ def open_or_compute(
     """The features (N, F) of a pack's centre crops under the backbone of `config`, memory-mapped.
 
     Computed first where they are missing, truncated or damaged; processes that ask at the same time wait for one. The
-    batches are those of evaluation, so a probe's metrics are those of the whole model. Raises UserError when the cache
+    batches are those of evaluation, so a probe's metrics are those of the whole model. Raises BlockedError when the cache
     folder can't be written.
     """
     path = features_path(pack, config, weights, mirrored)
@@ -105,7 +105,7 @@ def open_or_compute(
             if found is None:
                 _write(path, _compute(pack, config, weights, mirrored, torch.device(device), progress))
     except OSError as error:
-        raise UserError(
+        raise BlockedError(
             f"The feature cache can't be written in {path.parent}: {error}. Set FASHION_CACHE to a folder with room."
         ) from error
     return found if found is not None else _open(path)

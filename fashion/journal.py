@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from fashion.errors import Problem, RunError
+from fashion.errors import Problem, RunError, refusal
 from fashion.recorded import parse
 
 Event = dict[str, Any]
@@ -176,9 +176,20 @@ class RunLock:
             raise RunError(
                 str(Problem(str(self.path.parent), rule, fix="Wait for it, stop it, or use another name"))
             ) from None
+        except OSError as error:
+            raise self._refused(error) from error
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": now()}
-        write_atomic(self._holder, json.dumps(holder).encode())
+        try:
+            write_atomic(self._holder, json.dumps(holder).encode())
+        except OSError as error:
+            self.release()
+            raise self._refused(error) from error
         return self
+
+    def _refused(self, error: OSError) -> Exception:
+        """RunError for a run directory that can't be written; any other error as it is."""
+        reason = refusal(error, str(self.path.parent))
+        return RunError(reason) if reason else error
 
     def release(self) -> None:
         if self._lock.is_locked:

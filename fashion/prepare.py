@@ -65,7 +65,7 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
         packs[resize, fit, interpolation] = [
             Pack.open_or_build(
                 dataset, split, resize, fit, interpolation, cache_dir,
-                progress=partial(progress, f"{split} images at {resize} px"),
+                progress=partial(progress, f"{split} images at {resize} px"), verify=True,
             )
             for split in ("train", "val")
         ]  # fmt: skip

@@ -62,7 +62,7 @@ class EpochReport:
 class Trial:
     """One configuration and all that is recorded of it. `live` says that a driver was alive when last looked; `left_out`
     counts the reports that an excerpt of the run leaves out, of `left_out_seconds`. `origin` names the run and trial that
-    its reports and files were taken from, where it was not trained here."""
+    its reports and files were taken from, where it was not trained here. `notes` tell what happened to it on the way."""
 
     number: int
     config: dict[str, Any]
@@ -75,6 +75,7 @@ class Trial:
     left_out: int = 0
     left_out_seconds: float = 0.0
     origin: tuple[str, int] | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def status(self) -> Status:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fashion.checkpoint import LAST, prune
+from fashion.checkpoint import LAST, PREVIOUS, prune
 from fashion.display import Display
+from fashion.memory import NOTE
 from fashion.record import Decision, End, EpochReport, Trial
 from fashion.reuse import Trained, link
 from fashion.run import Run
@@ -18,18 +19,22 @@ from fashion.tensorboard import EventFiles
 
 # One failure may be one bad configuration; this many, with nothing ever learnt, are a broken set-up.
 EARLY_FAILURES = 3
+# What only an unfinished trial needs.
+FOR_RESUMING = (LAST, PREVIOUS, NOTE)
 
 
 class Recorder:
     """Receives what trials report, decides, records and shows it. Knows nothing of Ray.
 
     abort: why the whole sweep should stop, empty while it should not.
+    blocked: why no trial can go on for now: the sweep stops, too, but can be resumed once that is mended.
     """
 
     def __init__(self, run: Run, scheduler: Scheduler, display: Display, events: EventFiles, total: int) -> None:
         self.run, self.scheduler, self.display, self.events, self.total = run, scheduler, display, events, total
         self.abort = ""
-        self.deaths: dict[int, list[str]] = {}  # why a trial's process died, each time
+        self.blocked = ""
+        self.last_death: dict[int, str] = {}  # why a trial's process died last
         # One path for start, resume and extension: what is recorded goes through the scheduler's own code.
         for report, recorded, decided in replay(scheduler, run.history):
             if run.trials[report.trial].origin is not None:
@@ -96,9 +101,14 @@ class Recorder:
             self.abort = f"the first {len(failed)} trials failed before their first epoch: {reason}"
 
     def died(self, number: int, reason: str) -> None:
-        """A trial's process died; Tune may start the trial again."""
-        self.deaths.setdefault(number, []).append(reason)
+        """A trial's process died; it may be started again."""
+        self.last_death[number] = reason
         self.display.note(f"trial {number}: its process died ({reason})")
+
+    def noted(self, number: int, text: str) -> None:
+        """Something happened to a trial that the reader of its numbers should know."""
+        self.run.record_note(number, text)
+        self.display.note(f"trial {number}: {text}")
 
     def _end_after(self, report: EpochReport, decision: Decision) -> None:
         """Record the trial's end if this report was its last."""
@@ -118,5 +128,5 @@ def keep_only(folder: Path, best_epoch: int | None) -> None:
     """Of an ended trial's checkpoints keep the best epoch's weights and predictions; nothing that was half written."""
     prune(folder, set() if best_epoch is None else {best_epoch})
     for path in folder.glob("*"):
-        if path.name == LAST or path.suffix == ".tmp":
+        if path.name in FOR_RESUMING or path.suffix == ".tmp":
             path.unlink(missing_ok=True)

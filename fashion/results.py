@@ -68,6 +68,7 @@ def trial_json(run: Run, number: int, reports: bool = False) -> dict[str, Any]:
         "trial": number,
         "status": trial.status,
         "reason": trial.reason,
+        "notes": trial.notes,
         "attempt": trial.attempt,
         "epochs_done": trial.reports[-1].epoch if trial.reports else 0,
         "best": {"epoch": best.epoch, "metrics": metrics_to_json(best.metrics)} if best else None,
@@ -135,6 +136,8 @@ def print_trial(run: Run, number: int, out: Console) -> None:
     out.print(f"[bold]trial {number}[/] of {escape(str(run.path))}: {trial.status}, attempt {trial.attempt}")
     if trial.reason:
         out.print(printable(trial.reason), markup=False)
+    for note in trial.notes:
+        out.print(f"note: {printable(note)}", markup=False)
     _print_config(run, trial.config, out)
     if not trial.reports:
         out.print("no epoch reported yet")

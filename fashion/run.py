@@ -26,7 +26,10 @@ from fashion.journal import Event, Journal, RunLock, driver_alive, now, read_eve
 from fashion.record import Decision, End, EpochReport, Trial
 from fashion.recorded import EVENT, check, manifest_problem, parse
 
-FORMAT = 1
+# 2: notes of what happened to a trial. A run of format 1 has none; it is read as it is, and is of this format once a
+# sweep goes on with it.
+FORMAT = 2
+READABLE = (1, FORMAT)
 REQUIRED = ("format", "name", "created", "spec", "data_fingerprint", "attributes", "label_counts")
 PACKAGES = ("torch", "torchvision", "timm", "ray", "numpy", "pillow", "pyarrow", "safetensors")
 
@@ -188,6 +191,11 @@ class Run:
         self._record({"event": "report", "decision": decision, "report": report.to_json()})
         return decision
 
+    def record_note(self, number: int, text: str) -> None:
+        """Record what happened to a trial on the way; the same twice is once."""
+        if text not in self.trials[number].notes:
+            self._record({"event": "note", "trial": number, "text": text})
+
     def record_end(self, number: int, status: End, reason: str = "") -> None:
         """Record that nothing more will come of a trial; recorded once, a second time is ignored."""
         if status not in get_args(End):
@@ -242,6 +250,8 @@ class Run:
                 if trial.diverged:
                     trial.reason = f"val_loss is {report.metrics['val_loss']} at epoch {report.epoch}"
                 self.history.append((report, event["decision"]))
+        elif kind == "note":
+            self.trials[event["trial"]].notes.append(event["text"])
         elif kind == "end":
             trial = self.trials[event["trial"]]
             trial.ended, trial.reason = event["status"], event["reason"]
@@ -265,9 +275,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise RunError(str(Problem(str(path), "is not a run directory", "no manifest.json"))) from None
     except ValueError as error:
         raise RunError(str(Problem(str(place), "not valid JSON", str(error)))) from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = repr(manifest.get("format")) if isinstance(manifest, dict) else type(manifest).__name__
-        raise RunError(str(Problem(str(place), f"this version reads run format {FORMAT}", found)))
+    if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
+        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        newer = isinstance(found, int) and found > FORMAT
+        by = f" (written by fashion-sweep {manifest['code_version']})" if newer and "code_version" in manifest else ""
+        fix = (
+            "Use that version or a newer one"
+            if newer
+            else "Give the sweep another name, or use the version that wrote it"
+        )
+        rule = f"this version reads run formats {READABLE[0]} to {FORMAT}"
+        raise RunError(str(Problem(str(place), rule, f"{found!r}{by}", fix)))
     if missing := [key for key in REQUIRED if key not in manifest]:
         raise RunError(str(Problem(str(place), "lacks keys", ", ".join(missing))))
     if wrong := manifest_problem(manifest):

@@ -73,3 +73,13 @@ class ResourcesConfig(Frozen):
         "auto", description="auto: as many as the cluster holds"
     )
     max_failures: int = Field(2, ge=0, le=100, description="times that a trial is started again after its process died")
+    max_preemptions: int = Field(
+        100, ge=0, le=10_000, description="times that it is after its machine was preempted, drained or lost"
+    )
+    epoch_timeout: float | None = Field(
+        None,
+        gt=0.0,
+        le=1e7,
+        description="seconds without a report after which a trial's process is taken to hang, is killed and counts as died; "
+        "the first epoch's count from the trial's start. null: none",
+    )

@@ -24,12 +24,15 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 from ray.core.generated import gcs_pb2
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.exceptions import RayActorError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from fashion.errors import FashionError
+from fashion.deaths import Deaths, machine_went
+from fashion.errors import BlockedError, FashionError, refusal
 from fashion.feed import Place
+from fashion.memory import OutOfMemory
 from fashion.record import EpochReport
 from fashion.task import Job, Task, describe_failure, first_line, trial_reports
 
@@ -38,25 +41,26 @@ FREE_SECONDS = 3.0
 _slot: Slot | None = None
 
 
-def run_in_slot(task: Task, job: Job, send: Callable[[EpochReport], None]) -> None:
+def run_in_slot(task: Task, job: Job, send: Callable[[EpochReport | str], None]) -> None:
     """Run one trial on this process's worker group, starting the group if there is none.
 
-    Raises TrialFailed with the workers' reason. SystemExit from `send` (Tune stops the trial) leaves the group warm.
+    Raises TrialFailed with the workers' reason, BlockedError where the fault is not the trial's. SystemExit from `send`
+    (Tune stops the trial) leaves the group warm.
     """
     global _slot
-    reason = ""
-    for _ in range(job.max_failures + 1):
+    deaths = Deaths(job.max_failures, job.max_preemptions)
+    while not deaths.too_many:
         if _slot is None or _slot.broken:
             _slot = Slot(job)
         try:
             _slot.run(task, send)
             return
         except GroupLost as error:
-            reason = str(error)
+            deaths.add(first_line(error), machine_went("", str(error)))
         except ray.exceptions.RayActorError:
             # The mailbox died. The workers can't be reached any more, but they die with this process: Tune starts another.
             os._exit(1)
-    raise TrialFailed(f"its worker group was lost {job.max_failures + 1} times: {reason}")
+    raise TrialFailed(f"its worker group was lost: {deaths.too_many}")
 
 
 class TrialFailed(FashionError):  # noqa: N818 (as TrialDiverged)
@@ -71,12 +75,14 @@ class Slot:
     """The Train run of this Tune slot and the mailbox through which its workers are reached."""
 
     def __init__(self, job: Job) -> None:
-        self.mailbox = Mailbox.options(num_cpus=0).remote(job.max_failures)  # type: ignore[attr-defined]  # Ray's decorator
+        self.mailbox = Mailbox.options(num_cpus=0).remote(  # type: ignore[attr-defined]  # Ray's decorator
+            job.max_failures, job.max_preemptions
+        )
         self.broken = False
         threading.Thread(target=self._train, args=(job,), daemon=True, name="train-run").start()
         threading.Thread(target=self._free_resources, daemon=True, name="free-resources").start()
 
-    def run(self, task: Task, send: Callable[[EpochReport], None]) -> None:
+    def run(self, task: Task, send: Callable[[EpochReport | str], None]) -> None:
         """Hand the trial to the workers and pass its reports on until it ends."""
         ray.get(self.mailbox.submit.remote(task))
         while True:
@@ -88,8 +94,12 @@ class Slot:
                     verdict = "continue"
                 finally:
                     ray.get(self.mailbox.answer.remote(ticket, verdict))
+            elif kind == "note":
+                send(value)
             elif kind == "finished":
                 return
+            elif kind == "blocked":
+                raise BlockedError(value)
             elif kind == "failed":
                 raise TrialFailed(value)
             else:
@@ -110,13 +120,14 @@ class Slot:
                 name=f"slot-{uuid.uuid4().hex[:8]}",
                 storage_path=str(job.scratch / "train"),
                 failure_config=FailureConfig(max_failures=-1),
+                callbacks=[TellMailbox(self.mailbox)],  # type: ignore[list-item]  # typed as the older Train's
             ),
         )
         reason = "the worker group ended"
         try:
             trainer.fit()
         except Exception as error:  # whatever ends the group must reach the trial that waits for it
-            reason = f"{type(error).__name__}: {first_line(error)}"
+            reason = f"{type(error).__name__}: {error}"
         self.broken = True
         ray.get(self.mailbox.broken.remote(reason))
 
@@ -126,6 +137,20 @@ class Slot:
             for group in orphaned_groups():
                 remove_placement_group(group)
             time.sleep(FREE_SECONDS)
+
+
+class TellMailbox(UserCallback):
+    """In the Train controller: tells the mailbox when workers went with their machine, which is no failure of the trial."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self.mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        if any(
+            machine_went(type(error).__name__, str(error), isinstance(error, RayActorError) and error.preempted)
+            for error in worker_exceptions.values()
+        ):
+            ray.get(self.mailbox.lost_machine.remote())
 
 
 def orphaned_groups() -> list[PlacementGroup]:
@@ -150,11 +175,13 @@ def orphaned_groups() -> list[PlacementGroup]:
 class Mailbox:
     """Between a slot and its workers: the current trial downwards, reports upwards, verdicts back."""
 
-    def __init__(self, max_failures: int) -> None:
-        self.max_failures = max_failures
+    def __init__(self, max_failures: int, max_preemptions: int = 0) -> None:
+        self.max_failures, self.max_preemptions = max_failures, max_preemptions
         self.number = 0
         self.task: Task | None = None
-        self.handed_out = 0
+        self.handed_out = 0  # but for those times that follow the loss of a machine or a lack of memory
+        self.lost = 0
+        self.excused = ""  # the group whose end is no failure of the trial
         self.group = ""
         self.changed = asyncio.Condition()
         self.messages: asyncio.Queue[tuple[str, Any, int]] = asyncio.Queue()
@@ -165,7 +192,7 @@ class Mailbox:
         async with self.changed:
             while not self.messages.empty():
                 self.messages.get_nowait()
-            self.number, self.task, self.handed_out = self.number + 1, task, 0
+            self.number, self.task, self.handed_out, self.lost = self.number + 1, task, 0, 0
             self.changed.notify_all()
 
     async def next_task(self, done: int, group: str) -> tuple[int, Task | None]:
@@ -181,19 +208,43 @@ class Mailbox:
                 if self.group != group:
                     return done, None
                 self.handed_out += 1
-                if self.handed_out <= self.max_failures + 1:
+                if self.handed_out > self.max_failures + 1:
+                    self._put("failed", f"its workers died {self.handed_out - 1} times")
+                elif self.lost > self.max_preemptions:
+                    self._put("failed", f"its workers' machines were lost {self.lost} times")
+                else:
                     return self.number, self.task
-                self._put("failed", f"its workers died {self.handed_out - 1} times")
                 self.task = None
 
+    async def lost_machine(self) -> None:
+        """The current group ended because a machine of its was preempted, drained or lost."""
+        if self.task is not None and self.excused != self.group:
+            self.lost += 1
+        self._excuse()
+
+    async def smaller(self, number: int, told: str) -> None:
+        """The current trial ran out of memory and will be handed out again, to take smaller micro-batches."""
+        if number == self.number and self.task is not None and self.excused != self.group:
+            self._put("note", told)
+            self._excuse()
+
+    def _excuse(self) -> None:
+        if self.task is not None and self.excused != self.group:
+            self.excused = self.group
+            self.handed_out -= 1
+
     async def end(self, number: int, kind: str, value: Any = None) -> None:
-        """The current trial is "finished" or "failed". Of several workers that say so the first is heard."""
+        """The current trial is "finished", "failed" or "blocked". Of several workers that say so the first is heard."""
         if number == self.number and self.task is not None:
             self.task = None
             self._put(kind, value)
 
     async def broken(self, reason: str) -> None:
         self._put("broken", reason)
+
+    async def note(self, number: int, text: str) -> None:
+        if number == self.number and self.task is not None:
+            self._put("note", text)
 
     async def report(self, number: int, value: EpochReport) -> str:
         """Deliver a report and wait for the verdict, "continue" or "stop"."""
@@ -236,16 +287,26 @@ def _work(config: dict[str, Any]) -> None:
         done, task = received[0]
         try:
             _train(done, task, place, mailbox)
-        except FashionError as error:
-            # Raised alike on all workers (they reduce the same sums), so the group is intact.
-            if place.rank == 0:
+        except OutOfMemory as error:
+            # This worker alone: its neighbours wait for its gradients, so the group has to be made anew.
+            if error.parts:
+                ray.get(mailbox.smaller.remote(done, str(error)))
+            else:
                 ray.get(mailbox.end.remote(done, "failed", str(error)))
-        except Exception as error:
-            # Perhaps this worker alone: the group has to be made anew, but the trial is not tried again,
-            # unless all that happened here is that a neighbour's process died.
-            if not _lost_neighbour(error):
-                ray.get(mailbox.end.remote(done, "failed", describe_failure(task.folder, error)))
             raise
+        except Exception as error:
+            # Most of the package's own are raised alike on all workers (they reduce the same sums): the group is intact.
+            alike = isinstance(error, FashionError) and not isinstance(error, BlockedError)
+            if reason := refusal(error):
+                ray.get(mailbox.end.remote(done, "blocked", reason))
+            elif alike and place.rank == 0:
+                ray.get(mailbox.end.remote(done, "failed", str(error)))
+            elif not alike and not _lost_neighbour(error):
+                # Perhaps this worker alone: the group has to be made anew, but the trial is not tried again,
+                # unless all that happened here is that a neighbour's process died.
+                ray.get(mailbox.end.remote(done, "failed", describe_failure(task.folder, error)))
+            if not alike:
+                raise
         gc.collect()
         if place.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -258,6 +319,9 @@ def _lost_neighbour(error: Exception) -> bool:
 
 def _train(number: int, task: Task, place: Place, mailbox: Any) -> None:
     for report in trial_reports(task, place):
+        if isinstance(report, str):  # rank 0's alone
+            ray.get(mailbox.note.remote(number, report))
+            continue
         verdict = [ray.get(mailbox.report.remote(number, report)) if place.rank == 0 else ""]
         dist.broadcast_object_list(verdict, src=0)
         if verdict[0] == "stop":

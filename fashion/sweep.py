@@ -21,9 +21,10 @@ from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
 from fashion import excerpt
+from fashion.data.layout import read_unchanged
 from fashion.display import Display
-from fashion.engine import AbortStopper, NumberSearcher, RecordScheduler
-from fashion.errors import ResourcesError
+from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RayDied, RecordScheduler
+from fashion.errors import BlockedError, ResourcesError
 from fashion.journal import RunLock
 from fashion.prepare import Prepared
 from fashion.recorder import Recorder
@@ -59,6 +60,9 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+# Times that Ray is started again by one command after its own processes on this machine died.
+RAY_RESTARTS = 3
+
 # Loggers whose errors are the record's business: a dead process, a trial that did not end.
 QUIET = ("ray.tune", "ray.train")
 
@@ -84,6 +88,7 @@ def run_sweep(
 
     Raises:
         RunError: another process drives this run.
+        BlockedError: no trial can go on for now: the disk is full, or the data set has changed.
         ResourcesError: the cluster can never offer what a trial needs.
     """
     with RunLock(run.path), EventFiles(run) as events:
@@ -92,20 +97,24 @@ def run_sweep(
         try:
             if not fresh:
                 take_trained(spec, run, recorder)
-            if numbers := run.unfinished(spec.total_trials):
-                # The folder outlives Ray, whose processes write there until they end.
-                with _scratch(run), cluster(address, display.note):
-                    placement = place(spec.resources, ray.nodes())
-                    asked = spec.resources.concurrent_trials
-                    if asked != "auto" and asked > placement.concurrent:
-                        display.note(f"resources.concurrent_trials: {asked} asked, {placement.concurrent} fit at once")
-                    _tune(spec, prepared, run, recorder, numbers, placement)
+            for restart in range(1 + RAY_RESTARTS):
+                if not run.unfinished(spec.total_trials) or recorder.abort:
+                    break
+                try:
+                    _start_and_tune(spec, prepared, run, recorder, address)
+                    break
+                except RayDied as error:
+                    display.note(f"Ray's {error} died")
+                    if restart == RAY_RESTARTS:
+                        recorder.blocked = f"Ray's own processes died {restart + 1} times. The same command goes on."
         except KeyboardInterrupt:
             pass  # told by what is unfinished
         run.refresh()
         run.close()
-        if len(run.history) > excerpt.WORTH:
+        if len(run.history) > excerpt.WORTH and not recorder.blocked:
             excerpt.save(run)
+    if recorder.blocked:
+        raise BlockedError(recorder.blocked)
     if recorder.abort:
         return recorder.abort
     return "interrupted" if run.unfinished(spec.total_trials) else ""
@@ -124,12 +133,24 @@ def take_trained(spec: SweepSpec, run: Run, recorder: Recorder) -> None:
             recorder.take(number, config, trained[key(config)])
 
 
+def _start_and_tune(spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, address: str | None) -> None:
+    display = recorder.display
+    # The folder outlives Ray, whose processes write there until they end.
+    with _scratch(run), cluster(address, display.note):
+        placement = place(spec.resources, ray.nodes())
+        asked = spec.resources.concurrent_trials
+        if asked != "auto" and asked > placement.concurrent:
+            display.note(f"resources.concurrent_trials: {asked} asked, {placement.concurrent} fit at once")
+        _tune(spec, prepared, run, recorder, run.unfinished(spec.total_trials), placement)
+
+
 def _tune(
     spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, numbers: list[int], placement: Placement
 ) -> None:
+    resources, fingerprint = spec.resources, run.manifest["data_fingerprint"]
     job = Job(
-        run.path.absolute(), prepared.root, prepared.cache_dir, dict(prepared.weights), placement.workers,
-        placement.cpus_per_worker, placement.gpus_per_worker, spec.resources.max_failures,
+        run.path.absolute(), prepared.root, fingerprint, prepared.cache_dir, dict(prepared.weights), placement.workers,
+        placement.cpus_per_worker, placement.gpus_per_worker, resources.max_failures, resources.max_preemptions,
     )  # fmt: skip
     if placement.workers > 1:
         bundle = SLOT
@@ -139,13 +160,16 @@ def _tune(
         tune.with_parameters(run_trial, job=job), PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])
     )
     source = make_source(spec, run)
+    scheduler = RecordScheduler(recorder, source, resources.max_failures, resources.max_preemptions)
     concurrent = min(placement.concurrent, len(numbers))
     with _first_interrupt_asks() as interrupted:
         tuner = Tuner(
             trainable,
             tune_config=TuneConfig(
-                search_alg=NumberSearcher(iter(numbers), source, recorder),
-                scheduler=RecordScheduler(recorder, source),
+                search_alg=NumberSearcher(
+                    iter(numbers), source, recorder, lambda: read_unchanged(prepared.root, fingerprint)
+                ),
+                scheduler=scheduler,
                 num_samples=len(numbers),
                 max_concurrent_trials=concurrent,
                 reuse_actors=True,
@@ -155,7 +179,8 @@ def _tune(
                 name=spec.name,
                 storage_path=str(job.scratch / "tune"),
                 stop=AbortStopper(recorder, interrupted.is_set),
-                failure_config=FailureConfig(max_failures=spec.resources.max_failures),
+                failure_config=FailureConfig(max_failures=-1),  # the scheduler counts
+                callbacks=[EpochTimeout(resources.epoch_timeout, scheduler)] if resources.epoch_timeout else None,
                 verbose=0,
             ),
         )

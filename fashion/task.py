@@ -7,14 +7,16 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
+from fashion import checkpoint, memory
 from fashion.config import TrialConfig
-from fashion.data.layout import read_dataset
+from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
 from fashion.errors import FashionError
 from fashion.features import open_features
@@ -34,12 +36,14 @@ class Job:
 
     run: Path
     data_root: Path
+    data_fingerprint: str
     cache_dir: Path
     weights: Mapping[tuple[str, str], ResolvedWeights]
     workers: int
     cpus_per_worker: int
     gpus_per_worker: float
     max_failures: int
+    max_preemptions: int
 
     @property
     def scratch(self) -> Path:
@@ -50,7 +54,9 @@ class Job:
         # Optuna may combine what no draw of `prepare` did.
         weights = self.weights[key] if key in self.weights else resolve_weights(config.model)
         folder = self.run / "trials" / f"{number:04d}"
-        return Task(number, config, weights, folder, self.data_root, self.cache_dir, self.cpus_per_worker)
+        return Task(
+            number, config, weights, folder, self.data_root, self.data_fingerprint, self.cache_dir, self.cpus_per_worker
+        )
 
 
 @dataclass(frozen=True)
@@ -62,25 +68,46 @@ class Task:
     weights: ResolvedWeights
     folder: Path
     data_root: Path
+    data_fingerprint: str
     cache_dir: Path
     threads: int
 
 
-def trial_reports(task: Task, place: Place) -> Iterator[EpochReport]:
-    """The trial's reports on this worker, with a note of its progress within an epoch beside its checkpoints."""
+def trial_reports(task: Task, place: Place) -> Iterator[EpochReport | str]:
+    """The trial's reports on this worker and, as text, what else is to be told and recorded of it. Its progress within an
+    epoch is noted beside its checkpoints.
+
+    Raises:
+        OutOfMemory: of several workers one had too little; the group has to be made anew to go on. (A worker that is alone
+            goes on here.)
+        BlockedError: the data set has changed, or the disk refuses a file.
+    """
     torch.set_num_threads(task.threads)
     task.folder.mkdir(parents=True, exist_ok=True)
-    data = training_data(task.data_root, task.config, task.weights, task.cache_dir, place.device)
+    data = training_data(task.data_root, task.data_fingerprint, task.config, task.weights, task.cache_dir, place.device)
     note = _ProgressNote(task.folder) if place.rank == 0 else None
-    yield from fit(task.config, data, task.weights, task.folder, task.number, place, on_step=note)
+    mended = checkpoint.mend_last(task.folder) if place.rank == 0 else checkpoint.Mended()
+    best = mended.best_epoch, mended.best_loss
+    if mended.told:
+        yield mended.told
+    while True:
+        try:
+            yield from fit(task.config, data, task.weights, task.folder, task.number, place, note, best)
+            return
+        except memory.OutOfMemory as error:
+            if not error.parts or place.world_size > 1:
+                raise
+            told = str(error)
+        memory.free(place.device)
+        yield told
 
 
 def training_data(
-    root: Path, config: TrialConfig, weights: ResolvedWeights, cache_dir: Path, device: torch.device
+    root: Path, fingerprint: str, config: TrialConfig, weights: ResolvedWeights, cache_dir: Path, device: torch.device
 ) -> TrainingData:
     """The packs of a trial and a probe's features, memory-mapped; a warm process keeps them open from trial to trial."""
     pixels = config.data
-    data = _packs(root, pixels.resize, pixels.fit, pixels.interpolation, cache_dir)
+    data = _packs(root, fingerprint, pixels.resize, pixels.fit, pixels.interpolation, cache_dir)
     if config.train.mode == "full":
         return data
     train, val = (open_features(pack, config, weights, device) for pack in (data.train, data.val))
@@ -88,12 +115,12 @@ def training_data(
 
 
 @lru_cache(maxsize=4)
-def _packs(root: Path, resize: int, fit: str, interpolation: str, cache_dir: Path) -> TrainingData:
-    dataset = read_dataset(root)
+def _packs(root: Path, fingerprint: str, resize: int, fit: str, interpolation: str, cache_dir: Path) -> TrainingData:
+    dataset = read_unchanged(root, fingerprint)
     train, val = (
         Pack.open_or_build(dataset, split, resize, fit, interpolation, cache_dir) for split in ("train", "val")
     )
-    return TrainingData(train, val, dataset.attributes, dataset.fingerprint())
+    return TrainingData(train, val, dataset.attributes, fingerprint)
 
 
 class _ProgressNote:
@@ -108,8 +135,9 @@ class _ProgressNote:
             return
         self.written = now
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"epoch": epoch, "step": step, "steps": steps}))
-        os.replace(temporary, self.path)
+        with suppress(OSError):  # a full disk is told by what has to be written
+            temporary.write_text(json.dumps({"epoch": epoch, "step": step, "steps": steps}))
+            os.replace(temporary, self.path)
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -63,9 +64,11 @@ class EventFiles:
         writer.close()
 
     def close_all(self) -> None:
-        """Close every file, of trials that did not end too; what is written stays."""
+        """Close every file, of trials that did not end too; what is written stays. What a full disk cuts off is written
+        again from the record when the sweep goes on."""
         for writer in self._writers.values():
-            writer.close()
+            with suppress(OSError):
+                writer.close()
         self._writers.clear()
 
     def _open(self, trial: Trial) -> None:

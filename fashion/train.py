@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fashion import checkpoint
+from fashion import checkpoint, memory
 from fashion.config import TrialConfig
 from fashion.data.batches import steps_per_epoch
 from fashion.errors import TrialDiverged
@@ -50,18 +50,22 @@ def fit(
     trial: int = 0,
     place: Place | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
+    best: tuple[int, float] = (0, math.inf),
 ) -> Iterator[EpochReport]:
     """Train one trial, yielding a report an epoch.
 
     A resumed trial first yields the reports that its checkpoint carries, so that none can be lost between the
     checkpoint and whoever records reports. `on_step(epoch, step, steps)` is called after every optimiser step.
-    All workers of a trial iterate it in step; the files are rank 0's.
+    All workers of a trial iterate it in step; the files are rank 0's. `best` is the best epoch (0: none) and its val_loss
+    where epochs are trained that were recorded already (`checkpoint.mend_last`): its weights are kept until they are beaten.
 
     Raises:
         TrialDiverged: a loss became NaN or infinite.
+        OutOfMemory: what to do about it is noted in `folder`: call it again.
+        BlockedError: the disk refuses a checkpoint.
         CheckpointError: `folder` holds a checkpoint that can't be read or belongs to another configuration.
     """
-    session = _Session(config, data, weights, folder, trial, place or Place())
+    session = _Session(config, data, weights, folder, trial, place or Place(), best)
     yield from session.history
     with closing(session.saver):
         try:
@@ -77,8 +81,9 @@ class _Session:
     """The state that changes as a trial trains: model, optimiser, schedule, average, epoch and history."""
 
     def __init__(
-        self, config: TrialConfig, data: TrainingData, weights: ResolvedWeights, folder: Path, trial: int, place: Place
-    ) -> None:
+        self, config: TrialConfig, data: TrainingData, weights: ResolvedWeights, folder: Path, trial: int, place: Place,
+        best: tuple[int, float],
+    ) -> None:  # fmt: skip
         self.config, self.data, self.folder, self.trial, self.place = config, data, folder, trial, place
         train, device = config.train, place.device
         if device.type == "cuda":
@@ -88,6 +93,7 @@ class _Session:
         state = self._last_state()
         self.steps = steps_per_epoch(len(data.train.names), train.batch_size, place.world_size)
         self.setting = self._agree(state)
+        self.parts = memory.micro_batches(folder)
         torch.manual_seed(config.seed)
         model = build_model(config.model, data.class_counts, weights)
         self.backbone_file: str | None = None
@@ -103,7 +109,8 @@ class _Session:
         self.ema = build_ema(train, self.model)
         self.criterion = build_loss(train, data.class_counts, data.label_counts)
         self.feed = make_feed(config, data, place)
-        self.epoch, self.attempt, self.best_epoch, self.best_loss = 0, 1, 0, math.inf
+        self.epoch, self.attempt = 0, 1
+        self.best_epoch, self.best_loss = best
         self.history: list[EpochReport] = []
         self.saver = Saver(folder if place.rank == 0 else None)
         if state is not None:
@@ -116,7 +123,9 @@ class _Session:
     def run_epoch(self, on_step: Callable[[int, int, int], None] | None) -> Iterator[EpochReport]:
         """Train and validate one epoch and begin to save it. Yields the report of the epoch before."""
         started = time.monotonic()
-        train_metrics = yield from self.train_one_epoch(on_step)
+        batch_size = self.config.train.batch_size
+        with memory.smaller_next_time(self.folder, self.epoch + 1, self.parts, batch_size, self.place):
+            train_metrics = yield from self.train_one_epoch(on_step)
         val_metrics, probabilities = self.validate()
         yield from self.saver.delivered(wait=True)
         metrics = {f"train_{k}": train_metrics[k] for k in ("loss", "accuracy")}
@@ -131,7 +140,7 @@ class _Session:
         self.save(
             EpochReport(
                 self.trial, self.attempt, self.epoch, self.config.train.epochs, metrics, seconds,
-                datetime.now(UTC).isoformat(), str(self.setting),
+                datetime.now(UTC).isoformat(), str(self.setting) + memory.in_words(self.parts),
             ),
             probabilities,
         )  # fmt: skip
@@ -152,13 +161,18 @@ class _Session:
         lr = 0.0
         for step, batch in enumerate(self.feed.train(epoch), start=1):
             images = batch.images if self.setting.channels_last else batch.images.contiguous()
-            with self.setting.autocast(place.device):
-                logits = self.net(images)
-            losses = self.criterion(tuple(head.float() for head in logits), batch.targets)
-            # DDP averages gradients over workers; shards may be uneven, so each counts by its images.
-            loss = losses.sum() * (place.world_size / batch.global_count)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            # DDP averages gradients over workers; shards may be uneven, so each counts by its images.
+            scale = place.world_size / batch.global_count
+            logits, losses = memory.add_gradients(
+                self.net,
+                self.criterion,
+                images,
+                batch.targets,
+                scale,
+                self.parts,
+                lambda: self.setting.autocast(place.device),
+            )
             if config.train.clip_grad > 0:
                 nn.utils.clip_grad_norm_(self.model.parameters(), config.train.clip_grad)
             lr = self.optimizer.param_groups[-1]["lr"]
@@ -166,8 +180,8 @@ class _Session:
             self.schedule.step()
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
-            meter.update(tuple(head.detach() for head in logits), batch.targets)
-            objective += torch.stack([losses.detach().double().sum(), losses.new_tensor(len(losses)).double()])
+            meter.update(logits, batch.targets)
+            objective += torch.stack([losses.double().sum(), losses.new_tensor(len(losses)).double()])
             if on_step is not None:
                 on_step(epoch, step, self.steps)
             checked = step % DIVERGENCE_CHECK_STEPS == 0
@@ -285,7 +299,8 @@ class _Session:
             raise ValueError(f"its reports are not those of trial {self.trial}")  # they would be recorded as they are
         self.epoch = self.history[-1].epoch
         self.attempt = state["attempt"] + 1
-        self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
+        if state["best_loss"] <= self.best_loss:
+            self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]
 
 
 def _mix(*numbers: int) -> int:

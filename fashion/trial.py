@@ -15,6 +15,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from fashion.config import TrialConfig
+from fashion.errors import refusal
 from fashion.feed import Place
 from fashion.record import EpochReport
 from fashion.slot import run_in_slot
@@ -36,8 +37,10 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
             )
             trainer.fit()
     except Exception as error:
+        # A disk that is full is full for every trial: the sweep stops, and this one goes on from its last checkpoint.
+        reason = refusal(error)
         # A configuration that fails would fail again: no retry, the sweep goes on. (A process that dies is retried.)
-        tune.report({"failed": describe_failure(task.folder, error)})
+        tune.report({"blocked": reason} if reason else {"failed": describe_failure(task.folder, error)})
 
 
 def _train_here(task: Task, share: float) -> None:
@@ -49,6 +52,6 @@ def _train_here(task: Task, share: float) -> None:
         _report(report)
 
 
-def _report(report: EpochReport) -> None:
-    """Hand a report to the driver; returns when it is recorded. A stopped trial ends here (SystemExit)."""
-    tune.report({"report": json.dumps(report.to_json())})
+def _report(report: EpochReport | str) -> None:
+    """Hand a report, or a note, to the driver; returns when it is recorded. A stopped trial ends here (SystemExit)."""
+    tune.report({"note": report} if isinstance(report, str) else {"report": json.dumps(report.to_json())})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +19,18 @@ from safetensors import safe_open
 from fashion.best import read_header
 from fashion.checkpoint import (
     LAST,
+    PREVIOUS,
+    Mended,
     best_path,
     load_last,
+    mend_last,
     predictions_path,
     prune,
     save_last,
     save_predictions,
     save_weights,
 )
-from fashion.errors import CheckpointError
+from fashion.errors import BlockedError, CheckpointError
 
 
 class Trap:
@@ -138,3 +144,102 @@ def test_pruning_touches_nothing_else(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     prune(tmp_path, {3})
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
+def saved(folder: Path, *epochs: int) -> None:
+    """Resumable states of these epochs, as training leaves them, and the best weights, of the last of them."""
+    for epoch in epochs:
+        state = {"history": [{"epoch": number} for number in range(1, epoch + 1)], "model": torch.ones(1000)}
+        save_last(folder, state)
+    report = {"trial": 0, "epoch": epochs[-1], "metrics": {"val_loss": 0.25}}
+    meta = {"format": 1, "config": {}, "data_fingerprint": "f", "report": report, "attributes": []}
+    save_weights(best_path(folder, epochs[-1]), {"w": torch.ones(2)}, meta)
+
+
+def epoch_of(folder: Path) -> int:
+    epoch: int = load_last(folder / LAST)["history"][-1]["epoch"]
+    return epoch
+
+
+def test_the_checkpoint_before_stays_beside_the_last(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2, 3)
+    assert (epoch_of(tmp_path), load_last(tmp_path / PREVIOUS)["history"][-1]["epoch"]) == (3, 2)
+    assert mend_last(tmp_path) == Mended()
+    assert epoch_of(tmp_path) == 3
+
+
+@pytest.mark.parametrize("length", [0, 1000, -1])
+def test_a_truncated_checkpoint_gives_way_to_the_one_before(tmp_path: Path, length: int) -> None:
+    saved(tmp_path, 1, 2, 3)
+    (tmp_path / LAST).write_bytes((tmp_path / LAST).read_bytes()[:length])
+    mended = mend_last(tmp_path)
+    assert "last.pt: not a readable checkpoint" in mended.told
+    assert mended.told.endswith("it goes on from the checkpoint before, epoch 2")
+    assert (mended.best_epoch, mended.best_loss) == (3, 0.25)  # recorded: it stands when epoch 3 is trained again
+    assert epoch_of(tmp_path) == 2
+    assert not (tmp_path / PREVIOUS).exists()
+    assert mend_last(tmp_path).told == ""
+
+
+def test_without_one_before_the_trial_starts_again(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    (tmp_path / LAST).write_bytes(b"PK")
+    mended = mend_last(tmp_path)
+    assert mended.told.endswith("there is none before it: the trial starts again")
+    assert (mended.best_epoch, mended.best_loss) == (1, 0.25)
+    saved(tmp_path, 1, 2)
+    for name in (LAST, PREVIOUS):
+        (tmp_path / name).write_bytes(b"PK")
+    best_path(tmp_path, 1).write_bytes(b"damaged, too")
+    best_path(tmp_path, 2).unlink()
+    mended = mend_last(tmp_path)
+    assert (mended.best_epoch, mended.best_loss) == (0, math.inf)
+    assert not (tmp_path / LAST).exists()
+    assert not (tmp_path / PREVIOUS).exists()
+    assert mend_last(tmp_path) == Mended()
+
+
+def test_a_kill_between_the_two_renames_costs_one_epoch(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    (tmp_path / LAST).rename(tmp_path / PREVIOUS)
+    assert mend_last(tmp_path) == Mended()
+    assert epoch_of(tmp_path) == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_told_and_leaves_the_former_files(small_disk: Path) -> None:
+    saved(small_disk, 1, 2)
+    before = {path.name: path.read_bytes() for path in small_disk.iterdir()}
+    many = torch.ones(1 << 19)
+    frame = [np.random.default_rng(0).random((200_000, 2), np.float32)]
+    meta = {"format": 1}
+    for write in (
+        lambda: save_last(small_disk, {"history": [], "model": many}),
+        lambda: save_weights(best_path(small_disk, 3), {"w": many}, meta),
+        lambda: save_predictions(predictions_path(small_disk, 3), ["i"] * 200_000, ["a"], frame),
+    ):
+        with pytest.raises(BlockedError, match=r"small/.*: No space left on device\. Free some space; then the same"):
+            write()
+        assert {path.name: path.read_bytes() for path in small_disk.iterdir()} == before
+
+
+def test_a_read_only_disk_is_told(small_disk: Path) -> None:
+    saved(small_disk, 1)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for write in (
+        lambda: save_last(small_disk, {"history": []}),
+        lambda: save_weights(best_path(small_disk, 3), {"w": torch.ones(2)}, {}),
+    ):
+        with pytest.raises(BlockedError, match=r"Read-only file system\. Make it writable"):
+            write()
+    assert epoch_of(small_disk) == 1

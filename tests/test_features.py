@@ -164,6 +164,6 @@ def test_a_read_only_cache_is_a_clear_mistake(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "_write", full)
-    with pytest.raises(module.UserError, match=r"No space left on device.*FASHION_CACHE"):
+    with pytest.raises(module.BlockedError, match=r"No space left on device.*FASHION_CACHE"):
         open_or_compute(data.val, configured(demo_root), NO_WEIGHTS)
     shutil.rmtree(data.val.path.parent)

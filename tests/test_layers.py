@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "fashion"
 MAY_IMPORT_RAY = {"sweep", "engine", "trial", "slot", "predict_job"}
 # No torch here, not even inside a function: they serve commands that must start at once, or run beside any torch.
 NO_TORCH = {
-    "errors", "config", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
+    "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
     "yaml_lines", "journal", "excerpt", "recorded", "record", "run", "best", "schedulers", "submission", "report", "live", "display", "results",
     "search", "extend", "cli", "cli_spec", "cli_results", "cli_progress", "data.layout", "data.scan", "data.check", "data.stats",
     "data.contents", "data.demo", "data.pack", "data.images", "model.table",
@@ -70,13 +70,13 @@ def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_pat
 
 # From the bottom up; a module imports from its own row and those above it in this list, never from those below.
 ROWS = {
-    "the spec": "errors recorded record config settings space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
+    "the spec": "errors recorded record config settings deaths space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
     "model.table",
     "the record": "journal run schedulers excerpt best submission",
     "the data": "data.contents data.scan data.images data.layout data.check data.stats data.demo data.pack",
     "torch's parts": "data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
     "checkpoint",
-    "the loop": "evaluate features feed precision speed saving train task predict predictions",
+    "the loop": "evaluate features feed precision speed memory saving train task predict predictions",
     "what is shown": "report live display results tensorboard",
     "the sweep without Ray": "search extend prepare reuse recorder",
     "Ray": "slot trial engine sweep predict_job",

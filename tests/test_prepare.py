@@ -74,6 +74,23 @@ def test_every_cache_that_trials_read_is_built_beforehand(
     assert not again
 
 
+def test_one_damaged_pixel_of_a_cache_is_found_and_mended(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few images are looked at whenever a cache is opened, all of them when a sweep starts."""
+    monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
+    prepare(load("data.resize=20"), quiet)
+    (path,) = (tmp_path / "cache").glob("*-train-20-*.arrow")
+    good = path.read_bytes()
+    damaged = bytearray(good)
+    damaged[len(good) // 2 + 37] ^= 4
+    path.unlink()
+    path.write_bytes(damaged)
+    assert len(Pack.open(path)) == 96
+    prepare(load("data.resize=20"), quiet)
+    assert path.read_bytes() == good
+
+
 def test_what_is_missing_is_told_before_anything_is_made(load: Load, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="absent"):
         prepare(load(f"data.root={tmp_path / 'absent'}"), quiet)

@@ -20,6 +20,7 @@ from ray.tune import RunConfig as TuneRunConfig
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from fashion.engine import dead_daemons
 from fashion.slot import orphaned_groups
 from fashion.sweep import cluster
 
@@ -152,6 +153,13 @@ class Reserver:
         self.group = ray.util.placement_group([{"CPU": 1}])
         ray.get(self.group.ready())
         return str(self.group.id.hex())
+
+
+def test_rays_own_processes_can_be_asked_after() -> None:
+    """A raylet or gcs_server that died is found here; tests/test_faults_kill.py kills them."""
+    node = ray._private.worker._global_node
+    assert {"raylet", "gcs_server"} <= set(node.all_processes)
+    assert dead_daemons() == []
 
 
 def test_a_dead_actors_placement_group_is_found() -> None:

@@ -72,6 +72,16 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.is_file()}
 
 
+def test_what_happens_to_a_trial_is_recorded_once_and_kept(run: Run, spec: SweepSpec) -> None:
+    recorder, told = recorder_of(run, spec)
+    begin(recorder, spec, 0)
+    for _ in range(2):
+        recorder.noted(0, "epoch 2: out of memory")
+    assert told.getvalue().count("trial 0: epoch 2: out of memory") == 2
+    assert Run.open(run.path).trials[0].notes == ["epoch 2: out of memory"]
+    assert run.journal_path.read_text().count('"event":"note"') == 1
+
+
 class Watching(Scheduler):
     """Notes what the disk holds at the moment of each decision."""
 

@@ -189,8 +189,9 @@ def test_open_refuses_what_it_cannot_understand(run: Run, tmp_path: Path) -> Non
     good = manifest.read_text()
     for text, message in [
         ("{", "not valid JSON"),
-        ("[]", "run format 1"),
-        (good.replace('"format": 1', '"format": 2'), "run format 1; got 2"),
+        ("[]", "run formats 1 to 2; got 'list'"),
+        (good.replace('"format": 2', '"format": 3'), r"run formats 1 to 2; got 3 \(written by fashion-sweep 0\.1\.0\+"),
+        (good.replace('"format": 2', '"format": 0'), "run formats 1 to 2; got 0"),
     ]:
         manifest.write_text(text)
         with pytest.raises(RunError, match=message):

@@ -69,6 +69,37 @@ def test_a_trial_is_given_up_when_its_workers_died_too_often() -> None:
     play(scene())
 
 
+def test_a_lost_machine_is_no_failure_of_the_trial() -> None:
+    async def scene() -> None:
+        mailbox = PlainMailbox(0, 1)
+        await mailbox.submit(TASK)
+        assert await mailbox.next_task(0, "first") == (1, TASK)
+        await mailbox.lost_machine()
+        await mailbox.lost_machine()  # told twice of one group
+        assert await mailbox.next_task(0, "second") == (1, TASK)
+        await mailbox.lost_machine()
+        third = asyncio.create_task(mailbox.next_task(0, "third"))
+        assert (await mailbox.take())[:2] == ("failed", "its workers' machines were lost 2 times")
+        await mailbox.submit(TASK)
+        assert await third == (2, TASK)
+
+    play(scene())
+
+
+def test_a_lack_of_memory_is_no_death_and_is_told_once_a_group() -> None:
+    async def scene() -> None:
+        mailbox = PlainMailbox(0)
+        await mailbox.submit(TASK)
+        assert await mailbox.next_task(0, "first") == (1, TASK)
+        await mailbox.smaller(1, "rank 0's words")
+        await mailbox.smaller(1, "rank 1's words")
+        assert await mailbox.next_task(0, "second") == (1, TASK)
+        assert (await mailbox.take())[:2] == ("note", "rank 0's words")
+        assert mailbox.messages.empty()
+
+    play(scene())
+
+
 def test_words_about_an_earlier_trial_do_not_touch_the_current_one() -> None:
     async def scene() -> None:
         mailbox = PlainMailbox(2)

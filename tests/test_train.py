@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from fashion.checkpoint import LAST
+from fashion.checkpoint import LAST, PREVIOUS, best_path, mend_last
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
@@ -167,6 +167,24 @@ def test_another_configurations_checkpoint_is_refused(demo_root: Path, tmp_path:
     (tmp_path / LAST).write_bytes((tmp_path / LAST).read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         next(fit(wanted, data, NONE, tmp_path))
+
+
+def test_epochs_trained_again_leave_the_recorded_best_weights(demo_root: Path, tmp_path: Path) -> None:
+    """`last.pt` and the one before it are lost: what is trained again is known, and beaten only by what is better."""
+    wanted = config(demo_root, epochs=4, optimizer="adamw", lr=0.005, schedule="onecycle")
+    data = packs(demo_root, wanted)
+    whole = list(fit(wanted, data, NONE, tmp_path))
+    best = min(whole, key=lambda report: report.metrics["val_loss"])
+    kept = best_path(tmp_path, best.epoch)
+    before = kept.stat().st_mtime_ns
+    for name in (LAST, PREVIOUS):
+        (tmp_path / name).write_bytes(b"PK")
+    mended = mend_last(tmp_path)
+    assert (mended.best_epoch, mended.best_loss) == (best.epoch, best.metrics["val_loss"])
+    again = list(fit(wanted, data, NONE, tmp_path, best=(mended.best_epoch, mended.best_loss)))
+    assert numbers(again) == numbers(whole)
+    assert kept.stat().st_mtime_ns == before
+    assert [path.name for path in tmp_path.glob("best-*")] == [kept.name]
 
 
 def _worker(rank: int, world: int, root: str, folder: str) -> None:

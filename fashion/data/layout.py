@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from fashion.data.contents import contents_digest
 from fashion.data.scan import Attribute, scan_layout
-from fashion.errors import DataError, Problem
+from fashion.errors import BlockedError, DataError, Problem
 
-__all__ = ["Attribute", "Baseline", "Dataset", "Split", "majority_baseline", "read_dataset"]
+__all__ = ["Attribute", "Baseline", "Dataset", "Split", "majority_baseline", "read_dataset", "read_unchanged"]
 _SHOWN = 20  # problems of one kind that an exception lists before it only counts
 
 
@@ -108,6 +108,22 @@ def read_dataset(root: str | Path) -> Dataset:
             labels.setflags(write=False)
         splits[name] = Split(name, tuple(images), labels)
     return Dataset(scan.root, scan.attributes, splits)
+
+
+def read_unchanged(root: str | Path, fingerprint: str) -> Dataset:
+    """The data set that a sweep started with. Images are read only where their size or times differ.
+
+    Raises BlockedError when a list, a label, a name or an image is another now, or gone.
+    """
+    changed = f"the data set at {root} has changed since this sweep started"
+    mend = "Put the data back and type the same command again, or give the sweep another name (--name)."
+    try:
+        dataset = read_dataset(root)
+        if dataset.fingerprint() != fingerprint:
+            raise BlockedError(f"{changed}. {mend}")
+    except DataError as error:
+        raise BlockedError(f"{changed}: {error}\n{mend}") from error
+    return dataset
 
 
 def majority_baseline(dataset: Dataset, split: str = "val") -> Baseline:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fashion.data.contents import default_cache_dir
 from fashion.data.images import IMAGE_SUFFIXES, Progress, decode_into
 from fashion.data.layout import Dataset
-from fashion.errors import DataError, Problem, UserError
+from fashion.errors import BlockedError, DataError, Problem
 
 FORMAT_VERSION = 1
 _SAMPLED = 16  # rows whose checksum is compared on every opening
@@ -100,7 +100,7 @@ class Pack:
 
         Processes that ask at the same time wait for one builder. The file appears by a rename, so a killed builder
         leaves nothing behind that could be taken for a cache. Raises DataError listing every image that can't be used,
-        UserError when the cache folder can't be written.
+        BlockedError when the cache folder can't be written.
         """
         metadata = {
             "format": str(FORMAT_VERSION),
@@ -123,7 +123,7 @@ class Pack:
                 if pack is None:
                     _build(path, dataset, metadata, progress)
         except OSError as error:
-            raise UserError(
+            raise BlockedError(
                 f"The image cache can't be written in {folder}: {error}. Set FASHION_CACHE to a folder with room."
             ) from error
         return pack if pack is not None else cls.open(path)
@@ -182,7 +182,7 @@ def _build(path: Path, dataset: Dataset, metadata: dict[str, str], progress: Pro
     split, size = dataset.splits[metadata["split"]], int(metadata["resize"])
     need, free = len(split) * size * size * 3, shutil.disk_usage(path.parent).free
     if need * 1.02 > free:
-        raise UserError(
+        raise BlockedError(
             f"The image cache needs {need / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB are free. "
             "Set FASHION_CACHE to a folder with room."
         )
@@ -232,8 +232,11 @@ def write_seal(path: Path, written: Path, pixels_at: int = 0, length: int = 0) -
         "frame": _frame_digest(written, pixels_at, length),
     }
     temporary = _seal_path(path).with_suffix(".tmp")
-    temporary.write_text(json.dumps(seal))
-    os.replace(temporary, _seal_path(path))
+    try:
+        temporary.write_text(json.dumps(seal))
+        os.replace(temporary, _seal_path(path))
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_seal(path: Path) -> None:
