@@ -4,7 +4,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 BIN := .venv/bin
 
-.PHONY: help setup quickstart test test-fast test-faults bench bench-full lint clean
+.PHONY: help setup quickstart test test-fast test-faults bench bench-full lint audit clean
 
 help:
 	@echo "make setup       the environment, in .venv"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench       every benchmark in short, under 20 minutes (DATA=folder of the data set)"
 	@echo "make bench-full  every benchmark"
 	@echo "make lint        ruff and mypy"
+	@echo "make audit       known faults of the dependencies (pip-audit; needs the network)"
 	@echo "make clean       remove .venv, caches, the demo data and the quickstart's run"
 
 setup: .venv/ready
@@ -52,6 +53,13 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# In an environment of its own: the tool's dependencies are not the package's. Not part of .ci/run, which has no network
+# beyond the package index.
+audit: setup
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/demo runs/quickstart

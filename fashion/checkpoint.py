@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +26,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from fashion.best import read_header
-from fashion.errors import BlockedError, CheckpointError, refusal
+from fashion.errors import BlockedError, CheckpointError, Superseded, refusal
 from fashion.record import metrics_from_json
 
 LAST = "last.pt"
 PREVIOUS = "last-previous.pt"
+CLAIM = ".writer"  # in a trial's folder: the mark of the process whose checkpoints count
 METADATA_KEY = "fashion"
 FORMAT = 1
+
+_claims: dict[Path, str] = {}  # the folders that this process writes checkpoints into, with its mark
 
 
 def best_path(folder: Path, epoch: int) -> Path:
@@ -40,6 +44,38 @@ def best_path(folder: Path, epoch: int) -> Path:
 
 def predictions_path(folder: Path, epoch: int) -> Path:
     return folder / f"val-{epoch:04d}.parquet"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Within, this process alone may write checkpoints into `folder`; whoever claimed it before is refused (Superseded).
+
+    A process on a machine that was cut off from the cluster may live on and reach the disk, while its trial goes on
+    elsewhere: without this it would put an older checkpoint in the place of a newer one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex
+    temporary = folder / f"{CLAIM}.{mark}.tmp"
+    temporary.write_text(mark)
+    os.replace(temporary, folder / CLAIM)
+    _claims[folder] = mark
+    try:
+        yield
+    finally:
+        if _claims.get(folder) == mark:
+            del _claims[folder]
+
+
+def _require_claim(folder: Path) -> None:
+    mine = _claims.get(folder)
+    if mine is None:
+        return
+    try:
+        found = (folder / CLAIM).read_text()
+    except FileNotFoundError:
+        found = "none: the trial has ended"
+    if found != mine:
+        raise Superseded(f"{folder}: another process has taken over this trial")
 
 
 def _replace(path: Path, write: Any) -> None:
@@ -51,6 +87,7 @@ def _replace(path: Path, write: Any) -> None:
         # On disk before the name is: a power cut must not leave the name with half the bytes.
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        _require_claim(path.parent)
         if path.name == LAST and path.exists():
             # A kill between the two renames leaves the previous one alone, whose next epoch no report told of yet.
             os.replace(path, path.with_name(PREVIOUS))

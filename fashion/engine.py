@@ -58,21 +58,30 @@ def _blocked_by_disk(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class NumberSearcher(Searcher):
-    """Hands out trial numbers with their configurations; each is recorded before Tune sees it.
+    """Hands out trial numbers with their configurations, while `room()` is for more; each is recorded before Tune sees it.
 
     check_data: raises BlockedError when the data set is not the one that the sweep started with.
     """
 
     def __init__(
-        self, numbers: Iterator[int], source: Source, recorder: Recorder, check_data: Callable[[], object]
+        self,
+        numbers: Iterator[int],
+        source: Source,
+        recorder: Recorder,
+        room: Callable[[], int],
+        check_data: Callable[[], object],
     ) -> None:
         super().__init__()
-        self.numbers, self.source, self.recorder, self.check_data = numbers, source, recorder, check_data
-        self.checked = time.monotonic()
+        self.numbers, self.source, self.recorder, self.room = numbers, source, recorder, room
+        self.check_data, self.checked = check_data, time.monotonic()
         self.handed_out: dict[str, int] = {}  # Tune's id of a trial -> its number
+        self.live: set[str] = set()
 
     @_blocked_by_disk
     def suggest(self, trial_id: str) -> Any:
+        # Not Tune's own limit, which stays what it was when the sweep began while nodes come and go.
+        if len(self.live) >= self.room():
+            return None
         number = next(self.numbers, None)
         if number is None or self.recorder.abort:
             return Searcher.FINISHED
@@ -86,12 +95,14 @@ class NumberSearcher(Searcher):
         if number not in run.trials:
             run.record_trial(number, self.source.config(number).model_dump(mode="json"))
         self.handed_out[trial_id] = number
+        self.live.add(trial_id)
         return {"number": number, "config": json.dumps(run.trials[number].config)}
 
     @_blocked_by_disk
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The record knows already (the scheduler is told first), but for a trial whose process never came up."""
         number = self.handed_out[trial_id]
+        self.live.discard(trial_id)
         if error and not self.recorder.run.trials[number].final:
             self.recorder.ended(
                 number, "failed", f"its process did not come up: {self.recorder.last_death.get(number, '')}"
@@ -124,6 +135,7 @@ class RecordScheduler(FIFOScheduler):
         self.limits = max_failures, max_preemptions
         self.deaths: dict[int, Deaths] = {}
         self.hung: dict[int, str] = {}  # trials whose process was killed, and why
+        self.moving: set[int] = set()  # trials whose process ends because its node will be taken away
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first that waits. The inherited way looks at all trials there ever were, at every step of Tune's."""
@@ -155,6 +167,10 @@ class RecordScheduler(FIFOScheduler):
         if "failed" in result:
             self._end(number, str(result["failed"]))
             return TrialScheduler.STOP
+        if "moves" in result:
+            self.moving.add(number)
+            self.recorder.moves(number)
+            return TrialScheduler.CONTINUE
         decision = self.recorder.received(EpochReport.from_json(json.loads(result["report"])))
         if self.recorder.run.trials[number].final:
             self.source.ended(self.recorder.run.trials[number])
@@ -171,6 +187,9 @@ class RecordScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         # Called for every death; Tune then adds the trial again.
         number = trial.config["number"]
+        if number in self.moving:
+            self.moving.remove(number)
+            return
         error = _error(trial) if trial.pickled_error_file else RuntimeError("no reason known")
         went = machine_went(type(error).__name__, str(error), isinstance(error, RayActorError) and error.preempted)
         reason = self.hung.pop(number, first_line(error))

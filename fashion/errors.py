@@ -79,6 +79,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, truncated or belongs to another configuration."""
 
 
+class Superseded(FashionError):  # noqa: N818 (as TrialDiverged)
+    """Another process has taken over this trial's folder: what this one still has to write is not wanted."""
+
+
 class RunError(UserError):
     """A run directory is missing, locked, of another version, or belongs to another spec."""
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import ray
 import torch
 
+from fashion.cluster import cluster
 from fashion.errors import UserError
 from fashion.predictions import Source, Written, predict_into
-from fashion.sweep import cluster
 
 POLL_SECONDS = 0.25
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fashion.checkpoint import LAST, PREVIOUS, prune
+from fashion.checkpoint import CLAIM, LAST, PREVIOUS, prune
 from fashion.display import Display
 from fashion.memory import NOTE
 from fashion.record import Decision, End, EpochReport, Trial
@@ -20,7 +20,7 @@ from fashion.tensorboard import EventFiles
 # One failure may be one bad configuration; this many, with nothing ever learnt, are a broken set-up.
 EARLY_FAILURES = 3
 # What only an unfinished trial needs.
-FOR_RESUMING = (LAST, PREVIOUS, NOTE)
+FOR_RESUMING = (LAST, PREVIOUS, NOTE, CLAIM)
 
 
 class Recorder:
@@ -109,6 +109,10 @@ class Recorder:
         """Something happened to a trial that the reader of its numbers should know."""
         self.run.record_note(number, text)
         self.display.note(f"trial {number}: {text}")
+
+    def moves(self, number: int) -> None:
+        """A trial leaves a machine that will be taken away; it goes on elsewhere, and that is no failure."""
+        self.display.note(f"trial {number}: its machine will be taken away, it goes on elsewhere")
 
     def _end_after(self, report: EpochReport, decision: Decision) -> None:
         """Record the trial's end if this report was its last."""

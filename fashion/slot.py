@@ -28,9 +28,11 @@ from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from fashion.cluster import leaving
 from fashion.deaths import Deaths, machine_went
-from fashion.errors import BlockedError, FashionError, refusal
+from fashion.errors import BlockedError, FashionError, Superseded, refusal
 from fashion.feed import Place
 from fashion.memory import OutOfMemory
 from fashion.record import EpochReport
@@ -71,11 +73,17 @@ class GroupLost(FashionError):  # noqa: N818
     """The Train run ended, not through the trial's fault: its controller died, say."""
 
 
+class Moves(FashionError):  # noqa: N818
+    """The group's workers end, to be started on nodes that stay."""
+
+
 class Slot:
     """The Train run of this Tune slot and the mailbox through which its workers are reached."""
 
     def __init__(self, job: Job) -> None:
-        self.mailbox = Mailbox.options(num_cpus=0).remote(  # type: ignore[attr-defined]  # Ray's decorator
+        # Here, and not on whichever node has the least to do: it must outlive the workers' nodes.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.mailbox = Mailbox.options(num_cpus=0, scheduling_strategy=here).remote(  # type: ignore[attr-defined]  # Ray's decorator
             job.max_failures, job.max_preemptions
         )
         self.broken = False
@@ -239,6 +247,11 @@ class Mailbox:
             self.task = None
             self._put(kind, value)
 
+    async def moves(self, number: int) -> None:
+        """The group leaves a node that will be taken away: handing the trial out again is no failure of it."""
+        if number == self.number:
+            self._excuse()
+
     async def broken(self, reason: str) -> None:
         self._put("broken", reason)
 
@@ -278,6 +291,8 @@ def _work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     done, group = 0, uuid.uuid4().hex
+    nodes: list[Any] = [None] * place.world_size
+    dist.all_gather_object(nodes, ray.get_runtime_context().get_node_id())
     while True:
         received: list[Any] = [None]
         if place.rank == 0:
@@ -286,7 +301,9 @@ def _work(config: dict[str, Any]) -> None:
         dist.broadcast_object_list(received, src=0)
         done, task = received[0]
         try:
-            _train(done, task, place, mailbox)
+            _train(done, task, place, mailbox, nodes)
+        except (Moves, Superseded):
+            raise  # the trial goes on in another group: nothing is to be said of it
         except OutOfMemory as error:
             # This worker alone: its neighbours wait for its gradients, so the group has to be made anew.
             if error.parts:
@@ -317,14 +334,23 @@ def _lost_neighbour(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
-def _train(number: int, task: Task, place: Place, mailbox: Any) -> None:
+def _train(number: int, task: Task, place: Place, mailbox: Any, nodes: list[str]) -> None:
     for report in trial_reports(task, place):
         if isinstance(report, str):  # rank 0's alone
             ray.get(mailbox.note.remote(number, report))
             continue
-        verdict = [ray.get(mailbox.report.remote(number, report)) if place.rank == 0 else ""]
+        verdict = [""]
+        if place.rank == 0:
+            verdict = [ray.get(mailbox.report.remote(number, report))]
+            if verdict[0] == "continue" and report.epoch < report.epochs and leaving(nodes):
+                verdict = ["move"]
         dist.broadcast_object_list(verdict, src=0)
         if verdict[0] == "stop":
             return
+        if verdict[0] == "move":
+            if place.rank == 0:
+                ray.get(mailbox.moves.remote(number))
+            # Raised: Train takes a loop that returns for one that has done its work, and makes no other group.
+            raise Moves(f"trial {number}: a node of its group will be taken away")
     if place.rank == 0:
         ray.get(mailbox.end.remote(number, "finished"))

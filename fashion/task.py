@@ -7,7 +7,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -86,20 +86,21 @@ def trial_reports(task: Task, place: Place) -> Iterator[EpochReport | str]:
     task.folder.mkdir(parents=True, exist_ok=True)
     data = training_data(task.data_root, task.data_fingerprint, task.config, task.weights, task.cache_dir, place.device)
     note = _ProgressNote(task.folder) if place.rank == 0 else None
-    mended = checkpoint.mend_last(task.folder) if place.rank == 0 else checkpoint.Mended()
-    best = mended.best_epoch, mended.best_loss
-    if mended.told:
-        yield mended.told
-    while True:
-        try:
-            yield from fit(task.config, data, task.weights, task.folder, task.number, place, note, best)
-            return
-        except memory.OutOfMemory as error:
-            if not error.parts or place.world_size > 1:
-                raise
-            told = str(error)
-        memory.free(place.device)
-        yield told
+    with checkpoint.claimed(task.folder) if place.rank == 0 else nullcontext():
+        mended = checkpoint.mend_last(task.folder) if place.rank == 0 else checkpoint.Mended()
+        best = mended.best_epoch, mended.best_loss
+        if mended.told:
+            yield mended.told
+        while True:
+            try:
+                yield from fit(task.config, data, task.weights, task.folder, task.number, place, note, best)
+                return
+            except memory.OutOfMemory as error:
+                if not error.parts or place.world_size > 1:
+                    raise
+                told = str(error)
+            memory.free(place.device)
+            yield told
 
 
 def training_data(

@@ -7,15 +7,18 @@ warm Train worker group that its Tune slot keeps (`slot.py`). Both iterate the s
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from fashion.cluster import leaving
 from fashion.config import TrialConfig
-from fashion.errors import refusal
+from fashion.errors import Superseded, refusal
 from fashion.feed import Place
 from fashion.record import EpochReport
 from fashion.slot import run_in_slot
@@ -25,6 +28,7 @@ from fashion.task import Job, Task, describe_failure, trial_reports
 def run_trial(config: dict[str, Any], job: Job) -> None:
     """The function that Tune runs: `config` holds "number" and "config" (the trial's configuration as JSON)."""
     task = job.task(config["number"], TrialConfig.model_validate_json(config["config"]))
+    _move_on()
     try:
         if job.workers > 1:
             run_in_slot(task, job, send=_report)
@@ -36,6 +40,9 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
                 run_config=RunConfig(name="local", storage_path=str(job.scratch / "train")),
             )
             trainer.fit()
+    except Superseded:
+        # Nobody listens any more: the trial goes on elsewhere.
+        os._exit(1)
     except Exception as error:
         # A disk that is full is full for every trial: the sweep stops, and this one goes on from its last checkpoint.
         reason = refusal(error)
@@ -54,4 +61,17 @@ def _train_here(task: Task, share: float) -> None:
 
 def _report(report: EpochReport | str) -> None:
     """Hand a report, or a note, to the driver; returns when it is recorded. A stopped trial ends here (SystemExit)."""
-    tune.report({"note": report} if isinstance(report, str) else {"report": json.dumps(report.to_json())})
+    if isinstance(report, str):
+        tune.report({"note": report})
+        return
+    tune.report({"report": json.dumps(report.to_json())})
+    if report.epoch < report.epochs:
+        _move_on()
+
+
+def _move_on() -> None:
+    """Where this node will be taken away, say so and end this process, so that Tune starts the trial on another. Called
+    before a trial and between its epochs, where there is a checkpoint."""
+    if leaving([ray.get_runtime_context().get_node_id()]):
+        tune.report({"moves": True})
+        os._exit(0)

@@ -18,10 +18,12 @@ from safetensors import safe_open
 
 from fashion.best import read_header
 from fashion.checkpoint import (
+    CLAIM,
     LAST,
     PREVIOUS,
     Mended,
     best_path,
+    claimed,
     load_last,
     mend_last,
     predictions_path,
@@ -30,7 +32,7 @@ from fashion.checkpoint import (
     save_predictions,
     save_weights,
 )
-from fashion.errors import BlockedError, CheckpointError
+from fashion.errors import BlockedError, CheckpointError, Superseded
 
 
 class Trap:
@@ -243,3 +245,21 @@ def test_a_read_only_disk_is_told(small_disk: Path) -> None:
         with pytest.raises(BlockedError, match=r"Read-only file system\. Make it writable"):
             write()
     assert epoch_of(small_disk) == 1
+
+
+def test_who_lost_the_claim_writes_no_more(tmp_path: Path) -> None:
+    """A process on a machine that was cut off wakes up, while its trial goes on elsewhere."""
+    state = {"config": "{}", "history": [], "epoch": 2}
+    with claimed(tmp_path):
+        save_last(tmp_path, {**state, "epoch": 1})
+        (tmp_path / CLAIM).write_text("another process")
+        with pytest.raises(Superseded, match="another process has taken over"):
+            save_last(tmp_path, state)
+        (tmp_path / CLAIM).unlink()  # the trial has ended, and the driver has cleared up
+        with pytest.raises(Superseded):
+            save_last(tmp_path, state)
+    assert load_last(tmp_path / LAST)["epoch"] == 1
+    assert os.listdir(tmp_path) == [LAST]
+    with claimed(tmp_path):  # the next process
+        save_last(tmp_path, state)
+    assert load_last(tmp_path / LAST)["epoch"] == 2

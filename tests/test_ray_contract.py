@@ -20,9 +20,9 @@ from ray.tune import RunConfig as TuneRunConfig
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from fashion.cluster import cluster
 from fashion.engine import dead_daemons
 from fashion.slot import orphaned_groups
-from fashion.sweep import cluster
 
 pytestmark = pytest.mark.ray
 

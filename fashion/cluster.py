@@ -1,0 +1,223 @@
+"""The Ray cluster of a sweep: started on this machine or joined, what fits on its nodes, which of them come and go."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray.exceptions import AuthenticationError
+
+from fashion.errors import ResourcesError
+from fashion.settings import ResourcesConfig
+
+ENVIRONMENT = {
+    # The record is the truth: Tune's own result files would be a second one, at half the speed.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Its snapshots too: every 10 s of all trials there ever were, which grows with them.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    # Here, Ctrl-C is handled by run_sweep.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # The record has the reason, the terminal is the display's.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # A stopped trial may still be closing its generator; the default of 2 s would fail the next trial of the slot.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "120",
+    # How many trials are started at once follows from the room on the nodes (`Room`).
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",
+    # Paths in specs are relative to where the command was typed.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+# Loggers whose errors are the record's business: a dead process, a trial that did not end; and one that tells what is usual.
+QUIET = ("ray.tune", "ray.train", "ray._private.authentication")
+
+LOOK_SECONDS = 2.0  # between two looks at which nodes there are
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a trial takes and how many fit. gpus_per_worker is a number here, never "auto"."""
+
+    workers: int
+    cpus_per_worker: int
+    gpus_per_worker: float
+    concurrent: int
+
+
+def place(resources: ResourcesConfig, nodes: list[dict[str, Any]]) -> Placement:
+    """Fit trials onto the cluster's nodes (`ray.nodes()`).
+
+    Raises:
+        ResourcesError: not even one trial fits.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus = resources.gpus_per_worker
+    if gpus == "auto":
+        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in alive) else 0.0
+    needs = {"CPU": float(resources.cpus_per_worker), "GPU": float(gpus)}
+    room = workers_that_fit(alive, needs)
+    if room < resources.workers:
+        have = ", ".join(f"{sum(node.get(kind, 0.0) for node in alive):g} {kind}" for kind in needs)
+        raise ResourcesError(
+            f"resources: a trial needs {resources.workers} worker(s) of {resources.cpus_per_worker} CPU and {gpus:g} GPU; "
+            f"got a cluster of {len(alive)} node(s) with {have}, room for {room} worker(s). "
+            "Lower resources.workers, cpus_per_worker or gpus_per_worker (0 trains on CPU), or run on a larger cluster."
+        )
+    concurrent = room // resources.workers
+    if resources.concurrent_trials != "auto":
+        concurrent = min(concurrent, resources.concurrent_trials)
+    return Placement(resources.workers, resources.cpus_per_worker, gpus, concurrent)
+
+
+def workers_that_fit(nodes: list[dict[str, float]], needs: dict[str, float]) -> int:
+    """How many workers fit on nodes of these resources; one never spans two nodes."""
+
+    def workers_on(node: dict[str, float]) -> int:
+        # A hair more than asked, so that four workers of 0.25 fit on a whole.
+        return min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in needs.items() if need)
+
+    return sum(workers_on(node) for node in nodes)
+
+
+def leaving(nodes: Collection[str]) -> bool:
+    """Whether one of these nodes (their ids) was told to drain: it will be taken away, and is given nothing new."""
+    return not ray._private.state.state.get_draining_nodes().keys().isdisjoint(nodes)
+
+
+class Room:
+    """How many trials fit on the nodes that are there now: a sweep grows and shrinks with its cluster. At least one, which
+    then waits for a node."""
+
+    def __init__(self, resources: ResourcesConfig, placement: Placement, note: Callable[[str], None]) -> None:
+        self.placement, self.note = placement, note
+        self.most = resources.concurrent_trials
+        self.found, self.looked = placement.concurrent, time.monotonic()
+
+    def __call__(self) -> int:
+        if time.monotonic() - self.looked > LOOK_SECONDS:
+            self.found, before = self._look(), self.found
+            if self.found != before:
+                self.note(f"the cluster has room for {self.found} trial(s) at once now, {before} before")
+            self.looked = time.monotonic()
+        return max(self.found, 1)
+
+    def _look(self) -> int:
+        placement = self.placement
+        gone = ray._private.state.state.get_draining_nodes()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in gone]
+        needs = {"CPU": float(placement.cpus_per_worker), "GPU": placement.gpus_per_worker}
+        fit = workers_that_fit(nodes, needs) // placement.workers
+        return fit if self.most == "auto" else min(fit, self.most)
+
+
+@contextmanager
+def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
+    """Ray, started on this machine or joined at `address`, and left again. A polite kill (SIGTERM) is as Ctrl-C inside.
+
+    Raises ResourcesError when no cluster answers at `address`.
+    """
+    os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Ray's own variable names the cluster that a submitted job runs on.
+    address = address or os.environ.get("RAY_ADDRESS")
+    note(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        note("RAY_AUTH_MODE is not token: whoever reaches Ray's ports may run anything here")
+    before = signal.signal(signal.SIGTERM, _as_interrupt)
+    # Ray that no other machine is to join listens on loopback alone. (Its switch for the systems where it always does.)
+    ray_constants.ENABLE_RAY_CLUSTER = bool(address)
+    try:
+        # Ray prints to stdout what its processes die of. Stdout is the display's, which holds its own reference.
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            if address:
+                _join(address)
+            else:
+                _private_token()
+                # "local": without it Ray would join whatever `ray start` left running here.
+                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has put its own in place
+            yield
+    finally:
+        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _join(address: str) -> None:
+    # Its default is to try twenty times, a second apart, also where it was refused.
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
+    try:
+        # A token that is there is shown; a cluster that asks for none does not mind.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        # The workers of a cluster that runs already don't inherit this process's environment.
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR,
+            runtime_env={"env_vars": {key: os.environ[key] for key in ENVIRONMENT}},
+        )  # fmt: skip
+    except ValueError as error:
+        if "address" not in str(error):
+            raise
+        raise ResourcesError(f"--address {address}: must be HOST:PORT or auto ({error}).") from error
+    except (ConnectionError, AuthenticationError) as error:
+        mode = os.environ.get("RAY_AUTH_MODE", "")
+        if isinstance(error, AuthenticationError):
+            found = "RAY_AUTH_MODE is token, and no token was found"
+        elif "InvalidAuthToken" not in str(error.__cause__):
+            raise ResourcesError(f"--address {address}: no Ray cluster answers there ({error}).") from error
+        elif mode == "token":
+            found = "the Ray cluster there refuses the token"
+        else:
+            found = f"the Ray cluster there asks for a token, and {f'RAY_AUTH_MODE is {mode}' if mode else 'none was found'}"
+        raise ResourcesError(
+            f"--address {address}: {found}. The cluster's own belongs into ~/.ray/auth_token, or into a file that "
+            "RAY_AUTH_TOKEN_PATH names."
+        ) from error
+
+
+def _private_token() -> None:
+    """A token for the cluster that starts here. Ray would make one, too, but readable by everybody on the machine, and two
+    sweeps that start at once would each overwrite the other's.
+
+    Raises ResourcesError where it can't be written.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        if path.exists():
+            path.chmod(0o600)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".auth_token.", dir=path.parent)  # 0600
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32))
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass  # another sweep was faster: its token serves both
+        finally:
+            os.unlink(temporary)
+    except OSError as error:
+        raise ResourcesError(
+            f"{path}: the token that keeps strangers out of the Ray cluster can't be kept there ({error.strerror}). "
+            "Set RAY_AUTH_TOKEN_PATH to a file that holds one, readable by you alone."
+        ) from error
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

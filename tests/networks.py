@@ -1,0 +1,69 @@
+"""Machines of their own as far as the network goes: Linux network namespaces that can be cut off from one another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+
+class Network:
+    """Namespaces 0 to count-1 on one switch, which is in number 0. All share this machine's disk."""
+
+    def __init__(self, count: int) -> None:
+        self.names = [f"fashion-{os.getpid()}-{number}" for number in range(count)]
+
+    def __enter__(self) -> Self:
+        if os.geteuid() != 0 or shutil.which("ip") is None:
+            pytest.skip("network namespaces need root and iproute2")
+        try:
+            self._make()
+        except subprocess.CalledProcessError as error:
+            self._remove()
+            pytest.skip(f"network namespaces can't be made here: {' '.join(error.cmd)}: {error.stderr.strip()}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._remove()
+
+    def inside(self, number: int) -> list[str]:
+        """What to put before a command that is to run there."""
+        return ["ip", "netns", "exec", self.names[number]]
+
+    def address(self, number: int) -> str:
+        return f"10.77.0.{number + 1}"
+
+    def cut(self, number: int) -> None:
+        """Take the plug out of the switch."""
+        _ip("-n", self.names[0], "link", "set", f"port{number}", "down")
+
+    def _make(self) -> None:
+        switch = self.names[0]
+        for name in self.names:
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        _ip("-n", switch, "link", "add", "net0", "type", "bridge")
+        _ip("-n", switch, "addr", "add", f"{self.address(0)}/24", "dev", "net0")
+        _ip("-n", switch, "link", "set", "net0", "up")
+        for number, name in enumerate(self.names[1:], start=1):
+            port = f"port{number}"
+            _ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "net0", "netns", name)
+            _ip("-n", switch, "link", "set", port, "master", "net0", "up")
+            _ip("-n", name, "addr", "add", f"{self.address(number)}/24", "dev", "net0")
+            _ip("-n", name, "link", "set", "net0", "up")
+
+    def _remove(self) -> None:
+        there = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout.split()
+        for name in self.names:
+            if name in there:
+                _ip("netns", "del", name)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)

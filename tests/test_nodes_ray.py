@@ -1,0 +1,144 @@
+"""Nodes that are added, lost, drained and cut off while the real command sweeps on them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from networks import Network
+from ray_nodes import Node, Nodes, launch, wait_until
+from running import PATIENCE, assert_same, one_by_one, start, wait_for_reports
+
+from fashion.run import Run
+
+pytestmark = pytest.mark.ray
+
+TRIAL, WORKER = "ray::ImplicitFunc", "ray::RayTrainWorker"
+AUTO = {"concurrent_trials": "auto"}
+NOTHING = "0 placement groups, 0.0 CPU"
+
+
+def write_spec(folder: Path, root: Path, trials: int, epochs: int, **resources: Any) -> None:
+    text = one_by_one(root, trials, epochs, data={"resize": 192, "crop": 192}, resources={**AUTO, **resources})
+    (folder / "s.yaml").write_text(text)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
+    """Four trials of one worker that nothing disturbed."""
+    return undisturbed(tmp_path_factory.mktemp("alone"), demo_root, trials=4, epochs=8)
+
+
+def undisturbed(folder: Path, root: Path, trials: int, epochs: int, **resources: Any) -> Path:
+    write_spec(folder, root, trials, epochs, **resources)
+    said = finish(start(folder, "s.yaml"))
+    assert "died" not in said
+    return folder / "runs" / "s"
+
+
+def wait_for_epoch(process: subprocess.Popen[str], folder: Path, trial: int, epoch: int) -> None:
+    journal = folder / "runs" / "s" / "journal.jsonl"
+    wait_for_reports(process, journal, lambda found: any((r["trial"], r["epoch"]) >= (trial, epoch) for r in found))
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, (out, err)
+    assert "Traceback" not in out + err
+    return out + err
+
+
+def attempts(run: Path) -> dict[int, set[int]]:
+    trials = Run.open(run).trials
+    return {number: {report.attempt for report in trial.reports} for number, trial in trials.items()}
+
+
+def test_a_node_is_added_and_one_is_lost(tmp_path: Path, demo_root: Path, alone: Path) -> None:
+    write_spec(tmp_path, demo_root, trials=4, epochs=8)
+    with Nodes(tmp_path) as nodes:
+        first = nodes.add()
+        process = launch(tmp_path, "--address", nodes.address, env=nodes.env)
+        wait_for_epoch(process, tmp_path, 0, 1)
+        second = nodes.add()
+        wait_until(lambda: second.processes(TRIAL), "a trial on the new node")
+        wait_for_epoch(process, tmp_path, 1, 1)
+        first.kill()
+        said = finish(process)
+        assert "room for 2 trial(s) at once now, 1 before" in said
+        assert "room for 1 trial(s) at once now, 2 before" in said
+        assert nodes.left() == NOTHING
+    assert_same(tmp_path / "runs" / "s", alone)
+    assert sorted(map(len, attempts(tmp_path / "runs" / "s").values())) == [1, 1, 1, 2]
+
+
+def test_trials_leave_a_node_that_drains(tmp_path: Path, demo_root: Path, alone: Path) -> None:
+    write_spec(tmp_path, demo_root, trials=4, epochs=8, max_failures=0)
+    with Nodes(tmp_path) as nodes:
+        first, second = nodes.add(), nodes.add()
+        process = launch(tmp_path, "--address", nodes.address, env=nodes.env)
+        wait_for_epoch(process, tmp_path, 1, 1)
+        nodes.drain(first, seconds=600)
+        wait_until(lambda: not first.processes(TRIAL), "the trial left")
+        assert process.poll() is None
+        assert second.processes(TRIAL)
+        said = finish(process)
+        assert nodes.left() == NOTHING
+    assert "its machine will be taken away, it goes on elsewhere" in said
+    assert "its process died" not in said
+    assert_same(tmp_path / "runs" / "s", alone)
+
+
+@pytest.mark.faults
+def test_a_worker_group_leaves_a_node_that_drains_and_loses_another(tmp_path: Path, demo_root: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = undisturbed(tmp_path / "whole", demo_root, trials=2, epochs=6, workers=2)
+    # Neither a drained node nor a lost one is a failure of the trial.
+    write_spec(tmp_path, demo_root, trials=2, epochs=6, workers=2, concurrent_trials=1, max_failures=0)
+    with Nodes(tmp_path) as nodes:
+        for _ in range(3):
+            nodes.add()
+        process = launch(tmp_path, "--address", nodes.address, env=nodes.env)
+        wait_for_epoch(process, tmp_path, 0, 1)
+        drained = with_worker(nodes)
+        nodes.drain(drained, seconds=600)
+        wait_until(lambda: not drained.processes(WORKER), "the group left")
+        nodes.add()
+        wait_for_epoch(process, tmp_path, 0, 4)
+        with_worker(nodes).kill()
+        finish(process)
+        assert nodes.left() == NOTHING
+    assert_same(tmp_path / "runs" / "s", whole)
+
+
+def with_worker(nodes: Nodes) -> Node:
+    return next(node for node in nodes.nodes if node.processes(WORKER))
+
+
+@pytest.mark.faults
+def test_a_node_that_is_cut_off_writes_no_more(tmp_path: Path, demo_root: Path, alone: Path) -> None:
+    """The trial goes on elsewhere while its old process lives, with the same disk, and knows nothing of it."""
+    write_spec(tmp_path, demo_root, trials=4, epochs=8)
+    journal = tmp_path / "runs" / "s" / "journal.jsonl"
+    with Network(3) as network, Nodes(tmp_path, at(network, 0), within=network.inside(0)) as nodes:
+        first = nodes.add(at(network, 1), within=network.inside(1))
+        process = launch(tmp_path, "--address", nodes.address, env=nodes.env, within=network.inside(0)
+        )  # fmt: skip
+        wait_for_epoch(process, tmp_path, 0, 2)
+        (victim,) = first.processes(TRIAL)
+        os.kill(victim, signal.SIGSTOP)  # somewhere in an epoch
+        network.cut(1)
+        nodes.add(at(network, 2), within=network.inside(2))
+        wait_for_reports(process, journal, lambda found: any(report["attempt"] == 2 for report in found))
+        os.kill(victim, signal.SIGCONT)
+        wait_until(lambda: not Path(f"/proc/{victim}").exists(), "the old process ended")
+        finish(process)
+    assert_same(tmp_path / "runs" / "s", alone)
+    assert attempts(tmp_path / "runs" / "s") == {0: {1, 2}, 1: {1}, 2: {1}, 3: {1}}
+
+
+def at(network: Network, number: int) -> str:
+    return f"--node-ip-address={network.address(number)}"
