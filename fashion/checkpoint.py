@@ -182,7 +182,8 @@ def mend_last(folder: Path) -> Mended:
         return Mended()
     if previous.exists() and not _damage(previous):
         os.replace(previous, last)
-        epoch = load_last(last)["history"][-1]["epoch"]
+        with contents_of(last):
+            epoch = load_last(last)["history"][-1]["epoch"]
         told = f"{damage}; it goes on from the checkpoint before, epoch {epoch}"
     else:
         for path in (last, previous):
@@ -224,5 +225,5 @@ def prune(folder: Path, keep: set[int]) -> None:
     """Remove the best weights and predictions of every epoch that is not in `keep`."""
     for path in folder.glob("*"):
         found = re.fullmatch(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)", path.name)
-        if found and int(found[1]) not in keep:
+        if found and int(found[1]) not in keep and not path.is_dir():
             path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
@@ -81,6 +82,20 @@ def evaluate(
 def to_probabilities(heads: list[torch.Tensor]) -> list[np.ndarray]:
     """Per head (n, classes) float32 probabilities on the host."""
     return [head.exp().cpu().numpy().astype(np.float32) for head in heads]
+
+
+def gathered(heads: list[np.ndarray], workers: int) -> list[np.ndarray]:
+    """The whole split's rows in file order, on every worker, from each worker's shard, which was dealt out round-robin."""
+    shards: list[list[np.ndarray]] = [[]] * workers
+    dist.all_gather_object(shards, heads)
+    return [_interleave([shard[head] for shard in shards]) for head in range(len(heads))]
+
+
+def _interleave(shards: list[np.ndarray]) -> np.ndarray:
+    whole = np.empty((sum(len(shard) for shard in shards), *shards[0].shape[1:]), shards[0].dtype)
+    for rank, shard in enumerate(shards):
+        whole[rank :: len(shards)] = shard
+    return whole
 
 
 def on_host(batches: Iterable[tuple[torch.Tensor, ...]]) -> Iterator[list[np.ndarray]]:

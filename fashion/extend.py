@@ -11,7 +11,8 @@ from fashion.config import TrialConfig
 from fashion.errors import Problem, RunError
 from fashion.fields import SAMPLED, show
 from fashion.journal import now
-from fashion.run import FORMAT, Run
+from fashion.manifest import FORMAT
+from fashion.run import Run
 from fashion.spec import SweepSpec
 
 ANOTHER_NAME = "Give the new sweep another name (name: in the spec, or --name)"

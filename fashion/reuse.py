@@ -17,8 +17,9 @@ from typing import Any
 from fashion.best import read_header
 from fashion.checkpoint import best_path, predictions_path
 from fashion.errors import CheckpointError, RunError
+from fashion.manifest import read_manifest
 from fashion.record import Trial
-from fashion.run import Run, read_manifest, run_paths
+from fashion.run import Run, run_paths
 
 SAME = ("data_fingerprint", "code_version", "packages")
 

@@ -11,8 +11,6 @@ runs/NAME/manifest.json     what was asked: spec, data fingerprint, attributes, 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -23,16 +21,9 @@ from typing import Any, Self, get_args
 
 from fashion.errors import Problem, RunError
 from fashion.journal import Event, Journal, RunLock, driver_alive, now, read_events, write_atomic
+from fashion.manifest import FORMAT, REQUIRED, code_version, package_versions, read_manifest
 from fashion.record import Decision, End, EpochReport, Trial
-from fashion.recorded import EVENT, check, manifest_problem, parse
-
-# 2: notes of what happened to a trial. A run of format 1 has none; it is read as it is, and is of this format once a
-# sweep goes on with it.
-FORMAT = 2
-READABLE = (1, FORMAT)
-REQUIRED = ("format", "name", "created", "spec", "data_fingerprint", "attributes", "label_counts")
-PACKAGES = ("torch", "torchvision", "timm", "ray", "numpy", "pillow", "pyarrow", "safetensors")
-
+from fashion.recorded import EVENT, check
 
 # What has been read before: trials, history, and how many bytes of the journal they cover.
 Known = tuple[dict[int, Trial], list[tuple[EpochReport, Decision]], int]
@@ -266,33 +257,6 @@ def _pretty(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the run directory `path`. Raises RunError when it is none, or was written by another format."""
-    place = path / "manifest.json"
-    try:
-        manifest = parse(place.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise RunError(str(Problem(str(path), "is not a run directory", "no manifest.json"))) from None
-    except ValueError as error:
-        raise RunError(str(Problem(str(place), "not valid JSON", str(error)))) from None
-    if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
-        found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
-        newer = isinstance(found, int) and found > FORMAT
-        by = f" (written by fashion-sweep {manifest['code_version']})" if newer and "code_version" in manifest else ""
-        fix = (
-            "Use that version or a newer one"
-            if newer
-            else "Give the sweep another name, or use the version that wrote it"
-        )
-        rule = f"this version reads run formats {READABLE[0]} to {FORMAT}"
-        raise RunError(str(Problem(str(place), rule, f"{found!r}{by}", fix)))
-    if missing := [key for key in REQUIRED if key not in manifest]:
-        raise RunError(str(Problem(str(place), "lacks keys", ", ".join(missing))))
-    if wrong := manifest_problem(manifest):
-        raise RunError(str(Problem(f"{place} {wrong[0]}", wrong[1], json.dumps(manifest[wrong[0]])[:60])))
-    return manifest
-
-
 def run_paths(storage: str | Path) -> list[Path]:
     """The run directories in `storage`, the one with the latest activity first; empty when there are none."""
     found = [
@@ -325,18 +289,3 @@ def find_path(storage: str | Path, name: str | None = None) -> Path:
 def list_runs(storage: str | Path) -> list[Run]:
     """The runs in `storage`, the one with the latest activity first. Raises RunError when one of them is damaged."""
     return [Run.open(path) for path in run_paths(storage)]
-
-
-def code_version() -> str:
-    """The package's version and a digest of its source files: trials are a function of the code, too."""
-    digest = hashlib.sha256()
-    package = Path(__file__).parent
-    for source in sorted(package.rglob("*.py")):
-        digest.update(str(source.relative_to(package)).encode() + b"\0" + source.read_bytes())
-    return f"{importlib.metadata.version('fashion-sweep')}+{digest.hexdigest()[:12]}"
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that numbers depend on, read without importing them, as far as installed."""
-    installed = {distribution.name.lower() for distribution in importlib.metadata.distributions() if distribution.name}
-    return {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}

@@ -53,7 +53,7 @@ class Saver:
         written = None
         if self.folder is not None:
             weights, device = (best.state if best else {}), _device_of(last)
-            copies = _copied({"last": last, "weights": weights})
+            copies = _copied({"last": last, "weights": weights}, {})
             copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
             written = self.thread.submit(_write, self.folder, report.epoch, copies, copied, best)
         self.waiting = _Waiting(report, written, best is not None)
@@ -105,14 +105,18 @@ def _write(
     checkpoint.save_last(folder, copies["last"])
 
 
-def _copied(value: Any) -> Any:
-    """The same with all tensors copied to the host; from a GPU without waiting, in the order of its work."""
+def _copied(value: Any, known: dict[tuple[Any, ...], torch.Tensor]) -> Any:
+    """The same with all tensors copied to the host; from a GPU without waiting, in the order of its work. One that occurs
+    twice (the best weights are the model's, where there is no average of them) is copied once."""
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", non_blocking=True, copy=True)
+        same = value.data_ptr(), value.dtype, value.shape, value.stride()
+        if same not in known:
+            known[same] = value.detach().to("cpu", non_blocking=True, copy=True)
+        return known[same]
     if isinstance(value, Mapping):
-        return {key: _copied(each) for key, each in value.items()}
+        return {key: _copied(each, known) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(_copied, value))
+        return type(value)(_copied(each, known) for each in value)
     return value
 
 

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -26,7 +25,7 @@ from fashion import checkpoint, memory
 from fashion.config import TrialConfig
 from fashion.data.batches import steps_per_epoch
 from fashion.errors import TrialDiverged
-from fashion.evaluate import evaluate, to_probabilities
+from fashion.evaluate import evaluate, gathered, to_probabilities
 from fashion.feed import Place, TrainingData, make_feed
 from fashion.loss import build_loss
 from fashion.metrics import Meter
@@ -165,14 +164,9 @@ class _Session:
             # DDP averages gradients over workers; shards may be uneven, so each counts by its images.
             scale = place.world_size / batch.global_count
             logits, losses = memory.add_gradients(
-                self.net,
-                self.criterion,
-                images,
-                batch.targets,
-                scale,
-                self.parts,
+                self.net, self.criterion, images, batch.targets, scale, self.parts,
                 lambda: self.setting.autocast(place.device),
-            )
+            )  # fmt: skip
             if config.train.clip_grad > 0:
                 nn.utils.clip_grad_norm_(self.model.parameters(), config.train.clip_grad)
             lr = self.optimizer.param_groups[-1]["lr"]
@@ -214,9 +208,7 @@ class _Session:
         meter.reduce()
         probabilities = to_probabilities(heads)
         if place.world_size > 1:
-            shards: list[Any] = [None] * place.world_size
-            dist.all_gather_object(shards, probabilities)
-            probabilities = [_interleave([shard[head] for shard in shards]) for head in range(len(probabilities))]
+            probabilities = gathered(probabilities, place.world_size)
         return meter.compute(self.data.names), probabilities
 
     @property
@@ -289,6 +281,8 @@ class _Session:
     def _resume(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if state["schedule"].keys() != self.schedule.state_dict().keys():  # torch takes any
+            raise ValueError("its schedule is another one's")
         self.schedule.load_state_dict(state["schedule"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -306,11 +300,3 @@ class _Session:
 def _mix(*numbers: int) -> int:
     """One seed from several, without the collisions of adding them (Python's hash of a tuple of ints is fixed)."""
     return hash(numbers) % 2**31
-
-
-def _interleave(shards: list[Any]) -> Any:
-    """Put rows that were dealt out round-robin back into one array."""
-    whole = np.empty((sum(len(shard) for shard in shards), *shards[0].shape[1:]), shards[0].dtype)
-    for rank, shard in enumerate(shards):
-        whole[rank :: len(shards)] = shard
-    return whole

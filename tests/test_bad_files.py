@@ -316,6 +316,7 @@ def test_a_resumable_state_that_is_another_trials_or_none(demo_root: Path, tmp_p
         "optimizer": {"state": {}, "param_groups": []},
         "rng": torch.zeros(3),
         "attempt": "many",
+        "schedule": [],
     }.items():
         torch.save({**state, name: value}, path)
         with pytest.raises(CheckpointError, match=r"(?s)last\.pt: does not hold this trial's state .*Delete it"):

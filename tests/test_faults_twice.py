@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from running import PATIENCE, assert_same, fashion, one_by_one, start, wait_for_reports
 
-from fashion.run import FORMAT, Run
+from fashion.manifest import FORMAT
+from fashion.run import Run
 
 SHORT = 3  # epochs
 

@@ -18,10 +18,11 @@ from descendants import descendants
 from running import PATIENCE, start, wait_for_reports
 
 from fashion.data.layout import read_dataset
+from fashion.mailbox import Mailbox
 from fashion.record import EpochReport
 from fashion.run import Run
 from fashion.schedulers import make_scheduler, replay
-from fashion.slot import Mailbox, _lost_neighbour
+from fashion.slot import _lost_neighbour
 from fashion.spec import SweepSpec
 from fashion.task import Task
 
