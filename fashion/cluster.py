@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import signal
@@ -94,9 +95,16 @@ def workers_that_fit(nodes: list[dict[str, float]], needs: dict[str, float]) -> 
     return sum(workers_on(node) for node in nodes)
 
 
+_draining: tuple[float, frozenset[str]] = (-math.inf, frozenset())  # when this process last asked, and what it heard
+
+
 def leaving(nodes: Collection[str]) -> bool:
-    """Whether one of these nodes (their ids) was told to drain: it will be taken away, and is given nothing new."""
-    return not ray._private.state.state.get_draining_nodes().keys().isdisjoint(nodes)
+    """Whether one of these nodes (their ids) was told to drain: it will be taken away, and is given nothing new. As of at
+    most LOOK_SECONDS ago: trials ask after every epoch, which may be short, and a notice comes minutes ahead."""
+    global _draining
+    if time.monotonic() - _draining[0] > LOOK_SECONDS:
+        _draining = time.monotonic(), frozenset(ray._private.state.state.get_draining_nodes())
+    return not _draining[1].isdisjoint(nodes)
 
 
 class Room:
