@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fashion.errors import CheckpointError, Problem, RunError
-from fashion.journal import now, sync_folder, write_atomic
+from fashion.journal import now, require_own, sync_folder, write_atomic
 from fashion.record import metrics_to_json
 from fashion.recorded import parse
 from fashion.run import Run
@@ -202,6 +202,7 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
     """
     winner = winner or best(run)
     source = run.checkpoint_path(winner.trial, winner.epoch)
+    require_own(run.path)
     lock = FileLock(run.path / "best.lock")
     try:
         lock.acquire(timeout=LOCK_SECONDS)

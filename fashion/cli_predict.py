@@ -10,6 +10,7 @@ import click
 
 from fashion.best import Ranked
 from fashion.errors import DataError, Problem, RunError
+from fashion.journal import require_own
 from fashion.run import Run
 
 
@@ -29,6 +30,7 @@ def predict_winner(
     else:
         source, name = Source(root=data_root(record, winner), split=split or "test"), split or "test"
     target = record.predictions_dir / name
+    require_own(record.predictions_dir, deep=True)
     with Bars() as bars:
         written = predict_on_cluster(
             record.best_dir.absolute(),

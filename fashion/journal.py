@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -65,37 +66,47 @@ def _event(line: bytes) -> Event | None:
     return event if isinstance(event, dict) else None
 
 
-def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """The events whose lines start at byte `offset` or later, and the byte at which the next call goes on.
+def events_from(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
+    """The events whose lines start at byte `offset` or later, one after another, each with the byte behind it, at which the
+    next call goes on.
 
     A half-written last line is left for the next call. Raises RunError when the file is missing, has become shorter
     than `offset`, or holds a damaged line with others after it.
     """
     try:
-        with open(path, "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if size < offset:
-                rule = f"the journal has become shorter: {size} bytes, {offset} were read before"
-                raise RunError(str(Problem(str(path), rule, fix="Something replaced it: open the run again")))
-            stream.seek(offset)
-            content = stream.read()
+        stream = open(path, "rb")  # noqa: SIM115 (closed below, wherever it was opened)
     except FileNotFoundError:
         raise RunError(str(Problem(str(path), "the run's journal is missing"))) from None
     except IsADirectoryError:
         raise RunError(str(Problem(str(path), "must be a file", "a folder"))) from None
+    with stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size < offset:
+            rule = f"the journal has become shorter: {size} bytes, {offset} were read before"
+            raise RunError(str(Problem(str(path), rule, fix="Something replaced it: open the run again")))
+        stream.seek(offset)
+        for line in stream:
+            if not line.endswith(b"\n"):
+                return
+            event = _event(line)
+            if event is None:
+                if not stream.read(1):
+                    return  # the last line: after a power cut its newline may be on disk and its beginning not
+                fix = "Lines are only ever appended: restore the file from a copy, or remove the line"
+                raise RunError(
+                    str(Problem(f"{path}, byte {offset}", "not a JSON object", repr(line[:60].rstrip()), fix))
+                )
+            offset += len(line)
+            yield event, offset
+
+
+def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """All events that `events_from` has, and the byte at which the next call goes on."""
     events = []
-    position = 0
-    while (end := content.find(b"\n", position)) >= 0:
-        event = _event(content[position:end])
-        if event is None:
-            if end + 1 == len(content):
-                break  # the last line: after a power cut its newline may be on disk and its beginning not
-            value = repr(content[position : min(end, position + 60)])
-            fix = "Lines are only ever appended: restore the file from a copy, or remove the line"
-            raise RunError(str(Problem(f"{path}, byte {offset + position}", "not a JSON object", value, fix)))
+    for event, end in events_from(path, offset):
         events.append(event)
-        position = end + 1
-    return events, offset + position
+        offset = end
+    return events, offset
 
 
 def read_journal(path: str | Path) -> list[Event]:
@@ -156,10 +167,22 @@ class Journal:
         self.close()
 
 
+def require_own(folder: Path, deep: bool = False) -> None:
+    """Raise RunError where a run's folder, or with `deep` any folder below it, holds a symbolic link: what is written into
+    a run directory, which may be a stranger's, must stay in it."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if os.path.islink(path := os.path.join(place, name)):
+                rule = "a run directory holds no symbolic links, since it is written to"
+                raise RunError(str(Problem(path, rule, f"a link to {os.readlink(path)}", "Put a copy in its place")))
+        if not deep:
+            return
+
+
 class RunLock:
     """At most one driver a run directory: `with RunLock(run.path): ...`; freed by the kernel when its process dies.
 
-    Raises RunError naming the holder's process and host when it is taken.
+    Raises RunError naming the holder's process and host when it is taken, and for a run directory that holds links.
     """
 
     def __init__(self, run_path: str | Path) -> None:
@@ -168,6 +191,7 @@ class RunLock:
         self._lock = FileLock(self.path, thread_local=False)
 
     def acquire(self) -> Self:
+        require_own(self.path.parent)
         try:
             # Not quite "non-blocking": `driver_alive` of a reader holds the lock for microseconds.
             self._lock.acquire(timeout=0.5, poll_interval=0.02)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from fashion.errors import Problem, RunError
-from fashion.journal import Event, Journal, RunLock, driver_alive, now, read_events, write_atomic
+from fashion.journal import Event, Journal, RunLock, driver_alive, events_from, now, write_atomic
 from fashion.manifest import FORMAT, REQUIRED, code_version, package_versions, read_manifest
 from fashion.record import Decision, End, EpochReport, Trial
 from fashion.recorded import EVENT, check
@@ -213,14 +213,15 @@ class Run:
         self._read()  # memory is only ever fed from the disk: a reopened run can't differ from this one
 
     def _read(self) -> int:
-        events, self.offset = read_events(self.journal_path, self.offset)
-        for event in events:
+        count = 0
+        for event, end in events_from(self.journal_path, self.offset):
             try:
                 self._apply(event)
             except (KeyError, TypeError, ValueError) as error:
                 text = json.dumps(event)[:120]
                 raise RunError(str(Problem(str(self.journal_path), f"not understood ({error!r})", text))) from error
-        return len(events)
+            self.offset, count = end, count + 1
+        return count
 
     def _apply(self, event: Event) -> None:
         check(event, EVENT)

@@ -32,15 +32,17 @@ from fashion.journal import write_atomic
 from fashion.model.build import build_model
 from fashion.precision import Setting
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 ROUNDS = 4
+# More rounds while the two fastest settings are this close: up to so many, and so many seconds in all.
+CLOSE, MOST_ROUNDS, LONGEST = 1.2, 16, 4.0
 # Another than the usual setting must be faster by this much: a choice should not turn on noise.
 MARGIN = 1.05
 # The mean loss of the measured steps may differ from fp32's by this share. (Their last losses may differ by more where
 # batches are small and weights random: ResNet-50's by 5 % on 3 images.)
 TOLERANCE = 0.03
 # Pixels of a measured batch on a CPU, where an image costs the same in a small batch as in a large one.
-CPU_PIXELS = 400_000
+CPU_PIXELS = 530_000
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def fastest(found: dict[Setting, Measured], steps: float = math.inf) -> Setting 
 def measure(
     config: TrialConfig, class_counts: tuple[int, ...], device: torch.device, allowed: Iterable[Setting]
 ) -> dict[Setting, Measured]:
-    """A few training steps of each setting, in turn."""
+    """A few training steps of each setting, in turn: ROUNDS of them, or more while it is not plain which is fastest."""
     side = config.data.train_crop or config.data.crop
     count = config.train.batch_size
     if device.type == "cpu":
@@ -158,7 +160,10 @@ def measure(
                 found[setting] = Measured(math.inf, math.inf, math.inf, math.inf)
         seconds: dict[Setting, list[float]] = {setting: [] for setting in running}
         losses = {setting: [found[setting].loss] for setting in running}
-        for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        for number in range(MOST_ROUNDS):
+            if number >= ROUNDS and (not _close(seconds) or time.perf_counter() - begun > LONGEST):
+                break
             for setting, steps in running.items():
                 started = time.perf_counter()
                 losses[setting].append(next(steps))
@@ -167,6 +172,12 @@ def measure(
         middle, mean = statistics.median(seconds[setting]), statistics.fmean(losses[setting])
         found[setting] = replace(found[setting], seconds=middle, loss=mean)
     return found
+
+
+def _close(seconds: dict[Setting, list[float]]) -> bool:
+    """Whether it is not yet plain which of the two fastest is the faster."""
+    medians = sorted(map(statistics.median, seconds.values()))
+    return len(medians) > 1 and medians[1] < CLOSE * medians[0]
 
 
 def _first(steps: Iterator[float], device: torch.device) -> Measured:

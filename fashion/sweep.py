@@ -22,7 +22,7 @@ from fashion.data.layout import read_unchanged
 from fashion.display import Display
 from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RayDied, RecordScheduler
 from fashion.errors import BlockedError
-from fashion.journal import RunLock
+from fashion.journal import RunLock, require_own
 from fashion.prepare import Prepared
 from fashion.recorder import Recorder
 from fashion.reuse import key, trained_elsewhere
@@ -57,6 +57,7 @@ def run_sweep(
         ResourcesError: the cluster can never offer what a trial needs.
     """
     with RunLock(run.path), EventFiles(run) as events:
+        require_own(run.path / "trials", deep=True)
         run.refresh()
         recorder = Recorder(run, make_scheduler(spec.scheduler), display, events, spec.total_trials)
         try:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from foreign import promoted_run
 from PIL import Image
 from test_bad_files import told
 
+from fashion.cli import main
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.run import Run
@@ -88,11 +88,19 @@ def test_names_with_spaces_other_alphabets_and_upper_case(newline: str, tmp_path
     run = promoted_run(root, tmp_path / "runs")
     assert len(predicted(run, capsys)) == len(NAMES)
     # The same names from the folder itself, and as `data pack` keeps them.
-    said = told(
-        capsys, "best", run.path.name, "--predict", "--images", str(root / "test"), "--storage", str(run.path.parent),
-        "--json", code=0,
-    )  # fmt: skip
-    assert json.loads(said[said.index("{") :])["predictions"]["images"] == len(NAMES)
+    main(
+        [
+            "best",
+            run.path.name,
+            "--predict",
+            "--images",
+            str(root / "test"),
+            "--storage",
+            str(run.path.parent),
+            "--json",
+        ]
+    )
+    assert json.loads(capsys.readouterr().out)["predictions"]["images"] == len(NAMES)
     assert Pack.open_or_build(read_dataset(root), "test", SIDE).names == splits["test"]
 
 
@@ -176,15 +184,17 @@ def test_images_of_every_mode_become_the_same_pixels(tmp_path: Path, capsys: She
 
 
 def test_a_hundred_thousand_lines_take_proportionate_time_and_memory(tmp_path: Path) -> None:
-    """Ten times the lines: no more than twenty times the processor time, and not a kilobyte a line more."""
+    """Ten times the lines: ten times the calls of functions (a clock would not say the same twice), and less than a kilobyte
+    a line more."""
     images = [Image.new("RGB", (8, 8), (number, 0, 0)) for number in range(100)]
     used: dict[int, tuple[float, float]] = {}
     program = (
-        "import resource, sys, time\nfrom fashion.data.layout import read_dataset\n"
-        "before = time.process_time()\ndataset = read_dataset(sys.argv[1])\n"
-        "dataset.fingerprint(), dataset.label_counts('train')\n"
-        "print(len(dataset.splits['train']), time.process_time() - before,"
-        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import cProfile, pstats, sys\nfrom fashion.data.layout import read_dataset\n"
+        "with cProfile.Profile() as profile:\n"
+        "    dataset = read_dataset(sys.argv[1])\n"
+        "    dataset.fingerprint(), dataset.label_counts('train')\n"
+        "print(len(dataset.splits['train']), pstats.Stats(profile).total_calls,"
+        " *[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')])"
     )
     for lines in (10_000, 100_000):
         root = tmp_path / str(lines)
@@ -201,10 +211,10 @@ def test_a_hundred_thousand_lines_take_proportionate_time_and_memory(tmp_path: P
             [sys.executable, "-c", program, str(root)], capture_output=True, text=True, check=True, timeout=300,
             env={**os.environ, "FASHION_CACHE": str(tmp_path / "cache")},
         )  # fmt: skip
-        count, seconds, kilobytes = ended.stdout.split()
+        count, calls, kilobytes = ended.stdout.split()
         assert int(count) == lines
-        used[lines] = float(seconds), float(kilobytes)
-    assert used[100_000][0] < 20 * used[10_000][0], used
+        used[lines] = float(calls), float(kilobytes)
+    assert used[100_000][0] < 11 * used[10_000][0], used
     assert used[100_000][1] - used[10_000][1] < 100_000, used
 
 
@@ -212,11 +222,9 @@ def test_check_of_a_hundred_thousand_broken_lines_is_short(tmp_path: Path, capsy
     root = write(tmp_path / "data", numbered(COUNTS), 2)
     (root / "split/train.txt").write_text("".join(f"img/none{n}.png\n" for n in range(100_000)))
     (root / "split/train_attr.txt").write_text("0 9\n" * 99_999)
-    started = time.process_time()
     said = told(capsys, "run", str(spec(tmp_path, root)))
     assert len(said.splitlines()) < 200
     assert "and 99980 more of kind 'missing'" in said
-    assert time.process_time() - started < 60
     assert not (tmp_path / "runs").exists()
 
 
