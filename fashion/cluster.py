@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -20,6 +21,7 @@ import ray
 from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import AuthenticationError
+from ray.tune.execution import class_cache
 
 from fashion.errors import ResourcesError
 from fashion.settings import ResourcesConfig
@@ -44,9 +46,12 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+
 # Loggers whose errors are the record's business: a dead process, a trial that did not end; and one that tells what is usual.
 QUIET = ("ray.tune", "ray.train", "ray._private.authentication")
 
+KNOCK_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # between two looks at which nodes there are
 
 
@@ -147,6 +152,9 @@ def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
     note(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     if os.environ.get("RAY_AUTH_MODE", "token") != "token":
         note("RAY_AUTH_MODE is not token: whoever reaches Ray's ports may run anything here")
+    # Tune would hand AWS keys to its actors as a runtime environment, which Ray's agent writes to its log. On this machine
+    # they inherit the environment anyway; the nodes of a cluster have keys of their own.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
     before = signal.signal(signal.SIGTERM, _as_interrupt)
     # Ray that no other machine is to join listens on loopback alone. (Its switch for the systems where it always does.)
     ray_constants.ENABLE_RAY_CLUSTER = bool(address)
@@ -166,10 +174,22 @@ def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _knock(address: str) -> None:
+    """Raise ConnectionError when nobody answers at HOST:PORT, in seconds: Ray's own client waits for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return  # "auto", or what Ray itself refuses
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(str(error)) from error
+
+
 def _join(address: str) -> None:
     # Its default is to try twenty times, a second apart, also where it was refused.
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
     try:
+        _knock(address)
         # A token that is there is shown; a cluster that asks for none does not mind.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         # The workers of a cluster that runs already don't inherit this process's environment.

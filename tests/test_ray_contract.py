@@ -17,6 +17,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.tune import FailureConfig, TuneConfig, Tuner
 from ray.tune import RunConfig as TuneRunConfig
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -35,6 +36,13 @@ def started() -> Iterator[None]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the tests are no module that workers can import
     with cluster(None, lambda note: None):
         yield
+
+
+def test_tune_has_no_more_secrets_to_hand_on() -> None:
+    """What it would put into a runtime environment, and so into a log, holds no key: `cluster` took AWS's out."""
+    assert {"RAY_CHDIR_TO_TRIAL_DIR"} <= class_cache.ENV_VARS_TO_PROPAGATE
+    words = ("KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
+    assert not [name for name in class_cache.ENV_VARS_TO_PROPAGATE if any(word in name for word in words)]
 
 
 class Numbers(Searcher):
