@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,8 @@ def _worker(rank: int, world: int, root: str, folder: str) -> None:
     wanted = config(Path(root), epochs=2)
     reports = list(fit(wanted, packs(Path(root), wanted), NONE, Path(folder), 0, Place(rank, world)))
     (Path(folder) / f"rank{rank}.json").write_text(json.dumps(numbers(reports)))
+    gc.collect()  # DDP's threads must not outlive the group, or the interpreter may abort as it ends
+    dist.barrier()
     dist.destroy_process_group()
 
 
