@@ -107,10 +107,16 @@ def files(run: Path) -> list[str]:
     return sorted(re.sub(r"tb/events.*", "tb/events", name) for name in names)
 
 
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
+
 def at_work(below: Mapping[int, str]) -> set[int]:
     """Of a driver's processes by title those that could still do something: not Ray's two agents, which after a kill try
     for a minute to tell a gcs_server that is gone, and then end."""
-    return {pid for pid, name in below.items() if name.startswith("ray::") or name.endswith(("/raylet", "/gcs_server"))}
+    titles = {pid: name for pid, name in below.items() if name not in AGENTS}
+    return {
+        pid for pid, name in titles.items() if name.startswith("ray::") or name.endswith(("/raylet", "/gcs_server"))
+    }
 
 
 def wait_until_gone(pids: Iterable[int], seconds: float = 150) -> set[str]:
