@@ -40,10 +40,12 @@ def noting_trial(folder: Path) -> Callable[..., None]:
     return noted
 
 
-def noting_report(folder: Path) -> Callable[[EpochReport], None]:
-    def noted(report: EpochReport) -> None:
+def noting_report(folder: Path) -> Callable[[EpochReport | str], None]:
+    def noted(report: EpochReport | str) -> None:
         started = time.perf_counter()
         report_to_tune(report)  # does not return in a trial that is stopped
+        if isinstance(report, str):
+            return
         note(folder, event="reported", number=report.trial, seconds=time.perf_counter() - started)
 
     return noted
