@@ -14,8 +14,8 @@ the contenders don't train the same number of epochs: that is a row each. ASHA a
 
 Full: 12 trials of up to 9 epochs on all images. Short: 4 trials of up to 3 epochs on 500 images, where starting
 processes weighs twenty times as much; what is wanted of the limit is therefore asked of the full form only. Each contender
-runs once, since one takes minutes, or in the full form up to half an hour; SWEEP_WITHOUT=Optuna in the environment leaves
-out those whose names begin so.
+runs once, since one takes minutes, or in the full form up to half an hour; SWEEP_WITHOUT=Optuna,Train in the environment
+leaves out those whose names begin so.
 
 ratio: of seconds to ours' (how many times longer), of ours to the limit's.
 """
@@ -84,7 +84,9 @@ def run(full: bool, data: Path) -> list[Row]:
             TWO: lambda: plain(TWO, "optuna_study", spec, dataset, folder / "optuna-2", found, processes=2),
         }
         if without := os.environ.get("SWEEP_WITHOUT"):
-            contenders = {name: each for name, each in contenders.items() if not name.startswith(without)}
+            contenders = {
+                name: each for name, each in contenders.items() if not name.startswith(tuple(without.split(",")))
+            }
         seconds = {contender: values[0] for contender, values in in_turn(contenders, 1).items()}
     return rows(seconds, found, full)
 

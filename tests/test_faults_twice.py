@@ -11,7 +11,7 @@ from running import PATIENCE, assert_same, fashion, one_by_one, start, wait_for_
 from fashion.manifest import FORMAT
 from fashion.run import Run
 
-SHORT = 3  # epochs
+SHORT, LONG = 3, 24  # epochs; the long ones outlast two other commands
 
 
 @pytest.mark.ray
@@ -19,7 +19,7 @@ SHORT = 3  # epochs
 def test_a_second_command_is_refused_and_the_first_unharmed(tmp_path: Path, demo_root: Path) -> None:
     for name in ("whole", "twice"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "k.yaml").write_text(one_by_one(demo_root))
+        (tmp_path / name / "k.yaml").write_text(one_by_one(demo_root, epochs=LONG))
     whole = fashion(tmp_path / "whole", "run", "k.yaml")
     assert whole.returncode == 0, whole
     folder = tmp_path / "twice"
