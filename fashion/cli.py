@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "ls": "fashion.cli_results:ls",
     "show": "fashion.cli_results:show",
     "check": "fashion.cli_spec:check",
+    "doctor": "fashion.cli_doctor:doctor",
     "schema": "fashion.cli_spec:schema",
     "data": "fashion.cli_data:data",
     "model": "fashion.cli_model:model",
@@ -50,7 +51,7 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0 done, 1 the sweep failed, 2 the user's mistake, 130 interrupted."""
+    """Run the command line. Exit codes: 0 done, 1 the sweep failed or `doctor` found something, 2 the user's mistake, 130 interrupted."""
     try:
         cli(args=arguments, standalone_mode=False)
     except UserError as error:

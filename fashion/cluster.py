@@ -197,6 +197,12 @@ def _join(address: str) -> None:
             address=address, log_to_driver=False, logging_level=logging.ERROR,
             runtime_env={"env_vars": {key: os.environ[key] for key in ENVIRONMENT}},
         )  # fmt: skip
+    except RuntimeError as error:
+        if not str(error).startswith("Version mismatch"):
+            raise
+        raise ResourcesError(
+            f"--address {address}: other versions than here. {' '.join(str(error).split())}. Install the cluster's own."
+        ) from error
     except ValueError as error:
         if "address" not in str(error):
             raise

@@ -205,9 +205,14 @@ def _package_file(row: Row) -> Path:
     return files[0].absolute()
 
 
+def hub_path(url: str) -> Path:
+    """Where torch's cache keeps the file behind `url`."""
+    return Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1]).absolute()
+
+
 def _hub_file(row: Row, url: str, progress: Progress | None) -> Path:
     """The file behind `url` in torch's cache; downloaded there, checked against the hash in its name, if missing."""
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1]).absolute()
+    path = hub_path(url)
     if not path.exists():
         try:
             _download(url, path, progress)

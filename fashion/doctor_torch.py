@@ -1,0 +1,102 @@
+"""What only torch can tell, in a process of its own: `python -m fashion.doctor_torch` reads a JSON list of backbones and
+answers with one JSON object: the GPUs that torch sees, and where each backbone's ImageNet weights are or would be.
+
+`fashion.doctor` asks it. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+import warnings
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+
+from fashion.errors import WeightsError
+from fashion.model import table
+from fashion.model.backbone import import_timm
+from fashion.model.table import Row
+from fashion.model.weights import hub_path
+
+NETWORK_TIMEOUT = 5  # seconds without an answer
+
+
+def gpus() -> dict[str, Any]:
+    """Names of the GPUs, what torch warned of meanwhile, and what it was built for: "CUDA 12.8", or nothing."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        # A driver that is too old is a warning here, and an exception in what follows.
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        names = [torch.cuda.get_device_name(number) for number in range(count)]
+    built = (
+        f"CUDA {torch.version.cuda}" if torch.version.cuda else f"HIP {torch.version.hip}" if torch.version.hip else ""
+    )
+    return {"gpus": names, "warnings": [" ".join(str(each.message).split()) for each in said], "built_for": built}
+
+
+def weights(row: Row) -> dict[str, str]:
+    """`path` of the ImageNet weights, here or once they are downloaded; `url` of what is not here yet, and `refused`: why
+    it can't be downloaded."""
+    try:
+        path, url = _hub_place(row) if row.source == "torchvision" else _timm_place(row)
+    except WeightsError as error:
+        return {"path": "", "url": "", "refused": str(error)}
+    if path and os.path.isfile(path):
+        return {"path": path, "url": "", "refused": ""}
+    return {"path": path, "url": url, "refused": unreachable(url)}
+
+
+def _hub_place(row: Row) -> tuple[str, str]:
+    import torchvision
+
+    url = torchvision.models.get_weight(row.weights_name).url
+    return str(hub_path(url)), url
+
+
+def _timm_place(row: Row) -> tuple[str, str]:
+    timm = import_timm(f"model.backbone: {row.name}")
+    known = timm.models.get_pretrained_cfg(row.timm_name)
+    if known is None or not (known.hf_hub_id or known.url):
+        raise WeightsError(f"timm has no weights for {row.timm_name}")
+    if not known.hf_hub_id:
+        return str(hub_path(known.url)), known.url
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+
+    name = known.hf_hub_filename or "model.safetensors"
+    found = try_to_load_from_cache(known.hf_hub_id, name)
+    return found if isinstance(found, str) else "", hf_hub_url(known.hf_hub_id, name)
+
+
+def unreachable(url: str) -> str:
+    """Why nobody answers at the host of `url`; empty if somebody does. The file itself is not asked for: a hub may want a
+    token that `run` has."""
+    parts = urlsplit(url)
+    said = _silent(f"{parts.scheme}://{parts.netloc}/")
+    return f"{url} can't be reached ({said})" if said else ""
+
+
+@cache
+def _silent(host: str) -> str:
+    try:
+        urllib.request.urlopen(urllib.request.Request(host, method="HEAD"), timeout=NETWORK_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return ""  # a refusal is an answer
+    except OSError as error:
+        return str(getattr(error, "reason", error))
+    return ""
+
+
+def main() -> None:
+    backbones = json.load(sys.stdin)
+    answer = {**gpus(), "weights": {name: weights(table.row(name)) for name in backbones}}
+    print(json.dumps(answer))  # the last line, whatever a library has printed before
+
+
+if __name__ == "__main__":
+    main()
