@@ -74,8 +74,8 @@ def check_cluster(path: str | Path, wanted: Sequence[tuple[str, ResourcesConfig]
     document = _read(Path(path), problems)
     if not isinstance(document.value, dict):
         return problems or [Problem(str(path), "a cluster file is a mapping of keys to values")]
-    aws = _mapping(document.value.get("provider")).get("type") == "aws"
-    for rule in (_placeholders, _workers, _head, _starts, *((_provider, _nodes) if aws else ())):
+    aws = (_provider, _nodes) if _mapping(document.value.get("provider")).get("type") == "aws" else ()
+    for rule in (_placeholders, _workers, _head, _starts, *aws):
         problems += rule(document)
     problems += _mounts(document, Path(path).parent)
     for name, resources in wanted:
@@ -217,8 +217,8 @@ def _demand(document: Document, spec: str, resources: ResourcesConfig) -> Iterat
         nodes = max(min(_number(types[name].get("max_workers"), left), left), 0)
         room, left = room + fit[name] * int(nodes), left - nodes
     if room < resources.workers:
-        asked = ", ".join(f"{need:g} {kind}" for kind, need in needs.items() if need)
-        rule = f"{spec}: no node type offers what a trial needs, {resources.workers} worker(s) of {asked} each"
+        asked = f"{resources.workers} worker(s) of {needs['CPU']:g} CPU and {needs['GPU']:g} GPU"
+        rule = f"{spec}: no node type offers what a trial needs, {asked}"
         yield Problem(document.place(("available_node_types",)), rule, f"room for {room}")
 
 
@@ -229,8 +229,7 @@ def _read(path: Path, problems: list[Problem]) -> Document:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.nodes import MappingNode, SequenceNode
 
-    document = Document(str(path), None)
-    yaml = YAML(typ="safe", pure=True)
+    document, yaml = Document(str(path), None), YAML(typ="safe", pure=True)
     yaml.version, yaml.allow_duplicate_keys = (1, 1), True
 
     def walk(node: Any, place: Where) -> None:
@@ -297,5 +296,4 @@ def _unknown(document: Document, path: Where, known: tuple[str, ...]) -> Problem
 
 
 def _line(problem: Problem) -> int:
-    found = re.search(r":(\d+)( |$)", problem.place)
-    return int(found[1]) if found else 0
+    return int((re.findall(r":(\d+)(?: |$)", problem.place) or [0])[0])

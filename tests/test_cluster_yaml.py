@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import json
 import re
@@ -22,7 +23,7 @@ START = ("head_start_ray_commands", "worker_start_ray_commands")
 COMMANDS = [command for key in (*SETUP, *START) for command in CONFIG[key]]
 # Stands in for `ray`: notes its words and its environment.
 FAKE = """#!/bin/sh
-{ printf '%s\\n' "$@"; env | grep ^RAY_; } > "$HOME/called"
+{ printf '%s\\n' "$@"; env | sed -n /^RAY_/p; } > "$HOME/called"
 """
 
 
@@ -93,6 +94,24 @@ def test_what_ray_start_is_given(key: str, tmp_path: Path) -> None:
         assert "RAY_health_check_failure_threshold=3" in called
     else:
         assert "--address=10.1.2.3:6379" in called
+
+
+def test_what_the_page_asks_the_autoscaler_for(tmp_path: Path) -> None:
+    """Python in a shell's quotes in Ray's quotes: it arrives whole."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text(FAKE)
+    (tmp_path / "bin" / "python").chmod(0o700)
+    (tmp_path / ".bashrc").write_text('export PATH="$HOME/bin:$PATH"\n')
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    asked = [shlex.split(line)[3] for line in page.splitlines() if line.startswith("ray exec") and "python -c" in line]
+    wanted = ("[{'GPU': 1}] * 4", "[]")
+    assert len(asked) == len(wanted)
+    for command, bundles in zip(asked, wanted, strict=True):
+        run_as_ray(command, tmp_path)
+        option, code, *_ = (tmp_path / "called").read_text().splitlines()
+        assert option == "-c"
+        assert f"request_resources(bundles={bundles})" in ast.unparse(ast.parse(code))
+    assert CONFIG["max_workers"] == 4
 
 
 def test_the_environment_is_the_pinned_one() -> None:
