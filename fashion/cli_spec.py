@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -13,31 +14,47 @@ import click
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01."
 )
+@click.option(
+    "--cluster", metavar="FILE", help="A cluster file of Ray's launcher: check it too, and that it can run the specs."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {spec, ok, problems, ...} to stdout.")
-def check(specs: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+def check(specs: tuple[str, ...], overrides: tuple[str, ...], cluster: str | None, as_json: bool) -> None:
     """Check sweep specs and show what they would run.
 
     Reports every problem of every file at once and exits with 2 if there is any. Starts nothing.
+    With --cluster, --json's list ends with {cluster, ok, problems}.
 
     \b
     Example: fashion-sweep check sweeps/*.yaml
     Example: fashion-sweep check sweeps/lr.yaml --set search.trials=20
+    Example: fashion-sweep check --cluster cluster.yaml sweeps/*.yaml
     """
     from fashion.errors import SpecError
     from fashion.spec import load_spec
 
     results: list[dict[str, Any]] = []
+    wanted = []
     for path in specs:
         try:
-            results.append({"spec": path, "ok": True, "problems": [], **_summary(load_spec(path, overrides))})
+            spec = load_spec(path, overrides)
+            wanted.append((path, spec.resources))
+            results.append({"spec": path, "ok": True, "problems": [], **_summary(spec)})
         except SpecError as error:
-            problems = [{"place": p.place, "rule": p.rule, "value": p.value, "fix": p.fix} for p in error.problems]
-            results.append({"spec": path, "ok": False, "problems": problems})
+            results.append({"spec": path, "ok": False, "problems": [asdict(each) for each in error.problems]})
             if not as_json:
                 click.echo(str(error), err=True)
         else:
             if not as_json:
                 _show(results[-1])
+    if cluster is not None:
+        from fashion.cluster_file import check_cluster
+
+        found = check_cluster(cluster, wanted)
+        results.append({"cluster": cluster, "ok": not found, "problems": [asdict(each) for each in found]})
+        if found and not as_json:
+            click.echo("\n".join([f"{cluster}:", *(f"  {each}" for each in found)]), err=True)
+        elif not as_json:
+            click.echo(f"{cluster}: ok")
     if as_json:
         click.echo(json.dumps(results, indent=2))
     if not all(result["ok"] for result in results):

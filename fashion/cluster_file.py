@@ -1,0 +1,299 @@
+"""Mistakes in a cluster file (`cluster.yaml`) that Ray's launcher lets pass: misspelt keys of the provider and of machines,
+a head that would run trials, ports open to strangers, resources that no machine offers. Ray's own schema has the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fashion.errors import Problem
+from fashion.fields import nearest
+from fashion.settings import ResourcesConfig
+from fashion.yaml_lines import Document
+from fashion.yaml_lines import Path as Where
+
+PLACEHOLDER = "CHANGE-ME"
+TOKEN = "~/.ray/auth_token"
+RAYS_MAXIMUM = 2  # workers, where the file does not say
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+PROVIDER_KEYS = (
+    "type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips", "key_pair", "security_group",
+    "aws_credentials", "cloudwatch", "disable_node_updaters", "disable_launch_config_check", "foreground_node_launch",
+    "worker_liveness_check",
+)  # fmt: skip
+
+# What EC2's RunInstances takes, by place in node_config; what is not listed here is not looked into. Without MinCount,
+# MaxCount and SubnetId, which Ray sets itself; SubnetIds is Ray's own.
+NODE_KEYS = {
+    "node_config": (
+        "AdditionalInfo", "BlockDeviceMappings", "CapacityReservationSpecification", "ClientToken", "CpuOptions",
+        "CreditSpecification", "DisableApiStop", "DisableApiTermination", "DryRun", "EbsOptimized", "ElasticGpuSpecification",
+        "ElasticInferenceAccelerators", "EnablePrimaryIpv6", "EnclaveOptions", "HibernationOptions", "IamInstanceProfile",
+        "ImageId", "InstanceInitiatedShutdownBehavior", "InstanceMarketOptions", "InstanceType", "Ipv6AddressCount",
+        "Ipv6Addresses", "KernelId", "KeyName", "LaunchTemplate", "LicenseSpecifications", "MaintenanceOptions",
+        "MetadataOptions", "Monitoring", "NetworkInterfaces", "NetworkPerformanceOptions", "Operator", "Placement",
+        "PrivateDnsNameOptions", "PrivateIpAddress", "RamdiskId", "SecondaryInterfaces", "SecurityGroupIds", "SecurityGroups",
+        "SubnetIds", "TagSpecifications", "UserData",
+    ),
+    "BlockDeviceMappings": ("DeviceName", "Ebs", "NoDevice", "VirtualName"),
+    "Ebs": (
+        "AvailabilityZone", "AvailabilityZoneId", "DeleteOnTermination", "EbsCardIndex", "Encrypted", "Iops", "KmsKeyId",
+        "OutpostArn", "SnapshotId", "Throughput", "VolumeInitializationRate", "VolumeSize", "VolumeType",
+    ),
+    "IamInstanceProfile": ("Arn", "Name"),
+    "InstanceMarketOptions": ("MarketType", "SpotOptions"),
+    "SpotOptions": ("BlockDurationMinutes", "InstanceInterruptionBehavior", "MaxPrice", "SpotInstanceType", "ValidUntil"),
+    "MetadataOptions": ("HttpEndpoint", "HttpProtocolIpv6", "HttpPutResponseHopLimit", "HttpTokens", "InstanceMetadataTags"),
+    "TagSpecifications": ("ResourceType", "Tags"),
+}  # fmt: skip
+
+# Ray fills in what is missing; these of its defaults nobody wants.
+NODE_NEEDS = {
+    "InstanceType": "Ray takes its own otherwise",
+    "ImageId": "Ray takes an image of Ubuntu 18.04 otherwise",
+    "SecurityGroupIds": "Ray makes a group that opens port 22 to the world otherwise",
+    "IamInstanceProfile": "Ray's own for the head may do anything to EC2 and S3, and workers get none",
+}
+COMMANDS = {
+    "setup_commands": "Ray's own install a development version of Ray",
+    "head_setup_commands": "Ray's own install whatever boto3 is newest",
+    "head_start_ray_commands": "Ray's own open the dashboard to the network",
+    "worker_start_ray_commands": "Ray's own ask for no token",
+}
+
+
+def check_cluster(path: str | Path, wanted: Sequence[tuple[str, ResourcesConfig]] = ()) -> list[Problem]:
+    """Every mistake in the cluster file, and each of the `wanted` (a spec's file, its resources) that it can't run.
+
+    Paths of `file_mounts` are taken to be relative to the file's folder, where `ray up` must be typed then.
+    """
+    problems: list[Problem] = []
+    document = _read(Path(path), problems)
+    if not isinstance(document.value, dict):
+        return problems or [Problem(str(path), "a cluster file is a mapping of keys to values")]
+    aws = (_provider, _nodes) if _mapping(document.value.get("provider")).get("type") == "aws" else ()
+    for rule in (_placeholders, _workers, _head, _starts, *aws):
+        problems += rule(document)
+    problems += _mounts(document, Path(path).parent)
+    for name, resources in wanted:
+        problems += _demand(document, name, resources)
+    return sorted(problems, key=_line)
+
+
+def _placeholders(document: Document) -> Iterator[Problem]:
+    found = {text: path for path, text in reversed(list(_texts(document.value))) if PLACEHOLDER in text}
+    for text, path in found.items():  # once each, where it stands first: aliases repeat it
+        word = next(word for word in text.split() if PLACEHOLDER in word)
+        yield Problem(document.place(path), "must be replaced by your own, as docs/cluster.md says", word)
+
+
+def _provider(document: Document) -> Iterator[Problem]:
+    if "cluster_name" not in document.value:
+        yield Problem(
+            document.source, "cluster_name must be given: Ray's own, 'default', may be somebody else's cluster"
+        )
+    provider = document.value["provider"]
+    region = provider.get("region")
+    if region is None:
+        yield Problem(document.place(("provider",)), "region must be given")
+    for zone in str(provider.get("availability_zone", "")).replace(",", " ").split() if region else ():
+        if not zone.startswith(str(region)):
+            yield Problem(document.place(("provider", "availability_zone")), f"must be zones of {region}", zone)
+    for key in provider:
+        if key not in PROVIDER_KEYS:
+            yield _unknown(document, ("provider", key), PROVIDER_KEYS)
+    for name, reason in COMMANDS.items():
+        if name not in document.value:
+            yield Problem(document.source, f"{name} must be given, if only as []: {reason}")
+
+
+def _nodes(document: Document) -> Iterator[Problem]:
+    own_key = "ssh_private_key" in _mapping(document.value.get("auth"))
+    written: dict[tuple[int, str], Problem] = {}  # once each: aliases repeat a line, merged keys have none of their own
+    for name, node in _types(document).items():
+        place = ("available_node_types", name, "node_config")
+        config = _mapping(node.get("node_config"))
+        for path, known in _unknown_keys(config, "node_config", place):
+            if path in document.lines:
+                written.setdefault((document.lines[path], str(path[-1])), _unknown(document, path, known))
+        if "LaunchTemplate" in config:
+            continue  # it may say all that follows
+        for key, reason in NODE_NEEDS.items():
+            if key not in config and not (key == "SecurityGroupIds" and "NetworkInterfaces" in config):
+                yield Problem(document.place(place), f"{key} must be given: {reason}")
+        if own_key and "KeyName" not in config and "UserData" not in config:
+            yield Problem(document.place(place), "KeyName must be given, the pair that auth.ssh_private_key is of")
+    yield from written.values()
+
+
+def _unknown_keys(value: Any, kind: str, path: Where) -> Iterator[tuple[Where, tuple[str, ...]]]:
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unknown_keys(item, kind, (*path, index))
+    for key, inner in _mapping(value).items():
+        if key not in NODE_KEYS[kind]:
+            yield (*path, str(key)), NODE_KEYS[kind]
+        elif key in NODE_KEYS:
+            yield from _unknown_keys(inner, key, (*path, key))
+
+
+def _workers(document: Document) -> Iterator[Problem]:
+    most = document.value.get("max_workers", RAYS_MAXIMUM)
+    for name, node in _types(document).items():
+        place = ("available_node_types", name, "max_workers")
+        own, least = node.get("max_workers", most), node.get("min_workers", 0)
+        if not all(isinstance(number, int) for number in (most, own, least)):
+            continue  # Ray's schema says so
+        if own > most:
+            yield Problem(document.place(place), f"must be at most the cluster's max_workers, {most}", str(own))
+        if least > own and name != document.value.get("head_node_type"):
+            yield Problem(document.place(place), f"must be at least its min_workers, {least}", str(own))
+
+
+def _head(document: Document) -> Iterator[Problem]:
+    name = str(document.value.get("head_node_type"))
+    head = _types(document).get(name)
+    if head is None:
+        return  # Ray's own check says so
+    place: Where = ("available_node_types", name)
+    resources = _mapping(head.get("resources"))
+    starts = [(path, text) for path, text in _starting(document) if path[0] == "head_start_ray_commands"]
+    for kind, option in (("CPU", "--num-cpus"), ("GPU", "--num-gpus")):
+        if resources.get(kind) != 0:
+            rule = f"the head must offer no {kind}, or trials run on it"
+            got = str(resources.get(kind, "what the machine has"))
+            yield Problem(document.place((*place, "resources")), rule, got, f"Set {kind}: 0")
+        for path, text in starts:
+            if not re.search(rf"{option}[= ]0(\s|$)", text):
+                yield Problem(document.place(path), f"the head must start with {option}=0, or trials run on it")
+    if head.get("max_workers", 0) != 0:
+        yield Problem(
+            document.place((*place, "max_workers")), "must be 0: workers are no heads", str(head["max_workers"])
+        )
+
+
+def _starts(document: Document) -> Iterator[Problem]:
+    for path, text in _starting(document):
+        if not re.search(r"\bRAY_AUTH_MODE=token\b", text):
+            rule = "every `ray start` needs RAY_AUTH_MODE=token: without it whoever reaches the port may run anything"
+            yield Problem(document.place(path), rule, fix="Put `export RAY_AUTH_MODE=token;` in front")
+        for host in re.findall(r"--dashboard-host[= ](\S+)", text):
+            if host not in LOOPBACK:
+                rule = "the dashboard must listen on loopback alone"
+                yield Problem(document.place(path), rule, host, "Set --dashboard-host=127.0.0.1")
+
+
+def _mounts(document: Document, folder: Path) -> Iterator[Problem]:
+    mounts = _mapping(document.value.get("file_mounts"))
+    for remote, local in mounts.items():
+        if isinstance(local, str) and not (folder / Path(local).expanduser()).exists():
+            place = document.place(("file_mounts", remote))
+            fix = "docs/cluster.md says how to make it" if remote == TOKEN else ""
+            yield Problem(place, "there is no such file or folder", local, fix)
+    if TOKEN not in mounts:
+        rule = f"{TOKEN} must be among the file_mounts: Ray does not hand the token out"
+        yield Problem(document.place(("file_mounts",)), rule)
+
+
+def _demand(document: Document, spec: str, resources: ResourcesConfig) -> Iterator[Problem]:
+    """Whether the largest cluster that the file allows can run one trial of these resources."""
+    types = _types(document)
+    types.pop(str(document.value.get("head_node_type")), None)
+    offers = {name: _mapping(node.get("resources")) for name, node in types.items()}
+    gpus = resources.gpus_per_worker
+    if gpus == "auto":
+        gpus = 1.0 if any(_number(offer.get("GPU"), 0) >= 1 for offer in offers.values()) else 0.0
+    needs = {"CPU": float(resources.cpus_per_worker), "GPU": float(gpus)}
+    # How many workers fit on a node of each type; what a type does not say, Ray looks up: it may be any number.
+    fit = {
+        name: int(min(_number(offer.get(kind), 1e9) / need for kind, need in needs.items() if need) + 1e-9)
+        for name, offer in offers.items()
+    }
+    left, room = _number(document.value.get("max_workers"), RAYS_MAXIMUM), 0
+    for name in sorted(fit, key=lambda name: -fit[name]):
+        nodes = max(min(_number(types[name].get("max_workers"), left), left), 0)
+        room, left = room + fit[name] * int(nodes), left - nodes
+    if room < resources.workers:
+        asked = f"{resources.workers} worker(s) of {needs['CPU']:g} CPU and {needs['GPU']:g} GPU"
+        rule = f"{spec}: no node type offers what a trial needs, {asked}"
+        yield Problem(document.place(("available_node_types",)), rule, f"room for {room}")
+
+
+def _read(path: Path, problems: list[Problem]) -> Document:
+    """The file's values as Ray reads them, in YAML 1.1; keys that are there twice, of which Ray takes the last in silence,
+    and whatever makes it unreadable go into `problems`."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.nodes import MappingNode, SequenceNode
+
+    document, yaml = Document(str(path), None), YAML(typ="safe", pure=True)
+    yaml.version, yaml.allow_duplicate_keys = (1, 1), True
+
+    def walk(node: Any, place: Where) -> None:
+        document.lines.setdefault(place, node.start_mark.line + 1)
+        if isinstance(node, SequenceNode):
+            for index, item in enumerate(node.value):
+                walk(item, (*place, index))
+        elif isinstance(node, MappingNode):
+            seen = set()
+            for key, value in node.value:
+                inner = (*place, str(key.value))
+                if key.value in seen:
+                    rule = f"this key is there twice, first on line {document.lines[inner]}"
+                    problems.append(Problem(f"{path}:{key.start_mark.line + 1} {key.value}", rule, fix="Remove one"))
+                seen.add(key.value)
+                document.lines.setdefault(inner, key.start_mark.line + 1)
+                walk(value, inner)
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = yaml.load(text)
+        if value is not None:
+            walk(yaml.compose(text), ())
+        document.value = value
+    except OSError as error:
+        problems.append(Problem(str(path), f"the file can't be read: {error.strerror}"))
+    except MarkedYAMLError as error:
+        place = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
+        problems.append(Problem(place, f"not valid YAML: {error.problem or error.context}"))
+    except (YAMLError, ValueError, TypeError, RecursionError) as error:  # no UTF-8, a list for a key, endless nesting
+        problems.append(Problem(str(path), "not valid YAML", type(error).__name__))
+    return document
+
+
+def _types(document: Document) -> dict[str, dict[str, Any]]:
+    types = _mapping(document.value.get("available_node_types"))
+    return {str(name): node for name, node in types.items() if isinstance(node, dict)}
+
+
+def _starting(document: Document) -> Iterator[tuple[Where, str]]:
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        yield from (found for found in _texts(document.value.get(key), (key,)) if "ray start" in found[1])
+
+
+def _texts(value: Any, path: Where = ()) -> Iterator[tuple[Where, str]]:
+    """Every text in `value` and where it stands."""
+    if isinstance(value, str):
+        yield path, value
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        yield from _texts(inner, (*path, key))
+
+
+def _number(value: Any, otherwise: float) -> float:
+    return value if isinstance(value, int | float) else otherwise
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _unknown(document: Document, path: Where, known: tuple[str, ...]) -> Problem:
+    return Problem(document.place(path), "there is no such key", str(path[-1]), nearest(str(path[-1]), known))
+
+
+def _line(problem: Problem) -> int:
+    return int((re.findall(r":(\d+)(?: |$)", problem.place) or [0])[0])
