@@ -28,6 +28,7 @@ def ls(storage: str, as_json: bool) -> None:
     from rich.table import Table
 
     from fashion import report
+    from fashion.cli_progress import Bars
     from fashion.errors import RunError
     from fashion.excerpt import glance
     from fashion.results import final, overview, page
@@ -36,7 +37,9 @@ def ls(storage: str, as_json: bool) -> None:
     found: list[dict[str, Any]] = []
     for path in run_paths(storage):
         try:
-            found.append(overview(glance(path)))
+            with Bars() as bars:
+                record = glance(path, bars.of(f"reading {path.name}, MB"))
+            found.append(overview(record))
         except RunError as error:  # one damaged run must not hide the others
             found.append({"run": path.name, "path": str(path), "state": "damaged", "problem": str(error)})
     if as_json:
@@ -83,13 +86,16 @@ def show(run: str | None, storage: str, trial: int | None, everything: bool, as_
     Example: fashion-sweep show
     Example: fashion-sweep show backbones --trial 7
     """
+    from fashion.cli_progress import Bars
     from fashion.errors import Problem, RunError
     from fashion.excerpt import glance
     from fashion.results import page, print_run, print_trial, run_json, trial_json
     from fashion.run import Run, find_path
 
     path = find_path(storage, run)
-    record = glance(path) if trial is None else Run.open(path)
+    with Bars() as bars:
+        told = bars.of(f"reading {path.name}, MB")
+        record = glance(path, told) if trial is None else Run.open(path, progress=told)
     if trial is not None and trial not in record.trials:
         there = f"Recorded: {min(record.trials)} to {max(record.trials)}" if record.trials else "None is recorded yet"
         raise RunError(str(Problem(str(record.path), "holds no such trial", str(trial), there)))
@@ -132,6 +138,7 @@ def best(
     Example: fashion-sweep best --predict --images photos
     """
     from fashion import best as ranking
+    from fashion.cli_progress import Bars
     from fashion.excerpt import glance
     from fashion.results import page, print_winner, winner_json
     from fashion.run import find_path
@@ -140,7 +147,9 @@ def best(
         raise click.UsageError("--split, --images and --address go with --predict.")
     if split and images:
         raise click.UsageError("--split and --images exclude each other.")
-    record = glance(find_path(storage, run))
+    path = find_path(storage, run)
+    with Bars() as bars:
+        record = glance(path, bars.of(f"reading {path.name}, MB"))
     winner = ranking.best(record)
     folder = ranking.promote(record, winner)
     found = winner_json(record, winner, folder)

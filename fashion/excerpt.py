@@ -16,7 +16,7 @@ from typing import Any
 from fashion.journal import write_atomic
 from fashion.record import Decision, EpochReport, Trial
 from fashion.recorded import EVENT, check, parse
-from fashion.run import Known, Run
+from fashion.run import Known, Progress, Run
 from fashion.schedulers import Scheduler, fresh_scheduler_of
 
 FORMAT = 3
@@ -26,7 +26,7 @@ WORTH = 5_000
 _STAMPED = 4096
 
 
-def glance(path: str | Path) -> Run:
+def glance(path: str | Path, progress: Progress | None = None) -> Run:
     """The run at `path`, read from its excerpt and what was journalled since; a long rest makes a new excerpt.
 
     Its trials may lack reports that are neither the best nor the last nor entered a rung. Raises RunError as `Run.open`.
@@ -34,7 +34,7 @@ def glance(path: str | Path) -> Run:
     path = Path(path)
     known = load(path / "journal.jsonl")
     read = len(known[1]) if known else 0
-    run = Run.open(path, known)
+    run = Run.open(path, known, progress)
     if len(run.history) - read > WORTH and os.access(path, os.W_OK):
         save(run)
     return run

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -24,6 +24,9 @@ from fashion.journal import Event, Journal, RunLock, driver_alive, events_from, 
 from fashion.manifest import FORMAT, REQUIRED, code_version, package_versions, read_manifest
 from fashion.record import Decision, End, EpochReport, Trial
 from fashion.recorded import EVENT, check
+
+Progress = Callable[[int, int], None]
+TOLD = 5_000  # events between two calls of it
 
 # What has been read before: trials, history, and how many bytes of the journal they cover.
 Known = tuple[dict[int, Trial], list[tuple[EpochReport, Decision]], int]
@@ -82,8 +85,9 @@ class Run:
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: str | Path, known: Known | None = None) -> Self:
-        """Read a run directory; of what an excerpt knows already only the rest.
+    def open(cls, path: str | Path, known: Known | None = None, progress: Progress | None = None) -> Self:
+        """Read a run directory; of what an excerpt knows already only the rest. `progress(done, total)` counts megabytes of a
+        long journal.
 
         Raises RunError when it is none, is damaged, or was written by another format.
         """
@@ -91,7 +95,7 @@ class Run:
         run = cls(path, read_manifest(path))
         if known is not None:
             run.trials, run.history, run.offset = known
-        run.refresh()
+        run.refresh(progress)
         return run
 
     @property
@@ -143,12 +147,12 @@ class Run:
     def lock(self) -> RunLock:
         return RunLock(self.path)
 
-    def refresh(self) -> int:
+    def refresh(self, progress: Progress | None = None) -> int:
         """Take in what was journalled since the last look, reading new bytes only; returns the number of events.
 
         Raises RunError for a journal that can't be understood.
         """
-        events = self._read()
+        events = self._read(progress)
         live = driver_alive(self.path)
         for trial in self.trials.values():
             trial.live = live
@@ -212,7 +216,7 @@ class Run:
         self._journal.append({**event, "time": now()})
         self._read()  # memory is only ever fed from the disk: a reopened run can't differ from this one
 
-    def _read(self) -> int:
+    def _read(self, progress: Progress | None = None) -> int:
         count = 0
         for event, end in events_from(self.journal_path, self.offset):
             try:
@@ -221,6 +225,8 @@ class Run:
                 text = json.dumps(event)[:120]
                 raise RunError(str(Problem(str(self.journal_path), f"not understood ({error!r})", text))) from error
             self.offset, count = end, count + 1
+            if progress is not None and count % TOLD == 0:
+                progress(self.offset >> 20, self.journal_path.stat().st_size >> 20)
         return count
 
     def _apply(self, event: Event) -> None:

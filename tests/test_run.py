@@ -14,7 +14,7 @@ import pytest
 
 from fashion.errors import RunError
 from fashion.record import EpochReport
-from fashion.run import Run, RunLock, find_path, list_runs, run_paths
+from fashion.run import TOLD, Run, RunLock, find_path, list_runs, run_paths
 
 MANIFEST: dict[str, Any] = {
     "spec": {"scheduler": {"name": "asha"}},
@@ -230,3 +230,17 @@ def test_reading_loads_neither_ray_nor_torch_nor_pydantic(run: Run) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_reading_a_long_journal_tells_how_far_it_is(run: Run) -> None:
+    run.record_trial(0, {})
+    run.close()
+    note = json.dumps({"event": "note", "trial": 0, "text": "x" * 300, "time": "2026-01-01T00:00:00+00:00"}) + "\n"
+    with open(run.journal_path, "a") as file:
+        file.writelines(note for _ in range(2 * TOLD))
+    told: list[tuple[int, int]] = []
+    again = Run.open(run.path, progress=lambda done, total: told.append((done, total)))
+    assert len(again.trials[0].notes) == 2 * TOLD
+    size = run.journal_path.stat().st_size >> 20
+    assert [total for _, total in told] == [size, size]
+    assert [done for done, _ in told] == pytest.approx([size / 2, size], abs=1)
