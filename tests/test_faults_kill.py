@@ -113,7 +113,7 @@ def test_a_killed_ray_process_is_started_again(folder: Path, undisturbed: Path, 
     assert f"Ray's {victim} died" in out
     assert "Traceback" not in out + err
     assert_same(folder / "runs/k", undisturbed / "runs/k")
-    assert wait_until_gone(below) == set()
+    assert wait_until_gone(at_work(below)) == set()
     assert {report.attempt for report, _ in Run.open(folder / "runs/k").history} == {1, 2}
 
 
@@ -124,7 +124,7 @@ def test_two_interrupts_end_the_sweep_at_once(folder: Path, undisturbed: Path) -
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode in (130, -signal.SIGINT), (out, err)
-    assert wait_until_gone(below) == set()
+    assert wait_until_gone(at_work(below)) == set()
     go_on(folder, undisturbed)
 
 
