@@ -234,11 +234,11 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
 
 
 def _remove(path: Path) -> None:
-    """A folder, or the symbolic link that somebody had put in its place: what that leads to is not ours."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink()
-    else:
+    """A folder, or the file that somebody had put in its place. (No symbolic link: `require_own` has refused those.)"""
+    if path.is_dir():
         shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _whole(run: Run, source: Path, target: Path) -> tuple[str, int]:
