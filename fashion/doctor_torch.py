@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import urllib.error
-import urllib.request
 import warnings
 from functools import cache
 from typing import Any
@@ -22,7 +20,7 @@ from fashion.errors import WeightsError
 from fashion.model import table
 from fashion.model.backbone import import_timm
 from fashion.model.table import Row
-from fashion.model.weights import hub_path
+from fashion.model.weights import hub_path, knock
 
 NETWORK_TIMEOUT = 5  # seconds without an answer
 
@@ -84,9 +82,7 @@ def unreachable(url: str) -> str:
 @cache
 def _silent(host: str) -> str:
     try:
-        urllib.request.urlopen(urllib.request.Request(host, method="HEAD"), timeout=NETWORK_TIMEOUT).close()
-    except urllib.error.HTTPError:
-        return ""  # a refusal is an answer
+        knock(host, NETWORK_TIMEOUT)
     except OSError as error:
         return str(getattr(error, "reason", error))
     return ""

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from disks import tmpfs
 from safetensors import safe_open
 
 from fashion.best import read_header
@@ -211,12 +212,8 @@ def test_a_kill_between_the_two_renames_costs_one_epoch(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs is not permitted here")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with tmpfs(tmp_path / "small", "1m") as place:
+        yield place
 
 
 def test_a_full_disk_is_told_and_leaves_the_former_files(small_disk: Path) -> None:

