@@ -87,6 +87,10 @@ class RunError(UserError):
     """A run directory is missing, locked, of another version, or belongs to another spec."""
 
 
+class StorageError(UserError):
+    """A bucket can't be read or written: no such one, no credentials, or it does not answer."""
+
+
 class ResourcesError(UserError):
     """The cluster can never offer what the spec asks for."""
 

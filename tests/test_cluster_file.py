@@ -168,7 +168,7 @@ def test_what_is_no_cluster_file_is_told(text: str, write: Callable[[str], Path]
 
 
 def test_the_keys_of_machines_are_those_of_ec2() -> None:
-    session = pytest.importorskip("botocore.session", reason="boto3 is not installed: pip install '.[aws]'")
+    session = pytest.importorskip("botocore.session", reason="boto3 is not installed: pip install '.[cloud]'")
     shape = session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
     members = {"node_config": shape.members, "Ebs": shape.members["BlockDeviceMappings"].member.members["Ebs"].members}
     members["SpotOptions"] = shape.members["InstanceMarketOptions"].members["SpotOptions"].members

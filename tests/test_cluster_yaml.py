@@ -179,7 +179,7 @@ def test_the_head_is_on_demand_and_workers_are_spot_of_several_types() -> None:
 
 
 def test_the_aws_provider_changes_nothing_that_the_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("boto3", reason="boto3 is not installed: pip install '.[aws]'")
+    pytest.importorskip("boto3", reason="boto3 is not installed: pip install '.[cloud]'")
     from ray.autoscaler._private.aws import config as aws
 
     def network(*arguments: Any) -> None:
@@ -195,7 +195,7 @@ def test_the_aws_provider_changes_nothing_that_the_file_says(monkeypatch: pytest
 
 
 def test_ec2_takes_every_machine() -> None:
-    session = pytest.importorskip("botocore.session", reason="boto3 is not installed: pip install '.[aws]'")
+    session = pytest.importorskip("botocore.session", reason="boto3 is not installed: pip install '.[cloud]'")
     from botocore.validate import ParamValidator
 
     shape = session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape

@@ -1,0 +1,234 @@
+"""Objects in a bucket: whole puts, conditional ones, gets, lists. The only module that talks to S3 and Google Cloud Storage.
+
+An object is there whole or not at all, and a put with `create` or `version` fails if another one was faster; nothing can
+be appended to or renamed. obstore does the talking: it repeats what failed on the way (5xx, timeouts, cut connections)
+for `patience` seconds; credentials are those of the cloud's own tools (environment, profiles, the machine's role).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashion.address import Address
+from fashion.errors import FashionError, Problem, StorageError
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+# Seconds: what a command waits for before it gives up. A sweep under way waits longer, see `mirror`.
+PATIENCE = 10.0
+CONNECT_SECONDS = 5.0
+# A connection on which nothing moves for so long is given up and the request repeated.
+READ_SECONDS = 20.0
+PART = 8 << 20  # bytes; larger files are sent in parts, which appear as one object when the last has arrived
+NO_BUCKET = ("there is no such bucket", "", "Make it, or mend the name")
+MISSING = "Objects in a bucket need `pip install 'fashion-sweep[cloud]'`"
+
+
+class AwayError(StorageError):
+    """The store did not answer, or answered that it can't for now: the same call may succeed later."""
+
+
+class TakenError(FashionError):
+    """A conditional put came too late: the object exists already, or is another version than the one expected."""
+
+
+class NotThereError(FashionError):
+    """No object has that name."""
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object as a list shows it. name: relative to the store's address; size in bytes; modified by the store's clock."""
+
+    name: str
+    size: int
+    version: str
+    modified: datetime
+
+
+class Store:
+    """The objects whose names begin with an address's prefix; names are relative to it.
+
+    Every call raises StorageError for what waiting does not mend (no such bucket, credentials that are missing, expired or
+    not enough) and its subclass AwayError when the store could not be reached for `patience` seconds. Can be pickled.
+    """
+
+    def __init__(self, address: Address, patience: float = PATIENCE) -> None:
+        self.address, self.patience = address, patience
+        self._client = _client(address, patience)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.address, self.patience)
+
+    def put(self, name: str, content: bytes | Path, create: bool = False, version: str = "") -> str:
+        """Write an object, of bytes or of a file's; returns its version. With `create` only where there is none, with
+        `version` only over that one: else TakenError.
+
+        (A create that was answered by a cut connection may be repeated and then meet itself: see what is there.)
+        """
+        import obstore
+
+        mode: Any = "create" if create else {"e_tag": version} if version else "overwrite"
+        multipart = False if create or version or isinstance(content, bytes) else None
+        with self._told(name, writing=True):
+            written = obstore.put(self._client, name, content, mode=mode, use_multipart=multipart, chunk_size=PART)
+        return str(written["e_tag"])
+
+    def get(self, name: str) -> bytes:
+        return self.get_version(name)[0]
+
+    def get_version(self, name: str) -> tuple[bytes, str]:
+        """An object's bytes and its version. Raises NotThereError."""
+        import obstore
+
+        with self._told(name):
+            found = obstore.get(self._client, name)
+            return bytes(found.bytes()), str(found.meta["e_tag"])
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Write an object's bytes to a file, which is there whole or not at all. Raises NotThereError."""
+        import obstore
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file, self._told(name):
+                found = obstore.get(self._client, name)
+                for block in found:
+                    file.write(block)
+                if file.tell() != found.meta["size"]:
+                    raise AwayError(f"{self.address / name}: {file.tell()} of {found.meta['size']} bytes came.")
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def objects(self, prefix: str = "", after: str = "") -> Iterator[Object]:
+        """Objects whose names begin with `prefix`, a whole name before a slash, by name; those behind `after` only."""
+        import obstore
+
+        with self._told(prefix):
+            for chunk in obstore.list(self._client, prefix or None, offset=after or None):
+                for each in sorted(chunk, key=lambda each: each["path"]):
+                    yield Object(each["path"], each["size"], str(each["e_tag"]), each["last_modified"])
+
+    def require(self) -> None:
+        """Raise StorageError unless the bucket is there and may be listed."""
+        next(self.objects(), None)
+
+    def folders(self, prefix: str = "") -> list[str]:
+        """The next names below `prefix` that have objects below themselves."""
+        import obstore
+
+        with self._told(prefix):
+            found = obstore.list_with_delimiter(self._client, prefix or None)
+        return sorted(each.rstrip("/").rpartition("/")[2] for each in found["common_prefixes"])
+
+    def delete(self, names: list[str]) -> None:
+        """Remove objects; those that are not there, too, count as removed."""
+        import obstore
+
+        if names:
+            with self._told(names[0]):
+                obstore.delete(self._client, names)
+
+    @contextmanager
+    def _told(self, name: str, writing: bool = False) -> Iterator[None]:
+        """Within, obstore's exceptions become the package's."""
+        from obstore import exceptions as its
+
+        try:
+            yield
+        except (its.NotFoundError, FileNotFoundError) as error:
+            if writing or "NoSuchBucket" in str(error) or "bucket does not exist" in str(error):
+                raise StorageError(str(Problem(str(self.address), *NO_BUCKET))) from error
+            raise NotThereError(str(self.address / name)) from error
+        except (its.AlreadyExistsError, its.PreconditionError) as error:
+            raise TakenError(str(self.address / name)) from error
+        except (its.PermissionDeniedError, its.UnauthenticatedError) as error:
+            raise StorageError(str(Problem(str(self.address), *_refused(str(error))))) from error
+        except its.BaseError as error:
+            text = " ".join(str(error).split())
+            if rule := _hopeless(text):
+                raise StorageError(str(Problem(str(self.address), *rule))) from error
+            raise AwayError(
+                str(Problem(str(self.address), f"the store does not answer ({text[:300]})", fix="Try again"))
+            ) from error
+
+
+def _client(address: Address, patience: float) -> ObjectStore:
+    try:
+        from obstore.store import GCSStore, S3Store
+    except ImportError:
+        raise StorageError(str(Problem(str(address), MISSING))) from None
+    options: ClientConfig = {
+        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+        "read_timeout": timedelta(seconds=READ_SECONDS),
+        "timeout": timedelta(hours=1),
+    }
+    retry: RetryConfig = {
+        "max_retries": 1000,
+        "retry_timeout": timedelta(seconds=patience),
+        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
+    }
+    prefix = address.prefix or None
+    if address.scheme == "gs":
+        return GCSStore(address.bucket, prefix=prefix, client_options=options, retry_config=retry)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    more: dict[str, Any] = {}
+    if endpoint:
+        more["endpoint"] = endpoint
+        options["allow_http"] = endpoint.startswith("http://")
+    if provider := _boto3_credentials():
+        more["credential_provider"] = provider
+    return S3Store(address.bucket, prefix=prefix, region=_region(), client_options=options, retry_config=retry, **more)
+
+
+def _boto3_credentials() -> Any:
+    """Profiles, SSO and roles, which boto3 knows and obstore does not; None where boto3 finds nothing."""
+    try:
+        import boto3
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError:
+        return None
+    session = boto3.Session()
+    return Boto3CredentialProvider(session) if session.get_credentials() is not None else None
+
+
+def _region() -> str:
+    try:
+        import boto3
+    except ImportError:
+        return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return boto3.Session().region_name or os.environ.get("AWS_REGION") or "us-east-1"
+
+
+def _refused(text: str) -> tuple[str, str, str]:
+    """What to tell of a refusal: the rule, what was received, how to mend it."""
+    if "ExpiredToken" in text or "TokenExpired" in text or "expired" in text.lower():
+        return "the credentials have expired", "", "Get new ones (`aws sso login`, say)"
+    if "InvalidAccessKeyId" in text or "SignatureDoesNotMatch" in text or "InvalidClientTokenId" in text:
+        return "the credentials are not accepted", "", "See `aws sts get-caller-identity`"
+    return "may not be read or written with these credentials", "", "Allow it in the bucket's or the role's policy"
+
+
+def _hopeless(text: str) -> tuple[str, str, str] | None:
+    """As `_refused` for other errors that waiting does not mend; None for the rest."""
+    if any(each in text for each in ("ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied")):
+        return _refused(text)
+    if "NoSuchBucket" in text:
+        return NO_BUCKET
+    if "PermanentRedirect" in text or "AuthorizationHeaderMalformed" in text or "301 Moved" in text:
+        return "the bucket is in another region", f"region {_region()}", "Set AWS_REGION to the bucket's"
+    if "169.254.169.254" in text or "metadata.google" in text or "no credentials" in text.lower():
+        return "no credentials were found", "", "Set AWS_PROFILE, AWS_ACCESS_KEY_ID or the machine's role"
+    return None
