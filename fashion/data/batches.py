@@ -161,7 +161,9 @@ def augment(pixels: Tensor, draw: Tensor, config: DataConfig, side: int) -> Tens
         if config.crop_mode == "random":
             pixels = random_crop(pixels, draw, side)
         if config.flip:
-            pixels = torch.where(flip[:, None, None, None], pixels.flip(2), pixels)
+            # torch.where takes a CPU three to ten times as long on bytes as exclusive or and a mask of ones.
+            mask = flip.to(torch.uint8).neg()[:, None, None, None]
+            pixels = pixels.flip(2).bitwise_xor_(pixels).bitwise_and_(mask).bitwise_xor_(pixels)
         floats = unit(pixels)
     return jitter(floats, draw, config.jitter) if config.jitter else floats
 
