@@ -66,6 +66,12 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def most_resident() -> int:
+    """The most memory that this process had resident so far, in bytes, as the kernel knows it."""
+    (line,) = (each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     setattr(fashion.sweep, "run_trial", noting_trial(folder))  # noqa: B010 (mypy: not the same type)
@@ -73,7 +79,7 @@ def main() -> None:
     try:
         cli.main(sys.argv[2:])
     finally:
-        note(folder, event="ended", cpu=time.process_time(), memory=resident())
+        note(folder, event="ended", cpu=time.process_time(), memory=resident(), peak=most_resident())
 
 
 if __name__ == "__main__":

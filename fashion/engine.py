@@ -183,6 +183,11 @@ class RecordScheduler(FIFOScheduler):
         number = trial.config["number"]
         if not self.recorder.run.trials[number].final:
             self._end(number, "the loop returned before its last epoch")
+        # Tune keeps a trial's last result and running statistics of every number in it: half of what a trial takes of this
+        # process's memory, and nobody asks for it.
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+        trial.run_metadata.last_result = {}
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         # Called for every death; Tune then adds the trial again.
