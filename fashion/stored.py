@@ -159,7 +159,7 @@ def brought(address: Address, progress: Progress | None = None) -> Copy:
     try:
         store = Store(address)
         notes: list[str] = []
-        if not _reconcile(store, path, notes.append, progress):
+        if _reconcile(store, path, notes.append, progress) is None:
             raise NoRunError(str(Problem(str(address), "is no run", "no manifest.json")))
         return Copy(address, path, _driven(store), tuple(notes))
     finally:
