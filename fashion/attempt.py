@@ -16,7 +16,8 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -141,8 +142,9 @@ class Attempt:
         self.replaced: list[State] = []  # states that the next one makes useless
         self.bests: set[int] = set()  # epochs whose best weights may be in the bucket
         self.backbones: set[str] = set()  # those known to be there
+        self.just_put: list[str] = []
 
-    def begin(self, own: tuple[int, int], usable: Callable[[Path], bool], last: Path) -> Iterator[str]:
+    def begin(self, own: tuple[int, int], usable: Callable[[Path], bool], last: Path) -> Generator[str, None, None]:
         """Make `last` the furthest state there is, and let the bucket have it. Yields what is to be told.
 
         own: epochs and steps of the state that the folder holds, (0, 0) for none. usable: whether a file that was fetched
@@ -200,6 +202,7 @@ class Attempt:
                 self.put(self.folder.parent / backbone, "trials")
                 self.backbones.add(backbone)
         self.bests.add(epoch)
+        self.just_put = [f"{folder_of(self.number)}/{name}" for name in (weights.name, f"val-{epoch:04d}.parquet")]
         self.put(self.folder / f"val-{epoch:04d}.parquet")
         self.put(weights)
 
@@ -207,6 +210,7 @@ class Attempt:
         """Put a state and delete those that it replaces; returns its name."""
         epoch, step = at
         name = f"{folder_of(self.number)}/last-{epoch:04d}{f'.{step:05d}' if step else ''}-{self.mark}.pt"
+        self.just_put = [name]
         self.store.put(name, path)
         self.up = at
         # Never a further one: that of an attempt that this one was cut off from.
@@ -216,12 +220,20 @@ class Attempt:
 
     def forget_bests(self, before: int) -> None:
         """Delete the best weights and predictions of epochs before the recorded best one."""
+        self.just_put = []
         gone = {epoch for epoch in self.bests if epoch < before}
         kinds = ("best-{:04d}.safetensors", "val-{:04d}.parquet")
-        self.store.delete([f"{folder_of(self.number)}/{kind.format(epoch)}" for epoch in sorted(gone) for kind in kinds])
+        self.store.delete(
+            [f"{folder_of(self.number)}/{kind.format(epoch)}" for epoch in sorted(gone) for kind in kinds]
+        )
         self.bests -= gone
 
-    def _patiently(self, call: Callable[[], T]) -> Iterator[str]:
+    def take_back(self) -> None:
+        """Delete what was put last: the trial was stopped meanwhile, and has been cleared."""
+        with suppress(StorageError):  # a leftover that nobody reads
+            self.store.delete(self.just_put)
+
+    def _patiently(self, call: Callable[[], T]) -> Generator[str, None, T]:
         """The call's result, repeated while the bucket is away. Yields what is to be told."""
         outage = Outage(self.store.address)
         while True:
