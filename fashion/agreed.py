@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from fashion import checkpoint, memory
 from fashion.config import TrialConfig
-from fashion.errors import CheckpointError
-from fashion.feed import Place
+from fashion.errors import CheckpointError, TrialDiverged
+from fashion.feed import Place, TrainingData
+from fashion.precision import Setting
+from fashion.speed import choose
 
 
 def rank_0s(value: Any, place: Place) -> Any:
@@ -62,3 +65,26 @@ def micro_batches(folder: Path, state: dict[str, Any] | None, place: Place) -> i
         with checkpoint.contents_of(folder / checkpoint.LAST):
             mine = max(mine, int(state.get("parts", 1)))
     return int(most(mine, place))
+
+
+def setting(
+    config: TrialConfig, data: TrainingData, state: dict[str, Any] | None, folder: Path, place: Place, steps: int
+) -> Setting:
+    """The setting of all workers and, in a resumed trial, of the epochs before. steps: of the whole trial."""
+    if state is not None:
+        with checkpoint.contents_of(folder / checkpoint.LAST):
+            return Setting(**state["setting"])
+    found = None
+    if place.rank == 0:
+        found = choose(config, data.class_counts, place.device, data.train.path.parent, steps)
+    chosen: Setting = rank_0s(found, place)
+    return chosen
+
+
+def require_finite(loss: Tensor, place: Place, where: str) -> None:
+    """Raise TrialDiverged on all workers or on none: one that gave up alone would leave the others waiting for its
+    gradients. The loss is added up in place."""
+    if place.world_size > 1:
+        dist.all_reduce(loss)
+    if not torch.isfinite(loss).item():
+        raise TrialDiverged(f"{where}: train_loss is {loss.item()}")

@@ -27,17 +27,15 @@ from fashion.attempt import Attempt
 from fashion.config import TrialConfig
 from fashion.data.batches import steps_per_epoch
 from fashion.errors import Leaving, TrialDiverged
-from fashion.evaluate import evaluate, gathered, to_probabilities
+from fashion.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
 from fashion.feed import Place, TrainingData, make_feed
 from fashion.loss import build_loss
 from fashion.metrics import Meter
 from fashion.model.build import build_model
 from fashion.model.weights import ResolvedWeights
 from fashion.optim import build_ema, build_optimizer, build_schedule
-from fashion.precision import Setting
 from fashion.record import EpochReport
 from fashion.saving import Best, Saver, set_backbone_aside
-from fashion.speed import choose
 from fashion.uploads import Uploads
 
 # Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
@@ -116,7 +114,7 @@ class _Session:
             torch.cuda.reset_peak_memory_stats(device)
         state = agreed.last_state(folder, config, data.fingerprint, place)
         self.steps = steps_per_epoch(len(data.train.names), train.batch_size, place.world_size)
-        self.setting = self._agree(state)
+        self.setting = agreed.setting(config, data, state, folder, place, train.epochs * self.steps)
         self.parts = agreed.micro_batches(folder, state, place)
         torch.manual_seed(config.seed)
         model = build_model(config.model, data.class_counts, weights)
@@ -172,7 +170,7 @@ class _Session:
         if self.place.world_size > 1:
             # All workers yield at the same step.
             yield from self.saver.settled()
-        if self.epoch < self.config.train.epochs and self._someone_leaves():
+        if self.epoch < self.config.train.epochs and agreed.most(self.leaves(), self.place):
             raise Leaving(f"after epoch {self.epoch}")
 
     def train_one_epoch(
@@ -213,9 +211,9 @@ class _Session:
             checked = step % DIVERGENCE_CHECK_STEPS == 0
             yield from self.saver.delivered(wait=checked)
             if checked:
-                self._require_finite(objective[0].clone(), step)
+                agreed.require_finite(objective[0].clone(), place, f"epoch {epoch}, step {step}")
             # Workers have to agree, which takes a moment of all: with the other things that they agree on.
-            if (checked or place.world_size == 1) and self._someone_leaves():
+            if (checked or place.world_size == 1) and agreed.most(self.leaves(), place):
                 at = within.Within(step, time.monotonic() - self.started, lr)
                 self.saver.save_within(
                     self.epoch, step, self._state() | {"within": within.captured(at, meter, objective, place)}
@@ -228,24 +226,11 @@ class _Session:
         accuracy = meter.compute(self.data.names)["accuracy"]
         return {"loss": (objective[0] / objective[1]).item(), "accuracy": accuracy, "lr": lr}
 
-    def _someone_leaves(self) -> bool:
-        return bool(agreed.most(self.leaves(), self.place))
-
-    def _require_finite(self, loss: torch.Tensor, step: int) -> None:
-        """Raise on all workers or on none: one that gave up alone would leave the others waiting for its gradients."""
-        if self.place.world_size > 1:
-            dist.all_reduce(loss)
-        if not torch.isfinite(loss).item():
-            raise TrialDiverged(f"epoch {self.epoch + 1}, step {step}: train_loss is {loss.item()}")
-
     def validate(self) -> tuple[dict[str, float], list[Any]]:
         """Metrics over the whole validation split and, on rank 0, its class probabilities in file order."""
         place = self.place
         if place.world_size > 1:
-            for model in dict.fromkeys((self.model, self.evaluated)):
-                # Each worker's batch-norm statistics saw its own shard; all must evaluate one model.
-                for buffer in model.buffers():
-                    dist.broadcast(buffer, src=0)
+            with_rank_0s_buffers((self.model, self.evaluated))
         meter, heads = evaluate(self.evaluated, self.feed.validate(), self.data.class_counts, place.device)
         meter.reduce()
         probabilities = to_probabilities(heads)
@@ -291,18 +276,6 @@ class _Session:
             "rng": torch.get_rng_state(),
             **({"parts": self.parts} if self.parts > 1 else {}),
         }
-
-    def _agree(self, state: dict[str, Any] | None) -> Setting:
-        """The setting of all workers and, in a resumed trial, of the epochs before."""
-        if state is not None:
-            with checkpoint.contents_of(self.folder / checkpoint.LAST):
-                return Setting(**state["setting"])
-        found = None
-        if self.place.rank == 0:
-            cache, steps = self.data.train.path.parent, self.config.train.epochs * self.steps
-            found = choose(self.config, self.data.class_counts, self.place.device, cache, steps)
-        setting: Setting = agreed.rank_0s(found, self.place)
-        return setting
 
     def _resume(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])

@@ -9,14 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from fashion.attempt import Attempt, Outage
+from fashion.attempt import At, Attempt, Outage
 from fashion.errors import StorageError
 
 # Epochs that a trial trains further than what the bucket holds; then it waits.
 AHEAD = 20
-
-# Epochs, and steps of the next one.
-At = tuple[int, int]
 
 
 class Uploads:
