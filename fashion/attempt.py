@@ -11,19 +11,22 @@ a process that was cut off and lives on, without a lock: it can only add states 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from fashion.address import Address
 from fashion.best import read_header
 from fashion.errors import BlockedError, CheckpointError, Problem, StorageError
+from fashion.journal import write_atomic
 from fashion.store import AwayError, NotThereError, Store
 
 LAST = re.compile(r"last-(\d{4,})(?:\.(\d+))?-([0-9a-f]{8})\.pt")
@@ -33,14 +36,19 @@ BEST = re.compile(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)")
 AWAY_SECONDS = 30 * 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
+MICRO_BATCHES = "micro-batches.json"  # memory.NOTE; that module needs torch
+
 T = TypeVar("T")
 
 
-class State(NamedTuple):
-    """A resumable state in the bucket. Ordered by how far it is: after `epoch` epochs and `step` steps of the next."""
+# Epochs, and steps of the next one.
+At = tuple[int, int]
 
-    epoch: int
-    step: int
+
+class State(NamedTuple):
+    """A resumable state in the bucket: how far it is, and its name in the trial's folder."""
+
+    at: At
     name: str
 
 
@@ -48,12 +56,9 @@ def folder_of(number: int) -> str:
     return f"trials/{number:04d}"
 
 
-def states(store: Store, number: int) -> list[State]:
-    """A trial's states, of all attempts, the furthest first."""
-    found = []
-    for each in store.objects(folder_of(number)):
-        if match := LAST.fullmatch(each.name.rpartition("/")[2]):
-            found.append(State(int(match[1]), int(match[2] or 0), each.name))
+def _states(names: list[str]) -> list[State]:
+    """The states among a trial's files, the furthest first."""
+    found = [State((int(match[1]), int(match[2] or 0)), match[0]) for name in names if (match := LAST.fullmatch(name))]
     return sorted(found, reverse=True)
 
 
@@ -91,7 +96,7 @@ def clear(store: Store, number: int, best_epoch: int | None) -> None:
 
 def _unneeded(name: str, best_epoch: int | None) -> bool:
     best = BEST.fullmatch(name)
-    return LAST.fullmatch(name) is not None or name == "micro-batches.json" or bool(best and int(best[1]) != best_epoch)
+    return LAST.fullmatch(name) is not None or bool(best and int(best[1]) != best_epoch)
 
 
 @lru_cache(maxsize=4)
@@ -141,48 +146,74 @@ class Attempt:
         self.replaced: list[State] = []  # states that the next one makes useless
         self.bests: set[int] = set()  # epochs whose best weights may be in the bucket
         self.backbones: set[str] = set()  # those known to be there
+        self.just_put: list[str] = []
 
-    def begin(self, own: tuple[int, int], usable: Callable[[Path], bool], last: Path) -> Iterator[str]:
+    def begin(self, standing: Callable[[Path], At], last: Path) -> Generator[str, None, None]:
         """Make `last` the furthest state there is, and let the bucket have it. Yields what is to be told.
 
-        own: epochs and steps of the state that the folder holds, (0, 0) for none. usable: whether a file that was fetched
-        is a state that this trial can go on from.
+        standing: how far the state in a file is, (0, 0) if this trial can't go on from it.
 
         Raises BlockedError: the bucket does not answer for AWAY_SECONDS, or can't be used.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        yield from self._patiently(self._forget_another_sweep)
         for leftover in self.folder.glob(".last-*.tmp"):
             leftover.unlink(missing_ok=True)
-        fetched, refused = self.folder / ".fetched.pt", set[str]()
+        own = standing(last) if last.exists() else (0, 0)
+        if own == (0, 0):
+            self._forget_files()
+        own = yield from self._fetch_further(standing, last, own)
+        if own > self.up:
+            # Left on this machine by a process that died: the reports of those epochs may be recorded when this is up.
+            for epoch in sorted(
+                {int(match[1]) for match in self._local_bests() if int(match[1]) <= own[0]} - self.bests
+            ):
+                yield from self._patiently(partial(self.put_best, epoch))
+            yield from self._patiently(partial(self.put_state, own, last))
+
+    def _fetch_further(self, standing: Callable[[Path], At], last: Path, own: At) -> Generator[str, None, At]:
+        fetched, refused = self.folder / ".fetched.tmp", set[str]()
         while True:
-            found = yield from self._patiently(lambda: states(self.store, self.number))
-            further = [each for each in found if each[:2] > own and each.name not in refused]
-            self.replaced = found
-            if not further:
-                break
+            names = yield from self._patiently(self._names)
+            self.bests = {int(match[1]) for match in map(BEST.fullmatch, names) if match}
+            self.replaced = _states(names)
+            good = [each for each in self.replaced if each.name not in refused]
+            self.up = good[0].at if good else (0, 0)
+            if self.up <= own:
+                return own
+            name = f"{folder_of(self.number)}/{good[0].name}"
             try:
-                name = further[0].name
-                yield from self._patiently(lambda name=name: self.store.fetch(name, fetched))  # type: ignore[misc]
+                yield from self._patiently(partial(self.store.fetch, name, fetched))
             except NotThereError:
                 continue  # another attempt has just put a further one and removed this
-            if usable(fetched):
+            if standing(fetched) == self.up:
                 os.replace(fetched, last)
-                own = further[0][:2]
-            else:
-                fetched.unlink()
-                refused.add(name)
-                yield f"{self.store.address / name}: can't be read; it goes on from an earlier state"
-        self.up = max((each[:2] for each in found if each.name not in refused), default=(0, 0))
-        names = yield from self._patiently(lambda: [each.name for each in self.store.objects(folder_of(self.number))])
-        there = {name.rpartition("/")[2] for name in names}
-        self.bests = {int(match[1]) for match in map(BEST.fullmatch, there) if match}
-        if own > self.up:
-            # Of this machine, before it failed: the reports of those epochs are to be recorded only when this is up.
-            for path in sorted(self.folder.glob("*")):
-                match = BEST.fullmatch(path.name)
-                if match and path.name not in there and int(match[1]) <= own[0]:
-                    yield from self._patiently(lambda path=path: self.put(path))  # type: ignore[misc]
-                    self.bests.add(int(match[1]))
-            yield from self._patiently(lambda: self.put_state(own, last))
+                return self.up
+            fetched.unlink()
+            refused.add(good[0].name)
+            yield f"{self.store.address / name}: no state that this trial can go on from; it looks for an earlier one"
+
+    def _names(self) -> list[str]:
+        return [each.name.rpartition("/")[2] for each in self.store.objects(folder_of(self.number))]
+
+    def _local_bests(self) -> list[re.Match[str]]:
+        return [match for path in self.folder.glob("*") if (match := BEST.fullmatch(path.name))]
+
+    def _forget_another_sweep(self) -> None:
+        """What a sweep left here whose objects were removed from the bucket is not of the one that took its name."""
+        try:
+            created = str(json.loads(self.store.get("manifest.json"))["created"])
+        except NotThereError:
+            created = ""
+        mark = self.folder / ".sweep"
+        if not mark.exists() or mark.read_text() != created:
+            self._forget_files()
+        write_atomic(mark, created.encode())
+
+    def _forget_files(self) -> None:
+        for path in self.folder.glob("*"):
+            if BEST.fullmatch(path.name) or path.suffix in (".pt", ".tmp") or path.name == MICRO_BATCHES:
+                path.unlink(missing_ok=True)
 
     def put(self, path: Path, folder: str | None = None) -> None:
         """Put a file under its own name."""
@@ -200,28 +231,39 @@ class Attempt:
                 self.put(self.folder.parent / backbone, "trials")
                 self.backbones.add(backbone)
         self.bests.add(epoch)
+        self.just_put = [f"{folder_of(self.number)}/{name}" for name in (weights.name, f"val-{epoch:04d}.parquet")]
         self.put(self.folder / f"val-{epoch:04d}.parquet")
         self.put(weights)
 
-    def put_state(self, at: tuple[int, int], path: Path) -> str:
-        """Put a state and delete those that it replaces; returns its name."""
+    def put_state(self, at: At, path: Path) -> None:
+        """Put a state and delete those that it replaces."""
         epoch, step = at
-        name = f"{folder_of(self.number)}/last-{epoch:04d}{f'.{step:05d}' if step else ''}-{self.mark}.pt"
-        self.store.put(name, path)
+        state = State(at, f"last-{epoch:04d}{f'.{step:05d}' if step else ''}-{self.mark}.pt")
+        folder = folder_of(self.number)
+        self.just_put = [f"{folder}/{state.name}"]
+        self.store.put(self.just_put[0], path)
         self.up = at
         # Never a further one: that of an attempt that this one was cut off from.
-        self.store.delete([each.name for each in self.replaced if each[:2] <= at and each.name != name])
-        self.replaced = [each for each in self.replaced if each[:2] > at] + [State(epoch, step, name)]
-        return name
+        gone = [each for each in self.replaced if each.at <= at and each != state]
+        self.store.delete([f"{folder}/{each.name}" for each in gone])
+        self.replaced = [each for each in self.replaced if each not in gone and each != state] + [state]
 
     def forget_bests(self, before: int) -> None:
         """Delete the best weights and predictions of epochs before the recorded best one."""
+        self.just_put = []
         gone = {epoch for epoch in self.bests if epoch < before}
         kinds = ("best-{:04d}.safetensors", "val-{:04d}.parquet")
-        self.store.delete([f"{folder_of(self.number)}/{kind.format(epoch)}" for epoch in sorted(gone) for kind in kinds])
+        self.store.delete(
+            [f"{folder_of(self.number)}/{kind.format(epoch)}" for epoch in sorted(gone) for kind in kinds]
+        )
         self.bests -= gone
 
-    def _patiently(self, call: Callable[[], T]) -> Iterator[str]:
+    def take_back(self) -> None:
+        """Delete what was put last: the trial was stopped meanwhile, and has been cleared."""
+        with suppress(StorageError):  # a leftover that nobody reads
+            self.store.delete(self.just_put)
+
+    def _patiently(self, call: Callable[[], T]) -> Generator[str, None, T]:
         """The call's result, repeated while the bucket is away. Yields what is to be told."""
         outage = Outage(self.store.address)
         while True:
