@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fashion.address import is_address
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.scan import LABELLED
@@ -28,8 +29,10 @@ def request_for(spec: SweepSpec | None) -> Request:
     trials = [spec.drawn(number) for number in range(MOST_DRAWN if optuna else min(spec.total_trials, MOST_DRAWN))]
     root = _absolute(trials[0].data.root)
     storage = Folder("storage", _absolute(spec.storage), "set storage in the spec to another folder")
+    # Of a run in a bucket a working copy is kept in the cache folder, which is looked at anyway.
+    kept = () if is_address(spec.storage) else (storage,)
     cache = Folder(cache.name, cache.path, cache.instead, LEAST_FREE + _still_to_pack(trials, root, cache.path))
-    return Request(folders=(storage, cache), data_root=root, weights=_weights(trials))
+    return Request(folders=(*kept, cache), data_root=root, weights=_weights(trials))
 
 
 def _absolute(path: str) -> Path:
