@@ -21,7 +21,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -69,7 +69,7 @@ class Segment(NamedTuple):
 def working_copy(address: Address) -> Path:
     """Where a run's copy on this machine is, or will be."""
     digest = hashlib.sha256(str(address).encode()).hexdigest()[:12]
-    return default_cache_dir().absolute() / "stored" / f"{address.name}-{digest}"
+    return default_cache_dir().absolute() / "stored" / f"{address.name[:64]}-{digest}"
 
 
 def segment_name(start: int) -> str:
@@ -159,7 +159,7 @@ def brought(address: Address, progress: Progress | None = None) -> Copy:
     try:
         store = Store(address)
         notes: list[str] = []
-        if not _reconcile(store, path, notes.append, progress):
+        if _reconcile(store, path, notes.append, progress) is None:
             raise NoRunError(str(Problem(str(address), "is no run", "no manifest.json")))
         return Copy(address, path, _driven(store), tuple(notes))
     finally:
@@ -253,7 +253,8 @@ def push_folder(address: Address, folder: Path, last: str = "") -> None:
 def mark(path: Path, uploaded: int) -> None:
     """Note that the working copy's journal is the bucket's up to that byte, so that the next look compares the rest."""
     if _marked(path) != uploaded:
-        write_atomic(path / MARK, json.dumps({"same": uploaded}).encode())
+        with suppress(OSError):  # a full disk: then more is compared
+            write_atomic(path / MARK, json.dumps({"same": uploaded}).encode())
 
 
 def _reconcile(store: Store, path: Path, note: Callable[[str], None], progress: Progress | None) -> int | None:

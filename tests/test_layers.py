@@ -75,12 +75,12 @@ ROWS = {
     "the spec": "errors address store recorded record config settings deaths space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
     "model.table cluster_file",
     "the record": "journal lease manifest run schedulers excerpt best attempt submission",
-    "the data": "data.contents data.scan data.images data.layout data.check data.stats data.demo data.pack",
+    "the data": "data.contents data.scan data.images data.layout data.check data.stats data.demo data.pack stored",
     "torch's parts": "data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
     "checkpoint",
     "the loop": "evaluate features feed precision speed memory uploads saving agreed within train task predict predictions",
     "what is shown": "report live display results tensorboard",
-    "the sweep without Ray": "stored mirror search extend prepare reuse recorder doctor_folder doctor doctor_spec doctor_torch",
+    "the sweep without Ray": "mirror search extend prepare reuse recorder doctor_folder doctor doctor_spec doctor_torch",
     "Ray": "cluster mailbox slot trial engine sweep predict_job doctor_job",
     "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model cli_doctor",
 }
