@@ -143,7 +143,9 @@ def test_the_winners_weights_come_with_the_backbone_that_they_need(s3: Server, t
     gets = len(s3.requests)
     fetch_best(Store(RUN), tmp_path / "driver", 7, 3)
     assert len(s3.requests) == gets  # nothing is fetched twice
-    with pytest.raises(CheckpointError, match=r"s3://sweeps/team/lr/trials/0007/best-0004.safetensors: the checkpoint is"):
+    with pytest.raises(
+        CheckpointError, match=r"s3://sweeps/team/lr/trials/0007/best-0004.safetensors: the checkpoint is"
+    ):
         fetch_best(Store(RUN), tmp_path / "driver", 7, 4)
 
 
@@ -176,7 +178,9 @@ def test_an_outage_that_lasts_and_a_refusal_stop_the_sweep(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(module, "AWAY_SECONDS", 1.0)
     s3.faults.refuse()
-    with pytest.raises(BlockedError, match=r"does not answer.* It was away for 0 minutes; then the same command goes on"):
+    with pytest.raises(
+        BlockedError, match=r"does not answer.* It was away for 0 minutes; then the same command goes on"
+    ):
         begun(tmp_path)
     s3.faults.fail(403)
     met = s3.faults.met
