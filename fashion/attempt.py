@@ -207,13 +207,14 @@ class Attempt:
     def _forget_another_sweep(self) -> None:
         """What a sweep left here whose objects were removed from the bucket is not of the one that took its name."""
         try:
-            created = str(json.loads(self.store.get("manifest.json"))["created"])
+            manifest = json.loads(self.store.get("manifest.json"))
+            sweep = f"{manifest.get('id', '')} {manifest['created']}"
         except NotThereError:
-            created = ""
+            sweep = ""
         mark = self.folder / ".sweep"
-        if not mark.exists() or mark.read_text() != created:
+        if not mark.exists() or mark.read_text() != sweep:
             self._forget_files()
-        write_atomic(mark, created.encode())
+        write_atomic(mark, sweep.encode())
 
     def _forget_files(self) -> None:
         for path in self.folder.glob("*"):

@@ -22,7 +22,6 @@ def predict_winner(
     from fashion.cli_progress import Bars
     from fashion.predict_job import predict_on_cluster
     from fashion.predictions import Source
-    from fashion.stored import push_folder
 
     if images is not None:
         place = Path(os.path.expanduser(images)).absolute()  # pathlib's raises for a user that there is not
@@ -35,16 +34,13 @@ def predict_winner(
     require_own(record.predictions_dir, deep=True)
     with Bars() as bars:
         written = predict_on_cluster(
-            record.best_dir.absolute(),
+            parse_address(record.place) if is_address(record.place) else record.best_dir.absolute(),
             source,
             target.absolute(),
-            None,
             note=lambda text: None if quiet else click.echo(text, err=True),
             progress=lambda done, total: bars(f"predicting {name}", done, total),
             address=address,
         )
-    if is_address(record.place):
-        push_folder(parse_address(record.place), target)
     shown = [f"{record.place}/predictions/{name}/{path.name}" for path in written.files]
     for warning in written.warnings:
         click.echo(f"Warning: {warning}", err=True)

@@ -173,6 +173,8 @@ class RecordScheduler(FIFOScheduler):
     @_blocked_by_disk
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number = trial.config["number"]
+        if "alive" in result:  # its reports are on their way into the bucket; EpochTimeout heard it, too
+            return TrialScheduler.CONTINUE
         if "blocked" in result:
             block(self.recorder, str(result["blocked"]))
         if "note" in result:

@@ -8,9 +8,10 @@ from pathlib import Path
 import ray
 import torch
 
+from fashion.address import Address
 from fashion.cluster import cluster
 from fashion.errors import UserError
-from fashion.predictions import Source, Written, predict_into
+from fashion.predictions import Source, Written, fetch_predictions, predict_in_bucket, predict_into
 
 POLL_SECONDS = 0.25
 
@@ -23,10 +24,12 @@ class Predictor:
         torch.set_num_threads(threads)
         self.done = (0, 0)
 
-    def run(self, promoted: Path, source: Source, folder: Path, cache_dir: Path | None) -> Written | UserError:
+    def run(self, promoted: Path | Address, source: Source, folder: Path) -> Written | UserError:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            return predict_into(promoted, source, folder, cache_dir, device, self._note)
+            if isinstance(promoted, Address):
+                return predict_in_bucket(promoted, source, folder.name, device, self._note)
+            return predict_into(promoted, source, folder, None, device, self._note)
         except UserError as error:
             # As a value: Ray would wrap a raised one in its own type and traceback.
             return error
@@ -39,21 +42,21 @@ class Predictor:
 
 
 def predict_on_cluster(
-    promoted: Path,
+    promoted: Path | Address,
     source: Source,
     folder: Path,
-    cache_dir: Path | None,
     note: Callable[[str], None],
     progress: Callable[[int, int], None],
     address: str | None = None,
 ) -> Written:
-    """Run `predict_into` as a Ray job and follow it. Raises what `predict_into` raises."""
+    """Run `predict_into` as a Ray job and follow it. With the address of a run in a bucket instead of the promoted folder
+    its worker needs nothing of this machine but the images. Raises what `predict_into` raises, and StorageError."""
     with cluster(address, note):
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpu = any(node.get("GPU", 0) >= 1 for node in resources)
         cpus = 1 if gpu else int(max(node.get("CPU", 1) for node in resources))
         predictor = Predictor.options(num_cpus=cpus, num_gpus=1 if gpu else 0).remote(cpus)  # type: ignore[attr-defined]  # Ray's decorator
-        pending = predictor.run.remote(promoted, source, folder, cache_dir)
+        pending = predictor.run.remote(promoted, source, folder)
         while not ray.wait([pending], timeout=POLL_SECONDS)[0]:
             done, total = ray.get(predictor.progress.remote())
             if total:
@@ -61,4 +64,4 @@ def predict_on_cluster(
         outcome = ray.get(pending)
     if isinstance(outcome, UserError):
         raise outcome
-    return outcome
+    return fetch_predictions(promoted, folder.name, outcome) if isinstance(promoted, Address) else outcome

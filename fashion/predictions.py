@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from fashion.address import Address
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack, pack_folder
-from fashion.errors import DataError, Problem
-from fashion.predict import Predictions, accuracy, load_promoted, predict, require_attributes
+from fashion.errors import CheckpointError, DataError, Problem
+from fashion.predict import DESCRIPTION, Predictions, accuracy, load_promoted, predict, require_attributes
+from fashion.store import Store
+from fashion.stored import push_folder, working_copy
 from fashion.submission import (
     ARCHIVE_NAME,
     TEXT_NAME,
@@ -100,6 +103,55 @@ def predict_into(
     heads, class_names = zip(*names_and_classes, strict=True)
     warnings = collapsed_heads(found.classes, meta.class_counts, heads, class_names)
     return Written(folder, len(found.names), None if labels is None else accuracy(found, labels), tuple(warnings))
+
+
+def predict_in_bucket(
+    bucket: Address,
+    source: Source,
+    name: str,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Written:
+    """`predict_into` on any machine, for a run in a bucket: with what is promoted there, into predictions/NAME there (the
+    archive last) and in this machine's working copy.
+
+    Raises what `predict_into` raises, and StorageError.
+    """
+    copy = working_copy(bucket)
+    fetch_promoted(bucket, copy / "best")
+    written = predict_into(copy / "best", source, copy / "predictions" / name, None, device, progress)
+    push_folder(bucket, written.folder, last=ARCHIVE_NAME)
+    return written
+
+
+def fetch_promoted(bucket: Address, folder: Path) -> None:
+    """Make `folder` what is promoted in the bucket; only what differs is fetched.
+
+    Raises CheckpointError when nothing is.
+    """
+    store = Store(bucket)
+    there = {each.name.rpartition("/")[2]: each for each in store.objects("best")}
+    if DESCRIPTION not in there:
+        fix = "Promote a run's winner first: fashion-sweep best"
+        raise CheckpointError(str(Problem(str(bucket / "best" / DESCRIPTION), "is missing", fix=fix)))
+    description = store.get(f"best/{DESCRIPTION}")
+    path = folder / DESCRIPTION
+    same = path.is_file() and path.read_bytes() == description
+    if same and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == each.size for name, each in there.items()
+    ):
+        return
+    path.unlink(missing_ok=True)
+    for name in sorted(there, key=lambda name: name == DESCRIPTION):  # last: it says that the folder is whole
+        store.fetch(f"best/{name}", folder / name)
+
+
+def fetch_predictions(bucket: Address, name: str, written: Written) -> Written:
+    """The same in this machine's working copy, where another machine wrote them."""
+    here = replace(written, folder=working_copy(bucket) / "predictions" / name)
+    for path in here.files:
+        Store(bucket).fetch(f"predictions/{name}/{path.name}", path)
+    return here
 
 
 def _write(

@@ -26,6 +26,8 @@ from fashion.uploads import AHEAD, Uploads
 
 # Longest that a note waits while the loop waits for the bucket.
 NOTES_SECONDS = 1.0
+# Between two signs of life of a loop whose reports wait for the bucket: it must not be taken for one that hangs.
+ALIVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Saver:
         self.ahead = AHEAD if uploads is not None else 0
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.waiting: deque[_Waiting] = deque()
+        self.heard = time.monotonic()  # of this trial, by whoever iterates it
 
     def save(self, report: EpochReport, last: Mapping[str, Any], best: Best | None) -> None:
         """Begin to write the epoch's files, as the tensors are now: training may go on changing them.
@@ -110,6 +113,11 @@ class Saver:
             while self.uploads is not None and self.uploads.told:
                 yield self.uploads.told.popleft()
             ready = self._ready()
+            if ready:
+                self.heard = time.monotonic()
+            elif self.waiting and time.monotonic() - self.heard > ALIVE_SECONDS:
+                self.heard = time.monotonic()
+                yield ""
             word = [ready, self._too_many(to_the_last, ready)]
         if self.place.world_size > 1:
             # Only rank 0 knows when its files are safe.

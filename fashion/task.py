@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -30,6 +29,7 @@ from fashion.feed import Place, TrainingData
 from fashion.journal import write_atomic
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record import EpochReport
+from fashion.stored import working_copy
 from fashion.train import fit_and_tell
 
 PROGRESS_SECONDS = 1.0
@@ -222,8 +222,3 @@ def describe_failure(task: Task, error: BaseException) -> str:
             opened(task.bucket).put(f"{folder_of(task.number)}/error.txt", text)
             place = task.bucket / folder_of(task.number) / "error.txt"
     return f"{type(error).__name__}: {error} (traceback: {place})"
-
-
-def working_copy(address: Address) -> Path:
-    digest = hashlib.sha256(str(address).encode()).hexdigest()[:12]
-    return default_cache_dir().absolute() / "stored" / f"{address.name}-{digest}"

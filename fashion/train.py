@@ -2,8 +2,8 @@
 
 It is handed its data, its place among the workers and a folder; it leaves its checkpoints in the folder, and where the
 sweep's storage is a bucket in there, before it yields the report that they belong to, so that whoever iterates it may
-stop, kill or resume it after any report. They are written while the next epoch begins, so a report comes a few steps into
-it; they are uploaded while the next epochs train, so that a report may come some epochs later.
+stop, kill or resume it after any report. They are written while the next epoch begins, and uploaded while others train:
+a report comes a few steps later, or some epochs.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ def fit_and_tell(
     attempt: Attempt | None = None,
     leaves: Callable[[], bool] = lambda: False,
 ) -> Iterator[EpochReport | str]:
-    """Train one trial, yielding a report an epoch and, as text, on rank 0 alone, what else is to be told.
+    """Train one trial, yielding a report an epoch and, as text, on rank 0 alone, what else is to be told (nothing:
+    a sign of life of a trial whose reports wait for the bucket).
 
     A resumed trial first yields the reports that its checkpoint carries, so that none can be lost between the
     checkpoint and whoever records reports. `on_step(epoch, step, steps)` is called after every optimiser step.
     All workers of a trial iterate it in step; the files are rank 0's. `best` is the best epoch (0: none) and its val_loss
     where epochs are trained that were recorded already (`checkpoint.mend_last`): its weights are kept until they are beaten.
-    `attempt` (rank 0's), which has begun, takes the files to the bucket. `leaves()` says on any worker that its machine will
-    be taken away.
+    `attempt` (rank 0's, begun) takes the files to the bucket. `leaves()` says on any worker that its machine will go.
 
     Raises:
         Leaving: after `leaves()`: what was trained until then is in the files, also within an epoch.
@@ -120,8 +120,7 @@ class _Session:
         model = build_model(config.model, data.class_counts, weights)
         self.backbone_file: str | None = None
         if train.mode == "probe":
-            # Beside the trials' folders: one file serves all of the sweep.
-            owner = folder.parent if place.rank == 0 else None
+            owner = folder.parent if place.rank == 0 else None  # one file serves all trials
             self.backbone_file = set_backbone_aside(model, config, weights, owner)
         self.model = self.setting.arrange(model, device)
         if train.mode == "full":
@@ -152,8 +151,7 @@ class _Session:
         val_metrics, probabilities = self.validate()
         yield from self.saver.delivered(wait=True)
         metrics = {f"train_{k}": train_metrics[k] for k in ("loss", "accuracy")}
-        metrics |= {f"val_{k}": v for k, v in val_metrics.items()}
-        metrics["lr"] = train_metrics["lr"]
+        metrics |= {**{f"val_{k}": v for k, v in val_metrics.items()}, "lr": train_metrics["lr"]}
         if self.place.device.type == "cuda":
             metrics["gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.place.device) / 1e9
         for name in ("train_loss", "val_loss"):
@@ -167,8 +165,7 @@ class _Session:
             ),
             probabilities,
         )  # fmt: skip
-        if self.place.world_size > 1:
-            # All workers yield at the same step.
+        if self.place.world_size > 1:  # all workers yield at the same step
             yield from self.saver.settled()
         if self.epoch < self.config.train.epochs and agreed.most(self.leaves(), self.place):
             raise Leaving(f"after epoch {self.epoch}")
@@ -215,9 +212,8 @@ class _Session:
             # Workers have to agree, which takes a moment of all: with the other things that they agree on.
             if (checked or place.world_size == 1) and agreed.most(self.leaves(), place):
                 at = within.Within(step, time.monotonic() - self.started, lr)
-                self.saver.save_within(
-                    self.epoch, step, self._state() | {"within": within.captured(at, meter, objective, place)}
-                )
+                mine = within.captured(at, meter, objective, place)
+                self.saver.save_within(self.epoch, step, {**self._state(), "within": mine})
                 raise Leaving(f"in epoch {epoch}, after step {step} of {self.steps}")
         meter.reduce()
         if place.world_size > 1:
@@ -300,5 +296,5 @@ class _Session:
 
 
 def _mix(*numbers: int) -> int:
-    """One seed from several, without the collisions of adding them (Python's hash of a tuple of ints is fixed)."""
+    """One seed from several, without the collisions of adding them (Python's hash of ints is fixed)."""
     return hash(numbers) % 2**31

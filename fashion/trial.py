@@ -68,7 +68,7 @@ def _train_here(task: Task, share: float) -> None:
 def _report(report: EpochReport | str) -> None:
     """Hand a report, or a note, to the driver; returns when it is recorded. A stopped trial ends here (SystemExit)."""
     if isinstance(report, str):
-        tune.report({"note": report})
+        tune.report({"note": report} if report else {"alive": True})
     else:
         tune.report({"report": json.dumps(report.to_json())})
 

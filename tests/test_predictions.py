@@ -12,16 +12,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from fashion.address import parse_address
 from fashion.best import promote
 from fashion.config import TrialConfig
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import CheckpointError, DataError
 from fashion.model.weights import ResolvedWeights
-from fashion.predictions import PROBABILITIES_NAME, Source, predict_into
+from fashion.predictions import PROBABILITIES_NAME, Source, fetch_predictions, predict_in_bucket, predict_into
 from fashion.run import Run
+from fashion.stored import working_copy
 from fashion.submission import read_probabilities
 from fashion.train import TrainingData, fit
+from tests.s3_server import Server, s3  # noqa: F401 (a fixture)
 
 FILES = ["prediction.txt", "prediction.txt.zip", PROBABILITIES_NAME]
 
@@ -168,3 +171,37 @@ def test_a_target_that_is_a_file_costs_nothing(run: Run, dataset: Dataset, tmp_p
         predict_into(run.best_dir, Source(root=dataset.root), tmp_path / "test")
     assert os.listdir(tmp_path) == ["test"]
     assert (tmp_path / "test").read_text() == "mine\n"
+
+
+def test_a_run_in_a_bucket_is_predicted_on_a_machine_that_has_nothing_of_it(
+    s3: Server, run: Run, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    address = parse_address("s3://sweeps/lr")
+    monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
+    source = Source(root=dataset.root, split="val")
+    with pytest.raises(
+        CheckpointError, match=r"s3://sweeps/lr/best/model.json: is missing. Promote a run's winner first"
+    ):
+        predict_in_bucket(address, source, "val")
+    for path in run.best_dir.iterdir():
+        s3.write("sweeps", f"lr/best/{path.name}", path.read_bytes())
+    written = predict_in_bucket(address, source, "val")
+    best = run.trials[0].best()
+    assert best is not None
+    assert written.accuracy == best.metrics["val_accuracy"]
+    assert s3.names("sweeps", "lr/predictions") == sorted(f"lr/predictions/val/{name}" for name in FILES)
+    puts = [path for method, path in s3.requests if method == "PUT"]
+    assert puts[-1] == "/sweeps/lr/predictions/val/prediction.txt.zip"
+    # A second time nothing of the model is fetched; and the driver's machine gets what was written elsewhere.
+    before = len(s3.requests)
+    predict_in_bucket(address, source, "val")
+    assert not [path for method, path in s3.requests[before:] if method == "GET" and "safetensors" in path]
+    monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "driver"))
+    here = fetch_predictions(address, "val", written)
+    assert here.folder == working_copy(address) / "predictions" / "val"
+    for path in here.files:
+        assert path.read_bytes() == (written.folder / path.name).read_bytes()
+    # Another model was promoted meanwhile, and half of it has arrived.
+    s3.write("sweeps", "lr/best/model.safetensors", b"half")
+    with pytest.raises(CheckpointError, match="its sha256 must be"):
+        predict_in_bucket(address, source, "val")
