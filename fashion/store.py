@@ -93,6 +93,24 @@ class Store:
             found = obstore.get(self._client, name)
             return bytes(found.bytes()), str(found.meta["e_tag"])
 
+    def part(self, name: str, start: int, end: int) -> tuple[bytes, str]:
+        """Bytes [start, end) of an object and the version that they are of. Raises NotThereError."""
+        import obstore
+
+        with self._told(name):
+            found = obstore.get(self._client, name, options={"range": (start, end)})
+            content = bytes(found.bytes())
+            if len(content) != end - start and end <= found.meta["size"]:
+                raise AwayError(f"{self.address / name}: {len(content)} of {end - start} bytes came.")
+            return content, str(found.meta["e_tag"])
+
+    def put_blocks(self, name: str, blocks: Iterator[bytes]) -> None:
+        """Write an object of blocks as they are made, sent in parts; what they raise leaves no object."""
+        import obstore
+
+        with self._told(name):
+            obstore.put(self._client, name, blocks, use_multipart=True, chunk_size=PART, max_concurrency=4)
+
     def fetch(self, name: str, path: Path) -> None:
         """Write an object's bytes to a file, which is there whole or not at all. Raises NotThereError."""
         import obstore
