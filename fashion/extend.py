@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fashion.address import Address
 from fashion.config import TrialConfig
 from fashion.errors import Problem, RunError
 from fashion.fields import SAMPLED, show
@@ -64,7 +65,7 @@ def run_path(spec: SweepSpec) -> Path:
     return path
 
 
-def continue_with(run: Run, spec: SweepSpec, data_root: Path, data_fingerprint: str) -> None:
+def continue_with(run: Run, spec: SweepSpec, data_root: Path | Address, data_fingerprint: str) -> None:
     """Make `spec` the run's, so that its trials are handed out from now on.
 
     What may differ from the recorded spec: resources, storage, where the data set lies, a larger number of trials and,

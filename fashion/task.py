@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,8 @@ from fashion import checkpoint, memory
 from fashion.config import TrialConfig
 from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
-from fashion.errors import FashionError
+from fashion.data.remote import Where, on_this_machine
+from fashion.errors import BlockedError, DataError, FashionError, StorageError
 from fashion.features import open_features
 from fashion.feed import Place, TrainingData
 from fashion.journal import write_atomic
@@ -35,7 +37,7 @@ class Job:
     """What all trials of a sweep share."""
 
     run: Path
-    data_root: Path
+    data_root: Where
     data_fingerprint: str
     cache_dir: Path
     weights: Mapping[tuple[str, str], ResolvedWeights]
@@ -67,7 +69,7 @@ class Task:
     config: TrialConfig
     weights: ResolvedWeights
     folder: Path
-    data_root: Path
+    data_root: Where
     data_fingerprint: str
     cache_dir: Path
     threads: int
@@ -80,7 +82,7 @@ def trial_reports(task: Task, place: Place) -> Iterator[EpochReport | str]:
     Raises:
         OutOfMemory: of several workers one had too little; the group has to be made anew to go on. (A worker that is alone
             goes on here.)
-        BlockedError: the data set has changed, or the disk refuses a file.
+        BlockedError: the data set has changed or can't be had here, or the disk refuses a file.
     """
     torch.set_num_threads(task.threads)
     task.folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +106,7 @@ def trial_reports(task: Task, place: Place) -> Iterator[EpochReport | str]:
 
 
 def training_data(
-    root: Path, fingerprint: str, config: TrialConfig, weights: ResolvedWeights, cache_dir: Path, device: torch.device
+    root: Where, fingerprint: str, config: TrialConfig, weights: ResolvedWeights, cache_dir: Path, device: torch.device
 ) -> TrainingData:
     """The packs of a trial and a probe's features, memory-mapped; a warm process keeps them open from trial to trial."""
     pixels = config.data
@@ -116,8 +118,14 @@ def training_data(
 
 
 @lru_cache(maxsize=4)
-def _packs(root: Path, fingerprint: str, resize: int, fit: str, interpolation: str, cache_dir: Path) -> TrainingData:
-    dataset = read_unchanged(root, fingerprint)
+def _packs(root: Where, fingerprint: str, resize: int, fit: str, interpolation: str, cache_dir: Path) -> TrainingData:
+    form = resize, fit, interpolation
+    try:
+        folder = on_this_machine(root, cache_dir, [form], fingerprint=fingerprint)
+    except (DataError, StorageError) as error:
+        # The driver has read it: what is wrong is this machine's way there, or has been changed in the bucket since.
+        raise BlockedError(f"the data set can't be had on {platform.node()}: {error}") from error
+    dataset = read_unchanged(folder, fingerprint)
     train, val = (
         Pack.open_or_build(dataset, split, resize, fit, interpolation, cache_dir) for split in ("train", "val")
     )

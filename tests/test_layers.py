@@ -17,7 +17,7 @@ NO_TORCH = {
     "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
     "yaml_lines", "cluster_file", "address", "store", "journal", "excerpt", "recorded", "record", "manifest", "run", "best", "schedulers", "submission", "report", "live", "display", "results",
     "search", "extend", "doctor", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.scan", "data.check", "data.stats",
-    "data.contents", "data.demo", "data.pack", "data.images", "model.table",
+    "data.contents", "data.demo", "data.pack", "data.images", "data.packed", "data.bucket", "data.fetch", "data.remote", "data.push", "model.table",
 }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ ROWS = {
     "the spec": "errors address store recorded record config settings deaths space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
     "model.table cluster_file",
     "the record": "journal manifest run schedulers excerpt best submission",
-    "the data": "data.contents data.scan data.images data.layout data.check data.stats data.demo data.pack",
+    "the data": "data.contents data.packed data.scan data.images data.layout data.check data.stats data.demo data.pack data.bucket data.fetch data.remote data.push",
     "torch's parts": "data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
     "checkpoint",
     "the loop": "evaluate features feed precision speed memory saving train task predict predictions",
