@@ -27,14 +27,20 @@ class Address:
         return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")
 
     @property
+    def parent(self) -> Address:
+        """Without the last of its names; of a whole bucket itself."""
+        return Address(self.scheme, self.bucket, self.prefix.rpartition("/")[0])
+
+    @property
     def name(self) -> str:
         """The last of its names; of a whole bucket the bucket's."""
         return (self.prefix or self.bucket).rpartition("/")[2]
 
 
 def is_address(text: str) -> bool:
-    """Whether the text is meant for an object store and not for a folder: it begins as `scheme://`."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
+    """Whether the text is meant for an object store and not for a folder: it begins as `scheme://`, or with a slip of the
+    pen for one that there is (`s3:/bucket`)."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|(s3|gs)(:|//)", text, re.IGNORECASE) is not None
 
 
 def parse_address(text: str) -> Address:

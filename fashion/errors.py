@@ -88,7 +88,7 @@ class RunError(UserError):
 
 
 class StorageError(UserError):
-    """A bucket can't be read or written: no such one, no credentials, or it does not answer."""
+    """A bucket can't be read or written: no such one, no credentials, or it does not answer. Its argument is a Problem."""
 
 
 class ResourcesError(UserError):

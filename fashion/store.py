@@ -1,7 +1,7 @@
 """Objects in a bucket: whole puts, conditional ones, gets, lists. The only module that talks to S3 and Google Cloud Storage.
 
 An object is there whole or not at all, and a put with `create` or `version` fails if another one was faster; nothing can
-be appended to or renamed. obstore does the talking: it repeats what failed on the way (5xx, timeouts, cut connections)
+be appended to or renamed. obstore does the talking; what failed on the way (5xx, timeouts, cut connections) is repeated
 for `patience` seconds; credentials are those of the cloud's own tools (environment, profiles, the machine's role).
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fashion.address import Address
 from fashion.errors import FashionError, Problem, StorageError
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
 # Seconds: what a command waits for before it gives up. A sweep under way waits longer, see `mirror`.
 PATIENCE = 10.0
 CONNECT_SECONDS = 5.0
-# A connection on which nothing moves for so long is given up and the request repeated.
-READ_SECONDS = 20.0
+# A request without an answer for so long is given up and repeated; sending a part counts.
+READ_SECONDS = 60.0
 PART = 8 << 20  # bytes; larger files are sent in parts, which appear as one object when the last has arrived
+PAGE = 1000  # objects that one answer to a list holds
+AT_ONCE = 4  # parts: on a slow line more of them would each take longer than READ_SECONDS
 NO_BUCKET = ("there is no such bucket", "", "Make it, or mend the name")
 MISSING = "Objects in a bucket need `pip install 'fashion-sweep[cloud]'`"
+T = TypeVar("T")
 
 
 class AwayError(StorageError):
@@ -58,29 +62,46 @@ class Store:
     """The objects whose names begin with an address's prefix; names are relative to it.
 
     Every call raises StorageError for what waiting does not mend (no such bucket, credentials that are missing, expired or
-    not enough) and its subclass AwayError when the store could not be reached for `patience` seconds. Can be pickled.
+    not enough) and its subclass AwayError when the store could not be reached for `patience` seconds; `quiet` seconds
+    without an answer count as none. Can be pickled.
     """
 
-    def __init__(self, address: Address, patience: float = PATIENCE) -> None:
-        self.address, self.patience = address, patience
-        self._client = _client(address, patience)
+    def __init__(self, address: Address, patience: float = PATIENCE, quiet: float = READ_SECONDS) -> None:
+        self.address, self.patience, self.quiet = address, patience, quiet
+        self._client = _client(address, patience, quiet)
 
     def __reduce__(self) -> Any:
-        return type(self), (self.address, self.patience)
+        return type(self), (self.address, self.patience, self.quiet)
 
     def put(self, name: str, content: bytes | Path, create: bool = False, version: str = "") -> str:
         """Write an object, of bytes or of a file's; returns its version. With `create` only where there is none, with
         `version` only over that one: else TakenError.
 
-        (A create that was answered by a cut connection may be repeated and then meet itself: see what is there.)
+        (A conditional put whose answer was lost is repeated and may meet itself: see what is there.)
         """
         import obstore
 
         mode: Any = "create" if create else {"e_tag": version} if version else "overwrite"
         multipart = False if create or version or isinstance(content, bytes) else None
-        with self._told(name, writing=True):
-            written = obstore.put(self._client, name, content, mode=mode, use_multipart=multipart, chunk_size=PART)
-        return str(written["e_tag"])
+
+        def act() -> str:
+            written = obstore.put(
+                self._client,
+                name,
+                content,
+                mode=mode,
+                use_multipart=multipart,
+                chunk_size=PART,
+                max_concurrency=AT_ONCE,
+            )
+            return str(written["e_tag"])
+
+        try:
+            return self._repeated(name, act)
+        except NotThereError:
+            if version:
+                raise TakenError(str(self.address / name)) from None  # it was deleted
+            raise StorageError(Problem(str(self.address), *NO_BUCKET)) from None
 
     def get(self, name: str) -> bytes:
         return self.get_version(name)[0]
@@ -89,55 +110,76 @@ class Store:
         """An object's bytes and its version. Raises NotThereError."""
         import obstore
 
-        with self._told(name):
+        def act() -> tuple[bytes, str]:
             found = obstore.get(self._client, name)
             return bytes(found.bytes()), str(found.meta["e_tag"])
+
+        return self._repeated(name, act)
 
     def part(self, name: str, start: int, end: int) -> tuple[bytes, str]:
         """Bytes [start, end) of an object and the version that they are of. Raises NotThereError."""
         import obstore
 
-        with self._told(name):
+        def act() -> tuple[bytes, str]:
             found = obstore.get(self._client, name, options={"range": (start, end)})
             content = bytes(found.bytes())
             if len(content) != end - start and end <= found.meta["size"]:
                 raise AwayError(f"{self.address / name}: {len(content)} of {end - start} bytes came.")
             return content, str(found.meta["e_tag"])
 
+        return self._repeated(name, act)
+
     def put_blocks(self, name: str, blocks: Iterator[bytes]) -> None:
-        """Write an object of blocks as they are made, sent in parts; what they raise leaves no object."""
+        """Write an object of blocks as they are made, sent in parts; what they raise leaves no object. A part is repeated,
+        the whole is not: they are gone."""
         import obstore
 
         with self._told(name):
-            obstore.put(self._client, name, blocks, use_multipart=True, chunk_size=PART, max_concurrency=4)
+            obstore.put(self._client, name, blocks, use_multipart=True, chunk_size=PART, max_concurrency=AT_ONCE)
 
     def fetch(self, name: str, path: Path) -> None:
         """Write an object's bytes to a file, which is there whole or not at all. Raises NotThereError."""
-        import obstore
-
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
         try:
-            with os.fdopen(handle, "wb") as file, self._told(name):
-                found = obstore.get(self._client, name)
-                for block in found:
-                    file.write(block)
-                if file.tell() != found.meta["size"]:
-                    raise AwayError(f"{self.address / name}: {file.tell()} of {found.meta['size']} bytes came.")
+            self._repeated(name, lambda: self._fetch(name, Path(temporary)))
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
 
+    def _fetch(self, name: str, path: Path) -> None:
+        import obstore
+
+        with open(path, "wb") as file:
+            found = obstore.get(self._client, name)
+            for block in found:
+                file.write(block)
+            if file.tell() != found.meta["size"]:
+                raise AwayError(f"{self.address / name}: {file.tell()} of {found.meta['size']} bytes came.")
+            file.flush()
+            os.fsync(file.fileno())
+
     def objects(self, prefix: str = "", after: str = "") -> Iterator[Object]:
         """Objects whose names begin with `prefix`, a whole name before a slash, by name; those behind `after` only."""
         import obstore
 
-        with self._told(prefix):
-            for chunk in obstore.list(self._client, prefix or None, offset=after or None):
-                for each in sorted(chunk, key=lambda each: each["path"]):
-                    yield Object(each["path"], each["size"], str(each["e_tag"]), each["last_modified"])
+        while True:
+            # A list's next thousand after each answer, so that what fails on the way is asked for again from there.
+            found = self._repeated(
+                prefix,
+                lambda after: next(
+                    iter(obstore.list(self._client, prefix or None, offset=after or None, chunk_size=PAGE)), []
+                ),
+                after,
+            )
+            for each in sorted(found, key=lambda each: each["path"]):
+                after = each["path"]
+                yield Object(each["path"], each["size"], str(each["e_tag"]), each["last_modified"])
+            if len(found) < PAGE:
+                return
 
     def require(self) -> None:
         """Raise StorageError unless the bucket is there and may be listed."""
@@ -147,50 +189,72 @@ class Store:
         """The next names below `prefix` that have objects below themselves."""
         import obstore
 
-        with self._told(prefix):
-            found = obstore.list_with_delimiter(self._client, prefix or None)
+        found = self._repeated(prefix, lambda: obstore.list_with_delimiter(self._client, prefix or None))
         return sorted(each.rstrip("/").rpartition("/")[2] for each in found["common_prefixes"])
 
     def delete(self, names: list[str]) -> None:
         """Remove objects; those that are not there, too, count as removed."""
         import obstore
 
-        if names:
-            with self._told(names[0]):
-                obstore.delete(self._client, names)
+        if not names:
+            return
+        try:
+            self._repeated(names[0], lambda: obstore.delete(self._client, names))
+        except NotThereError:  # Google's store says so, and leaves the rest
+            for name in names if len(names) > 1 else []:
+                self.delete([name])
+
+    def _repeated(self, name: str, act: Callable[..., T], *arguments: Any) -> T:
+        """What `act` returns, called again for `patience` seconds while the store is away: obstore itself does not repeat
+        all that may be."""
+        end, pause = time.monotonic() + self.patience, 0.1
+        while True:
+            try:
+                with self._told(name):
+                    return act(*arguments)
+            except AwayError:
+                if time.monotonic() + pause > end:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 3.0)
 
     @contextmanager
-    def _told(self, name: str, writing: bool = False) -> Iterator[None]:
+    def _told(self, name: str) -> Iterator[None]:
         """Within, obstore's exceptions become the package's."""
         from obstore import exceptions as its
 
         try:
             yield
         except (its.NotFoundError, FileNotFoundError) as error:
-            if writing or "NoSuchBucket" in str(error) or "bucket does not exist" in str(error):
-                raise StorageError(str(Problem(str(self.address), *NO_BUCKET))) from error
+            if "NoSuchBucket" in str(error) or "bucket does not exist" in str(error):
+                raise StorageError(Problem(str(self.address), *NO_BUCKET)) from error
             raise NotThereError(str(self.address / name)) from error
         except (its.AlreadyExistsError, its.PreconditionError) as error:
             raise TakenError(str(self.address / name)) from error
+        except its.InvalidPathError as error:
+            rule, value = "names of objects have no empty parts and none of . and ..", str(error).partition("\n")[0]
+            raise StorageError(
+                Problem(str(self.address), rule, value, "Rename or remove it, or use another prefix")
+            ) from error
         except (its.PermissionDeniedError, its.UnauthenticatedError) as error:
-            raise StorageError(str(Problem(str(self.address), *_refused(str(error))))) from error
+            raise StorageError(Problem(str(self.address), *_refused(str(error)))) from error
         except its.BaseError as error:
             text = " ".join(str(error).split())
             if rule := _hopeless(text):
-                raise StorageError(str(Problem(str(self.address), *rule))) from error
-            raise AwayError(
-                str(Problem(str(self.address), f"the store does not answer ({text[:300]})", fix="Try again"))
-            ) from error
+                raise StorageError(Problem(str(self.address), *rule)) from error
+            reason = text.partition(" Debug source:")[0][:300]
+            rule, fix = f"the store does not answer ({reason})", "See that it can be reached from here, and try again"
+            raise AwayError(Problem(str(self.address), rule, fix=fix)) from error
 
 
-def _client(address: Address, patience: float) -> ObjectStore:
+def _client(address: Address, patience: float, quiet: float) -> ObjectStore:
     try:
         from obstore.store import GCSStore, S3Store
     except ImportError:
-        raise StorageError(str(Problem(str(address), MISSING))) from None
+        raise StorageError(Problem(str(address), MISSING)) from None
     options: ClientConfig = {
         "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-        "read_timeout": timedelta(seconds=READ_SECONDS),
+        "read_timeout": timedelta(seconds=quiet),
         "timeout": timedelta(hours=1),
     }
     retry: RetryConfig = {
@@ -234,6 +298,8 @@ def _refused(text: str) -> tuple[str, str, str]:
     """What to tell of a refusal: the rule, what was received, how to mend it."""
     if "ExpiredToken" in text or "TokenExpired" in text or "expired" in text.lower():
         return "the credentials have expired", "", "Get new ones (`aws sso login`, say)"
+    if "RequestTimeTooSkewed" in text:
+        return "the clock of this machine is wrong", "", "Let NTP set it (chrony, systemd-timesyncd)"
     if "InvalidAccessKeyId" in text or "SignatureDoesNotMatch" in text or "InvalidClientTokenId" in text:
         return "the credentials are not accepted", "", "See `aws sts get-caller-identity`"
     return "may not be read or written with these credentials", "", "Allow it in the bucket's or the role's policy"
@@ -245,7 +311,7 @@ def _hopeless(text: str) -> tuple[str, str, str] | None:
         return _refused(text)
     if "NoSuchBucket" in text:
         return NO_BUCKET
-    if "PermanentRedirect" in text or "AuthorizationHeaderMalformed" in text or "301 Moved" in text:
+    if "PermanentRedirect" in text or "AuthorizationHeaderMalformed" in text or "Received redirect" in text:
         return "the bucket is in another region", f"region {_region()}", "Set AWS_REGION to the bucket's"
     if "169.254.169.254" in text or "metadata.google" in text or "no credentials" in text.lower():
         return "no credentials were found", "", "Set AWS_PROFILE, AWS_ACCESS_KEY_ID or the machine's role"

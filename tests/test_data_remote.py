@@ -54,7 +54,10 @@ def copy_of_demo(tmp_path: Path, demo_root: Path) -> Path:
 
 @pytest.mark.parametrize("forms", [(), (FORM,)])
 def test_a_fetched_data_set_is_the_pushed_one(
-    s3: Server, demo_root: Path, tmp_path: Path, forms: tuple[Form, ...]  # noqa: F811
+    s3: Server,
+    demo_root: Path,
+    tmp_path: Path,
+    forms: tuple[Form, ...],  # noqa: F811
 ) -> None:
     sent = pushed(demo_root, HERE, *forms)
     root = on_this_machine(HERE, tmp_path, [FORM], ("train", "val", "test"))
@@ -64,7 +67,8 @@ def test_a_fetched_data_set_is_the_pushed_one(
     assert (root / "img").exists() == (not forms)
     for split in original.splits:
         mine, theirs = (
-            Pack.open_or_build(each, split, *FORM, cache_dir=tmp_path / "packs", verify=True) for each in (original, copy)
+            Pack.open_or_build(each, split, *FORM, cache_dir=tmp_path / "packs", verify=True)
+            for each in (original, copy)
         )
         assert np.array_equal(mine.images, theirs.images)
         assert mine.names == theirs.names
@@ -73,7 +77,9 @@ def test_a_fetched_data_set_is_the_pushed_one(
 
 
 def test_a_trial_trains_on_the_same_arrays_from_a_folder_a_bucket_and_a_pack(
-    s3: Server, demo_root: Path, tmp_path: Path  # noqa: F811
+    s3: Server,
+    demo_root: Path,
+    tmp_path: Path,  # noqa: F811
 ) -> None:
     packed = parse_address("s3://sweeps/packed")
     fingerprint = pushed(demo_root).fingerprint
@@ -132,7 +138,9 @@ def test_a_list_that_is_gone_there_is_gone_here(s3: Server, copy_of_demo: Path, 
     assert read_dataset(root).fingerprint() == sent.fingerprint
 
 
-def test_an_interrupted_fetch_goes_on(s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_an_interrupted_fetch_goes_on(
+    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # noqa: F811
     pushed(demo_root)
     monkeypatch.setattr("fashion.data.fetch.WAIT", 0.5)
     last = read_dataset(demo_root).splits["val"].images[-1]
@@ -208,7 +216,9 @@ print(on_this_machine(parse_address("s3://sweeps/data/demo"), Path(sys.argv[1]))
 
 def fetching(cache: Path) -> subprocess.Popen[str]:
     """A process of its own, as another sweep on this machine."""
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(cache)], stdout=subprocess.PIPE, text=True, env={**os.environ})
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(cache)], stdout=subprocess.PIPE, text=True, env={**os.environ}
+    )
 
 
 def test_two_processes_fetch_each_object_once(s3: Server, demo_root: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -310,7 +320,10 @@ def test_what_is_pushed_already_is_not_sent_again(s3: Server, demo_root: Path) -
 
 
 def test_an_interrupted_push_is_none_until_it_is_finished(
-    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    s3: Server,
+    demo_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
 ) -> None:
     last = read_dataset(demo_root).splits["val"].images[-1]
     s3.faults.fail(403, named=last, only=("PUT",))
@@ -330,7 +343,9 @@ def test_an_interrupted_push_is_none_until_it_is_finished(
     on_this_machine(HERE, tmp_path)
 
 
-def test_another_data_set_is_replaced_only_when_told_to(s3: Server, demo_root: Path, copy_of_demo: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_another_data_set_is_replaced_only_when_told_to(
+    s3: Server, demo_root: Path, copy_of_demo: Path, tmp_path: Path
+) -> None:  # noqa: F811
     first = pushed(demo_root, HERE, FORM)
     (copy_of_demo / "split" / "test.txt").unlink()
     before = s3.names("sweeps")
@@ -370,7 +385,9 @@ def test_a_wrong_bucket_and_a_wrong_prefix_are_told_in_seconds(s3: Server, demo_
     assert not list(tmp_path.glob("data/*/*"))
 
 
-def test_a_large_file_comes_in_parts(s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_large_file_comes_in_parts(
+    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # noqa: F811
     for module in ("store", "data.fetch", "data.push"):
         monkeypatch.setattr(f"fashion.{module}.PART", 5 << 20)  # the least that S3 takes
     form = (150, "stretch", "bicubic")  # 96 images of 67,500 bytes
@@ -379,14 +396,18 @@ def test_a_large_file_comes_in_parts(s3: Server, demo_root: Path, tmp_path: Path
     s3.requests.clear()
     s3.faults.cut("after", only=("GET",), named="-train-150", times=2)
     labels: dict[str, tuple[int, int]] = {}
-    root = on_this_machine(HERE, tmp_path, [form], progress=lambda label, done, total: labels.update({label: (done, total)}))
+    root = on_this_machine(
+        HERE, tmp_path, [form], progress=lambda label, done, total: labels.update({label: (done, total)})
+    )
     assert labels[f"fetching {HERE} (MB)"] == (9, 9)
     assert len([name for name in names(s3, "GET") if "-train-150" in name]) == 2 + 2
     pack = Pack.open_or_build(read_dataset(root), "train", *form, verify=True)
     assert np.array_equal(pack.images, Pack.open_or_build(read_dataset(demo_root), "train", *form).images)
 
 
-def test_a_copy_that_was_damaged_here_is_noticed_and_can_be_deleted(s3: Server, demo_root: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_copy_that_was_damaged_here_is_noticed_and_can_be_deleted(
+    s3: Server, demo_root: Path, tmp_path: Path
+) -> None:  # noqa: F811
     sent = pushed(demo_root, HERE, FORM)
     root = on_this_machine(HERE, tmp_path, [FORM])
     (path,) = root.rglob("*-val-24-*.arrow")
@@ -407,7 +428,9 @@ def test_a_copy_that_was_damaged_here_is_noticed_and_can_be_deleted(s3: Server, 
         {"packs": [{"path": "packs/0123456789abcdef/../x.arrow", "split": "val"}]},
     ],
 )  # fmt: skip
-def test_a_manifest_of_a_stranger_is_refused(s3: Server, demo_root: Path, tmp_path: Path, change: dict[str, object]) -> None:  # noqa: F811
+def test_a_manifest_of_a_stranger_is_refused(
+    s3: Server, demo_root: Path, tmp_path: Path, change: dict[str, object]
+) -> None:  # noqa: F811
     pushed(demo_root, HERE, FORM)
     name = f"data/demo/{MANIFEST}"
     s3.write("sweeps", name, json.dumps({**json.loads(s3.read("sweeps", name)), **change}).encode())
@@ -415,7 +438,9 @@ def test_a_manifest_of_a_stranger_is_refused(s3: Server, demo_root: Path, tmp_pa
         on_this_machine(HERE, tmp_path, [FORM])
 
 
-def test_lists_of_another_data_set_beside_packed_images_are_refused(s3: Server, demo_root: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_lists_of_another_data_set_beside_packed_images_are_refused(
+    s3: Server, demo_root: Path, tmp_path: Path
+) -> None:  # noqa: F811
     pushed(demo_root, HERE, FORM)
     lines = s3.read("sweeps", "data/demo/split/val_attr.txt").decode().splitlines()
     s3.write("sweeps", "data/demo/split/val_attr.txt", "\n".join([*lines[:-2], lines[-1], lines[-2]]).encode())

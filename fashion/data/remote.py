@@ -29,8 +29,8 @@ from fashion.errors import BlockedError, DataError, Problem
 from fashion.journal import write_atomic
 from fashion.store import Object, Store
 
-# Seconds that one request is repeated for; what is under way is waited for by `data.fetch`, so that it can be interrupted.
-PATIENCE = 5.0
+# Seconds that one request is repeated for, and within which it is answered; what is under way is waited for by `data.fetch`, so that it can be interrupted.
+PATIENCE, QUIET = 5.0, 20.0
 LOCK_SECONDS = 1.0
 Where = Path | Address
 Known = dict[str, tuple[str, int]]  # name of an object that is here -> its version there, its size
@@ -146,7 +146,7 @@ class Copy:
 
     def fetch(self, forms: Collection[Form], splits: Collection[str], progress: Progress | None) -> None:
         """Bring what is missing here or another one there, and remove what is no longer there."""
-        store = Store(self.address, PATIENCE)
+        store = Store(self.address, PATIENCE, QUIET)
         lists = bucket.lists(store)
         self.root.mkdir(parents=True, exist_ok=True)
         known = self._bring(store, self._fetched(), lists, {}, progress)
