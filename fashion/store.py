@@ -307,7 +307,8 @@ def _refused(text: str) -> tuple[str, str, str]:
 
 def _hopeless(text: str) -> tuple[str, str, str] | None:
     """As `_refused` for other errors that waiting does not mend; None for the rest."""
-    if any(each in text for each in ("ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied")):
+    codes = "ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "RequestTimeTooSkewed"
+    if any(each in text for each in codes):
         return _refused(text)
     if "NoSuchBucket" in text:
         return NO_BUCKET

@@ -17,8 +17,10 @@ import torch
 
 from fashion import checkpoint, memory
 from fashion.config import TrialConfig
+from fashion.data.fetch import Progress
 from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
+from fashion.data.packed import Form
 from fashion.data.remote import Where, on_this_machine
 from fashion.errors import BlockedError, DataError, FashionError, StorageError
 from fashion.features import open_features
@@ -86,6 +88,9 @@ def trial_reports(task: Task, place: Place) -> Iterator[EpochReport | str]:
     """
     torch.set_num_threads(task.threads)
     task.folder.mkdir(parents=True, exist_ok=True)
+    fetched = fetch_data(task)
+    if fetched and place.rank == 0:
+        yield fetched
     data = training_data(task.data_root, task.data_fingerprint, task.config, task.weights, task.cache_dir, place.device)
     note = _ProgressNote(task.folder) if place.rank == 0 else None
     with checkpoint.claimed(task.folder) if place.rank == 0 else nullcontext():
@@ -105,6 +110,32 @@ def trial_reports(task: Task, place: Place) -> Iterator[EpochReport | str]:
             yield told
 
 
+def fetch_data(task: Task) -> str:
+    """Have the data set on this machine; returns what is to be told of it where it was fetched only now. Raises BlockedError
+    where it can't be."""
+    fetched: list[int] = []
+
+    def note(label: str, done: int, total: int) -> None:
+        if label.startswith("fetching"):
+            fetched[:] = [total]
+
+    begun, data = time.monotonic(), task.config.data
+    _on_this_machine(
+        task.data_root, task.data_fingerprint, (data.resize, data.fit, data.interpolation), task.cache_dir, note
+    )
+    return f"fetched the data set, {fetched[0]} MB in {time.monotonic() - begun:.0f} s" if fetched else ""
+
+
+def _on_this_machine(
+    root: Where, fingerprint: str, form: Form, cache_dir: Path, progress: Progress | None = None
+) -> Path:
+    try:
+        return on_this_machine(root, cache_dir, [form], fingerprint=fingerprint, progress=progress)
+    except (DataError, StorageError) as error:
+        # The driver has read it: what is wrong is this machine's way there, or has been changed in the bucket since.
+        raise BlockedError(f"the data set can't be had on {platform.node()}: {error}") from error
+
+
 def training_data(
     root: Where, fingerprint: str, config: TrialConfig, weights: ResolvedWeights, cache_dir: Path, device: torch.device
 ) -> TrainingData:
@@ -119,12 +150,7 @@ def training_data(
 
 @lru_cache(maxsize=4)
 def _packs(root: Where, fingerprint: str, resize: int, fit: str, interpolation: str, cache_dir: Path) -> TrainingData:
-    form = resize, fit, interpolation
-    try:
-        folder = on_this_machine(root, cache_dir, [form], fingerprint=fingerprint)
-    except (DataError, StorageError) as error:
-        # The driver has read it: what is wrong is this machine's way there, or has been changed in the bucket since.
-        raise BlockedError(f"the data set can't be had on {platform.node()}: {error}") from error
+    folder = _on_this_machine(root, fingerprint, (resize, fit, interpolation), cache_dir)
     dataset = read_unchanged(folder, fingerprint)
     train, val = (
         Pack.open_or_build(dataset, split, resize, fit, interpolation, cache_dir) for split in ("train", "val")

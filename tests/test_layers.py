@@ -16,7 +16,7 @@ MAY_IMPORT_RAY = {"cluster", "sweep", "engine", "trial", "slot", "mailbox", "pre
 NO_TORCH = {
     "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
     "yaml_lines", "cluster_file", "address", "store", "journal", "excerpt", "recorded", "record", "manifest", "run", "best", "schedulers", "submission", "report", "live", "display", "results",
-    "search", "extend", "doctor", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.scan", "data.check", "data.stats",
+    "search", "extend", "doctor", "doctor_bucket", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.scan", "data.check", "data.stats",
     "data.contents", "data.demo", "data.pack", "data.images", "data.packed", "data.bucket", "data.fetch", "data.remote", "data.push", "model.table",
 }  # fmt: skip
 
@@ -80,7 +80,7 @@ ROWS = {
     "checkpoint",
     "the loop": "evaluate features feed precision speed memory saving train task predict predictions",
     "what is shown": "report live display results tensorboard",
-    "the sweep without Ray": "search extend prepare reuse recorder doctor_folder doctor doctor_spec doctor_torch",
+    "the sweep without Ray": "search extend prepare reuse recorder doctor_folder doctor_bucket doctor doctor_spec doctor_torch",
     "Ray": "cluster mailbox slot trial engine sweep predict_job doctor_job",
     "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model cli_doctor",
 }

@@ -29,7 +29,8 @@ from fashion.errors import BlockedError, DataError, Problem
 from fashion.journal import write_atomic
 from fashion.store import Object, Store
 
-# Seconds that one request is repeated for, and within which it is answered; what is under way is waited for by `data.fetch`, so that it can be interrupted.
+# Seconds that one request is repeated for, and within which it is answered. What is under way is waited for by `data.fetch`,
+# which can be interrupted.
 PATIENCE, QUIET = 5.0, 20.0
 LOCK_SECONDS = 1.0
 Where = Path | Address
