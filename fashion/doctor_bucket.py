@@ -84,18 +84,13 @@ def _credentials(node: str, bucket: Bucket) -> list[Finding]:
     rule = f"good for {LEAST_LEFT.total_seconds() / 3600:g} hour or more, or renewed"
     place, fix = f"credentials for {bucket.place}", "Get new ones, or use a profile or a role, which are renewed"
     until = getattr(credentials, "_expiry_time", None)  # botocore has no public name for it
-    if isinstance(until, datetime):
-        value = f"from {credentials.method}, renewed after {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        return [Finding("credentials", node, True, Problem(place, rule, value))]
-    told = os.environ.get("AWS_CREDENTIAL_EXPIRATION", "") if credentials.method == "env" else ""
-    try:
-        end = datetime.fromisoformat(told)
-    except ValueError:
+    if not isinstance(until, datetime):
         kind = "temporary, nothing tells until when" if credentials.token else "lasting"
         return [Finding("credentials", node, True, Problem(place, rule, f"from {credentials.method}, {kind}"))]
-    end = end if end.tzinfo else end.replace(tzinfo=UTC)
-    ok = end - datetime.now(UTC) >= LEAST_LEFT
-    value = f"from {credentials.method}, until {end.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    renewed = credentials.method != "env"  # an environment stays as it is
+    ok = renewed or until - datetime.now(UTC) >= LEAST_LEFT
+    kind = "renewed after" if renewed else "until"
+    value = f"from {credentials.method}, {kind} {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return [Finding("credentials", node, ok, Problem(place, rule, value, "" if ok else fix))]
 
 
