@@ -17,7 +17,8 @@ from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.data.packed import MANIFEST
 from fashion.data.remote import on_this_machine, place_of
-from fashion.errors import BlockedError, DataError, StorageError
+from fashion.errors import BlockedError, DataError, SpecError, StorageError
+from fashion.spec import load_spec
 
 s3, demo_root, copy_of_demo = s3_server.s3, data_in_buckets.demo_root, data_in_buckets.copy_of_demo  # the fixtures
 
@@ -130,6 +131,16 @@ def test_a_full_disk_is_told(s3: Server, demo_root: Path, tmp_path: Path, monkey
 
 def replace_free(size: int) -> object:
     return type("Usage", (), {"free": size})()
+
+
+@pytest.mark.parametrize("text", ["s3://", "s3://Bucket/x", "s3://bucket/a//b", "http://host/data", " "])
+def test_a_spec_names_its_data_well(text: str, tmp_path: Path) -> None:
+    place = tmp_path / "s.yaml"
+    place.write_text(json.dumps({"data": {"root": text}, "model": {"backbone": "tiny", "weights": "none"}}))
+    with pytest.raises(SpecError, match=r"data\.root: must"):
+        load_spec(place)
+    place.write_text(place.read_text().replace(json.dumps(text), '"gs://bucket/a/b"'))
+    assert load_spec(place).trial(0).data.root == "gs://bucket/a/b"
 
 
 def test_what_is_no_address_is_told() -> None:

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import s3_server
 
+from fashion.address import parse_address
 from fashion.best import promote
 from fashion.config import TrialConfig
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
+from fashion.data.push import push
 from fashion.errors import CheckpointError, DataError
 from fashion.model.weights import ResolvedWeights
 from fashion.predictions import PROBABILITIES_NAME, Source, predict_into
@@ -23,6 +26,7 @@ from fashion.run import Run
 from fashion.submission import read_probabilities
 from fashion.train import TrainingData, fit
 
+s3 = s3_server.s3  # the fixture
 FILES = ["prediction.txt", "prediction.txt.zip", PROBABILITIES_NAME]
 
 
@@ -168,3 +172,31 @@ def test_a_target_that_is_a_file_costs_nothing(run: Run, dataset: Dataset, tmp_p
         predict_into(run.best_dir, Source(root=dataset.root), tmp_path / "test")
     assert os.listdir(tmp_path) == ["test"]
     assert (tmp_path / "test").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("forms", [[], [(40, "stretch", "bicubic")]])
+def test_a_split_of_a_data_set_in_a_bucket_is_predicted_alike(
+    s3: s3_server.Server, run: Run, dataset: Dataset, tmp_path: Path, forms: list[tuple[int, str, str]]
+) -> None:
+    place = parse_address("s3://sweeps/data")
+    push(dataset, place, forms, False, lambda label, done, total: None)
+    seen: list[tuple[int, int]] = []
+    for name, root in (("here", dataset.root), ("there", place)):
+        written = predict_into(
+            run.best_dir, Source(root=root), tmp_path / name, tmp_path / "cache",
+            progress=lambda done, total: seen.append((done, total)),
+        )  # fmt: skip
+        assert written.images == 24
+    assert (tmp_path / "here" / FILES[0]).read_bytes() == (tmp_path / "there" / FILES[0]).read_bytes()
+    mine, theirs = (pq.read_table(tmp_path / name / PROBABILITIES_NAME) for name in ("here", "there"))
+    assert mine.equals(theirs)
+    (copy,) = (tmp_path / "cache" / "data").glob("data-*[0-9a-f]")
+    assert len(list(copy.rglob("*.arrow"))) == len(forms), "the split that is predicted, and no other"
+
+
+def test_a_size_that_was_not_pushed_is_told(s3: s3_server.Server, run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    place = parse_address("s3://sweeps/data")
+    push(dataset, place, [(32, "stretch", "bicubic")], False, lambda label, done, total: None)
+    with pytest.raises(DataError, match="--resize 40 --fit stretch"):
+        predict_into(run.best_dir, Source(root=place), tmp_path / "there", tmp_path / "cache")
+    assert not (tmp_path / "there").exists()

@@ -64,7 +64,7 @@ def push(
         )
         raise DataError("The data set can't be pushed:", [problem])
     store = Store(address, PATIENCE)
-    there = {each.name: each for each in store.objects()}
+    there = _listed(store, progress)
     contents = dataset.contents(partial(progress, "contents of all images"))
     wanted = Pushed(dataset.fingerprint(), contents)
     old, version = _manifest(store)
@@ -97,6 +97,15 @@ def push(
     store.delete([*old_packs, CLAIM])
     left = len(there.keys() - still) - len(gone) - len(old_packs)
     return Sent(wanted.fingerprint, sending.sent, sending.kept, sending.size, left, tuple(wanted.forms))
+
+
+def _listed(store: Store, progress: Progress) -> dict[str, Object]:
+    there: dict[str, Object] = {}
+    for each in store.objects():
+        there[each.name] = each
+        if len(there) % 1000 == 0:  # a request
+            progress(f"listing {store.address}", len(there), len(there) + 1000)
+    return there
 
 
 def _manifest(store: Store) -> tuple[Pushed | None, str]:
