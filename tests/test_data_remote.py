@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import data_in_buckets
 import numpy as np
 import pytest
 import s3_server
+import torch
 from data_in_buckets import FORM, HERE, IMAGES, LISTS, names, pushed
 from s3_server import Server
 
@@ -26,7 +30,7 @@ from fashion.data.packed import MANIFEST, Form
 from fashion.data.remote import Copy, on_this_machine
 from fashion.errors import BlockedError, StorageError
 from fashion.model.weights import resolve_weights
-from fashion.task import training_data
+from fashion.task import Task, fetch_data, training_data
 
 s3, demo_root, copy_of_demo = s3_server.s3, data_in_buckets.demo_root, data_in_buckets.copy_of_demo  # the fixtures
 
@@ -67,8 +71,6 @@ def test_a_trial_trains_on_the_same_arrays_from_a_folder_a_bucket_and_a_pack(
         {"data": {"root": "x", "resize": 24, "crop": 20}, "model": {"backbone": "tiny", "weights": "none"}, "train": {}}
     )
     weights = resolve_weights(config.model)
-    import torch
-
     found = [
         training_data(place, fingerprint, config, weights, tmp_path / str(number), torch.device("cpu"))
         for number, place in enumerate((demo_root, HERE, packed))
@@ -80,6 +82,28 @@ def test_a_trial_trains_on_the_same_arrays_from_a_folder_a_bucket_and_a_pack(
         assert each.attributes == found[0].attributes
     assert not list((tmp_path / "2").glob("*.arrow")), "nothing was decoded"
     assert isinstance(found[2].train.images.base, np.ndarray | memoryview) or found[2].train.images.base is not None
+
+
+def test_a_worker_tells_what_it_fetched_and_stops_the_sweep_where_it_cannot(
+    s3: Server, demo_root: Path, copy_of_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fingerprint = pushed(demo_root, HERE, FORM).fingerprint
+    config = TrialConfig.model_validate(
+        {"data": {"root": "x", "resize": 24, "crop": 20}, "model": {"backbone": "tiny", "weights": "none"}, "train": {}}
+    )
+    task = Task(0, config, resolve_weights(config.model), tmp_path / "0", HERE, fingerprint, tmp_path / "cache", 1)
+    assert re.fullmatch(r"fetched the data set, \d+ MB in \d+ s", fetch_data(task))
+    s3.faults.refuse()
+    assert fetch_data(task) == "", "it is here: the bucket is not asked"
+    monkeypatch.setattr("fashion.data.remote.PATIENCE", 0.5)
+    elsewhere = replace(task, cache_dir=tmp_path / "other")
+    with pytest.raises(BlockedError, match=rf"can't be had on {platform.node()}.*does not answer"):
+        fetch_data(elsewhere)
+    s3.faults.heal()
+    (copy_of_demo / "split" / "test.txt").unlink()
+    pushed(copy_of_demo, HERE, FORM, replace=True)
+    with pytest.raises(BlockedError, match="has changed since this sweep started"):
+        training_data(HERE, fingerprint, config, task.weights, tmp_path / "other", torch.device("cpu"))
 
 
 def test_fetching_again_brings_only_what_has_changed(s3: Server, copy_of_demo: Path, tmp_path: Path) -> None:
