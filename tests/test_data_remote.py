@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ from fashion.data.layout import read_dataset, read_unchanged
 from fashion.data.pack import Pack
 from fashion.data.packed import MANIFEST, Form
 from fashion.data.remote import Copy, on_this_machine
-from fashion.errors import BlockedError, StorageError
+from fashion.errors import BlockedError, DataError, StorageError
 from fashion.model.weights import resolve_weights
 from fashion.task import Task, fetch_data, training_data
 
@@ -208,6 +209,41 @@ def fetching(cache: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, str(cache)], stdout=subprocess.PIPE, text=True, env={**os.environ}
     )
+
+
+def test_a_fetch_can_be_interrupted_while_the_bucket_is_away(s3: Server, demo_root: Path, tmp_path: Path) -> None:
+    pushed(demo_root)
+    s3.faults.refuse(named="/img/")
+    child = fetching(tmp_path)
+    while s3.faults.met < fetch.THREADS:
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    child.wait(timeout=60)
+    assert time.monotonic() - began < 10
+    assert not Copy(HERE, tmp_path).root.with_name(Copy(HERE, tmp_path).root.name + ".json").exists()
+
+
+def test_what_changes_while_it_is_fetched_is_refused(s3: Server, demo_root: Path, tmp_path: Path) -> None:
+    pushed(demo_root)
+    splits = read_dataset(demo_root).splits
+    images = sorted(image for split in splits.values() for image in split.images)
+    s3.faults.delay(0.3, only=("GET",), named="/img/")
+
+    def change() -> None:
+        while s3.faults.met < 1:
+            time.sleep(0.01)
+        for image in images:
+            content = bytearray(s3.read("sweeps", f"data/demo/{image}"))
+            content[-1] ^= 1  # the same size
+            s3.write("sweeps", f"data/demo/{image}", bytes(content))
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    with pytest.raises(DataError, match="has changed while it was fetched"):
+        on_this_machine(HERE, tmp_path)
+    thread.join()
 
 
 def test_two_processes_fetch_each_object_once(s3: Server, demo_root: Path, tmp_path: Path) -> None:
