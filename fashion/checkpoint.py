@@ -67,15 +67,16 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _require_claim(folder: Path) -> None:
-    mine = _claims.get(folder)
-    if mine is None:
-        return
-    try:
-        found = (folder / CLAIM).read_text()
-    except FileNotFoundError:
-        found = "none: the trial has ended"
-    if found != mine:
+    if folder in _claims and not holds_claim(folder):
         raise Superseded(f"{folder}: another process has taken over this trial")
+
+
+def holds_claim(folder: Path) -> bool:
+    """Whether this process claimed `folder`, and none after it. Not when the trial has ended, either."""
+    try:
+        return (folder / CLAIM).read_text() == _claims.get(folder)
+    except FileNotFoundError:
+        return False
 
 
 def _replace(path: Path, write: Any) -> None:
@@ -183,7 +184,8 @@ def mend_last(folder: Path) -> Mended:
     if previous.exists() and not _damage(previous):
         os.replace(previous, last)
         with contents_of(last):
-            epoch = load_last(last)["history"][-1]["epoch"]
+            history = load_last(last)["history"]
+            epoch = history[-1]["epoch"] if history else 0
         told = f"{damage}; it goes on from the checkpoint before, epoch {epoch}"
     else:
         for path in (last, previous):
@@ -219,6 +221,19 @@ def contents_of(path: Path) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         text = f"{path}: does not hold this trial's state ({type(error).__name__}: {str(error)[:200]})."
         raise CheckpointError(f"{text} Delete it to start this trial again.") from error
+
+
+def standing(path: Path, config: str, fingerprint: str) -> tuple[int, int]:
+    """How far the state in `path` is: epochs, and steps of the next; (0, 0) where there is none, or none that a trial of
+    this configuration (as JSON) and data can go on from."""
+    try:
+        state = load_last(path)
+        if (state.get("config"), state.get("fingerprint")) != (config, fingerprint):
+            return 0, 0
+        with contents_of(path):
+            return len(state["history"]), int(state["within"]["step"]) if "within" in state else 0
+    except CheckpointError:
+        return 0, 0
 
 
 def prune(folder: Path, keep: set[int]) -> None:

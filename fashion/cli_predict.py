@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fashion.address import is_address, parse_address
 from fashion.best import Ranked
 from fashion.errors import DataError, Problem, RunError
 from fashion.journal import require_own
@@ -24,6 +25,7 @@ def predict_winner(
     from fashion.cli_progress import Bars
     from fashion.predict_job import predict_on_cluster
     from fashion.predictions import Source
+    from fashion.stored import push_folder
 
     if images is not None:
         place = Path(os.path.expanduser(images)).absolute()  # pathlib's raises for a user that there is not
@@ -44,6 +46,9 @@ def predict_winner(
             progress=lambda done, total: bars(f"predicting {name}", done, total),
             address=address,
         )
+    if is_address(record.place):
+        push_folder(parse_address(record.place), target)
+    shown = [f"{record.place}/predictions/{name}/{path.name}" for path in written.files]
     for warning in written.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if not quiet:
@@ -51,13 +56,13 @@ def predict_winner(
         if written.accuracy is not None:
             click.echo(f"accuracy on {name}: {written.accuracy:.2%}")
         click.echo(f"predicted {written.images} images, read back and validated:")
-        for path in written.files:
-            click.echo(f"  {target / path.name}")
+        for path in shown:
+            click.echo(f"  {path}")
     return {
         "source": name,
         "images": written.images,
         "accuracy": written.accuracy,
-        "files": [str(target / path.name) for path in written.files],
+        "files": shown,
         "warnings": list(written.warnings),
     }
 

@@ -51,5 +51,10 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bars off the terminal."""
         if self._tasks:  # else it prints a blank line
             self._progress.stop()
+            self._tasks.clear()

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fashion.address import Address
+    from fashion.run import Run
+
 storage_option = click.option(
-    "--storage", default="runs", show_default=True, metavar="DIR", help="Folder of the runs (`storage` in their specs)."
+    "--storage",
+    default="runs",
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the runs, or s3://, gs:// (`storage` in their specs).",
 )
 SHOWN = 50  # trials that `show` prints unless asked for all
 
@@ -28,20 +38,23 @@ def ls(storage: str, as_json: bool) -> None:
     from rich.table import Table
 
     from fashion import report
-    from fashion.cli_progress import Bars
+    from fashion.address import is_address
     from fashion.errors import RunError
-    from fashion.excerpt import glance
     from fashion.results import final, overview, page
     from fashion.run import run_paths
+    from fashion.stored import NoRunError, addresses
 
+    places: list[Path] | list[Address] = addresses(storage) if is_address(storage) else run_paths(storage)
     found: list[dict[str, Any]] = []
-    for path in run_paths(storage):
+    for place in places:
         try:
-            with Bars() as bars:
-                record = glance(path, bars.of(f"reading {path.name}, MB"))
-            found.append(overview(record))
+            found.append(overview(_read(place)))
+        except NoRunError:
+            pass  # something else that is kept beside the runs
         except RunError as error:  # one damaged run must not hide the others
-            found.append({"run": path.name, "path": str(path), "state": "damaged", "problem": str(error)})
+            found.append({"run": place.name, "path": str(place), "state": "damaged", "problem": str(error)})
+    if is_address(storage):
+        found.sort(key=lambda entry: entry.get("active", 0.0), reverse=True)
     if as_json:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
@@ -80,25 +93,19 @@ def ls(storage: str, as_json: bool) -> None:
 def show(run: str | None, storage: str, trial: int | None, everything: bool, as_json: bool) -> None:
     """Show a run: its trials from the best down, the rungs, the failures.
 
-    RUN is a name or a folder; without it the latest run. Works while the sweep runs, from another terminal.
+    RUN is a name, a folder or an address; without it the latest run. Works while the sweep runs, from another terminal.
 
     \b
     Example: fashion-sweep show
     Example: fashion-sweep show backbones --trial 7
     """
-    from fashion.cli_progress import Bars
     from fashion.errors import Problem, RunError
-    from fashion.excerpt import glance
     from fashion.results import page, print_run, print_trial, run_json, trial_json
-    from fashion.run import Run, find_path
 
-    path = find_path(storage, run)
-    with Bars() as bars:
-        told = bars.of(f"reading {path.name}, MB")
-        record = glance(path, told) if trial is None else Run.open(path, progress=told)
+    record = _read(_find(storage, run), every_report=trial is not None)
     if trial is not None and trial not in record.trials:
         there = f"Recorded: {min(record.trials)} to {max(record.trials)}" if record.trials else "None is recorded yet"
-        raise RunError(str(Problem(str(record.path), "holds no such trial", str(trial), there)))
+        raise RunError(str(Problem(record.place, "holds no such trial", str(trial), there)))
     if as_json:
         found = run_json(record) if trial is None else trial_json(record, trial, reports=True)
         click.echo(json.dumps(found, indent=2, allow_nan=False))
@@ -127,8 +134,8 @@ def best(
 ) -> None:
     """Promote the checkpoint with the lowest val_loss over all epochs of all trials to RUN/best.
 
-    Prints its configuration, its metrics per attribute and its distance to the runner-up. RUN is a name or a folder;
-    without it the latest run. --predict writes prediction.txt, prediction.txt.zip and the class probabilities to
+    Prints its configuration, its metrics per attribute and its distance to the runner-up. RUN is a name, a folder or
+    an address; without it the latest run. --predict writes prediction.txt, prediction.txt.zip and the class probabilities to
     RUN/predictions.
 
     \b
@@ -138,20 +145,26 @@ def best(
     Example: fashion-sweep best --predict --images photos
     """
     from fashion import best as ranking
-    from fashion.cli_progress import Bars
-    from fashion.excerpt import glance
+    from fashion.address import Address
     from fashion.results import page, print_winner, winner_json
-    from fashion.run import find_path
 
     if (split or images or address) and not predict:
         raise click.UsageError("--split, --images and --address go with --predict.")
     if split and images:
         raise click.UsageError("--split and --images exclude each other.")
-    path = find_path(storage, run)
-    with Bars() as bars:
-        record = glance(path, bars.of(f"reading {path.name}, MB"))
+    place = _find(storage, run)
+    record = _read(place)
     winner = ranking.best(record)
-    folder = ranking.promote(record, winner)
+    if isinstance(place, Address):
+        from fashion.attempt import fetch_best
+        from fashion.store import Store
+        from fashion.stored import push_folder
+
+        fetch_best(Store(place), record.path, winner.trial, winner.epoch)
+        push_folder(place, ranking.promote(record, winner), last="model.json")
+    else:
+        ranking.promote(record, winner)
+    folder = f"{record.place}/best"
     found = winner_json(record, winner, folder)
     if not as_json:
         print_winner(record, winner, folder, page())
@@ -161,3 +174,40 @@ def best(
         found["predictions"] = predict_winner(record, winner, split, images, address, quiet=as_json)
     if as_json:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
+
+
+def _find(storage: str, name: str | None) -> Path | Address:
+    """Where the run of that name is; without one the run of the latest activity."""
+    from fashion.address import is_address
+
+    if is_address(storage) or (name is not None and is_address(name)):
+        from fashion.stored import find
+
+        if (address := find(storage, name)) is not None:
+            return address
+    from fashion.run import find_path
+
+    return find_path(storage, name)
+
+
+def _read(place: Path | Address, every_report: bool = False) -> Run:
+    """The run that is kept there; its excerpt where that is enough."""
+    from pathlib import Path
+
+    from fashion.cli_progress import Bars
+    from fashion.excerpt import glance
+    from fashion.run import Run
+
+    def read(path: Path) -> Run:
+        return Run.open(path, progress=told) if every_report else glance(path, told)
+
+    with Bars() as bars:
+        told = bars.of(f"reading {place.name}, MB")
+        if isinstance(place, Path):
+            return read(place)
+        from fashion.stored import brought
+
+        copy = brought(place, bars.of(f"fetching {place.name}, MB"))
+        for note in copy.notes:
+            click.echo(note, err=True)
+        return copy.of(read(copy.path))

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01."
 )
 @click.option("--name", metavar="NAME", help="Name of the sweep and of its run directory. Default: the spec's.")
-@click.option("--storage", metavar="FOLDER", help="Where run directories are made. Default: the spec's.")
+@click.option(
+    "--storage", metavar="FOLDER", help="Where run directories are kept, also s3:// or gs://. Default: the spec's."
+)
 @click.option(
     "--trials", metavar="N", help="Number of trials; +N: so many more than the finished run has. Default: the spec's."
 )
@@ -47,12 +49,13 @@ def run(
     Example: fashion-sweep run sweeps/lr.yaml --name lr-adam --set train.optimizer=adam
     Example: fashion-sweep run sweeps/quickstart.yaml --trials +4
     """
-    from pathlib import Path
+    from contextlib import ExitStack
 
     from fashion.cli_progress import Bars
     from fashion.display import Display, Mode
     from fashion.extend import begun_trials
     from fashion.spec import load_spec
+    from fashion.stored import held
 
     if plain and as_json:
         raise click.UsageError("--plain and --json exclude each other.")
@@ -62,27 +65,34 @@ def run(
     if storage is not None:
         overrides += (f"storage={storage}",)
     sweep = load_spec(spec, overrides) if trials is None else _with_trials(spec, overrides, trials)
-    begun = begun_trials(sweep)
+    with ExitStack() as stack:
+        bars = stack.enter_context(Bars())
+        # First of all: a bucket that can't be used, or a sweep that is driven elsewhere, is told before anything starts.
+        bucket = stack.enter_context(
+            held(sweep.storage, sweep.name, lambda text: click.echo(text, err=True), bars.of("reading the record, MB"))
+        )
+        begun = begun_trials(sweep)
 
-    from fashion.prepare import open_run, prepare
+        from fashion.prepare import open_run, prepare
 
-    with Bars() as bars:
         prepared = prepare(sweep, bars, begun)
-    record, resumed = open_run(sweep, prepared)
+        bars.close()
+        record, resumed = open_run(sweep, prepared, bucket)
 
-    from fashion.sweep import run_sweep
+        from fashion.sweep import run_sweep
 
-    with Display(record, sweep, mode=mode) as display:
-        if resumed:
-            left = len(record.unfinished(sweep.total_trials))
-            display.note(
-                f"{record.path} is there: {sweep.total_trials - left} of {sweep.total_trials} trials are final, {left} to do"
-            )
-        display.started()
-        early = run_sweep(sweep, prepared, record, display, address, fresh)
-    where = Path(record.path)
-    if early == "interrupted":
-        click.echo(f"Interrupted. Everything reported is in {where}; the same command goes on from there.", err=True)
+        with Display(record, sweep, mode=mode) as display:
+            if resumed:
+                left = len(record.unfinished(sweep.total_trials))
+                final = f"{sweep.total_trials - left} of {sweep.total_trials} trials are final, {left} to do"
+                display.note(f"{record.place} is there: {final}")
+            display.started()
+            early = run_sweep(sweep, prepared, record, display, address, fresh, bucket)
+    where = record.place
+    if early.startswith("interrupted"):
+        lacking = early.removeprefix("interrupted").lstrip(": ")
+        told = f"{lacking}." if lacking else f"Everything reported is in {where}; the same command goes on from there."
+        click.echo(f"Interrupted. {told}", err=True)
         raise SystemExit(130)
     if not early and not any(trial.best() for trial in record.trials.values()):
         early = f"no trial has a finite val_loss. `fashion-sweep show {where}` tells each one's reason."

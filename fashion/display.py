@@ -80,7 +80,7 @@ class Display:
         done = sum(counts.get(status, 0) for status in words.FINAL)
         epochs = sum(len(trial.reports) for trial in self.run.trials.values())
         self._event(
-            "sweep", name=self.run.name, run=str(self.run.path), trials=self.total, final=done, epochs_recorded=epochs
+            "sweep", name=self.run.name, run=self.run.place, trials=self.total, final=done, epochs_recorded=epochs
         )
         if self._live:
             self._live.start(refresh=True)
@@ -129,7 +129,7 @@ class Display:
         counts = words.counts(self._rows.values(), self.total)
         best = words.leader(self._rows.values())
         found = {"best_trial": best.number, "best_epoch": best.best_epoch, **_best_of(best)} if best else {}
-        self._event("done", run=str(self.run.path), **counts, **found, seconds=round(time.monotonic() - self._began, 1))
+        self._event("done", run=self.run.place, **counts, **found, seconds=round(time.monotonic() - self._began, 1))
         self._stream.flush()
         self._closed = True
 
@@ -174,7 +174,7 @@ class Display:
         part = {row.number: self._part(row) for row in rows if row.status == "running"}
         scheduler = self._scheduler
         return View(
-            self.run.name, str(self.run.path), self.total, rows, self._fields, scheduler.rungs(), scheduler.compare,
+            self.run.name, self.run.place, self.total, rows, self._fields, scheduler.rungs(), scheduler.compare,
             scheduler.metric, time.monotonic() - self._began, part, tuple(self._notes),
         )  # fmt: skip
 

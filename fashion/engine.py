@@ -57,10 +57,17 @@ def _blocked_by_disk(method: Callable[..., Any]) -> Callable[..., Any]:
     return hook
 
 
+def _not_now(recorder: Recorder) -> None:
+    """What Tune is answered when it asks for a trial too early. It asks again, but nothing else while none runs."""
+    if recorder.blocked:
+        block(recorder, recorder.blocked)
+
+
 class NumberSearcher(Searcher):
     """Hands out trial numbers with their configurations, while `room()` is for more; each is recorded before Tune sees it.
 
-    check_data: raises BlockedError when the data set is not the one that the sweep started with.
+    check_data: raises BlockedError when the data set is not the one that the sweep started with. settle: a configuration
+    can't be computed again, so that none is handed out before it is where the record is kept.
     """
 
     def __init__(
@@ -70,8 +77,10 @@ class NumberSearcher(Searcher):
         recorder: Recorder,
         room: Callable[[], int],
         check_data: Callable[[], object],
+        settle: bool = False,
     ) -> None:
         super().__init__()
+        self.settle, self.unsettled = settle, list[int]()
         self.numbers, self.source, self.recorder, self.room = numbers, source, recorder, room
         self.check_data, self.checked = check_data, time.monotonic()
         self.handed_out: dict[str, int] = {}  # Tune's id of a trial -> its number
@@ -82,7 +91,9 @@ class NumberSearcher(Searcher):
         # Not Tune's own limit, which stays what it was when the sweep began while nodes come and go.
         if len(self.live) >= self.room():
             return None
-        number = next(self.numbers, None)
+        if self.unsettled and not self.recorder.settled():
+            return _not_now(self.recorder)
+        number = self.unsettled.pop() if self.unsettled else next(self.numbers, None)
         if number is None or self.recorder.abort:
             return Searcher.FINISHED
         if time.monotonic() - self.checked >= DATA_SECONDS:
@@ -94,6 +105,9 @@ class NumberSearcher(Searcher):
         run = self.recorder.run
         if number not in run.trials:
             run.record_trial(number, self.source.config(number).model_dump(mode="json"))
+            if self.settle and not self.recorder.settled():
+                self.unsettled.append(number)
+                return _not_now(self.recorder)
         self.handed_out[trial_id] = number
         self.live.add(trial_id)
         return {"number": number, "config": json.dumps(run.trials[number].config)}
@@ -218,7 +232,7 @@ class AbortStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        if self.interrupted():
+        if self.interrupted() or self.recorder.blocked:
             raise KeyboardInterrupt
         if dead := dead_daemons():
             raise RayDied(" and ".join(dead))

@@ -83,6 +83,10 @@ class Superseded(FashionError):  # noqa: N818 (as TrialDiverged)
     """Another process has taken over this trial's folder: what this one still has to write is not wanted."""
 
 
+class Leaving(FashionError):  # noqa: N818 (as TrialDiverged)
+    """This trial's machine will be taken away: its state is where another can go on from it."""
+
+
 class RunError(UserError):
     """A run directory is missing, locked, of another version, or belongs to another spec."""
 

@@ -80,6 +80,13 @@ def evaluate(
     return Evaluation(meter, heads)
 
 
+def with_rank_0s_buffers(models: Iterable[nn.Module]) -> None:
+    """Each worker's batch-norm statistics saw its own shard; all must evaluate one model."""
+    for model in dict.fromkeys(models):
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def to_probabilities(heads: list[torch.Tensor]) -> list[np.ndarray]:
     """Per head (n, classes) float32 probabilities on the host."""
     return [head.exp().cpu().numpy().astype(np.float32) for head in heads]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fashion.address import Address
+from fashion import stored
+from fashion.address import Address, is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.errors import Problem, RunError
 from fashion.fields import SAMPLED, show
@@ -25,12 +26,15 @@ def total_with(added: int, spec: SweepSpec) -> tuple[int, int]:
     A sweep that is not finished gets no more trials: the command that was interrupted can be typed again as it is.
     Raises RunError when there is no such run.
     """
-    path = run_path(spec)
-    if not path.exists():
-        raise RunError(
-            f"--trials +{added}: there is no run {path} to extend. Without the + it is the number of trials."
-        )
-    run = Run.open(path)
+    none = f"there is no run {spec.storage}/{spec.name} to extend"
+    if is_address(spec.storage):
+        try:
+            stored.brought(_address(spec))
+        except stored.NoRunError:
+            raise RunError(f"--trials +{added}: {none}. Without the + it is the number of trials.") from None
+    elif not run_path(spec).exists():
+        raise RunError(f"--trials +{added}: {none}. Without the + it is the number of trials.")
+    run = known_run(spec)
     total = SweepSpec.from_json(run.manifest["spec"]).total_trials
     left = len(run.unfinished(total))
     return (total, left) if left else (total + added, 0)
@@ -38,10 +42,9 @@ def total_with(added: int, spec: SweepSpec) -> tuple[int, int]:
 
 def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
     """Configurations of the spec's run that were recorded and are still to be trained, none where there is no run."""
-    path = run_path(spec)
-    if not path.exists():
+    if not run_path(spec).exists():
         return []
-    run, found = Run.open(path), []
+    run, found = known_run(spec), []
     for trial in run.trials.values():
         if not trial.final:
             try:
@@ -53,8 +56,23 @@ def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
     return found
 
 
+def known_run(spec: SweepSpec) -> Run:
+    """The spec's run, which is there; of one in a bucket the working copy."""
+    run = Run.open(run_path(spec))
+    if is_address(spec.storage):
+        run.kept_at(str(_address(spec)))
+    return run
+
+
+def _address(spec: SweepSpec) -> Address:
+    return parse_address(spec.storage) / spec.name
+
+
 def run_path(spec: SweepSpec) -> Path:
-    """Where the spec's run is, or will be. Raises RunError when no folder can be there."""
+    """Where the spec's run is, or will be; of one in a bucket the working copy. Raises RunError when no folder can be
+    there."""
+    if is_address(spec.storage):
+        return stored.working_copy(_address(spec))
     path = Path(spec.storage) / spec.name
     try:
         first = next(place for place in (path, *path.parents) if place.exists())
@@ -75,7 +93,7 @@ def continue_with(run: Run, spec: SweepSpec, data_root: Path | Address, data_fin
     Raises:
         RunError: it is another spec, the data set has changed, or another process drives the run. Nothing is written then.
     """
-    path, recorded = run.path, SweepSpec.from_json(run.manifest["spec"])
+    path, recorded = run.place, SweepSpec.from_json(run.manifest["spec"])
     free = ("resources.", "storage:", "search.trials:", "data.root:")
     changed = [difference for difference in recorded.differences(spec) if not difference.startswith(free)]
     more = spec.total_trials > recorded.total_trials

@@ -42,10 +42,11 @@ class Features:
     labels: NDArray[np.int64]
 
     def train_batches(
-        self, flip: float, batch_size: int, seed: int, epoch: int, rank: int, world_size: int, device: torch.device
-    ) -> Iterator[Batch]:
-        """This rank's share of one epoch: the order and the flips of `data.batches.train_batches`."""
-        for step, rows in enumerate(shuffled(len(self.plain), batch_size, seed, epoch, world_size)):
+        self, flip: float, batch_size: int, seed: int, epoch: int, rank: int, world_size: int, device: torch.device,
+        first: int = 0,
+    ) -> Iterator[Batch]:  # fmt: skip
+        """This rank's share of one epoch, from batch `first` on: the order and the flips of `data.batches.train_batches`."""
+        for step, rows in enumerate(shuffled(len(self.plain), batch_size, seed, epoch, world_size)[first:], first):
             mine = rows[rank::world_size]
             features = self.plain[mine]
             if flip and self.mirrored is not None:

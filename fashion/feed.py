@@ -60,9 +60,9 @@ class TrainingData:
 
 
 class Feed(Protocol):
-    """Batches of this worker's share; the epochs count from 1."""
+    """Batches of this worker's share; the epochs count from 1, an epoch's batches (`first`) from 0."""
 
-    def train(self, epoch: int) -> Iterator[Batch]: ...
+    def train(self, epoch: int, first: int = 0) -> Iterator[Batch]: ...
 
     def validate(self) -> Iterator[EvalBatch]: ...
 
@@ -74,11 +74,11 @@ class PixelFeed:
         self.config, self.data, self.place = config, data, place
         self.mean, self.std = normalization(config.data.normalize, row(config.model.backbone))
 
-    def train(self, epoch: int) -> Iterator[Batch]:
+    def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         config, place = self.config, self.place
         return train_batches(
             self.data.train, config.data, self.mean, self.std, config.train.batch_size, config.seed, epoch,
-            place.rank, place.world_size, place.device,
+            place.rank, place.world_size, place.device, first=first,
         )  # fmt: skip
 
     def validate(self) -> Iterator[EvalBatch]:
@@ -97,11 +97,12 @@ class FeatureFeed:
         self.config, self.place = config, place
         self.train_features, self.val_features = features
 
-    def train(self, epoch: int) -> Iterator[Batch]:
+    def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         config, place = self.config, self.place
         return self.train_features.train_batches(
-            config.data.flip, config.train.batch_size, config.seed, epoch, place.rank, place.world_size, place.device
-        )
+            config.data.flip, config.train.batch_size, config.seed, epoch, place.rank, place.world_size, place.device,
+            first,
+        )  # fmt: skip
 
     def validate(self) -> Iterator[EvalBatch]:
         config, place = self.config, self.place

@@ -47,6 +47,15 @@ class Meter:
         hits.index_add_(0, places, right.flatten().double())
         labels.index_add_(0, places, torch.ones_like(places, dtype=torch.float64))
 
+    @property
+    def sums(self) -> Tensor:
+        """What was counted so far; `restore` goes on from it."""
+        return self._sums
+
+    def restore(self, sums: Tensor) -> None:
+        """Go on from another meter's sums. Raises RuntimeError when they are not of these classes."""
+        self._sums.copy_(sums)
+
     def reduce(self) -> None:
         """Add up over all ranks; every rank then has the whole. Once per meter; nothing to do without a group."""
         if self._reduced:

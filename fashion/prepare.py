@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +17,13 @@ from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.remote import Where, on_this_machine, place_of
-from fashion.extend import continue_with
+from fashion.extend import continue_with, known_run, run_path
 from fashion.features import open_features
 from fashion.model.build import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.run import Run
 from fashion.spec import SweepSpec
+from fashion.stored import Held, push_manifest
 
 # label, done, total
 Progress = Callable[[str, int, int], None]
@@ -103,17 +105,20 @@ def possible_trials(spec: SweepSpec) -> list[TrialConfig]:
     return [spec.drawn(number) for number in range(OPTUNA_DRAWS)]
 
 
-def open_run(spec: SweepSpec, prepared: Prepared) -> tuple[Run, bool]:
-    """The sweep's run directory, made now or found. Returns (run, whether it was there before).
+def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) -> tuple[Run, bool]:
+    """The sweep's run directory, made now or found. Returns (run, whether it was there before). bucket: where the run is kept,
+    held by this process, unless storage is a folder.
 
     Raises:
         RunError: the directory belongs to another spec (`continue_with` says what may differ), or its data set has
             changed.
     """
-    dataset, path = prepared.dataset, Path(spec.storage) / spec.name
+    dataset, path = prepared.dataset, run_path(spec)
     if path.exists():
-        run = Run.open(path)
+        run = known_run(spec)
         continue_with(run, spec, prepared.source, dataset.fingerprint())
+        if bucket is not None:
+            push_manifest(bucket.store, path)
         return run, True
     manifest = {
         "spec": spec.to_json(),
@@ -122,7 +127,12 @@ def open_run(spec: SweepSpec, prepared: Prepared) -> tuple[Run, bool]:
         "attributes": [{"name": a.name, "classes": list(a.classes)} for a in dataset.attributes],
         "label_counts": {name: _label_counts(dataset, name) for name in ("train", "val")},
     }
-    return Run.create(spec.storage, spec.name, manifest), False
+    if bucket is None:
+        return Run.create(spec.storage, spec.name, manifest), False
+    run = Run.create(path.parent, path.name, {"name": spec.name, "id": uuid.uuid4().hex, **manifest})
+    run.kept_at(str(bucket.address))
+    push_manifest(bucket.store, path)
+    return run, False
 
 
 def _label_counts(dataset: Dataset, split: str) -> list[list[int]]:

@@ -11,6 +11,7 @@ from typing import Any
 from fashion.checkpoint import CLAIM, LAST, PREVIOUS, prune
 from fashion.display import Display
 from fashion.memory import NOTE
+from fashion.mirror import Mirror
 from fashion.record import Decision, End, EpochReport, Trial
 from fashion.reuse import Trained, link
 from fashion.run import Run
@@ -30,8 +31,12 @@ class Recorder:
     blocked: why no trial can go on for now: the sweep stops, too, but can be resumed once that is mended.
     """
 
-    def __init__(self, run: Run, scheduler: Scheduler, display: Display, events: EventFiles, total: int) -> None:
+    def __init__(
+        self, run: Run, scheduler: Scheduler, display: Display, events: EventFiles, total: int,
+        mirror: Mirror | None = None,
+    ) -> None:  # fmt: skip
         self.run, self.scheduler, self.display, self.events, self.total = run, scheduler, display, events, total
+        self.mirror = mirror  # of a run that is kept in a bucket
         self.abort = ""
         self.blocked = ""
         self.last_death: dict[int, str] = {}  # why a trial's process died last
@@ -123,9 +128,20 @@ class Recorder:
         elif decision == "stop":
             self.ended(report.trial, "stopped", f"{self.scheduler.metric} at epoch {report.epoch} of {report.epochs}")
 
+    def stop(self, reason: str) -> None:
+        """Let no trial go on. May be called from another thread; the sweep ends soon afterwards."""
+        self.blocked = self.blocked or reason
+
+    def settled(self) -> bool:
+        """Whether what was recorded would survive the loss of this machine, as far as it is meant to."""
+        return self.mirror is None or self.mirror.settled()
+
     def _clear(self, trial: Trial) -> None:
         best = trial.best()
-        keep_only(self.run.trial_dir(trial.number), best.epoch if best else None)
+        epoch = best.epoch if best else None
+        keep_only(self.run.trial_dir(trial.number), epoch)
+        if self.mirror is not None:
+            self.mirror.ended(trial.number, epoch, self.run.offset)
 
 
 def keep_only(folder: Path, best_epoch: int | None) -> None:

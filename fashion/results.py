@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +13,6 @@ from fashion import best as ranking
 from fashion import report
 from fashion.best import Ranked
 from fashion.errors import printable
-from fashion.journal import driver_alive
 from fashion.live import View, picture
 from fashion.record import metrics_to_json
 from fashion.run import Run
@@ -37,7 +35,7 @@ def overview(run: Run) -> dict[str, Any]:
     trials = run.total_trials
     rows = [report.row(trial) for trial in run.trials.values()]
     counts = report.counts(rows, trials)
-    state = "running" if driver_alive(run.path) else "finished" if final(counts) >= trials else "unfinished"
+    state = "running" if run.driven else "finished" if final(counts) >= trials else "unfinished"
     leader = report.leader(rows)
     best = None
     if leader is not None:
@@ -45,7 +43,7 @@ def overview(run: Run) -> dict[str, Any]:
         best = {"trial": leader.number, "epoch": leader.best_epoch, "val_loss": leader.best, "val_accuracy": accuracy}
     return {
         "run": run.name,
-        "path": str(run.path),
+        "path": run.place,
         "state": state,
         "created": run.manifest["created"],
         "active": run.last_activity,
@@ -85,7 +83,7 @@ def run_json(run: Run) -> dict[str, Any]:
     return {**overview(run), "rungs": rungs, "recorded": [trial_json(run, number) for number in sorted(run.trials)]}
 
 
-def winner_json(run: Run, winner: Ranked, folder: Path) -> dict[str, Any]:
+def winner_json(run: Run, winner: Ranked, folder: str) -> dict[str, Any]:
     """What `best` prints, as JSON values. Shares are in [0, 1], losses in nats; a positive lead is the winner's."""
     lead = ranking.lead(run)
     runner_up = None
@@ -105,7 +103,7 @@ def winner_json(run: Run, winner: Ranked, folder: Path) -> dict[str, Any]:
         "attributes": attributes,
         "runner_up": runner_up,
         "config": winner.config,
-        "promoted": str(folder),
+        "promoted": folder,
     }
 
 
@@ -115,7 +113,7 @@ def print_run(run: Run, out: Console, most: int | None = None) -> None:
     scheduler = scheduler_of(run)
     fields = report.varying(run.manifest)
     rows = [report.row(run.trials[number], fields) for number in sorted(run.trials)]
-    place = f"{run.path}  {entry['state']}, last active {report.ago(entry['active'])}"
+    place = f"{run.place}  {entry['state']}, last active {report.ago(entry['active'])}"
     view = View(
         run.name,
         place,
@@ -133,7 +131,7 @@ def print_run(run: Run, out: Console, most: int | None = None) -> None:
 def print_trial(run: Run, number: int, out: Console) -> None:
     """Print a trial's configuration and every epoch's metrics, the best epoch in bold."""
     trial = run.trials[number]
-    out.print(f"[bold]trial {number}[/] of {escape(str(run.path))}: {trial.status}, attempt {trial.attempt}")
+    out.print(f"[bold]trial {number}[/] of {escape(run.place)}: {trial.status}, attempt {trial.attempt}")
     if trial.reason:
         out.print(printable(trial.reason), markup=False)
     for note in trial.notes:
@@ -154,13 +152,13 @@ def print_trial(run: Run, number: int, out: Console) -> None:
     out.print(table)
 
 
-def print_winner(run: Run, winner: Ranked, folder: Path, out: Console) -> None:
+def print_winner(run: Run, winner: Ranked, folder: str, out: Console) -> None:
     """Print the winner: its metrics beside the majority baseline, per attribute with counts, its lead, configuration
     and files."""
     entry = overview(run)
     epochs = winner.config.get("train", {}).get("epochs", "?")
     state = f"{final(entry['counts'])} of {entry['trials']} trials final"
-    out.print(f"[bold]trial {winner.trial}, epoch {winner.epoch} of {epochs}[/] of {escape(str(run.path))} ({state})")
+    out.print(f"[bold]trial {winner.trial}, epoch {winner.epoch} of {epochs}[/] of {escape(run.place)} ({state})")
     accuracy, majority = winner.metrics.get("val_accuracy", math.nan), ranking.majority_accuracy(run.manifest)
     baseline = f"{_points(accuracy - majority)} points on the majority baseline ({report.percent(majority)} %)"
     loss = f"val_loss [bold]{report.number(winner.val_loss)}[/]"

@@ -37,11 +37,14 @@ class Run:
 
     manifest: a dict with the keys of REQUIRED, and code_version and packages. `attributes` is a list of
     {"name", "classes"}; `label_counts` holds for "train" and "val" a list a head of the images of each class.
+    place: where the run is kept, in words: its path, or the address in a bucket of which the path is a copy.
     trials: number -> Trial. history: every report with its decision, in the journal's order (the scheduler's food).
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
+        self.place = str(path)
+        self.driven_elsewhere = False
         self.manifest = manifest
         self.trials: dict[int, Trial] = {}
         self.history: list[tuple[EpochReport, Decision]] = []
@@ -128,6 +131,11 @@ class Run:
         return self.path / "lock"
 
     @property
+    def driven(self) -> bool:
+        """Whether some process drives the run now."""
+        return self.driven_elsewhere or driver_alive(self.path)
+
+    @property
     def last_activity(self) -> float:
         """Seconds since the epoch of the last recorded event."""
         return self.journal_path.stat().st_mtime
@@ -153,10 +161,18 @@ class Run:
         Raises RunError for a journal that can't be understood.
         """
         events = self._read(progress)
-        live = driver_alive(self.path)
+        self._tell_trials()
+        return events
+
+    def kept_at(self, place: str, driven: bool = False) -> None:
+        """Make it known that the path is a copy of what is kept elsewhere, where perhaps another machine drives the run."""
+        self.place, self.driven_elsewhere = place, driven
+        self._tell_trials()
+
+    def _tell_trials(self) -> None:
+        live = self.driven
         for trial in self.trials.values():
             trial.live = live
-        return events
 
     def record_trial(self, number: int, config: Mapping[str, Any]) -> Trial:
         """Record a trial's configuration. Twice the same is once; another one under the same number raises RunError."""

@@ -1,9 +1,12 @@
-"""An epoch's files, written in a thread while the next epoch trains; its report is handed out when they are on disk."""
+"""An epoch's files, written in a thread while the next epoch trains; its report is handed out when they are on disk, and
+where a sweep's storage is a bucket, when they are there."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from fashion import checkpoint
 from fashion.config import TrialConfig
+from fashion.feed import Place
 from fashion.model.build import MultiHeadClassifier
 from fashion.model.weights import ResolvedWeights
 from fashion.record import EpochReport
+from fashion.uploads import AHEAD, Uploads
+
+# Longest that a note waits while the loop waits for the bucket.
+NOTES_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,41 +47,122 @@ class _Waiting:
 
 
 class Saver:
-    """Holds at most one report whose files are being written. Without a folder (ranks other than 0) it writes none."""
+    """Holds the reports whose files are not yet where they have to be: on disk, and with `uploads` in the bucket, too.
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    Without uploads that is one report at most; with them the loop is up to AHEAD epochs ahead of the bucket. The files are
+    rank 0's; the others hold the reports that it holds, and hand them out when it does.
+    """
+
+    def __init__(self, folder: Path, place: Place, uploads: Uploads | None = None) -> None:
+        self.folder, self.place, self.uploads = folder if place.rank == 0 else None, place, uploads
+        self.ahead = AHEAD if uploads is not None else 0
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self.waiting: _Waiting | None = None
+        self.waiting: deque[_Waiting] = deque()
 
     def save(self, report: EpochReport, last: Mapping[str, Any], best: Best | None) -> None:
         """Begin to write the epoch's files, as the tensors are now: training may go on changing them.
 
         `last` is the state to resume from, `best` what is kept if this is the best epoch so far.
         """
-        written = None
-        if self.folder is not None:
-            weights, device = (best.state if best else {}), _device_of(last)
-            copies = _copied({"last": last, "weights": weights}, {})
-            copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-            written = self.thread.submit(_write, self.folder, report.epoch, copies, copied, best)
-        self.waiting = _Waiting(report, written, best is not None)
+        self.waiting.append(_Waiting(report, self._write((report.epoch, 0), last, best), best is not None))
 
-    def delivered(self, wait: bool) -> Iterator[EpochReport]:
-        """The report that was saved last, once, when its files are on disk. Raises what writing them raised."""
-        waiting = self.waiting
-        if waiting is None or not (wait or waiting.written is None or waiting.written.done()):
-            return
-        self.waiting = None
+    def save_within(self, epochs: int, steps: int, last: Mapping[str, Any]) -> None:
+        """Write a state of so many epochs and steps; returns when it is on disk, and with `uploads` in the bucket."""
+        written = self._write((epochs, steps), last, None)
+        if written is not None:
+            written.result()
+        while self.uploads is not None and not self.uploads.reached((epochs, steps)):
+            self.uploads.wait((epochs, steps), NOTES_SECONDS)
+            time.sleep(0.01)  # a note, which has to wait, would make this a busy loop
+
+    def _write(self, at: tuple[int, int], last: Mapping[str, Any], best: Best | None) -> Future[None] | None:
+        if self.folder is None:
+            return None
+        if self.waiting and (before := self.waiting[-1].written) is not None:
+            before.result()  # a slow disk must not let copies pile up
+        weights, device = (best.state if best else {}), _device_of(last)
+        copies = _copied({"last": last, "weights": weights}, {})
+        copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+        return self.thread.submit(_write, self.folder, at, copies, copied, best, self.uploads)
+
+    def delivered(self, wait: bool = False) -> Iterator[EpochReport | str]:
+        """Within an epoch: reports that may be recorded, in their order, and what there is to tell; with `wait` until the
+        loop may go on. Nothing where there are several workers: they are not in step. Raises what writing or uploading
+        raised."""
+        if self.place.world_size == 1:
+            yield from self._some()
+            while wait and self._too_many():
+                self._wait_a_little()
+                yield from self._some()
+
+    def settled(self, to_the_last: bool = False) -> Iterator[EpochReport | str]:
+        """The same between epochs, on all workers at once: until the loop may go on, or `to_the_last` report."""
+        more = True
+        while more:
+            more = yield from self._some(to_the_last)
+            if more:
+                self._wait_a_little()
+
+    def _some(self, to_the_last: bool = False) -> Generator[EpochReport | str, None, bool]:
+        """Hand out what can be; returns whether more has to be."""
+        word = [0, False]
+        if self.place.rank == 0:
+            while self.uploads is not None and self.uploads.told:
+                yield self.uploads.told.popleft()
+            ready = self._ready()
+            word = [ready, self._too_many(to_the_last, ready)]
+        if self.place.world_size > 1:
+            # Only rank 0 knows when its files are safe.
+            dist.broadcast_object_list(word, src=0)
+        yield from self._hand_out(word[0])
+        return bool(word[1])
+
+    def _too_many(self, to_the_last: bool = False, taken: int = 0) -> bool:
+        """Whether the loop is further ahead than it may be, once so many reports are handed out."""
+        return len(self.waiting) - taken > (0 if to_the_last else self.ahead)
+
+    def _ready(self) -> int:
+        """How many of the reports that wait may be handed out. Raises what writing or uploading raised."""
+        count = 0
+        try:
+            while count < len(self.waiting) and self._safe(self.waiting[count]):
+                count += 1
+        except Exception:
+            if not count:
+                raise
+        return count
+
+    def _safe(self, waiting: _Waiting) -> bool:
         if waiting.written is not None:
+            if not waiting.written.done():
+                return False
             waiting.written.result()
-        yield waiting.report
-        # Only now is the report recorded, and with it the claim that this epoch's weights are the best.
-        if waiting.best and self.folder is not None:
-            checkpoint.prune(self.folder, {waiting.report.epoch})
+        return self.uploads is None or self.uploads.reached((waiting.report.epoch, 0))
+
+    def _wait_a_little(self) -> None:
+        """Until the first report that waits is safe, or for as long as nobody misses a note."""
+        first = self.waiting[0]
+        if first.written is not None:
+            first.written.result()
+        if self.uploads is not None:
+            self.uploads.wait((first.report.epoch, 0), NOTES_SECONDS)
+
+    def _hand_out(self, count: int) -> Iterator[EpochReport]:
+        """The first reports that wait; of a best epoch those before are removed when its report has been taken."""
+        for _ in range(count):
+            taken = self.waiting.popleft()
+            yield taken.report
+            # Only now is the report recorded, and with it the claim that this epoch's weights are the best.
+            if taken.best and self.folder is not None:
+                later = {each.report.epoch for each in self.waiting if each.best}
+                checkpoint.prune(self.folder, {taken.report.epoch} | later)
+                if self.uploads is not None:
+                    self.uploads.forget_bests(taken.report.epoch)
 
     def close(self) -> None:
-        """Let what is being written end."""
+        """Let what is being written end; nothing more is uploaded."""
+        if self.uploads is not None:
+            self.uploads.close()
         self.thread.shutdown()
 
 
@@ -94,15 +184,18 @@ def set_backbone_aside(
 
 
 def _write(
-    folder: Path, epoch: int, copies: dict[str, Any], copied: torch.cuda.Event | None, best: Best | None
-) -> None:
+    folder: Path, at: tuple[int, int], copies: dict[str, Any], copied: torch.cuda.Event | None, best: Best | None,
+    uploads: Uploads | None,
+) -> None:  # fmt: skip
     if copied is not None:
         copied.synchronize()
     if best is not None:
-        predictions = checkpoint.predictions_path(folder, epoch)
+        predictions = checkpoint.predictions_path(folder, at[0])
         checkpoint.save_predictions(predictions, best.images, best.attributes, best.probabilities)
-        checkpoint.save_weights(checkpoint.best_path(folder, epoch), copies["weights"], best.meta)
+        checkpoint.save_weights(checkpoint.best_path(folder, at[0]), copies["weights"], best.meta)
     checkpoint.save_last(folder, copies["last"])
+    if uploads is not None:
+        uploads.add(at, folder / checkpoint.LAST, best is not None)
 
 
 def _copied(value: Any, known: dict[tuple[Any, ...], torch.Tensor]) -> Any:

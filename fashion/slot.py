@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import ray
@@ -30,7 +31,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fashion.cluster import leaving
 from fashion.deaths import Deaths, machine_went
-from fashion.errors import BlockedError, FashionError, Superseded, refusal
+from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
 from fashion.feed import Place
 from fashion.mailbox import Mailbox, TellMailbox
 from fashion.memory import OutOfMemory
@@ -70,10 +71,6 @@ class TrialFailed(FashionError):  # noqa: N818 (as TrialDiverged)
 
 class GroupLost(FashionError):  # noqa: N818
     """The Train run ended, not through the trial's fault: its controller died, say."""
-
-
-class Moves(FashionError):  # noqa: N818
-    """The group's workers end, to be started on nodes that stay."""
 
 
 class Slot:
@@ -179,9 +176,10 @@ def _work(config: dict[str, Any]) -> None:
         # One word for all: a worker that asked for itself could be handed another trial than its neighbours.
         dist.broadcast_object_list(received, src=0)
         done, task = received[0]
+        task = task and task.here()
         try:
             _train(done, task, place, mailbox, nodes)
-        except (Moves, Superseded):
+        except (Leaving, Superseded):
             raise  # the trial goes on in another group: nothing is to be said of it
         except OutOfMemory as error:
             # This worker alone: its neighbours wait for its gradients, so the group has to be made anew.
@@ -200,7 +198,7 @@ def _work(config: dict[str, Any]) -> None:
             elif not alike and not _lost_neighbour(error):
                 # Perhaps this worker alone: the group has to be made anew, but the trial is not tried again,
                 # unless all that happened here is that a neighbour's process died.
-                ray.get(mailbox.end.remote(done, "failed", describe_failure(task.folder, error)))
+                ray.get(mailbox.end.remote(done, "failed", describe_failure(task, error)))
             if not alike:
                 raise
         gc.collect()
@@ -214,22 +212,22 @@ def _lost_neighbour(error: Exception) -> bool:
 
 
 def _train(number: int, task: Task, place: Place, mailbox: Any, nodes: list[str]) -> None:
-    for report in trial_reports(task, place):
-        if isinstance(report, str):  # rank 0's alone
-            ray.get(mailbox.note.remote(number, report))
-            continue
-        verdict = [""]
+    try:
+        with closing(trial_reports(task, place, lambda: leaving(nodes))) as reports:
+            for report in reports:
+                if isinstance(report, str):  # rank 0's alone
+                    ray.get(mailbox.note.remote(number, report))
+                    continue
+                verdict = [""]
+                if place.rank == 0:
+                    verdict = [ray.get(mailbox.report.remote(number, report))]
+                dist.broadcast_object_list(verdict, src=0)
+                if verdict[0] == "stop":
+                    return
+    except Leaving:
         if place.rank == 0:
-            verdict = [ray.get(mailbox.report.remote(number, report))]
-            if verdict[0] == "continue" and report.epoch < report.epochs and leaving(nodes):
-                verdict = ["move"]
-        dist.broadcast_object_list(verdict, src=0)
-        if verdict[0] == "stop":
-            return
-        if verdict[0] == "move":
-            if place.rank == 0:
-                ray.get(mailbox.moves.remote(number))
-            # Raised: Train takes a loop that returns for one that has done its work, and makes no other group.
-            raise Moves(f"trial {number}: a node of its group will be taken away")
+            ray.get(mailbox.moves.remote(number))
+        # Raised: Train takes a loop that returns for one that has done its work, and makes no other group.
+        raise
     if place.rank == 0:
         ray.get(mailbox.end.remote(number, "finished"))

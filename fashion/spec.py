@@ -15,6 +15,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from fashion import spec_rules
+from fashion.address import is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.errors import Problem, SpecError
 from fashion.fields import NAME, SAMPLED, TOP_LEVEL, nearest, section_rules
@@ -219,7 +220,12 @@ def _parse(
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         parser.problem(("name",), "must be up to 64 letters, digits, '.', '-' or '_': it names a folder", name)
     if not isinstance(storage, str) or not storage.strip():
-        parser.problem(("storage",), "must be a folder", storage)
+        parser.problem(("storage",), "must be a folder, or an address in a bucket", storage)
+    elif is_address(storage):
+        try:
+            parse_address(storage)
+        except ValueError as error:
+            parser.problem(("storage",), f"must {error}", storage)
     if problems:
         return None
     sections = {

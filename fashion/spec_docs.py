@@ -8,7 +8,8 @@ INTRODUCTION = """\
 # The sweep spec
 
 Made from the fields' own definitions by `python -m fashion.spec_docs`. Besides these sections a spec has `name` (of the
-sweep and its run directory; default: the file's name) and `storage` (the folder of run directories; default: `runs`).
+sweep and its run directory; default: the file's name) and `storage` (the folder of run directories, or
+`s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` ([storage.md](storage.md)); default: `runs`).
 
 Every field of `data` (but `root`), `model` and `train` is one of
 

@@ -23,7 +23,7 @@ def json_schema() -> dict[str, Any]:
                 "type": "string",
                 "minLength": 1,
                 "default": "runs",
-                "description": "holds the run directories",
+                "description": "holds the run directories: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX",
             },
         },
         "required": ["data", "model"],

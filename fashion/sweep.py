@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 import ray
@@ -23,6 +23,7 @@ from fashion.display import Display
 from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RayDied, RecordScheduler
 from fashion.errors import BlockedError
 from fashion.journal import RunLock, require_own
+from fashion.mirror import Mirror
 from fashion.prepare import Prepared
 from fashion.recorder import Recorder
 from fashion.reuse import key, trained_elsewhere
@@ -30,6 +31,7 @@ from fashion.run import Run
 from fashion.schedulers import make_scheduler
 from fashion.search import make_source
 from fashion.spec import SweepSpec
+from fashion.stored import Held
 from fashion.task import SCRATCH, Job
 from fashion.tensorboard import EventFiles
 from fashion.trial import run_trial
@@ -43,31 +45,36 @@ RAY_RESTARTS = 3
 
 
 def run_sweep(
-    spec: SweepSpec, prepared: Prepared, run: Run, display: Display, address: str | None = None, fresh: bool = False
-) -> str:
+    spec: SweepSpec, prepared: Prepared, run: Run, display: Display, address: str | None = None, fresh: bool = False,
+    bucket: Held | None = None,
+) -> str:  # fmt: skip
     """Run every trial that the record does not show as final. Unless `fresh`, those that a sweep beside this one has
-    trained already are taken from there.
+    trained already are taken from there. bucket: where the run is kept, unless in its folder.
 
     Returns why it ended early, empty when all trials are final. The first Ctrl-C ends it cleanly ("interrupted"):
-    every report that was made is on disk, running trials keep their last checkpoint.
+    every report that was made is on disk, running trials keep their last checkpoint. A second one abandons what is still
+    on its way into the bucket ("interrupted: " and what it lacks).
 
     Raises:
         RunError: another process drives this run.
-        BlockedError: no trial can go on for now: the disk is full, or the data set has changed.
+        BlockedError: no trial can go on for now: the disk is full, the data set has changed, or the bucket is away.
         ResourcesError: the cluster can never offer what a trial needs.
     """
-    with RunLock(run.path), EventFiles(run) as events:
+    mirror = Mirror(bucket, display.note) if bucket is not None else None
+    with RunLock(run.path), EventFiles(run) as events, mirror or nullcontext():
         require_own(run.path / "trials", deep=True)
         run.refresh()
-        recorder = Recorder(run, make_scheduler(spec.scheduler), display, events, spec.total_trials)
+        recorder = Recorder(run, make_scheduler(spec.scheduler), display, events, spec.total_trials, mirror)
+        if mirror is not None:
+            mirror.start(recorder.stop)
         try:
-            if not fresh:
+            if not fresh and bucket is None:
                 take_trained(spec, run, recorder)
             for restart in range(1 + RAY_RESTARTS):
-                if not run.unfinished(spec.total_trials) or recorder.abort:
+                if not run.unfinished(spec.total_trials) or recorder.abort or recorder.blocked:
                     break
                 try:
-                    _start_and_tune(spec, prepared, run, recorder, address)
+                    _start_and_tune(spec, prepared, run, recorder, address, bucket)
                     break
                 except RayDied as error:
                     display.note(f"Ray's {error} died")
@@ -79,8 +86,11 @@ def run_sweep(
         run.close()
         if len(run.history) > excerpt.WORTH and not recorder.blocked:
             excerpt.save(run)
+        lacking = mirror.flush() if mirror is not None else ""
     if recorder.blocked:
-        raise BlockedError(recorder.blocked)
+        raise BlockedError(f"{recorder.blocked} ({lacking})" if lacking else recorder.blocked)
+    if lacking:
+        return f"interrupted: {lacking}"
     if recorder.abort:
         return recorder.abort
     return "interrupted" if run.unfinished(spec.total_trials) else ""
@@ -99,7 +109,9 @@ def take_trained(spec: SweepSpec, run: Run, recorder: Recorder) -> None:
             recorder.take(number, config, trained[key(config)])
 
 
-def _start_and_tune(spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, address: str | None) -> None:
+def _start_and_tune(
+    spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, address: str | None, bucket: Held | None
+) -> None:
     display = recorder.display
     # The folder outlives Ray, whose processes write there until they end.
     with _scratch(run), cluster(address, display.note):
@@ -107,16 +119,18 @@ def _start_and_tune(spec: SweepSpec, prepared: Prepared, run: Run, recorder: Rec
         asked = spec.resources.concurrent_trials
         if asked != "auto" and asked > placement.concurrent:
             display.note(f"resources.concurrent_trials: {asked} asked, {placement.concurrent} fit at once")
-        _tune(spec, prepared, run, recorder, run.unfinished(spec.total_trials), placement)
+        _tune(spec, prepared, run, recorder, run.unfinished(spec.total_trials), placement, bucket)
 
 
 def _tune(
-    spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, numbers: list[int], placement: Placement
-) -> None:
+    spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, numbers: list[int], placement: Placement,
+    bucket: Held | None,
+) -> None:  # fmt: skip
     resources, fingerprint = spec.resources, run.manifest["data_fingerprint"]
     job = Job(
         run.path.absolute(), prepared.source, fingerprint, prepared.cache_dir, dict(prepared.weights), placement.workers,
         placement.cpus_per_worker, placement.gpus_per_worker, resources.max_failures, resources.max_preemptions,
+        bucket.address if bucket is not None else None,
     )  # fmt: skip
     if placement.workers > 1:
         bundle = SLOT
@@ -133,7 +147,12 @@ def _tune(
             trainable,
             tune_config=TuneConfig(
                 search_alg=NumberSearcher(
-                    iter(numbers), source, recorder, room, lambda: read_unchanged(prepared.root, fingerprint)
+                    iter(numbers),
+                    source,
+                    recorder,
+                    room,
+                    lambda: read_unchanged(prepared.root, fingerprint),
+                    settle=spec.search.method == "optuna",
                 ),
                 scheduler=scheduler,
                 num_samples=len(numbers),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import platform
+import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +19,10 @@ from pathlib import Path
 import torch
 
 from fashion import checkpoint, memory
+from fashion.address import Address
+from fashion.attempt import Attempt, folder_of, opened
 from fashion.config import TrialConfig
+from fashion.data.contents import default_cache_dir
 from fashion.data.fetch import Progress
 from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
@@ -28,7 +34,7 @@ from fashion.feed import Place, TrainingData
 from fashion.journal import write_atomic
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record import EpochReport
-from fashion.train import fit
+from fashion.train import fit_and_tell
 
 PROGRESS_SECONDS = 1.0
 SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that lasts depends on
@@ -36,7 +42,8 @@ SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that la
 
 @dataclass(frozen=True)
 class Job:
-    """What all trials of a sweep share."""
+    """What all trials of a sweep share. bucket: the run's address where the storage is one; `run` is then the driver's
+    working copy, and every machine has its own."""
 
     run: Path
     data_root: Where
@@ -48,19 +55,25 @@ class Job:
     gpus_per_worker: float
     max_failures: int
     max_preemptions: int
+    bucket: Address | None = None
+
+    @property
+    def here(self) -> Path:
+        """The run directory on this machine."""
+        return self.run if self.bucket is None else working_copy(self.bucket)
 
     @property
     def scratch(self) -> Path:
-        return self.run / SCRATCH
+        return self.here / SCRATCH
 
     def task(self, number: int, config: TrialConfig) -> Task:
         key = (config.model.backbone, config.model.weights)
         # Optuna may combine what no draw of `prepare` did.
         weights = self.weights[key] if key in self.weights else resolve_weights(config.model)
-        folder = self.run / "trials" / f"{number:04d}"
         return Task(
-            number, config, weights, folder, self.data_root, self.data_fingerprint, self.cache_dir, self.cpus_per_worker
-        )
+            number, config, weights, self.run / folder_of(number), self.data_root, self.data_fingerprint, self.cache_dir,
+            self.cpus_per_worker, self.bucket,
+        ).here()  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,16 +88,28 @@ class Task:
     data_fingerprint: str
     cache_dir: Path
     threads: int
+    bucket: Address | None = None
+
+    def here(self) -> Task:
+        """The same on this machine, whose folders, without a common disk, are its own."""
+        if self.bucket is None:
+            return self
+        folder = working_copy(self.bucket) / folder_of(self.number)
+        return replace(self, folder=folder, cache_dir=default_cache_dir().absolute())
 
 
-def trial_reports(task: Task, place: Place) -> Iterator[EpochReport | str]:
+def trial_reports(
+    task: Task, place: Place, leaves: Callable[[], bool] = lambda: False
+) -> Generator[EpochReport | str, None, None]:
     """The trial's reports on this worker and, as text, what else is to be told and recorded of it. Its progress within an
-    epoch is noted beside its checkpoints.
+    epoch is noted beside its checkpoints. `leaves()` says that this machine will be taken away.
 
     Raises:
+        Leaving: after `leaves()`; another machine can go on from what was trained until then.
         OutOfMemory: of several workers one had too little; the group has to be made anew to go on. (A worker that is alone
             goes on here.)
-        BlockedError: the data set has changed or can't be had here, or the disk refuses a file.
+        BlockedError: the data set has changed or can't be had here, the disk refuses a file, or the bucket does not answer
+            any more.
     """
     torch.set_num_threads(task.threads)
     task.folder.mkdir(parents=True, exist_ok=True)
@@ -93,14 +118,22 @@ def trial_reports(task: Task, place: Place) -> Iterator[EpochReport | str]:
         yield fetched
     data = training_data(task.data_root, task.data_fingerprint, task.config, task.weights, task.cache_dir, place.device)
     note = _ProgressNote(task.folder) if place.rank == 0 else None
-    with checkpoint.claimed(task.folder) if place.rank == 0 else nullcontext():
-        mended = checkpoint.mend_last(task.folder) if place.rank == 0 else checkpoint.Mended()
-        best = mended.best_epoch, mended.best_loss
-        if mended.told:
-            yield mended.told
+    with ExitStack() as stack:
+        attempt, best = None, (0, math.inf)
+        if place.rank == 0:
+            stack.enter_context(checkpoint.claimed(task.folder))
+            stack.enter_context(_left_clean(task))
+            mended = checkpoint.mend_last(task.folder)
+            best = mended.best_epoch, mended.best_loss
+            if mended.told:
+                yield mended.told
+            if task.bucket is not None:
+                attempt = yield from _begin(task)
         while True:
             try:
-                yield from fit(task.config, data, task.weights, task.folder, task.number, place, note, best)
+                yield from fit_and_tell(
+                    task.config, data, task.weights, task.folder, task.number, place, note, best, attempt, leaves
+                )
                 return
             except memory.OutOfMemory as error:
                 if not error.parts or place.world_size > 1:
@@ -134,6 +167,37 @@ def _on_this_machine(
     except (DataError, StorageError) as error:
         # The driver has read it: what is wrong is this machine's way there, or has been changed in the bucket since.
         raise BlockedError(f"the data set can't be had on {platform.node()}: {error}") from error
+
+
+def _begin(task: Task) -> Generator[str, None, Attempt]:
+    """An attempt that goes on from the furthest state, be it in the bucket or left on this machine."""
+    assert task.bucket is not None, "asked where there is one"
+    attempt = Attempt(task.bucket, task.number, task.folder)
+    config = task.config.model_dump_json()
+
+    def standing(path: Path) -> tuple[int, int]:
+        return checkpoint.standing(path, config, task.data_fingerprint)
+
+    yield from attempt.begin(standing, task.folder / checkpoint.LAST)
+    return attempt
+
+
+@contextmanager
+def _left_clean(task: Task) -> Iterator[None]:
+    """When the trial ends within, its files are in the bucket: on a machine other than the driver's, which looks after its
+    own, they go. Not when it fails: it may go on here."""
+    try:
+        yield
+    except GeneratorExit:  # stopped
+        _clean(task)
+        raise
+    _clean(task)
+
+
+def _clean(task: Task) -> None:
+    drivers = (task.folder.parents[1] / "journal.jsonl").exists()
+    if task.bucket is not None and not drivers and checkpoint.holds_claim(task.folder):
+        shutil.rmtree(task.folder, ignore_errors=True)
 
 
 def training_data(
@@ -180,11 +244,21 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def describe_failure(folder: Path, error: BaseException) -> str:
-    """Keep the whole traceback in the trial's folder; return the one line that the record holds."""
-    text = "".join(traceback.format_exception(error))
+def describe_failure(task: Task, error: BaseException) -> str:
+    """Keep the whole traceback in the trial's folder, and in the bucket; return the one line that the record holds."""
+    text = "".join(traceback.format_exception(error)).encode()
     if isinstance(error, FashionError):
         return str(error)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "error.txt", text.encode())
-    return f"{type(error).__name__}: {error} (traceback: {folder / 'error.txt'})"
+    place: Path | Address = task.folder / "error.txt"
+    task.folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(task.folder / "error.txt", text)
+    if task.bucket is not None:
+        with suppress(StorageError):  # then it is on this machine alone, and the line says where
+            opened(task.bucket).put(f"{folder_of(task.number)}/error.txt", text)
+            place = task.bucket / folder_of(task.number) / "error.txt"
+    return f"{type(error).__name__}: {error} (traceback: {place})"
+
+
+def working_copy(address: Address) -> Path:
+    digest = hashlib.sha256(str(address).encode()).hexdigest()[:12]
+    return default_cache_dir().absolute() / "stored" / f"{address.name}-{digest}"

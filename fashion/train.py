@@ -1,8 +1,9 @@
 """The training loop: `fit` is a generator of `EpochReport`s that knows nothing of Ray.
 
-It is handed its data, its place among the workers and a folder; it leaves its checkpoints in the folder before it
-yields the report that they belong to, so that whoever iterates it may stop, kill or resume it after any report. They
-are written while the next epoch begins, so a report comes a few steps into it.
+It is handed its data, its place among the workers and a folder; it leaves its checkpoints in the folder, and where the
+sweep's storage is a bucket in there, before it yields the report that they belong to, so that whoever iterates it may
+stop, kill or resume it after any report. They are written while the next epoch begins, so a report comes a few steps into
+it; they are uploaded while the next epochs train, so that a report may come some epochs later.
 """
 
 from __future__ import annotations
@@ -14,28 +15,28 @@ from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fashion import checkpoint, memory
+from fashion import agreed, checkpoint, memory, within
+from fashion.attempt import Attempt
 from fashion.config import TrialConfig
 from fashion.data.batches import steps_per_epoch
-from fashion.errors import TrialDiverged
-from fashion.evaluate import evaluate, gathered, to_probabilities
+from fashion.errors import Leaving, TrialDiverged
+from fashion.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
 from fashion.feed import Place, TrainingData, make_feed
 from fashion.loss import build_loss
 from fashion.metrics import Meter
 from fashion.model.build import build_model
 from fashion.model.weights import ResolvedWeights
 from fashion.optim import build_ema, build_optimizer, build_schedule
-from fashion.precision import Setting
 from fashion.record import EpochReport
 from fashion.saving import Best, Saver, set_backbone_aside
-from fashion.speed import choose
+from fashion.uploads import Uploads
 
 # Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
 DIVERGENCE_CHECK_STEPS = 20
@@ -51,29 +52,50 @@ def fit(
     on_step: Callable[[int, int, int], None] | None = None,
     best: tuple[int, float] = (0, math.inf),
 ) -> Iterator[EpochReport]:
-    """Train one trial, yielding a report an epoch.
+    """Train one trial, yielding a report an epoch: `fit_and_tell` where there is no bucket, of which to tell anything."""
+    return cast("Iterator[EpochReport]", fit_and_tell(config, data, weights, folder, trial, place, on_step, best))
+
+
+def fit_and_tell(
+    config: TrialConfig,
+    data: TrainingData,
+    weights: ResolvedWeights,
+    folder: Path,
+    trial: int = 0,
+    place: Place | None = None,
+    on_step: Callable[[int, int, int], None] | None = None,
+    best: tuple[int, float] = (0, math.inf),
+    attempt: Attempt | None = None,
+    leaves: Callable[[], bool] = lambda: False,
+) -> Iterator[EpochReport | str]:
+    """Train one trial, yielding a report an epoch and, as text, on rank 0 alone, what else is to be told.
 
     A resumed trial first yields the reports that its checkpoint carries, so that none can be lost between the
     checkpoint and whoever records reports. `on_step(epoch, step, steps)` is called after every optimiser step.
     All workers of a trial iterate it in step; the files are rank 0's. `best` is the best epoch (0: none) and its val_loss
     where epochs are trained that were recorded already (`checkpoint.mend_last`): its weights are kept until they are beaten.
+    `attempt` (rank 0's), which has begun, takes the files to the bucket. `leaves()` says on any worker that its machine will
+    be taken away.
 
     Raises:
+        Leaving: after `leaves()`: what was trained until then is in the files, also within an epoch.
         TrialDiverged: a loss became NaN or infinite.
         OutOfMemory: what to do about it is noted in `folder`: call it again.
-        BlockedError: the disk refuses a checkpoint.
+        BlockedError: the disk refuses a checkpoint, or the bucket is away for too long.
         CheckpointError: `folder` holds a checkpoint that can't be read or belongs to another configuration.
     """
-    session = _Session(config, data, weights, folder, trial, place or Place(), best)
-    yield from session.history
+    session = _Session(config, data, weights, folder, trial, place or Place(), best, attempt, leaves)
     with closing(session.saver):
+        yield from session.history
         try:
             while session.epoch < config.train.epochs:
                 yield from session.run_epoch(on_step)
-        except Exception:
-            yield from session.saver.delivered(wait=True)  # what failed is a later epoch
+        except Exception as error:
+            # What failed is a later epoch. (Of several workers, only what all of them raise: the others don't listen.)
+            if session.place.world_size == 1 or isinstance(error, TrialDiverged | Leaving):
+                yield from session.saver.settled(to_the_last=True)
             raise
-        yield from session.saver.delivered(wait=True)
+        yield from session.saver.settled(to_the_last=True)
 
 
 class _Session:
@@ -81,18 +103,19 @@ class _Session:
 
     def __init__(
         self, config: TrialConfig, data: TrainingData, weights: ResolvedWeights, folder: Path, trial: int, place: Place,
-        best: tuple[int, float],
+        best: tuple[int, float], attempt: Attempt | None, leaves: Callable[[], bool],
     ) -> None:  # fmt: skip
         self.config, self.data, self.folder, self.trial, self.place = config, data, folder, trial, place
+        self.leaves = leaves
         train, device = config.train, place.device
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
             torch.backends.cudnn.benchmark = True  # shapes are fixed
             torch.cuda.reset_peak_memory_stats(device)
-        state = self._last_state()
+        state = agreed.last_state(folder, config, data.fingerprint, place)
         self.steps = steps_per_epoch(len(data.train.names), train.batch_size, place.world_size)
-        self.setting = self._agree(state)
-        self.parts = memory.micro_batches(folder)
+        self.setting = agreed.setting(config, data, state, folder, place, train.epochs * self.steps)
+        self.parts = agreed.micro_batches(folder, state, place)
         torch.manual_seed(config.seed)
         model = build_model(config.model, data.class_counts, weights)
         self.backbone_file: str | None = None
@@ -111,17 +134,18 @@ class _Session:
         self.epoch, self.attempt = 0, 1
         self.best_epoch, self.best_loss = best
         self.history: list[EpochReport] = []
-        self.saver = Saver(folder if place.rank == 0 else None)
+        self.within: dict[str, Any] | None = None
         if state is not None:
             with checkpoint.contents_of(folder / checkpoint.LAST):
                 self._resume(state)
         # After loading: DDP sends rank 0's weights to every worker when it wraps the model.
         net: nn.Module = DistributedDataParallel(self.model) if place.world_size > 1 else self.model
         self.net = self.setting.compiled(net)
+        self.saver = Saver(folder, place, Uploads(attempt) if attempt is not None else None)
 
-    def run_epoch(self, on_step: Callable[[int, int, int], None] | None) -> Iterator[EpochReport]:
-        """Train and validate one epoch and begin to save it. Yields the report of the epoch before."""
-        started = time.monotonic()
+    def run_epoch(self, on_step: Callable[[int, int, int], None] | None) -> Iterator[EpochReport | str]:
+        """Train and validate one epoch and begin to save it. Yields reports of epochs before."""
+        self.started = time.monotonic()
         batch_size = self.config.train.batch_size
         with memory.smaller_next_time(self.folder, self.epoch + 1, self.parts, batch_size, self.place):
             train_metrics = yield from self.train_one_epoch(on_step)
@@ -135,7 +159,7 @@ class _Session:
         for name in ("train_loss", "val_loss"):
             if not math.isfinite(metrics[name]):
                 raise TrialDiverged(f"epoch {self.epoch}: {name} is {metrics[name]}")
-        seconds = round(time.monotonic() - started, 3)
+        seconds = round(time.monotonic() - self.started, 3)
         self.save(
             EpochReport(
                 self.trial, self.attempt, self.epoch, self.config.train.epochs, metrics, seconds,
@@ -144,12 +168,14 @@ class _Session:
             probabilities,
         )  # fmt: skip
         if self.place.world_size > 1:
-            # All workers yield at the same step, and only rank 0 knows when its files are written.
-            yield from self.saver.delivered(wait=True)
+            # All workers yield at the same step.
+            yield from self.saver.settled()
+        if self.epoch < self.config.train.epochs and agreed.most(self.leaves(), self.place):
+            raise Leaving(f"after epoch {self.epoch}")
 
     def train_one_epoch(
         self, on_step: Callable[[int, int, int], None] | None
-    ) -> Generator[EpochReport, None, dict[str, float]]:
+    ) -> Generator[EpochReport | str, None, dict[str, float]]:
         """One pass over the training images. Returns loss (the objective), accuracy, and lr (of the heads, last step)."""
         config, place, epoch = self.config, self.place, self.epoch + 1
         # Seeding each epoch makes it a pure function of the checkpoint before it: a resumed trial draws the same numbers.
@@ -157,8 +183,12 @@ class _Session:
         self.net.train()
         meter = Meter(self.data.class_counts, place.device)
         objective = torch.zeros(2, dtype=torch.float64, device=place.device)
-        lr = 0.0
-        for step, batch in enumerate(self.feed.train(epoch), start=1):
+        done, lr = 0, 0.0
+        if self.within is not None:
+            with checkpoint.contents_of(self.folder / checkpoint.LAST):
+                done, seconds, lr = within.restored(self.within, meter, objective, place)
+            self.started, self.within = self.started - seconds, None
+        for step, batch in enumerate(self.feed.train(epoch, done), start=done + 1):
             images = batch.images if self.setting.channels_last else batch.images.contiguous()
             self.optimizer.zero_grad(set_to_none=True)
             # DDP averages gradients over workers; shards may be uneven, so each counts by its images.
@@ -181,7 +211,14 @@ class _Session:
             checked = step % DIVERGENCE_CHECK_STEPS == 0
             yield from self.saver.delivered(wait=checked)
             if checked:
-                self._require_finite(objective[0].clone(), step)
+                agreed.require_finite(objective[0].clone(), place, f"epoch {epoch}, step {step}")
+            # Workers have to agree, which takes a moment of all: with the other things that they agree on.
+            if (checked or place.world_size == 1) and agreed.most(self.leaves(), place):
+                at = within.Within(step, time.monotonic() - self.started, lr)
+                self.saver.save_within(
+                    self.epoch, step, self._state() | {"within": within.captured(at, meter, objective, place)}
+                )
+                raise Leaving(f"in epoch {epoch}, after step {step} of {self.steps}")
         meter.reduce()
         if place.world_size > 1:
             dist.all_reduce(objective)
@@ -189,21 +226,11 @@ class _Session:
         accuracy = meter.compute(self.data.names)["accuracy"]
         return {"loss": (objective[0] / objective[1]).item(), "accuracy": accuracy, "lr": lr}
 
-    def _require_finite(self, loss: torch.Tensor, step: int) -> None:
-        """Raise on all workers or on none: one that gave up alone would leave the others waiting for its gradients."""
-        if self.place.world_size > 1:
-            dist.all_reduce(loss)
-        if not torch.isfinite(loss).item():
-            raise TrialDiverged(f"epoch {self.epoch + 1}, step {step}: train_loss is {loss.item()}")
-
     def validate(self) -> tuple[dict[str, float], list[Any]]:
         """Metrics over the whole validation split and, on rank 0, its class probabilities in file order."""
         place = self.place
         if place.world_size > 1:
-            for model in dict.fromkeys((self.model, self.evaluated)):
-                # Each worker's batch-norm statistics saw its own shard; all must evaluate one model.
-                for buffer in model.buffers():
-                    dist.broadcast(buffer, src=0)
+            with_rank_0s_buffers((self.model, self.evaluated))
         meter, heads = evaluate(self.evaluated, self.feed.validate(), self.data.class_counts, place.device)
         meter.reduce()
         probabilities = to_probabilities(heads)
@@ -247,36 +274,8 @@ class _Session:
             "schedule": self.schedule.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "rng": torch.get_rng_state(),
+            **({"parts": self.parts} if self.parts > 1 else {}),
         }
-
-    def _agree(self, state: dict[str, Any] | None) -> Setting:
-        """The setting of all workers and, in a resumed trial, of the epochs before."""
-        if state is not None:
-            with checkpoint.contents_of(self.folder / checkpoint.LAST):
-                return Setting(**state["setting"])
-        found: list[Any] = [None]
-        if self.place.rank == 0:
-            cache, steps = self.data.train.path.parent, self.config.train.epochs * self.steps
-            found = [choose(self.config, self.data.class_counts, self.place.device, cache, steps)]
-        if self.place.world_size > 1:
-            dist.broadcast_object_list(found, src=0)
-        setting: Setting = found[0]
-        return setting
-
-    def _last_state(self) -> dict[str, Any] | None:
-        """The folder's last checkpoint, if there is one. Rank 0's word counts: others may see the disk later."""
-        path = self.folder / checkpoint.LAST
-        found = [path.exists()]
-        if self.place.world_size > 1:
-            dist.broadcast_object_list(found, src=0)
-        if not found[0]:
-            return None
-        state = checkpoint.load_last(path)
-        if (state.get("config"), state.get("fingerprint")) != (self.config.model_dump_json(), self.data.fingerprint):
-            raise checkpoint.CheckpointError(
-                f"{path}: belongs to another configuration or data set. Delete {self.folder} to start this trial again."
-            )
-        return state
 
     def _resume(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -289,9 +288,12 @@ class _Session:
         torch.set_rng_state(state["rng"])
         self.history = [EpochReport.from_json(row) for row in state["history"]]
         told = [(each.trial, each.epoch, each.epochs) for each in self.history]
-        if not told or told != [(self.trial, n, self.config.train.epochs) for n in range(1, len(told) + 1)]:
+        self.within = state.get("within")
+        if not (told or self.within) or told != [
+            (self.trial, n, self.config.train.epochs) for n in range(1, len(told) + 1)
+        ]:
             raise ValueError(f"its reports are not those of trial {self.trial}")  # they would be recorded as they are
-        self.epoch = self.history[-1].epoch
+        self.epoch = len(told)
         self.attempt = state["attempt"] + 1
         if state["best_loss"] <= self.best_loss:
             self.best_epoch, self.best_loss = state["best_epoch"], state["best_loss"]

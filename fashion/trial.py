@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from typing import Any
 
 import ray
@@ -18,7 +19,7 @@ from ray.train.torch import TorchTrainer
 
 from fashion.cluster import leaving
 from fashion.config import TrialConfig
-from fashion.errors import Superseded, refusal
+from fashion.errors import Leaving, Superseded, refusal
 from fashion.feed import Place
 from fashion.record import EpochReport
 from fashion.slot import run_in_slot
@@ -28,7 +29,8 @@ from fashion.task import Job, Task, describe_failure, trial_reports
 def run_trial(config: dict[str, Any], job: Job) -> None:
     """The function that Tune runs: `config` holds "number" and "config" (the trial's configuration as JSON)."""
     task = job.task(config["number"], TrialConfig.model_validate_json(config["config"]))
-    _move_on()
+    if _leaving():
+        _move_on()
     try:
         if job.workers > 1:
             run_in_slot(task, job, send=_report)
@@ -40,6 +42,8 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
                 run_config=RunConfig(name="local", storage_path=str(job.scratch / "train")),
             )
             trainer.fit()
+    except Leaving:
+        _move_on()
     except Superseded:
         # Nobody listens any more: the trial goes on elsewhere.
         os._exit(1)
@@ -47,7 +51,7 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
         # A disk that is full is full for every trial: the sweep stops, and this one goes on from its last checkpoint.
         reason = refusal(error)
         # A configuration that fails would fail again: no retry, the sweep goes on. (A process that dies is retried.)
-        tune.report({"blocked": reason} if reason else {"failed": describe_failure(task.folder, error)})
+        tune.report({"blocked": reason} if reason else {"failed": describe_failure(task, error)})
 
 
 def _train_here(task: Task, share: float) -> None:
@@ -55,23 +59,26 @@ def _train_here(task: Task, share: float) -> None:
     if 0 < share < 1:
         # A trial that outgrows its share fails alone, and not its neighbours on the GPU with it.
         torch.cuda.set_per_process_memory_fraction(share)
-    for report in trial_reports(task, Place(device=device)):
-        _report(report)
+    # Closed at once where Tune stops the trial, or its files would still be uploaded.
+    with closing(trial_reports(task, Place(device=device), _leaving)) as reports:
+        for report in reports:
+            _report(report)
 
 
 def _report(report: EpochReport | str) -> None:
     """Hand a report, or a note, to the driver; returns when it is recorded. A stopped trial ends here (SystemExit)."""
     if isinstance(report, str):
         tune.report({"note": report})
-        return
-    tune.report({"report": json.dumps(report.to_json())})
-    if report.epoch < report.epochs:
-        _move_on()
+    else:
+        tune.report({"report": json.dumps(report.to_json())})
+
+
+def _leaving() -> bool:
+    """Whether this node will be taken away."""
+    return leaving([ray.get_runtime_context().get_node_id()])
 
 
 def _move_on() -> None:
-    """Where this node will be taken away, say so and end this process, so that Tune starts the trial on another. Called
-    before a trial and between its epochs, where there is a checkpoint."""
-    if leaving([ray.get_runtime_context().get_node_id()]):
-        tune.report({"moves": True})
-        os._exit(0)
+    """Say so and end this process, so that Tune starts the trial on another node."""
+    tune.report({"moves": True})
+    os._exit(0)

@@ -100,8 +100,9 @@ def train_batches(
     world_size: int = 1,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    first: int = 0,
 ) -> Iterator[Batch]:
-    """This rank's share of one epoch in random order, augmented as `config` says.
+    """This rank's share of one epoch in random order, augmented as `config` says; from batch `first` on.
 
     Global batch b is perm[b*B:(b+1)*B] of a permutation that all ranks draw alike; rank r takes every world_size-th
     image of it from r. `mean` and `std` are per channel, for pixels in [0, 1].
@@ -112,7 +113,7 @@ def train_batches(
     view = _center(images, side) if config.crop_mode == "center" else images
     mean_, std_ = _rows(mean, side, device), _rows(std, side, device)
     for step, (pixels, targets) in enumerate(
-        _prefetched(view, labels, [batch[rank::world_size] for batch in batches], device)
+        _prefetched(view, labels, [batch[rank::world_size] for batch in batches[first:]], device), first
     ):
         draws = drawn(len(batches[step]), seed, epoch, step)
         draw = torch.from_numpy(draws[rank::world_size]).to(device, non_blocking=True)

@@ -1,0 +1,90 @@
+"""What the workers of a trial agree on: rank 0's word, or any worker's. A worker alone agrees with itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fashion import checkpoint, memory
+from fashion.config import TrialConfig
+from fashion.errors import CheckpointError, TrialDiverged
+from fashion.feed import Place, TrainingData
+from fashion.precision import Setting
+from fashion.speed import choose
+
+
+def rank_0s(value: Any, place: Place) -> Any:
+    """What rank 0 has; of an error that it has, all raise it."""
+    found = [value]
+    if place.world_size > 1:
+        dist.broadcast_object_list(found, src=0)
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
+
+
+def most(value: float, place: Place) -> float:
+    """The largest of all workers' values."""
+    if place.world_size == 1:
+        return value
+    found = torch.tensor(value, dtype=torch.float64, device=place.device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return found.item()
+
+
+def last_state(folder: Path, config: TrialConfig, fingerprint: str, place: Place) -> dict[str, Any] | None:
+    """The trial's last checkpoint, if there is one, from rank 0's folder: the others may see the disk later, or another one.
+
+    Raises CheckpointError: it can't be read, or is another trial's.
+    """
+    path = folder / checkpoint.LAST
+    found: Any = None
+    if place.rank == 0 and path.exists():
+        try:
+            found = checkpoint.load_last(path)
+        except CheckpointError as error:
+            found = error
+    state: dict[str, Any] | None = rank_0s(found, place)
+    if state is None:
+        return None
+    if (state.get("config"), state.get("fingerprint")) != (config.model_dump_json(), fingerprint):
+        raise CheckpointError(
+            f"{path}: belongs to another configuration or data set. Delete {folder} to start this trial again."
+        )
+    return state
+
+
+def micro_batches(folder: Path, state: dict[str, Any] | None, place: Place) -> int:
+    """In how many parts the trial takes its batches: as many as any worker, or the checkpoint's, found that it has to."""
+    mine = memory.micro_batches(folder)
+    if state is not None:
+        with checkpoint.contents_of(folder / checkpoint.LAST):
+            mine = max(mine, int(state.get("parts", 1)))
+    return int(most(mine, place))
+
+
+def setting(
+    config: TrialConfig, data: TrainingData, state: dict[str, Any] | None, folder: Path, place: Place, steps: int
+) -> Setting:
+    """The setting of all workers and, in a resumed trial, of the epochs before. steps: of the whole trial."""
+    if state is not None:
+        with checkpoint.contents_of(folder / checkpoint.LAST):
+            return Setting(**state["setting"])
+    found = None
+    if place.rank == 0:
+        found = choose(config, data.class_counts, place.device, data.train.path.parent, steps)
+    chosen: Setting = rank_0s(found, place)
+    return chosen
+
+
+def require_finite(loss: Tensor, place: Place, where: str) -> None:
+    """Raise TrialDiverged on all workers or on none: one that gave up alone would leave the others waiting for its
+    gradients. The loss is added up in place."""
+    if place.world_size > 1:
+        dist.all_reduce(loss)
+    if not torch.isfinite(loss).item():
+        raise TrialDiverged(f"{where}: train_loss is {loss.item()}")

@@ -1,0 +1,374 @@
+"""A run that is kept in a bucket, and its working copy on this machine.
+
+s3://BUCKET/PREFIX/NAME/manifest.json            as in a run directory
+                        journal/START.jsonl      whole lines of the journal from its byte START on (15 digits)
+                        lease.json               who drives it (`lease`)
+                        trials/, best/, predictions/   as in a run directory
+
+The working copy is a run directory as any other, under the cache folder. The bucket is the truth: a copy that lags behind
+is brought up to it, one that is ahead (its machine was killed before it had uploaded) is told apart from one that went
+another way, byte by byte. An object of the journal is created once and then only grows: where two would go on from the
+same byte, one of them fails.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from fashion import lease as leases
+from fashion.address import Address, is_address, parse_address
+from fashion.data.contents import default_cache_dir
+from fashion.errors import Problem, RunError
+from fashion.journal import driver_alive, now, write_atomic
+from fashion.lease import Lease
+from fashion.recorded import parse
+from fashion.run import Run
+from fashion.store import NotThereError, Store, TakenError
+
+Progress = Callable[[int, int], None]
+
+MANIFEST = "manifest.json"
+JOURNAL = "journal"
+MARK = ".stored.json"  # in a working copy: up to which byte its journal is known to be the bucket's
+LOCK_SECONDS = 600.0
+# A list and what is got of it afterwards may differ while a driver merges the journal's objects.
+LOOKS = 5
+
+
+class NoRunError(RunError):
+    """There is no run at that address."""
+
+
+class _Moved(Exception):  # noqa: N818 (no error: look again)
+    """What was listed is there no more, or does not hang together: somebody is merging it."""
+
+
+class Segment(NamedTuple):
+    """An object of the journal: its bytes from `start` to `end`, so far."""
+
+    start: int
+    end: int
+    name: str
+    modified: datetime | None = None
+
+
+def working_copy(address: Address) -> Path:
+    """Where a run's copy on this machine is, or will be."""
+    digest = hashlib.sha256(str(address).encode()).hexdigest()[:12]
+    return default_cache_dir().absolute() / "stored" / f"{address.name}-{digest}"
+
+
+def segment_name(start: int) -> str:
+    return f"{JOURNAL}/{start:015d}.jsonl"
+
+
+def segments(store: Store) -> list[Segment]:
+    """The journal's objects, from its beginning on."""
+    found = []
+    for each in store.objects(JOURNAL):
+        if match := re.fullmatch(rf"{JOURNAL}/(\d{{15}})\.jsonl", each.name):
+            start = int(match[1])
+            found.append(Segment(start, start + each.size, each.name, each.modified))
+    return found
+
+
+def find(storage: str, name: str | None) -> Address | None:
+    """The run's address; None when it is to be looked for in folders. Without a name the run of the latest activity.
+
+    Raises RunError, with the nearest names, and StorageError.
+    """
+    if name is not None and is_address(name):
+        return _parsed(name, "RUN")
+    if not is_address(storage) or (name is not None and (Path(name) / MANIFEST).is_file()):
+        return None
+    address = _parsed(storage, "--storage")
+    names = Store(address).folders()
+    if name in names:
+        return address / name
+    latest = {each: _last_put(segments(Store(address / each))) for each in names}
+    runs = sorted((each for each in names if latest[each]), key=lambda each: latest[each], reverse=True)
+    if not runs:
+        raise RunError(str(Problem(str(address), "holds no runs", fix="Start one: fashion-sweep run SPEC")))
+    if name is None:
+        return address / runs[0]
+    near = difflib.get_close_matches(name, runs, n=1)
+    fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(runs[:10])}"
+    raise RunError(str(Problem(str(address), "holds no such run", repr(name), fix)))
+
+
+def addresses(storage: str) -> list[Address]:
+    """Where there may be runs in a bucket: each name directly below."""
+    address = _parsed(storage, "--storage")
+    return [address / name for name in Store(address).folders()]
+
+
+def _parsed(text: str, place: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise RunError(str(Problem(place, f"must {error}", repr(text)))) from None
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A run in a bucket as a reader has it. driven: somebody drives it, on whatever machine. notes: what is to be told."""
+
+    address: Address
+    path: Path
+    driven: bool
+    notes: tuple[str, ...] = ()
+
+    def of(self, run: Run) -> Run:
+        """The run that was read from the copy, knowing where it is kept."""
+        run.kept_at(str(self.address), self.driven)
+        return run
+
+
+def brought(address: Address, progress: Progress | None = None) -> Copy:
+    """The run's working copy, brought up to the bucket; as it is while this machine drives the run.
+
+    Raises NoRunError, RunError for a record that does not hang together, StorageError.
+    """
+    path = working_copy(address)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock(path)
+    if driver_alive(path) and (path / MANIFEST).is_file():
+        return Copy(address, path, True)
+    try:
+        lock.acquire(timeout=1.0)
+    except Timeout:
+        # A driver of this machine that is still preparing, or another reader: the copy is theirs to write.
+        if (path / MANIFEST).is_file():
+            return Copy(address, path, True)
+        rule = "another process is just reading this run for the first time"
+        raise RunError(str(Problem(str(address), rule, fix="Try again"))) from None
+    try:
+        store = Store(address)
+        notes: list[str] = []
+        if _reconcile(store, path, notes.append, progress) is None:
+            raise NoRunError(str(Problem(str(address), "is no run", "no manifest.json")))
+        return Copy(address, path, _driven(store), tuple(notes))
+    finally:
+        lock.release()
+
+
+def _driven(store: Store) -> bool:
+    lease = next(store.objects(after=leases.NAME.removesuffix(".json")), None)
+    if lease is None or lease.name != leases.NAME:
+        return False
+    try:
+        return leases.driven(lease, store.get(leases.NAME))
+    except NotThereError:
+        return False
+
+
+@dataclass(frozen=True)
+class Held:
+    """A run in a bucket that this process drives. uploaded: bytes of the journal that are in the bucket."""
+
+    address: Address
+    path: Path
+    store: Store
+    lease: Lease
+    uploaded: int
+
+
+@contextmanager
+def held(
+    storage: str, name: str, note: Callable[[str], None], progress: Progress | None = None
+) -> Iterator[Held | None]:
+    """Within, this process alone drives the run of that name, and its working copy is as the bucket, or ahead of it.
+    None for storage in a folder.
+
+    Raises RunError when another process drives it, StorageError when the bucket can't be read and written.
+    """
+    if not is_address(storage):
+        yield None
+        return
+    address = _parsed(storage, "storage") / name
+    path, store = working_copy(address), Store(address)
+    with Lease(store, note) as lease:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _lock(path)
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)  # of a reader, which brings the copy up to the bucket
+        except Timeout:
+            rule = "another process is still reading this run"
+            raise RunError(str(Problem(str(path), rule, fix="Wait for it, or stop it"))) from None
+        try:
+            yield Held(address, path, store, lease, _reconcile(store, path, note, progress) or 0)
+        finally:
+            lock.release()
+
+
+def _lock(path: Path) -> FileLock:
+    """Held by whoever may write the working copy from the bucket. Beside it, since the copy itself is replaced."""
+    return FileLock(path.with_name(f"{path.name}.lock"), thread_local=False)
+
+
+def push_manifest(store: Store, path: Path) -> None:
+    """Put the working copy's manifest. Only for the lease's holder. Raises RunError if another one was faster."""
+    content = (path / MANIFEST).read_bytes()
+    try:
+        try:
+            there, version = store.get_version(MANIFEST)
+        except NotThereError:
+            there, version = b"", ""
+        if there != content:
+            store.put(MANIFEST, content, create=not version, version=version)
+    except TakenError:
+        if store.get(MANIFEST) != content:  # else its own, whose answer was lost
+            rule = "another process has changed the run's manifest meanwhile"
+            raise RunError(str(Problem(str(store.address), rule, fix="Type the same command again"))) from None
+
+
+def push_folder(address: Address, folder: Path, last: str = "") -> None:
+    """Put a finished folder of the working copy (`best`, `predictions/test`) in place of what the bucket has of it. `last`:
+    the file that says it is whole, absent meanwhile."""
+    copy, store = working_copy(address), Store(address)
+    name = str(folder.relative_to(copy))
+    files = {f"{name}/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}
+    before = [each.name for each in store.objects(name)]
+    final = f"{name}/{last}"
+    store.delete([each for each in before if each == final])
+    for each, path in sorted(files.items(), key=lambda entry: entry[0] == final):
+        store.put(each, path)
+    store.delete([each for each in before if each not in files])
+
+
+def mark(path: Path, uploaded: int) -> None:
+    """Note that the working copy's journal is the bucket's up to that byte, so that the next look compares the rest."""
+    if _marked(path) != uploaded:
+        write_atomic(path / MARK, json.dumps({"same": uploaded}).encode())
+
+
+def _reconcile(store: Store, path: Path, note: Callable[[str], None], progress: Progress | None) -> int | None:
+    """Bring the working copy up to the bucket; returns how many bytes of its journal are the bucket's (it may have more),
+    None when the bucket has no such run. A copy that the bucket contradicts is set aside."""
+    try:
+        manifest = store.get(MANIFEST)
+    except NotThereError:
+        _set_aside(path, f"{store.address} is not there (any more)", note)
+        return None
+    if (path / MANIFEST).is_file() and _identity((path / MANIFEST).read_bytes()) != _identity(manifest):
+        _set_aside(path, f"{store.address} is another run now", note)
+    path.mkdir(exist_ok=True)
+    known = _follow(store, path, progress)
+    if known is None:
+        _set_aside(path, f"{store.address} went on from another machine, without what only this one had", note)
+        path.mkdir()
+        known = _follow(store, path, progress)
+        assert known is not None, "an empty journal contradicts none"
+    if not (path / MANIFEST).is_file() or (path / MANIFEST).read_bytes() != manifest:
+        write_atomic(path / MANIFEST, manifest)
+    mark(path, known)
+    return known
+
+
+def _identity(manifest: bytes) -> Any:
+    """What tells one run from another of the same name."""
+    try:
+        content = parse(manifest)
+        return content.get("id"), content["created"], content["data_fingerprint"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return hashlib.sha256(manifest).hexdigest()
+
+
+def _set_aside(path: Path, reason: str, note: Callable[[str], None]) -> None:
+    """Move a working copy that the bucket contradicts; one without a journal, which holds nothing, goes."""
+    if not path.exists():
+        return
+    journal = path / "journal.jsonl"
+    if not journal.is_file() or not journal.stat().st_size:
+        shutil.rmtree(path)
+        return
+    aside = path.with_name(f"{path.name}.{re.sub('[^0-9]', '', now())[:17]}")
+    os.rename(path, aside)
+    note(f"{reason}: the copy that this machine had is kept in {aside}")
+
+
+def _follow(store: Store, path: Path, progress: Progress | None) -> int | None:
+    """Append to the working copy's journal what the bucket has beyond it. Returns the byte up to which both are the same,
+    None when they contradict each other."""
+    for look in range(LOOKS):
+        try:
+            return _append_new(store, path, progress)
+        except (NotThereError, _Moved) as moved:
+            if look == LOOKS - 1:
+                fix = "Restore the objects that are missing, or give the sweep another name"
+                rule = f"the record does not hang together ({moved})"
+                raise RunError(str(Problem(str(store.address / JOURNAL), rule, fix=fix))) from None
+            time.sleep(0.2 * look)
+    raise AssertionError("unreachable")
+
+
+def _append_new(store: Store, path: Path, progress: Progress | None) -> int | None:
+    listed = segments(store)
+    end = max((each.end for each in listed), default=0)
+    with open(path / "journal.jsonl", "a+b") as journal:
+        size = _whole_lines(journal)
+        at = min(_marked(path), size, end)
+        while at < end:
+            covering = [each for each in listed if each.start <= at < each.end]
+            if not covering:
+                raise _Moved(f"nothing holds its byte {at} of {end}")
+            longest = max(covering, key=lambda each: each.end)
+            content = store.get(longest.name)[at - longest.start :]
+            if not content.endswith(b"\n"):
+                raise _Moved(f"{longest.name} ends within a line or before byte {at}")
+            journal.seek(at)
+            if at < size and journal.read(min(size - at, len(content))) != content[: size - at]:
+                return None
+            new = content[max(size - at, 0) :]
+            if new:
+                # What is cut off is half a line, which was never acted on.
+                journal.truncate(max(size, at))
+                journal.write(new)
+            at += len(content)
+            if progress is not None:
+                progress(at >> 20, end >> 20)
+        journal.flush()
+        os.fsync(journal.fileno())
+    if (latest := _last_put(listed)) and at >= size:
+        os.utime(path / "journal.jsonl", (latest, latest))
+    return at
+
+
+def _last_put(listed: list[Segment]) -> float:
+    """When the latest of them was put, in seconds since the epoch by the bucket's clock; 0 for none."""
+    return max((each.modified.timestamp() for each in listed if each.modified), default=0.0)
+
+
+def _marked(path: Path) -> int:
+    try:
+        same = parse((path / MARK).read_bytes())["same"]
+        return same if isinstance(same, int) and same >= 0 else 0
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0  # all of it is compared
+
+
+def _whole_lines(journal: Any) -> int:
+    """The size of a file without a last line that lacks its end."""
+    end = journal.seek(0, os.SEEK_END)
+    while end:
+        begin = max(end - (1 << 16), 0)
+        journal.seek(begin)
+        found = journal.read(end - begin).rfind(b"\n")
+        if found >= 0:
+            return int(begin + found + 1)
+        end = begin
+    return 0
