@@ -134,7 +134,8 @@ def test_names_with_blanks_umlauts_and_signs_come_through(s3: Server, copy_of_de
 def test_a_list_that_is_gone_there_is_gone_here(s3: Server, copy_of_demo: Path, tmp_path: Path) -> None:
     pushed(copy_of_demo)
     root = on_this_machine(HERE, tmp_path)
-    assert "test" in read_dataset(root).splits
+    of_test = read_dataset(root).splits["test"].images
+    assert all((root / image).is_file() for image in of_test)
     (copy_of_demo / "split" / "test.txt").unlink()
     (copy_of_demo / "split" / "test_attr.txt").unlink(missing_ok=True)
     sent = pushed(copy_of_demo, replace=True)
@@ -142,3 +143,4 @@ def test_a_list_that_is_gone_there_is_gone_here(s3: Server, copy_of_demo: Path, 
     on_this_machine(HERE, tmp_path)
     assert "test" not in read_dataset(root).splits
     assert read_dataset(root).fingerprint() == sent.fingerprint
+    assert not any((root / image).exists() for image in of_test)
