@@ -119,8 +119,8 @@ class Fetch:
             for _ in pool.map(part, range(0, wanted.size, PART)):
                 pass
         if wanted.name in digests:
-            with open(temporary, "rb") as file:
-                self._undamaged(wanted, hashlib.file_digest(file, "sha256").hexdigest(), digests)
+            with open(temporary, "rb") as written:
+                self._undamaged(wanted, hashlib.file_digest(written, "sha256").hexdigest(), digests)
         self._appears(temporary, wanted)
 
     def _same(self, wanted: Object, version: str, whole: bool) -> None:
