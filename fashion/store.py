@@ -232,10 +232,9 @@ class Store:
         except (its.AlreadyExistsError, its.PreconditionError) as error:
             raise TakenError(str(self.address / name)) from error
         except its.InvalidPathError as error:
-            rule, value = "names of objects have no empty parts and none of . and ..", str(error).partition("\n")[0]
-            raise StorageError(
-                Problem(str(self.address), rule, value, "Rename or remove it, or use another prefix")
-            ) from error
+            place, value = str(self.address), str(error).partition("\n")[0]
+            fix = "Rename or remove it, or use another prefix"
+            raise StorageError(Problem(place, "an object's name has no empty parts", value, fix)) from error
         except (its.PermissionDeniedError, its.UnauthenticatedError) as error:
             raise StorageError(Problem(str(self.address), *_refused(str(error)))) from error
         except its.BaseError as error:
@@ -243,8 +242,8 @@ class Store:
             if rule := _hopeless(text):
                 raise StorageError(Problem(str(self.address), *rule)) from error
             reason = text.partition(" Debug source:")[0][:300]
-            rule, fix = f"the store does not answer ({reason})", "See that it can be reached from here, and try again"
-            raise AwayError(Problem(str(self.address), rule, fix=fix)) from error
+            away, fix = f"the store does not answer ({reason})", "See that it can be reached from here, and try again"
+            raise AwayError(Problem(str(self.address), away, fix=fix)) from error
 
 
 def _client(address: Address, patience: float, quiet: float) -> ObjectStore:
