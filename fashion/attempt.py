@@ -32,8 +32,9 @@ from fashion.store import AwayError, NotThereError, Store
 LAST = re.compile(r"last-(\d{4,})(?:\.(\d+))?-([0-9a-f]{8})\.pt")
 BEST = re.compile(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)")
 
-# Seconds: how long a trial goes on, or waits, while the bucket is away, before the sweep stops (it can be resumed).
-AWAY_SECONDS = 30 * 60.0
+# Seconds: how long a trial goes on, or waits, while the bucket is away, before the sweep stops (it can be resumed). Less
+# than the half hour after which workers that wait for one another give up.
+AWAY_SECONDS = 25 * 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 MICRO_BATCHES = "micro-batches.json"  # memory.NOTE; that module needs torch
@@ -113,13 +114,13 @@ class Outage:
         self.since = math.inf  # by the monotonic clock; infinite while the bucket answers
         self.pause = FIRST_PAUSE
 
-    def failed(self, error: StorageError) -> str:
+    def failed(self, error: StorageError, meanwhile: str) -> str:
         """What to tell of a call that failed, empty when it was told. Raises BlockedError when waiting is no use (more)."""
         if not isinstance(error, AwayError):
             raise BlockedError(f"{error}. Then the same command goes on.") from error
         if self.since == math.inf:
             self.since = time.monotonic()
-            return f"{self.address.scheme}://{self.address.bucket} does not answer; the trial goes on meanwhile"
+            return f"{self.address.scheme}://{self.address.bucket} does not answer; the trial goes on {meanwhile}"
         if (waited := time.monotonic() - self.since) > AWAY_SECONDS:
             raise BlockedError(f"{error}. It was away for {waited / 60:.0f} minutes; then the same command goes on.")
         self.pause = min(2 * self.pause, LONGEST_PAUSE)
@@ -136,11 +137,15 @@ class Outage:
 class Attempt:
     """One process's attempt at a trial: the names under which it puts the trial's files, and those that they replace.
 
-    folder: the trial's local folder, whose `last.pt` it goes on from.
+    folder: the trial's local folder. Raises BlockedError where nothing can be put from this machine.
     """
 
     def __init__(self, address: Address, number: int, folder: Path) -> None:
-        self.store, self.number, self.folder = opened(address), number, folder
+        try:
+            self.store = opened(address)
+        except StorageError as error:  # as for any other trial on this machine
+            raise BlockedError(str(error)) from error
+        self.number, self.folder = number, folder
         self.mark = uuid.uuid4().hex[:8]
         self.up = (0, 0)  # epochs and steps of the furthest state that is known to be in the bucket
         self.replaced: list[State] = []  # states that the next one makes useless
@@ -270,7 +275,7 @@ class Attempt:
             try:
                 result = call()
             except StorageError as error:
-                if told := outage.failed(error):
+                if told := outage.failed(error, "when it does"):
                     yield told
                 time.sleep(outage.pause)
                 continue

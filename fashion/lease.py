@@ -20,10 +20,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from fashion.address import Address
 from fashion.errors import Problem, RunError, StorageError, printable
 from fashion.journal import now
 from fashion.recorded import parse
-from fashion.store import NotThereError, Object, Store, TakenError
+from fashion.store import AwayError, NotThereError, Object, Store, TakenError
 
 NAME = "lease.json"
 LEASE = 20.0  # seconds without a renewal after which another machine may take it over
@@ -44,14 +45,18 @@ class Lease:
     def __init__(
         self, store: Store, note: Callable[[str], None], lease: float = LEASE, renewal: float = RENEWAL
     ) -> None:
-        # A renewal that is not answered is given up soon, for another try.
-        self._store = Store(store.address, patience=min(store.patience, lease / 2), quiet=lease / 2)
         self._note, self._lease, self._renewal = note, lease, renewal
+        self._patience = min(store.patience, lease / 2)
+        self._store = self._opened(store.address)
         self._mine = {"id": uuid.uuid4().hex, "started": now(), **_process()}
         self._version, self._counter = "", 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self.lost = ""
+
+    def _opened(self, address: Address) -> Store:
+        # A renewal that is not answered is given up soon, for another try.
+        return Store(address, self._patience, quiet=self._lease / 2)
 
     def __enter__(self) -> Self:
         self._acquire()
@@ -119,8 +124,10 @@ class Lease:
             except TakenError:
                 with suppress(StorageError, NotThereError):
                     self._look()
-            except StorageError:
+            except AwayError:
                 pass  # perhaps nobody else reaches the bucket either; the mirror tells of it
+            except StorageError:
+                self._store = self._opened(self._store.address)  # with credentials that were renewed meanwhile, perhaps
             if self.lost:
                 return
 

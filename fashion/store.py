@@ -50,7 +50,8 @@ class NotThereError(FashionError):
 
 @dataclass(frozen=True)
 class Object:
-    """An object as a list shows it. name: relative to the store's address; size in bytes; modified by the store's clock."""
+    """An object as a list shows it. name: relative to the store's address; size in bytes; version: changes with the bytes (its
+    ETag; for a conditional put ask `get_version`); modified by the store's clock."""
 
     name: str
     size: int
@@ -81,7 +82,8 @@ class Store:
         """
         import obstore
 
-        mode: Any = "create" if create else {"e_tag": version} if version else "overwrite"
+        over = {"version": version} if self._generations else {"e_tag": version}
+        mode: Any = "create" if create else over if version else "overwrite"
         multipart = False if create or version or isinstance(content, bytes) else None
 
         def act() -> str:
@@ -94,7 +96,7 @@ class Store:
                 chunk_size=PART,
                 max_concurrency=AT_ONCE,
             )
-            return str(written["e_tag"])
+            return self._version(written)
 
         try:
             return self._repeated(name, act)
@@ -112,19 +114,21 @@ class Store:
 
         def act() -> tuple[bytes, str]:
             found = obstore.get(self._client, name)
-            return bytes(found.bytes()), str(found.meta["e_tag"])
+            return bytes(found.bytes()), self._version(found.meta)
 
         return self._repeated(name, act)
 
-    def part(self, name: str, start: int, end: int) -> tuple[bytes, str]:
-        """Bytes [start, end) of an object and the version that they are of. Raises NotThereError."""
+    def part(self, name: str, start: int = 0, end: int | None = None) -> tuple[bytes, str]:
+        """Bytes [start, end) of an object, or all of them, and the version that they are of as a list shows it. Raises
+        NotThereError."""
         import obstore
 
         def act() -> tuple[bytes, str]:
-            found = obstore.get(self._client, name, options={"range": (start, end)})
-            content = bytes(found.bytes())
-            if len(content) != end - start and end <= found.meta["size"]:
-                raise AwayError(f"{self.address / name}: {len(content)} of {end - start} bytes came.")
+            options: Any = {} if end is None else {"range": (start, end)}
+            found = obstore.get(self._client, name, options=options)
+            content, size = bytes(found.bytes()), found.meta["size"]
+            if len(content) != min(size, size if end is None else end) - start:
+                raise AwayError(f"{self.address / name}: {len(content)} bytes of {size} came.")
             return content, str(found.meta["e_tag"])
 
         return self._repeated(name, act)
@@ -204,6 +208,14 @@ class Store:
             for name in names if len(names) > 1 else []:
                 self.delete([name])
 
+    @property
+    def _generations(self) -> bool:
+        """Google's store compares an object's generation, S3 its ETag."""
+        return self.address.scheme == "gs"
+
+    def _version(self, meta: Any) -> str:
+        return str(meta["version"] if self._generations else meta["e_tag"])
+
     def _repeated(self, name: str, act: Callable[..., T], *arguments: Any) -> T:
         """What `act` returns, called again for `patience` seconds while the store is away: obstore itself does not repeat
         all that may be."""
@@ -263,6 +275,7 @@ def _client(address: Address, patience: float, quiet: float) -> ObjectStore:
     }
     prefix = address.prefix or None
     if address.scheme == "gs":
+        options["allow_http"] = True  # only if its own settings name such a server, as emulators are
         return GCSStore(address.bucket, prefix=prefix, client_options=options, retry_config=retry)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     more: dict[str, Any] = {}

@@ -121,7 +121,7 @@ class Uploads:
             try:
                 call()
             except StorageError as error:
-                self._tell(self.outage.failed(error))
+                self._tell(self.outage.failed(error, "meanwhile"))
                 with self.changed:
                     self.changed.wait_for(lambda: self.closed, self.outage.pause)
                 continue

@@ -32,7 +32,7 @@ def lists(store: Store) -> dict[str, Object]:
     found = {each.name: each for each in store.objects("split") if each.name in LISTS and each.size <= LARGEST_LIST}
     place = str(store.address)
     try:
-        content, version = store.get_version(MANIFEST)
+        content, version = store.part(MANIFEST)
         found[MANIFEST] = Object(MANIFEST, len(content), version, datetime.now(UTC))
     except NotThereError:
         # Copied there by other means, all of it or some: what is missing shows. Of a push the manifest is what comes last.

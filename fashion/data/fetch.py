@@ -88,7 +88,7 @@ class Fetch:
     def _small(self, wanted: Object, digests: Mapping[str, str]) -> None:
         def get() -> tuple[bytes, str]:
             try:
-                return self.store.get_version(wanted.name)
+                return self.store.part(wanted.name)
             except NotThereError:
                 return b"", ""
 
