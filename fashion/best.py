@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from fashion.errors import CheckpointError, Problem, RunError
 from fashion.journal import now, require_own, sync_folder, write_atomic
-from fashion.record import metrics_to_json
+from fashion.record import metrics_to_json, placeless
 from fashion.recorded import parse
 from fashion.run import Run
 
@@ -185,7 +185,7 @@ def check_checkpoint(run: Run, winner: Ranked, path: Path) -> None:
     expected = {
         "trial": (origin[1] if origin else winner.trial, header["report"]["trial"]),
         "epoch": (winner.epoch, header["report"]["epoch"]),
-        "configuration": (winner.config, header["config"]),
+        "configuration": (placeless(winner.config), placeless(header["config"])),
         "data fingerprint": (run.manifest["data_fingerprint"], header["data_fingerprint"]),
     }
     for what, (wanted, found) in expected.items():

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from fashion.data.packed import Form
+
+SPLITS = ("train", "val", "test")
 
 
 @click.group()
@@ -22,7 +30,7 @@ def data() -> None:
 @click.argument("root", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(root: str, as_json: bool) -> None:
-    """Look for everything that is wrong with the data set at ROOT, in one pass.
+    """Look for everything that is wrong with the data set at ROOT, a folder or s3://... or gs://..., in one pass.
 
     Exits with 0 when training may go on (warnings are allowed), with 2 when it may not.
 
@@ -32,9 +40,13 @@ def check(root: str, as_json: bool) -> None:
     """
     from fashion.cli_progress import Bars
     from fashion.data.check import check as check_data
+    from fashion.data.contents import default_cache_dir
+    from fashion.data.remote import fetch_unread, place_of
 
+    place = place_of(root)
     with Bars() as bars:
-        report = check_data(root, bars.of("reading images"))
+        folder = root if isinstance(place, Path) else fetch_unread(place, default_cache_dir().absolute(), bars)
+        report = check_data(folder, bars.of("reading images"))
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
     else:
@@ -58,7 +70,7 @@ def check(root: str, as_json: bool) -> None:
     "--figure", "path", type=click.Path(), help="File of the figure (.png, .svg or .pdf).  [default: data-stats.png]"
 )
 def stats(root: str, as_json: bool, path: str | None) -> None:
-    """Print how often each class occurs in each split of ROOT, and draw it.
+    """Print how often each class occurs in each split of ROOT, a folder or s3://... or gs://..., and draw it.
 
     \b
     Example:
@@ -67,7 +79,7 @@ def stats(root: str, as_json: bool, path: str | None) -> None:
     from fashion.data.layout import read_dataset
     from fashion.data.stats import distribution, figure
 
-    dataset = read_dataset(root)
+    dataset = read_dataset(folder_of(root))
     shown = distribution(dataset)
     click.echo(json.dumps(shown.to_json(), indent=2) if as_json else shown.table())
     if path is not None or not as_json:
@@ -98,6 +110,22 @@ def demo(root: str, train: int, val: int, test: int, size: int, seed: int) -> No
     click.echo(f"{root}: train {train:,}, val {val:,}, test {test:,} images of {size} px")
 
 
+_fit = click.option(
+    "--fit",
+    default="stretch",
+    show_default=True,
+    type=click.Choice(["stretch", "pad"]),
+    help="Ignore the aspect ratio, or pad to a square.",
+)
+_interpolation = click.option(
+    "--interpolation",
+    default="bicubic",
+    show_default=True,
+    type=click.Choice(["bicubic", "bilinear"]),
+    help="Filter of the resize.",
+)
+
+
 @data.command()
 @click.argument("root", type=click.Path())
 @click.option(
@@ -107,25 +135,13 @@ def demo(root: str, train: int, val: int, test: int, size: int, seed: int) -> No
     type=click.IntRange(8, 2048),
     help="Side in pixels, as data.resize of the spec.",
 )
-@click.option(
-    "--fit",
-    default="stretch",
-    show_default=True,
-    type=click.Choice(["stretch", "pad"]),
-    help="Ignore the aspect ratio, or pad to a square.",
-)
-@click.option(
-    "--interpolation",
-    default="bicubic",
-    show_default=True,
-    type=click.Choice(["bicubic", "bilinear"]),
-    help="Filter of the resize.",
-)
+@_fit
+@_interpolation
 @click.option(
     "--split",
     "splits",
     multiple=True,
-    type=click.Choice(["train", "val", "test"]),
+    type=click.Choice(SPLITS),
     help="Only this split (may be repeated).",
 )
 @click.option("--verify", is_flag=True, help="Compare every pixel of an existing cache with its checksum.")
@@ -133,7 +149,7 @@ def demo(root: str, train: int, val: int, test: int, size: int, seed: int) -> No
 def pack(
     root: str, resize: int, fit: str, interpolation: str, splits: tuple[str, ...], verify: bool, as_json: bool
 ) -> None:
-    """Build the image cache of ROOT ahead of a sweep ($FASHION_CACHE, else ~/.cache/fashion-sweep).
+    """Build the image cache of ROOT ahead of a sweep ($FASHION_CACHE, else ~/.cache/fashion-sweep), or fetch it.
 
     \b
     Example:
@@ -144,7 +160,7 @@ def pack(
     from fashion.data.pack import Pack
     from fashion.errors import UserError
 
-    dataset = read_dataset(root)
+    dataset = read_dataset(folder_of(root, [(resize, fit, interpolation)], splits or SPLITS))
     missing = [split for split in splits if split not in dataset.splits]
     if missing:
         raise UserError(f"{root} has no split {missing[0]!r}; it has {', '.join(dataset.splits)}.")
@@ -163,3 +179,61 @@ def pack(
             click.echo(f"{split}: {len(built):,} images, {built.path.stat().st_size / 1e6:,.0f} MB, {built.path}")
     if as_json:
         click.echo(json.dumps(packs, indent=2))
+
+
+@data.command()
+@click.argument("root", type=click.Path())
+@click.argument("address")
+@click.option(
+    "--resize",
+    "sizes",
+    multiple=True,
+    type=click.IntRange(8, 2048),
+    help="Push the image cache of this size in the images' place (may be repeated).",
+)
+@_fit
+@_interpolation
+@click.option("--replace", is_flag=True, help="Replace another data set that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def push(
+    root: str, address: str, sizes: tuple[int, ...], fit: str, interpolation: str, replace: bool, as_json: bool
+) -> None:
+    """Put the data set in the folder ROOT at ADDRESS, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, which data.root may then name.
+
+    With --resize what is put there are image caches that every machine maps as they are: few objects, and nothing to
+    decode. Without, the folder as it is, of which each machine makes its caches. What is there already is not sent again.
+
+    \b
+    Example:
+      fashion-sweep data push data/FashionDataset s3://my-bucket/FashionDataset --resize 320
+    """
+    from fashion.address import parse_address
+    from fashion.cli_progress import Bars
+    from fashion.data.layout import read_dataset
+    from fashion.data.push import push as push_data
+
+    try:
+        target = parse_address(address)
+    except ValueError as error:
+        raise click.BadParameter(f"must {error}; got {address}", param_hint="ADDRESS") from None
+    dataset = read_dataset(root)
+    with Bars() as bars:
+        sent = push_data(dataset, target, [(size, fit, interpolation) for size in sizes], replace, bars)
+    if as_json:
+        click.echo(json.dumps({"address": str(target), **vars(sent)}, indent=2))
+        return
+    what = ", ".join(f"{size} px {how} {by}" for size, how, by in sent.forms) or "images as they are"
+    click.echo(f"{target}: data set {sent.fingerprint}, {what}")
+    click.echo(f"sent {sent.sent:,} objects ({sent.size / 1e6:,.0f} MB), {sent.kept:,} were there already")
+    if sent.left:
+        click.echo(f"{sent.left:,} objects there are not of this data set; they were left alone")
+
+
+def folder_of(root: str, forms: Sequence[Form] = (), splits: Sequence[str] = SPLITS) -> Path:
+    """The folder itself, or this machine's copy of what is at an address, with the packed images of these forms."""
+    from fashion.cli_progress import Bars
+    from fashion.data.contents import default_cache_dir
+    from fashion.data.remote import on_this_machine, place_of
+
+    with Bars() as bars:
+        return on_this_machine(place_of(root), default_cache_dir().absolute(), forms, splits, progress=bars)

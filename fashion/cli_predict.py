@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from fashion.best import Ranked
 from fashion.errors import DataError, Problem, RunError
 from fashion.journal import require_own
 from fashion.run import Run
+
+if TYPE_CHECKING:
+    from fashion.data.remote import Where
 
 
 def predict_winner(
@@ -60,10 +63,13 @@ def predict_winner(
     }
 
 
-def data_root(record: Run, winner: Ranked) -> Path:
+def data_root(record: Run, winner: Ranked) -> Where:
     """The data set as the spec names it, from where the command is typed; else where the sweep found it."""
+    from fashion.data.remote import place_of
+
     written, recorded = winner.config.get("data", {}).get("root"), record.manifest.get("data_root")
     if not isinstance(written, str):
         raise RunError(str(Problem(str(record.journal_path), f"trial {winner.trial} has no data.root", repr(written))))
-    named = Path(os.path.expanduser(written)).absolute()
-    return named if os.path.isdir(named) or recorded is None else Path(recorded)
+    named = place_of(written)
+    there = not isinstance(named, Path) or os.path.isdir(named)
+    return named if there or recorded is None else place_of(recorded)

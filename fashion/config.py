@@ -18,7 +18,9 @@ class Frozen(BaseModel):
 class DataConfig(Frozen):
     """Preprocessing and augmentation; the defaults are the report's ("Preprocessing of data")."""
 
-    root: str = Field(description="folder of the data set (holds img/ and split/)")
+    root: str = Field(
+        description="folder of the data set (holds img/ and split/), or s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
+    )
     resize: int = Field(
         320, ge=8, le=2048, description="side in pixels that every image is resized to, once, into the cache"
     )

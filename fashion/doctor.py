@@ -19,6 +19,7 @@ from typing import Any
 
 from fashion.data.contents import default_cache_dir
 from fashion.data.scan import LABELLED, LARGEST_LIST
+from fashion.doctor_bucket import Bucket, examine_bucket
 from fashion.doctor_folder import HERE, Finding, Folder, examine_folder
 from fashion.errors import Problem
 from fashion.manifest import code_version, package_versions
@@ -49,6 +50,7 @@ class Request:
     node: str = HERE
     folders: tuple[Folder, ...] = ()
     data_root: Path | None = None
+    buckets: tuple[Bucket, ...] = ()
     weights: tuple[Weights, ...] = ()
     joined: bool = False  # a node of a cluster that somebody else has started
     gpus: int | None = None  # that Ray offers there; None: ask the driver
@@ -68,6 +70,8 @@ def examine(request: Request) -> list[Finding]:
     found = [_token(request), _gpus(request)]
     if request.data_root is not None:
         found += _data(request.node, request.data_root)
+    for bucket in request.buckets:
+        found += examine_bucket(request.node, bucket)
     found += [_weights(request, weights) for weights in request.weights]
     folders = list(request.folders)
     # Fingerprints and predictions are kept in the node's own cache folder, which its environment may put elsewhere.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fashion.address import is_address
+from fashion.address import is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
+from fashion.data.remote import place_of
 from fashion.data.scan import LABELLED
 from fashion.doctor import Request, Weights, ask_torch, listed
+from fashion.doctor_bucket import Bucket
 from fashion.doctor_folder import LEAST_FREE, Folder
 from fashion.model import table
 from fashion.spec import SweepSpec
@@ -27,12 +29,20 @@ def request_for(spec: SweepSpec | None) -> Request:
     # Trials are drawn, and not counted up from the spec's fields: which values meet is for its conditions to say.
     optuna = spec.search.method == "optuna"
     trials = [spec.drawn(number) for number in range(MOST_DRAWN if optuna else min(spec.total_trials, MOST_DRAWN))]
-    root = _absolute(trials[0].data.root)
-    storage = Folder("storage", _absolute(spec.storage), "set storage in the spec to another folder")
-    # Of a run in a bucket a working copy is kept in the cache folder, which is looked at anyway.
-    kept = () if is_address(spec.storage) else (storage,)
-    cache = Folder(cache.name, cache.path, cache.instead, LEAST_FREE + _still_to_pack(trials, root, cache.path))
-    return Request(folders=(*kept, cache), data_root=root, weights=_weights(trials))
+    buckets, folders, root = [], [], place_of(trials[0].data.root)
+    if is_address(spec.storage):
+        buckets.append(Bucket("storage", parse_address(spec.storage), cache.path, writes=True))
+    else:
+        folders.append(Folder("storage", _absolute(spec.storage), "set storage in the spec to another folder"))
+    room = LEAST_FREE
+    if isinstance(root, Path):
+        room += _still_to_pack(trials, root, cache.path)
+    else:
+        forms = sorted({(each.data.resize, each.data.fit, each.data.interpolation) for each in trials})
+        buckets.append(Bucket("data.root", root, cache.path, forms=tuple(forms)))
+    folders.append(Folder(cache.name, cache.path, cache.instead, room))
+    here = root if isinstance(root, Path) else None
+    return Request(folders=tuple(folders), data_root=here, buckets=tuple(buckets), weights=_weights(trials))
 
 
 def _absolute(path: str) -> Path:

@@ -92,7 +92,7 @@ class RunError(UserError):
 
 
 class StorageError(UserError):
-    """A bucket can't be read or written: no such one, no credentials, or it does not answer."""
+    """A bucket can't be read or written: no such one, no credentials, or it does not answer. Its argument is a Problem."""
 
 
 class ResourcesError(UserError):

@@ -83,7 +83,7 @@ def run_path(spec: SweepSpec) -> Path:
     return path
 
 
-def continue_with(run: Run, spec: SweepSpec, data_root: Path, data_fingerprint: str) -> None:
+def continue_with(run: Run, spec: SweepSpec, data_root: Path | Address, data_fingerprint: str) -> None:
     """Make `spec` the run's, so that its trials are handed out from now on.
 
     What may differ from the recorded spec: resources, storage, where the data set lies, a larger number of trials and,

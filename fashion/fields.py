@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from fashion.address import is_address, parse_address
 from fashion.config import DataConfig, ModelConfig, TrainConfig
 from fashion.settings import ResourcesConfig, SchedulerConfig, SearchConfig
 
@@ -189,7 +190,12 @@ def _check_meaning(name: str, value: Any) -> None:
             "must be none, imagenet, or the path of a .safetensors or .pth file", nearest(value, words)
         )
     if name == "data.root" and not value.strip():
-        raise NotAllowedError("must be a folder")
+        raise NotAllowedError("must be a folder, or begin with s3:// or gs://")
+    if name == "data.root" and is_address(value):
+        try:
+            parse_address(value)
+        except ValueError as error:
+            raise NotAllowedError(f"must {error}", "For example s3://bucket/FashionDataset") from None
     if name in ("data.root", "model.weights") and value.startswith("~"):
         try:
             Path(value).expanduser()

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from fashion.address import Address
+from fashion.data.contents import default_cache_dir
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack, pack_folder
+from fashion.data.remote import Where, on_this_machine
 from fashion.errors import CheckpointError, DataError, Problem
 from fashion.predict import DESCRIPTION, Predictions, accuracy, load_promoted, predict, require_attributes
 from fashion.store import Store
@@ -33,9 +35,9 @@ PROBABILITIES_NAME = "probabilities.parquet"
 
 @dataclass(frozen=True)
 class Source:
-    """What to predict: a split of the data set at `root`, or every image below `folder`."""
+    """What to predict: a split of the data set at `root`, perhaps in a bucket, or every image below `folder`."""
 
-    root: Path | None = None
+    root: Where | None = None
     split: str = "test"
     folder: Path | None = None
 
@@ -68,6 +70,7 @@ def predict_into(
     Raises:
         CheckpointError: the promoted directory is incomplete or damaged, or belongs to other attributes.
         DataError: the images can't be read, or there is no such split.
+        StorageError: the data set's bucket can't be read.
         SubmissionError: what was written is not in the submission's form (a full disk, a failing one).
     """
     model, meta = load_promoted(promoted, device)
@@ -78,7 +81,15 @@ def predict_into(
         found = predict(model, meta, pixels, names, device=device, progress=progress)
     else:
         assert source.root is not None, "a split belongs to a data set"
-        dataset = read_dataset(source.root)
+        form = data.resize, data.fit, data.interpolation
+        root = on_this_machine(
+            source.root,
+            cache_dir if cache_dir is not None else default_cache_dir().absolute(),
+            [form],
+            (source.split,),
+            progress=None if progress is None else lambda _, done, total: progress(done, total),
+        )
+        dataset = read_dataset(root)
         require_attributes(meta, dataset.attributes, str(source.root))
         if source.split not in dataset.splits:
             problem = Problem(

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fashion.address import Address
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
+from fashion.data.remote import Where, on_this_machine, place_of
 from fashion.extend import continue_with, known_run, run_path
 from fashion.features import open_features
 from fashion.model.build import build_model
@@ -32,12 +34,19 @@ OPTUNA_DRAWS = 300
 
 @dataclass(frozen=True)
 class Prepared:
-    """What trials will read: the data set, its root as an absolute path, and the weights per (backbone, weights)."""
+    """What trials will read: the data set, its folder on this machine as an absolute path, and the weights per
+    (backbone, weights). address: of a data set that is in a bucket, whose copy on this machine `root` then is."""
 
     dataset: Dataset
     root: Path
     cache_dir: Path
     weights: Mapping[tuple[str, str], ResolvedWeights]
+    address: Address | None = None
+
+    @property
+    def source(self) -> Where:
+        """The data set as trials are told of it, on whatever machine."""
+        return self.root if self.address is None else self.address
 
 
 def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = ()) -> Prepared:
@@ -46,9 +55,13 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
 
     Raises:
         DataError, WeightsError: with everything that is wrong, before any trial starts.
+        StorageError: the data set is in a bucket that can't be read.
     """
     configs = [*possible_trials(spec), *begun]
-    root = Path(configs[0].data.root).expanduser().absolute()
+    cache_dir = default_cache_dir().absolute()
+    forms = sorted({(c.data.resize, c.data.fit, c.data.interpolation) for c in configs})
+    source = place_of(configs[0].data.root)
+    root = on_this_machine(source, cache_dir, forms, progress=progress)
     dataset = read_dataset(root)
     dataset.fingerprint(partial(progress, "contents of all images"))
     weights: dict[tuple[str, str], ResolvedWeights] = {}
@@ -61,9 +74,8 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
     ):
         with torch.device("meta"):  # refused now, and not by each of its trials
             build_model(configs[0].model.model_copy(update={"backbone": backbone}), (2,)).freeze_stages(stages)
-    cache_dir = default_cache_dir().absolute()
     packs: dict[tuple[int, str, str], list[Pack]] = {}
-    for resize, fit, interpolation in sorted({(c.data.resize, c.data.fit, c.data.interpolation) for c in configs}):
+    for resize, fit, interpolation in forms:
         packs[resize, fit, interpolation] = [
             Pack.open_or_build(
                 dataset, split, resize, fit, interpolation, cache_dir,
@@ -79,7 +91,7 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
             for pack in packs[config.data.resize, config.data.fit, config.data.interpolation]:
                 label = f"{pack.metadata['split']} features of {config.model.backbone} at {config.data.crop} px"
                 open_features(pack, config, resolved, _device(), partial(progress, label))
-    return Prepared(dataset, root, cache_dir, weights)
+    return Prepared(dataset, root, cache_dir, weights, source if isinstance(source, Address) else None)
 
 
 def _device() -> str:
@@ -104,13 +116,13 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
     dataset, path = prepared.dataset, run_path(spec)
     if path.exists():
         run = known_run(spec)
-        continue_with(run, spec, prepared.root, dataset.fingerprint())
+        continue_with(run, spec, prepared.source, dataset.fingerprint())
         if bucket is not None:
             push_manifest(bucket.store, path)
         return run, True
     manifest = {
         "spec": spec.to_json(),
-        "data_root": str(prepared.root),
+        "data_root": str(prepared.source),
         "data_fingerprint": dataset.fingerprint(),
         "attributes": [{"name": a.name, "classes": list(a.classes)} for a in dataset.attributes],
         "label_counts": {name: _label_counts(dataset, name) for name in ("train", "val")},

@@ -106,3 +106,11 @@ class Trial:
         """The report with the lowest finite val_loss; of equal ones the earliest, whose weights are kept."""
         finite = [report for report in self.reports if math.isfinite(report.metrics.get("val_loss", math.nan))]
         return min(finite, key=lambda report: report.metrics["val_loss"], default=None)
+
+
+def placeless(config: Any) -> Any:
+    """A configuration without where the data set lies, which two trials that are the same may differ in."""
+    data = config.get("data") if isinstance(config, Mapping) else None
+    if not isinstance(data, Mapping):
+        return config  # a stranger's
+    return {**config, "data": {name: value for name, value in data.items() if name != "root"}}

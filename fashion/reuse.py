@@ -18,7 +18,7 @@ from fashion.best import read_header
 from fashion.checkpoint import best_path, predictions_path
 from fashion.errors import CheckpointError, RunError
 from fashion.manifest import read_manifest
-from fashion.record import Trial
+from fashion.record import Trial, placeless
 from fashion.run import Run, run_paths
 
 SAME = ("data_fingerprint", "code_version", "packages")
@@ -56,8 +56,7 @@ def trained_elsewhere(run: Run) -> dict[str, Trained]:
 
 def key(config: Mapping[str, Any]) -> str:
     """What configurations are compared by: all but where the data set lies."""
-    data = {name: value for name, value in config["data"].items() if name != "root"}
-    return json.dumps({**config, "data": data}, sort_keys=True)
+    return json.dumps(placeless(config), sort_keys=True)
 
 
 def link(trained: Trained, folder: Path) -> None:

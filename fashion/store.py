@@ -103,7 +103,7 @@ class Store:
         except NotThereError:
             if version:
                 raise TakenError(str(self.address / name)) from None  # it was deleted
-            raise StorageError(str(Problem(str(self.address), *NO_BUCKET))) from None
+            raise StorageError(Problem(str(self.address), *NO_BUCKET)) from None
 
     def get(self, name: str) -> bytes:
         return self.get_version(name)[0]
@@ -117,6 +117,29 @@ class Store:
             return bytes(found.bytes()), self._version(found.meta)
 
         return self._repeated(name, act)
+
+    def part(self, name: str, start: int = 0, end: int | None = None) -> tuple[bytes, str]:
+        """Bytes [start, end) of an object, or all of them, and the version that they are of as a list shows it. Raises
+        NotThereError."""
+        import obstore
+
+        def act() -> tuple[bytes, str]:
+            options: Any = {} if end is None else {"range": (start, end)}
+            found = obstore.get(self._client, name, options=options)
+            content, size = bytes(found.bytes()), found.meta["size"]
+            if len(content) != min(size, size if end is None else end) - start:
+                raise AwayError(f"{self.address / name}: {len(content)} bytes of {size} came.")
+            return content, str(found.meta["e_tag"])
+
+        return self._repeated(name, act)
+
+    def put_blocks(self, name: str, blocks: Iterator[bytes]) -> None:
+        """Write an object of blocks as they are made, sent in parts; what they raise leaves no object. A part is repeated,
+        the whole is not: they are gone."""
+        import obstore
+
+        with self._told(name):
+            obstore.put(self._client, name, blocks, use_multipart=True, chunk_size=PART, max_concurrency=AT_ONCE)
 
     def fetch(self, name: str, path: Path) -> None:
         """Write an object's bytes to a file, which is there whole or not at all. Raises NotThereError."""
@@ -216,27 +239,30 @@ class Store:
             yield
         except (its.NotFoundError, FileNotFoundError) as error:
             if "NoSuchBucket" in str(error) or "bucket does not exist" in str(error):
-                raise StorageError(str(Problem(str(self.address), *NO_BUCKET))) from error
+                raise StorageError(Problem(str(self.address), *NO_BUCKET)) from error
             raise NotThereError(str(self.address / name)) from error
         except (its.AlreadyExistsError, its.PreconditionError) as error:
             raise TakenError(str(self.address / name)) from error
+        except its.InvalidPathError as error:
+            place, value = str(self.address), str(error).partition("\n")[0]
+            fix = "Rename or remove it, or use another prefix"
+            raise StorageError(Problem(place, "an object's name has no empty parts", value, fix)) from error
         except (its.PermissionDeniedError, its.UnauthenticatedError) as error:
-            raise StorageError(str(Problem(str(self.address), *_refused(str(error))))) from error
+            raise StorageError(Problem(str(self.address), *_refused(str(error)))) from error
         except its.BaseError as error:
             text = " ".join(str(error).split())
             if rule := _hopeless(text):
-                raise StorageError(str(Problem(str(self.address), *rule))) from error
+                raise StorageError(Problem(str(self.address), *rule)) from error
             reason = text.partition(" Debug source:")[0][:300]
-            raise AwayError(
-                str(Problem(str(self.address), f"the store does not answer ({reason})", fix="Try again"))
-            ) from error
+            away, fix = f"the store does not answer ({reason})", "See that it can be reached from here, and try again"
+            raise AwayError(Problem(str(self.address), away, fix=fix)) from error
 
 
 def _client(address: Address, patience: float, quiet: float) -> ObjectStore:
     try:
         from obstore.store import GCSStore, S3Store
     except ImportError:
-        raise StorageError(str(Problem(str(address), MISSING))) from None
+        raise StorageError(Problem(str(address), MISSING)) from None
     options: ClientConfig = {
         "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
         "read_timeout": timedelta(seconds=quiet),
@@ -284,6 +310,8 @@ def _refused(text: str) -> tuple[str, str, str]:
     """What to tell of a refusal: the rule, what was received, how to mend it."""
     if "ExpiredToken" in text or "TokenExpired" in text or "expired" in text.lower():
         return "the credentials have expired", "", "Get new ones (`aws sso login`, say)"
+    if "RequestTimeTooSkewed" in text:
+        return "the clock of this machine is wrong", "", "Let NTP set it (chrony, systemd-timesyncd)"
     if "InvalidAccessKeyId" in text or "SignatureDoesNotMatch" in text or "InvalidClientTokenId" in text:
         return "the credentials are not accepted", "", "See `aws sts get-caller-identity`"
     return "may not be read or written with these credentials", "", "Allow it in the bucket's or the role's policy"
@@ -291,7 +319,8 @@ def _refused(text: str) -> tuple[str, str, str]:
 
 def _hopeless(text: str) -> tuple[str, str, str] | None:
     """As `_refused` for other errors that waiting does not mend; None for the rest."""
-    if any(each in text for each in ("ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied")):
+    codes = "ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "RequestTimeTooSkewed"
+    if any(each in text for each in codes):
         return _refused(text)
     if "NoSuchBucket" in text:
         return NO_BUCKET

@@ -128,7 +128,7 @@ def _tune(
 ) -> None:  # fmt: skip
     resources, fingerprint = spec.resources, run.manifest["data_fingerprint"]
     job = Job(
-        run.path.absolute(), prepared.root, fingerprint, prepared.cache_dir, dict(prepared.weights), placement.workers,
+        run.path.absolute(), prepared.source, fingerprint, prepared.cache_dir, dict(prepared.weights), placement.workers,
         placement.cpus_per_worker, placement.gpus_per_worker, resources.max_failures, resources.max_preemptions,
         bucket.address if bucket is not None else None,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import shutil
 import time
 import traceback
@@ -21,9 +22,12 @@ from fashion.address import Address
 from fashion.attempt import Attempt, folder_of, opened
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
+from fashion.data.fetch import Progress
 from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
-from fashion.errors import FashionError, StorageError
+from fashion.data.packed import Form
+from fashion.data.remote import Where, on_this_machine
+from fashion.errors import BlockedError, DataError, FashionError, StorageError
 from fashion.features import open_features
 from fashion.feed import Place, TrainingData
 from fashion.journal import write_atomic
@@ -42,7 +46,7 @@ class Job:
     working copy, and every machine has its own."""
 
     run: Path
-    data_root: Path
+    data_root: Where
     data_fingerprint: str
     cache_dir: Path
     weights: Mapping[tuple[str, str], ResolvedWeights]
@@ -80,7 +84,7 @@ class Task:
     config: TrialConfig
     weights: ResolvedWeights
     folder: Path
-    data_root: Path
+    data_root: Where
     data_fingerprint: str
     cache_dir: Path
     threads: int
@@ -104,10 +108,14 @@ def trial_reports(
         Leaving: after `leaves()`; another machine can go on from what was trained until then.
         OutOfMemory: of several workers one had too little; the group has to be made anew to go on. (A worker that is alone
             goes on here.)
-        BlockedError: the data set has changed, the disk refuses a file, or the bucket does not answer any more.
+        BlockedError: the data set has changed or can't be had here, the disk refuses a file, or the bucket does not answer
+            any more.
     """
     torch.set_num_threads(task.threads)
     task.folder.mkdir(parents=True, exist_ok=True)
+    fetched = fetch_data(task)
+    if fetched and place.rank == 0:
+        yield fetched
     data = training_data(task.data_root, task.data_fingerprint, task.config, task.weights, task.cache_dir, place.device)
     note = _ProgressNote(task.folder) if place.rank == 0 else None
     with ExitStack() as stack:
@@ -133,6 +141,32 @@ def trial_reports(
                 told = str(error)
             memory.free(place.device)
             yield told
+
+
+def fetch_data(task: Task) -> str:
+    """Have the data set on this machine; returns what is to be told of it where it was fetched only now. Raises BlockedError
+    where it can't be."""
+    fetched: list[int] = []
+
+    def note(label: str, done: int, total: int) -> None:
+        if label.startswith("fetching"):
+            fetched[:] = [total]
+
+    begun, data = time.monotonic(), task.config.data
+    _on_this_machine(
+        task.data_root, task.data_fingerprint, (data.resize, data.fit, data.interpolation), task.cache_dir, note
+    )
+    return f"fetched the data set, {fetched[0]} MB in {time.monotonic() - begun:.0f} s" if fetched else ""
+
+
+def _on_this_machine(
+    root: Where, fingerprint: str, form: Form, cache_dir: Path, progress: Progress | None = None
+) -> Path:
+    try:
+        return on_this_machine(root, cache_dir, [form], fingerprint=fingerprint, progress=progress)
+    except (DataError, StorageError) as error:
+        # The driver has read it: what is wrong is this machine's way there, or has been changed in the bucket since.
+        raise BlockedError(f"the data set can't be had on {platform.node()}: {error}") from error
 
 
 def _begin(task: Task) -> Generator[str, None, Attempt]:
@@ -167,7 +201,7 @@ def _clean(task: Task) -> None:
 
 
 def training_data(
-    root: Path, fingerprint: str, config: TrialConfig, weights: ResolvedWeights, cache_dir: Path, device: torch.device
+    root: Where, fingerprint: str, config: TrialConfig, weights: ResolvedWeights, cache_dir: Path, device: torch.device
 ) -> TrainingData:
     """The packs of a trial and a probe's features, memory-mapped; a warm process keeps them open from trial to trial."""
     pixels = config.data
@@ -179,8 +213,9 @@ def training_data(
 
 
 @lru_cache(maxsize=4)
-def _packs(root: Path, fingerprint: str, resize: int, fit: str, interpolation: str, cache_dir: Path) -> TrainingData:
-    dataset = read_unchanged(root, fingerprint)
+def _packs(root: Where, fingerprint: str, resize: int, fit: str, interpolation: str, cache_dir: Path) -> TrainingData:
+    folder = _on_this_machine(root, fingerprint, (resize, fit, interpolation), cache_dir)
+    dataset = read_unchanged(folder, fingerprint)
     train, val = (
         Pack.open_or_build(dataset, split, resize, fit, interpolation, cache_dir) for split in ("train", "val")
     )

@@ -97,6 +97,7 @@ class Server:
     def __init__(self, url: str, moto_url: str, faults: Faults) -> None:
         self.url, self.moto_url, self.faults = url, moto_url, faults
         self.requests: list[tuple[str, str]] = []
+        self.ignores_conditions = False  # as stores do that have no conditional writes
 
     @property
     def env(self) -> dict[str, str]:
@@ -236,7 +237,8 @@ class _Handler(BaseHTTPRequestHandler):
         connection = http.client.HTTPConnection(host, timeout=60)
         try:
             # The signature covers the Host header, so that it stays the proxy's.
-            kept = {name: value for name, value in self.headers.items() if name.lower() not in HOP - {"date"}}
+            dropped = HOP - {"date"} | ({"if-match", "if-none-match"} if self.server.told.ignores_conditions else set())
+            kept = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
             connection.request(self.command, self.path, body=body, headers=kept)
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()

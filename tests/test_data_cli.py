@@ -9,13 +9,17 @@ from pathlib import Path
 
 import click
 import pytest
+import s3_server
 from click.testing import CliRunner
 from PIL import Image
 
 from fashion.cli_data import data
+from fashion.data.demo import write_demo
 from fashion.data.layout import majority_baseline, read_dataset
 from fashion.data.stats import distribution, figure
 from fashion.errors import DataError, UserError
+
+s3 = s3_server.s3  # the fixture
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -127,3 +131,57 @@ def test_data_modules_load_no_torch_ray_or_pyplot() -> None:
 @pytest.mark.real
 def test_real_baseline(real_root: Path) -> None:
     assert "59.73%" in distribution(read_dataset(real_root)).table()
+
+
+def test_push_and_the_commands_that_take_an_address(
+    s3: s3_server.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
+    small = write_demo(tmp_path / "small", train=8, val=6, test=5, size=24)
+    fingerprint = read_dataset(small).fingerprint()
+    code, text = run("push", str(small), "s3://sweeps/packed", "--resize", "20", "--resize", "16", "--fit", "pad")
+    assert code == 0
+    assert f"s3://sweeps/packed: data set {fingerprint}, 16 px pad bicubic, 20 px pad bicubic" in text
+    assert "sent 14 objects" in text
+    code, text = run("push", str(small), "s3://sweeps/folder", "--json")
+    told = json.loads(text)
+    assert (told["address"], told["fingerprint"], told["sent"], told["forms"]) == (
+        "s3://sweeps/folder",
+        fingerprint,
+        27,
+        [],
+    )
+    here = run("stats", str(small), "--json")
+    for place in ("packed", "folder"):
+        assert run("stats", f"s3://sweeps/{place}", "--json") == here
+        code, text = run("check", f"s3://sweeps/{place}")
+        assert code == 0
+        assert ("[packed]" in text) == (place == "packed")
+    code, text = run("pack", "s3://sweeps/packed", "--resize", "20", "--fit", "pad", "--split", "val", "--json")
+    (packed,) = json.loads(text)
+    assert Path(packed["path"]).is_relative_to(tmp_path / "cache" / "data")
+    with pytest.raises(DataError, match="--resize 18"):
+        run("pack", "s3://sweeps/packed", "--resize", "18")
+
+
+def test_check_of_a_broken_data_set_in_a_bucket_names_all_of_it(
+    s3: s3_server.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
+    small = write_demo(tmp_path / "small", train=8, val=6, test=5, size=24)
+    run("push", str(small), "s3://sweeps/folder")
+    images = read_dataset(small).splits["val"].images
+    s3.client().delete_object(Bucket="sweeps", Key=f"folder/{images[0]}")
+    s3.write("sweeps", f"folder/{images[1]}", b"no picture")
+    code, text = run("check", "s3://sweeps/folder", "--json")
+    assert code == 2
+    errors = [each for each in json.loads(text)["findings"] if each["severity"] == "error"]
+    assert {each["kind"] for each in errors} == {"missing", "unreadable"}
+
+
+@pytest.mark.parametrize("address", ["data/x", "s3://", "s3://bucket//x", "ftp://bucket/x"])
+def test_an_address_that_is_none_is_told(demo_root: Path, address: str) -> None:
+    result = CliRunner().invoke(data, ["push", str(demo_root), address])
+    assert result.exit_code == 2
+    assert "must" in result.stderr
+    assert address in result.stderr

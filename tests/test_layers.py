@@ -16,8 +16,8 @@ MAY_IMPORT_RAY = {"cluster", "sweep", "engine", "trial", "slot", "mailbox", "pre
 NO_TORCH = {
     "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
     "yaml_lines", "cluster_file", "address", "store", "lease", "segments", "stored", "mirror", "journal", "excerpt", "recorded", "record", "manifest", "run", "best", "attempt", "uploads", "schedulers", "submission", "report", "live", "display", "results",
-    "search", "extend", "doctor", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.scan", "data.check", "data.stats",
-    "data.contents", "data.demo", "data.pack", "data.images", "model.table",
+    "search", "extend", "doctor", "doctor_bucket", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.scan", "data.check", "data.stats",
+    "data.contents", "data.demo", "data.pack", "data.images", "data.packed", "data.bucket", "data.fetch", "data.remote", "data.push", "model.table",
 }  # fmt: skip
 
 
@@ -75,12 +75,12 @@ ROWS = {
     "the spec": "errors address store recorded record config settings deaths space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
     "model.table cluster_file",
     "the record": "journal lease segments manifest run schedulers excerpt best attempt submission",
-    "the data": "data.contents data.scan data.images data.layout data.check data.stats data.demo data.pack stored",
+    "the data": "data.contents data.packed data.scan data.images data.layout data.check data.stats data.demo data.pack data.bucket data.fetch data.remote data.push stored",
     "torch's parts": "data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
     "checkpoint",
     "the loop": "evaluate features feed precision speed memory uploads saving agreed within train task predict predictions",
     "what is shown": "report live display results tensorboard",
-    "the sweep without Ray": "mirror search extend prepare reuse recorder doctor_folder doctor doctor_spec doctor_torch",
+    "the sweep without Ray": "mirror search extend prepare reuse recorder doctor_folder doctor_bucket doctor doctor_spec doctor_torch",
     "Ray": "cluster mailbox slot trial engine sweep predict_job doctor_job",
     "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model cli_doctor",
 }

@@ -17,6 +17,7 @@ from fashion.best import promote
 from fashion.config import TrialConfig
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
+from fashion.data.push import push
 from fashion.errors import CheckpointError, DataError
 from fashion.model.weights import ResolvedWeights
 from fashion.predictions import PROBABILITIES_NAME, Source, fetch_predictions, predict_in_bucket, predict_into
@@ -205,3 +206,31 @@ def test_a_run_in_a_bucket_is_predicted_on_a_machine_that_has_nothing_of_it(
     s3.write("sweeps", "lr/best/model.safetensors", b"half")
     with pytest.raises(CheckpointError, match="its sha256 must be"):
         predict_in_bucket(address, source, "val")
+
+
+@pytest.mark.parametrize("forms", [[], [(40, "stretch", "bicubic")]])
+def test_a_split_of_a_data_set_in_a_bucket_is_predicted_alike(
+    s3: Server, run: Run, dataset: Dataset, tmp_path: Path, forms: list[tuple[int, str, str]]  # noqa: F811
+) -> None:
+    place = parse_address("s3://sweeps/data")
+    push(dataset, place, forms, False, lambda label, done, total: None)
+    seen: list[tuple[int, int]] = []
+    for name, root in (("here", dataset.root), ("there", place)):
+        written = predict_into(
+            run.best_dir, Source(root=root), tmp_path / name, tmp_path / "cache",
+            progress=lambda done, total: seen.append((done, total)),
+        )  # fmt: skip
+        assert written.images == 24
+    assert (tmp_path / "here" / FILES[0]).read_bytes() == (tmp_path / "there" / FILES[0]).read_bytes()
+    mine, theirs = (pq.read_table(tmp_path / name / PROBABILITIES_NAME) for name in ("here", "there"))
+    assert mine.equals(theirs)
+    (copy,) = [each for each in (tmp_path / "cache" / "data").iterdir() if each.is_dir()]
+    assert len(list(copy.rglob("*.arrow"))) == len(forms), "the split that is predicted, and no other"
+
+
+def test_a_size_that_was_not_pushed_is_told(s3: Server, run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    place = parse_address("s3://sweeps/data")
+    push(dataset, place, [(32, "stretch", "bicubic")], False, lambda label, done, total: None)
+    with pytest.raises(DataError, match="--resize 40 --fit stretch"):
+        predict_into(run.best_dir, Source(root=place), tmp_path / "there", tmp_path / "cache")
+    assert not (tmp_path / "there").exists()

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from fashion.best import promote
 from fashion.display import Display
-from fashion.errors import RunError
+from fashion.errors import CheckpointError, RunError
 from fashion.excerpt import load, save
 from fashion.record import EpochReport
 from fashion.recorder import Recorder
@@ -95,6 +95,25 @@ def test_a_completed_trial_of_a_neighbour_is_taken_whole(spec: SweepSpec, backbo
     known = load(second.journal_path)
     assert known is not None
     assert known[0][1].origin == ("first", 1)
+
+
+def test_a_trial_of_a_neighbour_whose_data_lay_elsewhere_is_promoted(spec: SweepSpec, tmp_path: Path) -> None:
+    first = new_run(spec, "first")
+    weights = train(first, spec, 1)
+    moved = load_spec(tmp_path / "sweep.yaml", [f"storage={tmp_path / 'runs'}", "data.root=s3://bucket/data"])
+    second = new_run(moved, "second")
+    take(second, moved, 1)
+    content = json.loads((promote(second) / "model.json").read_text())
+    assert content["config"]["data"]["root"] == "s3://bucket/data"
+    header = json.loads(json.dumps(content["config"]))
+    header["train"]["lr"] *= 2
+    meta = {"config": header, "data_fingerprint": "f", "report": second.trials[1].best().to_json()}  # type: ignore[union-attr]
+    path = second.checkpoint_path(1, 2)
+    path.unlink()
+    save_file({"heads.0.weight": np.full(3, 1, np.float32)}, path, {"fashion": json.dumps(meta)})
+    with pytest.raises(CheckpointError, match="another configuration"):
+        promote(second)
+    assert weights.exists()
 
 
 def test_taking_may_be_interrupted_and_done_again(spec: SweepSpec) -> None:

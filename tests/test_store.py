@@ -7,7 +7,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,34 @@ def test_no_credentials(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:  #
 def test_a_host_that_is_not_there(s3: Server) -> None:  # noqa: F811
     with environment({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}), pytest.raises(AwayError):
         Store(parse_address(PREFIX), patience=1.0).require()
+
+
+def test_parts_and_blocks(store: Store, s3: Server) -> None:  # noqa: F811
+    content = os.urandom(12 << 20)
+    store.put_blocks("big", iter([content[: 7 << 20], content[7 << 20 :]]))
+    assert s3.read("sweeps", "deep/er/big") == content
+    version = store.get_version("big")[1]
+    assert store.part("big", 5, 11 << 20) == (content[5 : 11 << 20], version)
+    assert store.part("big") == (content, version)
+    assert [each.version for each in store.objects()] == [version]
+    with pytest.raises(NotThereError):
+        store.part("absent", 0, 1)
+
+    def broken() -> Iterator[bytes]:
+        yield content
+        raise InterruptedError("within")
+
+    with pytest.raises(InterruptedError):
+        store.put_blocks("half", broken())
+    assert s3.names("sweeps") == ["deep/er/big"]
+
+
+def test_a_name_that_this_client_can_not_have(store: Store, s3: Server) -> None:  # noqa: F811
+    s3.write("sweeps", "deep/er/a//b", b"")
+    with pytest.raises(StorageError, match="an object's name has no empty parts") as caught:
+        store.require()
+    assert not isinstance(caught.value, AwayError)
+    assert "deep/er/a//b" in str(caught.value)
 
 
 def test_conditional_puts_to_google_name_the_generation(monkeypatch: pytest.MonkeyPatch) -> None:

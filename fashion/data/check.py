@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fashion.data.images import IMAGE_SUFFIXES, load_rgb
+from fashion.data.packed import MANIFEST
 from fashion.data.scan import Scan, scan_layout
 from fashion.errors import DataError, printable
 
@@ -22,7 +23,7 @@ _RARE = 20  # images of a class in a split below which its accuracy says little
 @dataclass(frozen=True)
 class Finding:
     """One finding. `kind` is one of missing, unreadable, blank, empty, path, columns, label, count, heads, names
-    (errors), duplicate, identical, leak, conflict, absent (warnings), rare and unlisted (for information)."""
+    (errors), duplicate, identical, leak, conflict, absent (warnings), rare, unlisted and packed (for information)."""
 
     severity: Severity
     kind: str
@@ -62,6 +63,9 @@ def check(root: str | Path, progress: Callable[[int, int], None] | None = None) 
     findings += _identical_images(scan, digests)
     findings += _class_counts(scan)
     findings += _unlisted(scan)
+    if scan.packed is not None:
+        message = "packed images stand in the images' place: of those only their lists and labels were looked at"
+        findings.append(Finding("info", "packed", MANIFEST, message))
     order = {"error": 0, "warning": 1, "info": 2}
     findings.sort(key=lambda finding: order[finding.severity])
     return CheckReport(tuple(findings), {split: len(images) for split, images in scan.images.items()})

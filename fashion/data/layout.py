@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.data.contents import contents_digest
+from fashion.data.packed import MANIFEST, Pushed
 from fashion.data.scan import Attribute, scan_layout
 from fashion.errors import BlockedError, DataError, Problem
 
@@ -36,11 +37,15 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set without structural problems. Made by `read_dataset`."""
+    """A data set without structural problems. Made by `read_dataset`.
+
+    packed: its images are packed caches below `root`, and not there themselves.
+    """
 
     root: Path
     attributes: tuple[Attribute, ...]
     splits: dict[str, Split]
+    packed: Pushed | None = None
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -81,9 +86,16 @@ class Dataset:
             digest.update(f"\0{name}\0{len(split)}\0".encode())
             if split.labels is not None:
                 digest.update(np.ascontiguousarray(split.labels).astype("<i8").tobytes())
-        images = [image for _, split in splits for image in split.images]
-        digest.update(contents_digest(self.root, images, progress).encode())
+        if self.packed is not None:
+            digest.update(self.packed.contents.encode())
+        else:
+            digest.update(self.contents(progress).encode())
         return digest.hexdigest()[:16]
+
+    def contents(self, progress: Callable[[int, int], None] | None = None) -> str:
+        """`contents_digest` of all images."""
+        images = [image for _, split in sorted(self.splits.items()) for image in split.images]
+        return contents_digest(self.root, images, progress)
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,12 @@ def read_dataset(root: str | Path) -> Dataset:
         if labels is not None:
             labels.setflags(write=False)
         splits[name] = Split(name, tuple(images), labels)
-    return Dataset(scan.root, scan.attributes, splits)
+    dataset = Dataset(scan.root, scan.attributes, splits, scan.packed)
+    if scan.packed is not None and dataset.fingerprint() != scan.packed.fingerprint:
+        rule = f"belongs to the lists and labels in split/, whose fingerprint is {dataset.fingerprint()}"
+        problem = Problem(MANIFEST, rule, scan.packed.fingerprint, "Push the data set again")
+        raise DataError(f"The data set at {root} can't be used:", [problem])
+    return dataset
 
 
 def read_unchanged(root: str | Path, fingerprint: str) -> Dataset:

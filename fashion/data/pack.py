@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,9 @@ class Pack:
         """The cache of one split, built first where it is missing, stale, truncated or damaged.
 
         Processes that ask at the same time wait for one builder. The file appears by a rename, so a killed builder
-        leaves nothing behind that could be taken for a cache. Raises DataError listing every image that can't be used,
-        BlockedError when the cache folder can't be written.
+        leaves nothing behind that could be taken for a cache. Of a data set that holds packed images it is the file there,
+        and nothing is built. Raises DataError listing every image that can't be used, BlockedError when the cache folder
+        can't be written.
         """
         metadata = {
             "format": str(FORMAT_VERSION),
@@ -111,6 +112,8 @@ class Pack:
             "interpolation": interpolation,
             "rows": str(len(dataset.splits[split_name])),
         }
+        if dataset.packed is not None:
+            return cls._pushed(dataset, metadata, verify)
         folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
         path = folder / f"{metadata['fingerprint']}-{split_name}-{resize}-{fit}-{interpolation}-v{FORMAT_VERSION}.arrow"
         pack = cls._valid(path, dataset, metadata, verify)
@@ -127,6 +130,30 @@ class Pack:
                 f"The image cache can't be written in {folder}: {error}. Set FASHION_CACHE to a folder with room."
             ) from error
         return pack if pack is not None else cls.open(path)
+
+    @classmethod
+    def _pushed(cls, dataset: Dataset, metadata: dict[str, str], verify: bool) -> Pack:
+        """The cache that stands in the images' place."""
+        assert dataset.packed is not None
+        form = int(metadata["resize"]), metadata["fit"], metadata["interpolation"]
+        for file in dataset.packed.wanted([metadata["split"]], [form], str(dataset.root)):
+            path = dataset.root / file.path
+            pack = cls._valid(path, dataset, metadata, verify)
+            if pack is None:
+                fix = "Delete it: of a data set in a bucket it is then fetched anew"
+                raise DataError(
+                    "Packed images can't be used:",
+                    [
+                        Problem(
+                            str(path), f"must be a whole cache file of format {FORMAT_VERSION} of these lists", fix=fix
+                        )
+                    ],
+                )
+            return pack
+        raise DataError(
+            "Packed images are missing:",
+            [Problem(str(dataset.root), f"no images of split {metadata['split']} were pushed", fix="Push them again")],
+        )
 
     @classmethod
     def _valid(cls, path: Path, dataset: Dataset, metadata: dict[str, str], verify: bool) -> Pack | None:
@@ -231,6 +258,11 @@ def write_seal(path: Path, written: Path, pixels_at: int = 0, length: int = 0) -
         "pixels": [pixels_at, length],
         "frame": _frame_digest(written, pixels_at, length),
     }
+    put_seal(path, seal)
+
+
+def put_seal(path: Path, seal: Mapping[str, Any]) -> None:
+    """Write what `read_seal` of this file read elsewhere."""
     temporary = _seal_path(path).with_suffix(".tmp")
     try:
         temporary.write_text(json.dumps(seal))
@@ -239,9 +271,14 @@ def write_seal(path: Path, written: Path, pixels_at: int = 0, length: int = 0) -
         temporary.unlink(missing_ok=True)
 
 
+def read_seal(path: Path) -> dict[str, Any]:
+    seal: dict[str, Any] = json.loads(_seal_path(path).read_text())
+    return seal
+
+
 def check_seal(path: Path) -> None:
     """Raise ValueError unless the file has its size and all but its pixels is as it was written."""
-    seal = json.loads(_seal_path(path).read_text())
+    seal = read_seal(path)
     (start, length), size = seal["pixels"], path.stat().st_size
     if size != seal["size"] or not 0 <= start <= start + length <= size:
         raise ValueError(f"{size} bytes, not {seal['size']}")

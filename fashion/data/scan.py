@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from fashion.data.packed import MANIFEST, Pushed, read_manifest
 from fashion.errors import CONTROLS, Problem
 
 SPLITS = ("train", "val", "test")
@@ -35,6 +36,7 @@ class Scan:
 
     `lines[split][i]` is the line number of `images[split][i]`; `rows[split][i]` its labels, None where that line is
     bad, read from line `row_lines[split][i]`. `refused` holds listed images that lie elsewhere: nobody may open them.
+    `packed`: packed caches stand in the images' place, which need not be there.
     """
 
     root: Path
@@ -45,6 +47,7 @@ class Scan:
     rows: dict[str, list[tuple[int, ...] | None]] = field(default_factory=dict)
     row_lines: dict[str, list[int]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
+    packed: Pushed | None = None
     _folders: dict[str, bool] = field(default_factory=dict)
 
     def elsewhere(self, name: str) -> str:
@@ -69,6 +72,7 @@ def scan_layout(root: str | Path) -> Scan:
         scan.add("missing", str(root), "a data set is a folder that holds img/ and split/", "no folder split/ there",
                  "Set data.root to the data set, or make one: fashion-sweep data demo DIR.")  # fmt: skip
         return scan
+    scan.packed = _read_packed(scan)
     for split in SPLITS:
         if split in LABELLED or (scan.root / f"split/{split}.txt").exists():
             _read_images(scan, split)
@@ -94,6 +98,17 @@ def scan_layout(root: str | Path) -> Scan:
         scan.attributes = tuple(Attribute(name, classes) for name, classes in zip(names, groups, strict=True))
         _check_range(scan)
     return scan
+
+
+def _read_packed(scan: Scan) -> Pushed | None:
+    try:
+        if outside := scan.elsewhere(MANIFEST):
+            raise ValueError(f"{_INSIDE}: {outside}")
+        found = read_manifest(scan.root)
+    except ValueError as error:
+        scan.add("unreadable", MANIFEST, "must be as `fashion-sweep data push` wrote it", str(error), "Push it again")
+        return None
+    return found if found is not None and found.packs else None
 
 
 def _text_lines(scan: Scan, name: str) -> list[tuple[int, str]] | None:
@@ -166,7 +181,7 @@ def _read_images(scan: Scan, split: str) -> None:
         elif outside := scan.elsewhere(image):
             scan.refused.add(image)
             scan.add("path", place, f"an image {_INSIDE}", f"{image} -> {outside}")
-        elif not os.path.isfile(scan.root / image):
+        elif scan.packed is None and not os.path.isfile(scan.root / image):
             scan.add("missing", place, "the image file must exist", image)
 
 

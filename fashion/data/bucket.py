@@ -1,0 +1,74 @@
+"""What a data set in a bucket consists of: its objects as they are listed, before any of them is fetched."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fashion.data.packed import MANIFEST, PackFile
+from fashion.data.scan import LARGEST_LIST, SPLITS, scan_layout
+from fashion.errors import DataError, Problem
+from fashion.store import NotThereError, Object, Store
+
+CLAIM = "fashion-sweep.pushing.json"  # while a data set is being pushed
+
+
+# Everything that is read of split/.
+LISTS = (
+    *(f"split/{split}{end}.txt" for split in SPLITS for end in ("", "_attr")),
+    "split/list_attr_cloth.txt",
+    "split/attribute_names.txt",
+)
+
+
+def is_list(name: str) -> bool:
+    return name == MANIFEST or name.startswith("split/")
+
+
+def lists(store: Store) -> dict[str, Object]:
+    """The data set's lists and its manifest, by name. Raises DataError where there is no whole data set."""
+    found = {each.name: each for each in store.objects("split") if each.name in LISTS and each.size <= LARGEST_LIST}
+    place = str(store.address)
+    try:
+        content, version = store.part(MANIFEST)
+        found[MANIFEST] = Object(MANIFEST, len(content), version, datetime.now(UTC))
+    except NotThereError:
+        # Copied there by other means, all of it or some: what is missing shows. Of a push the manifest is what comes last.
+        if _is_there(store, CLAIM):
+            rule, fix = "is being pushed, or a push was interrupted", "Type the push again to finish it"
+            raise DataError("The data set is not whole:", [Problem(place, rule, fix=fix)]) from None
+    if LISTS[0] not in found:
+        there = ", ".join(f"{name}/" for name in store.folders()[:5]) or "nothing"
+        fix = f"Mend data.root, or push a data set there: fashion-sweep data push DIR {place}"
+        rule = "a data set holds split/ with its lists, and the images or what was packed of them"
+        raise DataError("There is no data set:", [Problem(place, rule, there, fix)])
+    return found
+
+
+def _is_there(store: Store, name: str) -> bool:
+    try:
+        store.get(name)
+    except NotThereError:
+        return False
+    return True
+
+
+def packs(store: Store, wanted: Sequence[PackFile]) -> dict[str, Object]:
+    there = {each.name: each for each in store.objects("packs")} if wanted else {}
+    if missing := [pack.path for pack in wanted if pack.path not in there]:
+        problems = [Problem(str(store.address / name), "is missing", fix="Push it again") for name in missing]
+        raise DataError("The data set in the bucket is damaged:", problems)
+    return {pack.path: there[pack.path] for pack in wanted}
+
+
+def images(store: Store, root: Path) -> dict[str, Object]:
+    """The objects of all images that the lists name; those that are not there are left to who reads the copy."""
+    scan = scan_layout(root)
+    names = {
+        posixpath.normpath(image) for listed in scan.images.values() for image in listed if image not in scan.refused
+    }
+    tops = {name.partition("/")[0] if "/" in name else "" for name in names}
+    there = {each.name: each for top in ([""] if "" in tops else sorted(tops)) for each in store.objects(top)}
+    return {name: there[name] for name in names & there.keys()}

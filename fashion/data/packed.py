@@ -1,0 +1,132 @@
+"""The manifest of a data set that was pushed, `fashion-sweep.json` beside its `split/`: what it is, and its packed caches.
+
+A data set is pushed in one of two forms: its images as they are, or, in their place, the packed caches of the sizes that
+sweeps train at. Of the second there is no image to open: what they held is known by the digest that the manifest names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fashion.errors import DataError, Problem
+from fashion.recorded import parse, whole
+
+MANIFEST = "fashion-sweep.json"
+FORMAT = 1
+LARGEST = 1 << 20  # bytes; a pack is half a kilobyte of it
+_PATH = re.compile(r"packs/[0-9a-f]{16}/[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.arrow")
+# data.resize, data.fit, data.interpolation: what a packed cache is made with
+Form = tuple[int, str, str]
+
+
+@dataclass(frozen=True)
+class PackFile:
+    """One packed cache. path: below the data set's root, by its content, so that another content is another object.
+    size in bytes; seal: what `data.pack` keeps beside the file."""
+
+    split: str
+    form: Form
+    path: str
+    size: int
+    sha256: str
+    seal: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        resize, fit, interpolation = self.form
+        return {"split": self.split, "resize": resize, "fit": fit, "interpolation": interpolation, "path": self.path,
+                "size": self.size, "sha256": self.sha256, "seal": dict(self.seal)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """fingerprint: the data set's. contents: `data.contents`' digest of its images. Without packs the images are there."""
+
+    fingerprint: str
+    contents: str
+    packs: tuple[PackFile, ...] = ()
+
+    @property
+    def forms(self) -> list[Form]:
+        return sorted({pack.form for pack in self.packs})
+
+    def wanted(self, splits: Collection[str], forms: Collection[Form], place: str) -> list[PackFile]:
+        """The caches of these splits, as far as the data set has them, in these forms.
+
+        Raises DataError with every form that was not pushed, and how to push it.
+        """
+        missing = [form for form in forms if form not in self.forms]
+        if missing:
+            there = ", ".join(_words(form) for form in self.forms)
+            problems = [
+                Problem(
+                    place, f"holds packed images in these forms: {there}", _words(form), f"Push it, too: {_push(form)}"
+                )
+                for form in missing
+            ]
+            raise DataError("The data set has no images of the size that is asked for:", problems)
+        return [pack for pack in self.packs if pack.split in splits and pack.form in forms]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, "fingerprint": self.fingerprint, "contents": self.contents,
+                "packs": [pack.to_json() for pack in self.packs]}  # fmt: skip
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Pushed:
+        """Raises ValueError for what is no manifest of this version."""
+        found = parse(content)
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise ValueError(f"must be a manifest of format {FORMAT}")
+        packs = found.get("packs")
+        if not isinstance(packs, list):
+            raise ValueError("packs must be a list")
+        return cls(_hex(found, "fingerprint", 16), _hex(found, "contents", 64), tuple(_pack(each) for each in packs))
+
+
+def read_manifest(root: Path) -> Pushed | None:
+    """The manifest in a folder, None where there is none. Raises ValueError, also for a file that can't be read."""
+    try:
+        with open(root / MANIFEST, "rb") as file:
+            content = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(str(error.strerror)) from error
+    if len(content) > LARGEST:
+        raise ValueError(f"must have at most {LARGEST:,} bytes")
+    return Pushed.from_json(content)
+
+
+def _pack(found: Any) -> PackFile:
+    if not isinstance(found, dict):
+        raise ValueError("a pack must be an object")
+    path, seal = found.get("path"), found.get("seal")
+    if not isinstance(path, str) or not _PATH.fullmatch(path):  # it names a file that is written
+        raise ValueError("a pack's path must be packs/DIGEST/NAME.arrow")
+    words = [found.get(name) for name in ("split", "fit", "interpolation")]
+    if not all(isinstance(each, str) for each in words) or not isinstance(seal, dict):
+        raise ValueError("a pack must have split, fit, interpolation and seal")
+    if not whole(1)(found.get("resize")) or not whole(1)(found.get("size")):
+        raise ValueError("a pack's resize and size must be whole numbers")
+    split, fit, interpolation = (str(each) for each in words)
+    return PackFile(split, (found["resize"], fit, interpolation), path, found["size"], _hex(found, "sha256", 64), seal)
+
+
+def _hex(found: Mapping[str, Any], name: str, digits: int) -> str:
+    value = found.get(name)
+    if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
+        raise ValueError(f"{name} must be {digits} hexadecimal digits")
+    return value
+
+
+def _words(form: Form) -> str:
+    resize, fit, interpolation = form
+    return f"resize {resize}, {fit}, {interpolation}"
+
+
+def _push(form: Form) -> str:
+    resize, fit, interpolation = form
+    return f"fashion-sweep data push DIR ADDRESS --resize {resize} --fit {fit} --interpolation {interpolation}"

@@ -1,0 +1,258 @@
+"""A data set in a bucket, on this machine: fetched once into the cache folder, whole or not used.
+
+The copy is a folder as `data.layout` reads it, of images or of packed caches. Beside it lie NAME.json, which says that it is
+whole and of which fingerprint; NAME.fetched, a line for each object with the version that was fetched, so that an
+interrupted fetch goes on and a later one brings what has changed; and NAME.lock, since processes of one machine share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fashion.address import Address, is_address, parse_address
+from fashion.data import bucket
+from fashion.data.fetch import Fetch, Progress
+from fashion.data.layout import Dataset, read_dataset
+from fashion.data.pack import put_seal
+from fashion.data.packed import MANIFEST, Form, Pushed, read_manifest
+from fashion.data.scan import LABELLED
+from fashion.errors import BlockedError, DataError, Problem
+from fashion.journal import write_atomic
+from fashion.store import Object, Store
+
+# Seconds that one request is repeated for, and within which it is answered. What is under way is waited for by `data.fetch`,
+# which can be interrupted.
+PATIENCE, QUIET = 5.0, 20.0
+LOCK_SECONDS = 1.0
+Where = Path | Address
+Known = dict[str, tuple[str, int]]  # name of an object that is here -> its version there, its size
+
+
+def place_of(text: str) -> Where:
+    """What `data.root` names: an address, or a folder as an absolute path. Raises DataError for what is no address."""
+    if not is_address(text):
+        return Path(os.path.expanduser(text)).absolute()  # pathlib's raises for a user that there is not
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise DataError("There is no such place:", [Problem("data.root", f"must {error}", text)]) from None
+
+
+def on_this_machine(
+    place: Where,
+    cache_dir: Path,
+    forms: Collection[Form] = (),
+    splits: Collection[str] = LABELLED,
+    fingerprint: str = "",
+    progress: Progress | None = None,
+) -> Path:
+    """The folder of a data set: `place` itself, or this machine's copy of the bucket's, fetched now if need be.
+
+    Of packed images those of `forms` and `splits` are fetched, of other data sets everything. With a fingerprint a copy
+    that has it is taken without asking the bucket. Waits while another process of this machine fetches.
+
+    Raises:
+        DataError: there is no data set there, it can't be used, is damaged, or has no images in one of the forms.
+        StorageError: the bucket can't be read.
+        BlockedError: the cache folder can't be written.
+    """
+    if isinstance(place, Path):
+        return place
+    copy = Copy(place, cache_dir)
+    if fingerprint and copy.holds(fingerprint, forms, splits):
+        return copy.root
+    with copy.mine(progress):
+        if not (fingerprint and copy.holds(fingerprint, forms, splits)):
+            with _room_for(copy.root):
+                copy.fetch(forms, splits, progress)
+                copy.finish(progress)
+    return copy.root
+
+
+def fetch_unread(address: Address, cache_dir: Path, progress: Progress | None = None) -> Path:
+    """As `on_this_machine`, but of a data set that perhaps can't be used: to find out why."""
+    copy = Copy(address, cache_dir)
+    with copy.mine(progress), _room_for(copy.root):
+        copy.fetch((), (), progress)
+    return copy.root
+
+
+@contextmanager
+def _room_for(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BlockedError(
+            f"The data set can't be written in {root}: {error}. Set FASHION_CACHE to a folder with room."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A machine's copy of the data set at an address. `root` is its folder, there or not."""
+
+    address: Address
+    cache_dir: Path
+
+    @property
+    def root(self) -> Path:
+        digest = hashlib.sha256(str(self.address).encode()).hexdigest()[:12]
+        return self.cache_dir / "data" / f"{self.address.name[:64]}-{digest}"
+
+    def _beside(self, suffix: str) -> Path:
+        return self.root.with_name(self.root.name + suffix)
+
+    def holds(self, fingerprint: str, forms: Collection[Form], splits: Collection[str]) -> bool:
+        """Whether it is whole, of this data set, and has the packed images that are asked for."""
+        try:
+            if json.loads(self._beside(".json").read_bytes())["fingerprint"] != fingerprint:
+                return False
+            pushed = read_manifest(self.root)
+            if pushed is None or not pushed.packs:
+                return True
+            fetched = self._fetched()
+            return all(
+                pack.path in fetched and _is_here(self.root / pack.path, pack.size)
+                for pack in pushed.wanted(splits, forms, str(self.address))
+            )
+        except (OSError, ValueError, KeyError, TypeError, DataError):
+            return False  # what is wrong, or was pushed since, the bucket tells
+
+    @contextmanager
+    def mine(self, progress: Progress | None) -> Iterator[None]:
+        """Within, no other process touches the copy."""
+        with _room_for(self.root):
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            lock, waited = FileLock(self._beside(".lock")), 0
+            while not lock.is_locked:
+                try:
+                    lock.acquire(timeout=LOCK_SECONDS)
+                except Timeout:
+                    waited += 1
+                    if progress is not None:
+                        progress(f"another process fetches {self.address} (s)", waited, waited + 60)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def fetch(self, forms: Collection[Form], splits: Collection[str], progress: Progress | None) -> None:
+        """Bring what is missing here or another one there, and remove what is no longer there."""
+        store = Store(self.address, PATIENCE, QUIET)
+        lists = bucket.lists(store)
+        self.root.mkdir(parents=True, exist_ok=True)
+        known = self._bring(store, self._fetched(), lists, {}, progress)
+        self._forget(known, {name for name in known if bucket.is_list(name)} - lists.keys())
+        pushed = self._manifest()
+        if pushed is not None and pushed.packs:
+            packs = pushed.wanted(splits, forms, str(self.address))
+            wanted, still = bucket.packs(store, packs), {pack.path for pack in pushed.packs}
+            for pack in packs:
+                (self.root / pack.path).parent.mkdir(parents=True, exist_ok=True)
+                put_seal(self.root / pack.path, pack.seal)  # first: a cache file without one is taken for damaged
+            known = self._bring(store, known, wanted, {pack.path: pack.sha256 for pack in packs}, progress)
+        else:
+            wanted = bucket.images(store, self.root)
+            still = set(wanted)
+            known = self._bring(store, known, wanted, {}, progress)
+        self._forget(known, known.keys() - lists.keys() - still)
+        lines = [json.dumps([name, *what]) + "\n" for name, what in sorted(known.items())]
+        write_atomic(self._beside(".fetched"), "".join(lines).encode())
+
+    def finish(self, progress: Progress | None) -> None:
+        """Say that it is whole, if it is. Raises DataError otherwise."""
+        dataset, pushed = self._read(), self._manifest()
+        label = "contents of all images"
+        fingerprint = dataset.fingerprint(
+            None if progress is None else lambda done, total: progress(label, done, total)
+        )
+        if pushed is not None and fingerprint != pushed.fingerprint:
+            self._beside(".fetched").unlink(missing_ok=True)
+            rule = f"holds what was pushed, with fingerprint {pushed.fingerprint}"
+            fix = "Push it again; if it is whole in the bucket, type the command again, which fetches all of it anew"
+            problem = Problem(str(self.address), rule, fingerprint, fix)
+            raise DataError("The data set in the bucket is damaged:", [problem])
+        write_atomic(
+            self._beside(".json"), json.dumps({"address": str(self.address), "fingerprint": fingerprint}).encode()
+        )
+
+    def _read(self) -> Dataset:
+        try:
+            return read_dataset(self.root)
+        except DataError as error:
+            raise DataError(f"The data set at {self.address} can't be used:", error.problems) from error
+
+    def _manifest(self) -> Pushed | None:
+        try:
+            return read_manifest(self.root)
+        except ValueError as error:
+            rule = "must be as `fashion-sweep data push` wrote it"
+            problem = Problem(str(self.address / MANIFEST), rule, str(error), "Push the data set again")
+            raise DataError("The data set can't be used:", [problem]) from error
+
+    def _bring(
+        self, store: Store, known: Known, wanted: dict[str, Object], digests: dict[str, str], progress: Progress | None
+    ) -> Known:
+        """Fetch those that are not here in the version there; returns what is here then."""
+        missing = [
+            each
+            for name, each in wanted.items()
+            if known.get(name) != (each.version, each.size) or not _is_here(self.root / name, each.size)
+        ]
+        if not missing:
+            return known
+        self._beside(".json").unlink(missing_ok=True)
+        need, free = sum(each.size for each in missing), shutil.disk_usage(self.root).free
+        if need * 1.02 > free:
+            raise BlockedError(
+                f"The data set at {self.address} needs {need / 1e9:.1f} GB in {self.root.parent}, where "
+                f"{free / 1e9:.1f} GB are free. Set FASHION_CACHE to a folder with room."
+            )
+        known = dict(known)
+        with open(self._beside(".fetched"), "a", encoding="utf-8") as log:
+
+            def fetched(each: Object) -> None:
+                known[each.name] = (each.version, each.size)
+                log.write(json.dumps([each.name, each.version, each.size]) + "\n")
+                log.flush()
+
+            Fetch(store, self.root, self._beside(".partial"), fetched, progress).bring(missing, digests)
+        return known
+
+    def _forget(self, known: Known, names: Collection[str]) -> None:
+        """Remove what is no longer in the bucket's data set."""
+        for name in names:
+            self._beside(".json").unlink(missing_ok=True)
+            (self.root / name).unlink(missing_ok=True)
+            del known[name]
+
+    def _fetched(self) -> Known:
+        """What the log says. A line that is none was cut off by a kill: its file is fetched again."""
+        found: Known = {}
+        try:
+            lines = self._beside(".fetched").read_text(encoding="utf-8").splitlines()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return found
+        for line in lines:
+            try:
+                name, version, size = json.loads(line)
+                found[str(name)] = (str(version), int(size))
+            except (ValueError, TypeError):
+                continue
+        return found
+
+
+def _is_here(path: Path, size: int) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == size
+    except OSError:
+        return False
