@@ -11,6 +11,7 @@ import torch
 from fashion.cluster import cluster
 from fashion.errors import UserError
 from fashion.predictions import Source, Written, predict_into
+from fashion.room import largest_process
 
 POLL_SECONDS = 0.25
 
@@ -49,9 +50,8 @@ def predict_on_cluster(
 ) -> Written:
     """Run `predict_into` as a Ray job and follow it. Raises what `predict_into` raises."""
     with cluster(address, note):
-        resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        gpu = any(node.get("GPU", 0) >= 1 for node in resources)
-        cpus = 1 if gpu else int(max(node.get("CPU", 1) for node in resources))
+        cpus, gpu = largest_process()
+        cpus = 1 if gpu else cpus
         predictor = Predictor.options(num_cpus=cpus, num_gpus=1 if gpu else 0).remote(cpus)  # type: ignore[attr-defined]  # Ray's decorator
         pending = predictor.run.remote(promoted, source, folder, cache_dir)
         while not ray.wait([pending], timeout=POLL_SECONDS)[0]:

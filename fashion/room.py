@@ -105,6 +105,18 @@ def place(
     return Placement(resources.workers, resources.cpus_per_worker, gpus, now, then)
 
 
+def largest_process() -> tuple[int, bool]:
+    """What a single process may have on this cluster, now or when its autoscaler has started a node: CPUs of one node (at
+    least 1), and whether a GPU."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    growth = growth_here(ray._private.worker._global_node.session_name)
+    cpus, gpus = (
+        max([*(node.get(kind, 0.0) for node in nodes), growth.offers(kind) if growth else 0.0])
+        for kind in ("CPU", "GPU")
+    )
+    return max(int(cpus), 1), gpus >= 1
+
+
 class Room:
     """How many trials to hand out: as many as fit on the nodes that are there now, or may come; at least one, which then
     waits for a node. A sweep grows and shrinks with its cluster."""
