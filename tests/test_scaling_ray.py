@@ -24,12 +24,12 @@ BOTH = pytest.mark.parametrize("version", [1, pytest.param(2, marks=pytest.mark.
 class Scaled(Nodes):
     """A head with Ray's autoscaler, of either version, which may start `most` nodes of one CPU each."""
 
-    def __init__(self, folder: Path, most: int, version: int) -> None:
+    def __init__(self, folder: Path, most: int, version: int, *environment: str) -> None:
         self.file = folder / "autoscaler.json"
         start = [
             "env", "RAY_FAKE_CLUSTER=1", "AUTOSCALER_UPDATE_INTERVAL_S=1", f"RAY_enable_autoscaler_v2={version - 1}",
             f"RAY_OVERRIDE_NODE_ID_FOR_TESTING={FAKE_HEAD_NODE_ID}", f"RAY_CLOUD_INSTANCE_ID={FAKE_HEAD_NODE_ID}",
-            f"RAY_NODE_TYPE_NAME={FAKE_HEAD_NODE_TYPE}",
+            f"RAY_NODE_TYPE_NAME={FAKE_HEAD_NODE_TYPE}", *environment,
         ]  # fmt: skip
         super().__init__(folder, f"--autoscaling-config={self.file}", within=start)
         gcs = f"{ray.util.get_node_ip_address()}:{self.port}"
@@ -103,9 +103,13 @@ def test_a_killed_sweep_leaves_no_request_behind(tmp_path: Path, demo_root: Path
 
 @pytest.mark.faults
 def test_a_group_of_workers_gets_its_nodes(tmp_path: Path, demo_root: Path) -> None:
-    write_spec(tmp_path, demo_root, trials=1, epochs=2, workers=2)
-    with Scaled(tmp_path, 2, version=1) as nodes:
-        finish(launch(tmp_path, "--address", nodes.address, env=nodes.env))
+    """Also where they take longer to start than Ray Train waits for at a time, as machines do."""
+    write_spec(tmp_path, demo_root, trials=1, epochs=2, workers=2, max_failures=0)
+    with Scaled(tmp_path, 2, 1, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=4") as nodes:
+        said = finish(launch(tmp_path, "--address", nodes.address, env=nodes.env))
+        assert nodes.left() == NOTHING
+    assert "room for 0 trial(s) at once now; Ray's autoscaler starts nodes for up to 1" in said
+    assert attempts(tmp_path / "runs" / "s") == {0: {1}}
 
 
 def test_what_no_node_type_offers_is_refused_at_once(tmp_path: Path, demo_root: Path) -> None:
