@@ -19,7 +19,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from fashion.daemons import Daemon, raylets
-from fashion.errors import UserError
+from fashion.errors import UserError, printable
 
 METADATA = "http://169.254.169.254"  # on EC2 and on Compute Engine
 ANSWER_SECONDS = 2.0  # it is on the machine itself, or beside it
@@ -85,11 +85,11 @@ class Ec2:
             return Notice(str(found["action"]), datetime.fromisoformat(found["time"]).timestamp())
         except (ValueError, TypeError, KeyError):
             # Whatever its words, it stands where only a notice does.
-            return Notice(f"take ({' '.join(said.split())})", time.time() + NOTICE_SECONDS)
+            return Notice(f"take ({printable(' '.join(said.split())[:80])})", time.time() + NOTICE_SECONDS)
 
     def advice(self) -> str:
         said = self._get("/latest/meta-data/events/recommendations/rebalance")
-        return f"EC2 recommends to rebalance: {' '.join(said.split())}" if said else ""
+        return f"EC2 recommends to rebalance: {printable(' '.join(said.split())[:80])}" if said else ""
 
     def _get(self, path: str) -> str:
         """What stands there; empty where nothing does."""
