@@ -1,6 +1,6 @@
 """A sweep on a cluster without workers: Ray's own autoscaler starts them, real nodes on this machine, and gives them back.
 
-Only the machines are not real: Ray's provider `fake_multinode` starts processes where others would start instances.
+Only the machines are not real: Ray's own `FakeMultiNodeProvider` starts processes where others would start instances.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 import ray
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FAKE_HEAD_NODE_TYPE,
+    FakeMultiNodeProvider,
+)
 from ray_nodes import Nodes, launch, wait_until
 from running import assert_same
 from test_nodes_ray import NOTHING, attempts, finish, undisturbed, wait_for_epoch, write_spec
@@ -48,9 +52,11 @@ def raylet(pid: int) -> bool:
 
 
 def configuration(gcs: str, most: int, version: int) -> dict[str, Any]:
+    fake = FakeMultiNodeProvider
     provider = {
-        "type": "fake_multinode", "use_node_id_as_ip": True, "disable_node_updaters": True,
-        "disable_launch_config_check": True, "gcs_address": gcs,
+        # As "fake_multinode" would, whose file of defaults Ray's wheel leaves out.
+        "type": "external", "module": f"{fake.__module__}.{fake.__name__}", "use_node_id_as_ip": True,
+        "disable_node_updaters": True, "disable_launch_config_check": True, "gcs_address": gcs,
     }  # fmt: skip
     if version == 2:
         provider |= {"launch_multiple": True, "head_node_id": FAKE_HEAD_NODE_ID}
