@@ -28,8 +28,8 @@ from fashion.settings import ResourcesConfig
 
 HEAD = "node:__internal_head__"  # a resource that the head alone has
 ELSEWHERE = (
-    " Its autoscaler may start nodes, but which ones is known on the head alone: run there, or set "
-    "resources.concurrent_trials to as many trials as it shall start nodes for."
+    " Its autoscaler may start nodes, but which ones is known on the head alone: run there, or set gpus_per_worker to a "
+    "number and concurrent_trials to as many trials as it shall start nodes for."
 )
 
 
@@ -78,31 +78,31 @@ def place(
         ResourcesError: not even one trial fits, and none ever will.
     """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
-    gpus = resources.gpus_per_worker
+    gpus, asked, workers = resources.gpus_per_worker, resources.concurrent_trials, resources.workers
     if gpus == "auto":
         gpu = any(node.get("GPU", 0) >= 1 for node in alive) or (growth is not None and growth.offers("GPU") >= 1)
         gpus = 1.0 if gpu else 0.0
-    needs, elsewhere = {"CPU": float(resources.cpus_per_worker), "GPU": float(gpus)}, ""
+    needs, hint = {"CPU": float(resources.cpus_per_worker), "GPU": float(gpus)}, ""
     room, grown = workers_that_fit(alive, needs), 0
-    asked = resources.concurrent_trials
     if growth is not None:
         # The head is no node of the autoscaler's.
         grown = workers_that_fit([node for node in alive if HEAD in node], needs) + growth.workers(needs)
-    elif room < (1 if asked == "auto" else asked) * resources.workers and grows_otherwise():
-        grown = 0 if asked == "auto" else asked * resources.workers
-        elsewhere = ELSEWHERE if asked == "auto" else ""
-    if max(room, grown) < resources.workers:
+    elif room < (1 if asked == "auto" else asked) * workers and grows_otherwise():
+        # Whether nodes that nobody knows have GPUs can't be known either: not to be guessed, or GPUs would stand idle.
+        if asked != "auto" and (room >= workers or resources.gpus_per_worker != "auto"):
+            grown = asked * workers
+        hint = ELSEWHERE
+    if max(room, grown) < workers:
         have = ", ".join(f"{sum(node.get(kind, 0.0) for node in alive):g} {kind}" for kind in needs)
         when = f", and for {grown} when its autoscaler has started all that it may" if growth is not None else ""
         raise ResourcesError(
-            f"resources: a trial needs {resources.workers} worker(s) of {resources.cpus_per_worker} CPU and {gpus:g} GPU; "
-            f"got a cluster of {len(alive)} node(s) with {have}, room for {room} worker(s){when}. "
-            "Lower resources.workers, cpus_per_worker or gpus_per_worker (0 trains on CPU), or run on a larger cluster."
-            f"{elsewhere}"
+            f"resources: a trial needs {workers} worker(s) of {resources.cpus_per_worker} CPU and {gpus:g} GPU; got a cluster "
+            f"of {len(alive)} node(s) with {have}, room for {room} worker(s){when}. Lower resources.workers, cpus_per_worker "
+            f"or gpus_per_worker (0 trains on CPU), or run on a larger cluster.{hint}"
         )
     limit = math.inf if asked == "auto" else asked
-    now, then = (int(min(workers // resources.workers, limit)) for workers in (room, grown))
-    return Placement(resources.workers, resources.cpus_per_worker, gpus, now, then)
+    now, then = (int(min(number // workers, limit)) for number in (room, grown))
+    return Placement(workers, resources.cpus_per_worker, gpus, now, then)
 
 
 def largest_process() -> tuple[int, bool]:

@@ -93,11 +93,13 @@ def test_an_autoscaler_elsewhere_is_taken_at_the_specs_word() -> None:
 
     found = place(wanted(concurrent_trials=3, gpus_per_worker=1), [head()], None, yes)
     assert found == Placement(1, 1, 1.0, concurrent=0, most=3)
-    with pytest.raises(ResourcesError, match=r"known on the head alone.*resources\.concurrent_trials"):
-        place(wanted(gpus_per_worker=1), [head()], None, yes)
-    assert len(asked) == 2
+    for unknown in ({"gpus_per_worker": 1}, {"concurrent_trials": 3}):
+        with pytest.raises(ResourcesError, match=r"known on the head alone.*gpus_per_worker.*concurrent_trials"):
+            place(wanted(**unknown), [head()], None, yes)
+    assert len(asked) == 3
     place(wanted(concurrent_trials=1), [node(CPU=2)], None, yes)
-    assert len(asked) == 2  # not asked where all fits
+    assert len(asked) == 3  # not asked where all fits
+    assert place(wanted(concurrent_trials=3), [node(CPU=2)], None, yes) == Placement(1, 1, 0.0, 2, most=3)
     assert place(wanted(concurrent_trials=3), [node(CPU=2)], None, lambda: False) == Placement(1, 1, 0.0, 2)
 
 
