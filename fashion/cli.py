@@ -22,6 +22,8 @@ COMMANDS: Mapping[str, str] = {
     "data": "fashion.cli_data:data",
     "model": "fashion.cli_model:model",
 }
+# Not listed: for machines, not for people.
+HIDDEN: Mapping[str, str] = {"spot-watch": "fashion.cli_spot:spot_watch"}
 
 
 class Lazy(click.Group):
@@ -31,9 +33,10 @@ class Lazy(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        where = COMMANDS.get(cmd_name) or HIDDEN.get(cmd_name)
+        if where is None:
             return None
-        module, attribute = COMMANDS[cmd_name].split(":")
+        module, attribute = where.split(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command

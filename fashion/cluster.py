@@ -1,4 +1,4 @@
-"""The Ray cluster of a sweep: started on this machine or joined, what fits on its nodes, which of them come and go."""
+"""The Ray cluster of a sweep: started on this machine or joined, and which of its nodes will be taken away."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -24,7 +22,6 @@ from ray.exceptions import AuthenticationError
 from ray.tune.execution import class_cache
 
 from fashion.errors import ResourcesError
-from fashion.settings import ResourcesConfig
 
 ENVIRONMENT = {
     # The record is the truth: Tune's own result files would be a second one, at half the speed.
@@ -55,51 +52,6 @@ KNOCK_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # between two looks at which nodes there are
 
 
-@dataclass(frozen=True)
-class Placement:
-    """What a trial takes and how many fit. gpus_per_worker is a number here, never "auto"."""
-
-    workers: int
-    cpus_per_worker: int
-    gpus_per_worker: float
-    concurrent: int
-
-
-def place(resources: ResourcesConfig, nodes: list[dict[str, Any]]) -> Placement:
-    """Fit trials onto the cluster's nodes (`ray.nodes()`).
-
-    Raises:
-        ResourcesError: not even one trial fits.
-    """
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    gpus = resources.gpus_per_worker
-    if gpus == "auto":
-        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in alive) else 0.0
-    needs = {"CPU": float(resources.cpus_per_worker), "GPU": float(gpus)}
-    room = workers_that_fit(alive, needs)
-    if room < resources.workers:
-        have = ", ".join(f"{sum(node.get(kind, 0.0) for node in alive):g} {kind}" for kind in needs)
-        raise ResourcesError(
-            f"resources: a trial needs {resources.workers} worker(s) of {resources.cpus_per_worker} CPU and {gpus:g} GPU; "
-            f"got a cluster of {len(alive)} node(s) with {have}, room for {room} worker(s). "
-            "Lower resources.workers, cpus_per_worker or gpus_per_worker (0 trains on CPU), or run on a larger cluster."
-        )
-    concurrent = room // resources.workers
-    if resources.concurrent_trials != "auto":
-        concurrent = min(concurrent, resources.concurrent_trials)
-    return Placement(resources.workers, resources.cpus_per_worker, gpus, concurrent)
-
-
-def workers_that_fit(nodes: list[dict[str, float]], needs: dict[str, float]) -> int:
-    """How many workers fit on nodes of these resources; one never spans two nodes."""
-
-    def workers_on(node: dict[str, float]) -> int:
-        # A hair more than asked, so that four workers of 0.25 fit on a whole.
-        return min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in needs.items() if need)
-
-    return sum(workers_on(node) for node in nodes)
-
-
 _draining: tuple[float, frozenset[str]] = (-math.inf, frozenset())  # when this process last asked, and what it heard
 
 
@@ -110,32 +62,6 @@ def leaving(nodes: Collection[str]) -> bool:
     if time.monotonic() - _draining[0] > LOOK_SECONDS:
         _draining = time.monotonic(), frozenset(ray._private.state.state.get_draining_nodes())
     return not _draining[1].isdisjoint(nodes)
-
-
-class Room:
-    """How many trials fit on the nodes that are there now: a sweep grows and shrinks with its cluster. At least one, which
-    then waits for a node."""
-
-    def __init__(self, resources: ResourcesConfig, placement: Placement, note: Callable[[str], None]) -> None:
-        self.placement, self.note = placement, note
-        self.most = resources.concurrent_trials
-        self.found, self.looked = placement.concurrent, time.monotonic()
-
-    def __call__(self) -> int:
-        if time.monotonic() - self.looked > LOOK_SECONDS:
-            self.found, before = self._look(), self.found
-            if self.found != before:
-                self.note(f"the cluster has room for {self.found} trial(s) at once now, {before} before")
-            self.looked = time.monotonic()
-        return max(self.found, 1)
-
-    def _look(self) -> int:
-        placement = self.placement
-        gone = ray._private.state.state.get_draining_nodes()
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in gone]
-        needs = {"CPU": float(placement.cpus_per_worker), "GPU": placement.gpus_per_worker}
-        fit = workers_that_fit(nodes, needs) // placement.workers
-        return fit if self.most == "auto" else min(fit, self.most)
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from typing import Any
 
 from fashion.errors import Problem
 from fashion.fields import nearest
+from fashion.scaling import RAYS_MAXIMUM, Growth, NodeType
 from fashion.settings import ResourcesConfig
 from fashion.yaml_lines import Document
 from fashion.yaml_lines import Path as Where
 
 PLACEHOLDER = "CHANGE-ME"
 TOKEN = "~/.ray/auth_token"
-RAYS_MAXIMUM = 2  # workers, where the file does not say
+ANY = 1e9  # of a resource that a type does not say: Ray looks it up
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 PROVIDER_KEYS = (
@@ -207,15 +208,14 @@ def _demand(document: Document, spec: str, resources: ResourcesConfig) -> Iterat
     if gpus == "auto":
         gpus = 1.0 if any(_number(offer.get("GPU"), 0) >= 1 for offer in offers.values()) else 0.0
     needs = {"CPU": float(resources.cpus_per_worker), "GPU": float(gpus)}
-    # How many workers fit on a node of each type; what a type does not say, Ray looks up: it may be any number.
-    fit = {
-        name: int(min(_number(offer.get(kind), 1e9) / need for kind, need in needs.items() if need) + 1e-9)
-        for name, offer in offers.items()
-    }
-    left, room = _number(document.value.get("max_workers"), RAYS_MAXIMUM), 0
-    for name in sorted(fit, key=lambda name: -fit[name]):
-        nodes = max(min(_number(types[name].get("max_workers"), left), left), 0)
-        room, left = room + fit[name] * int(nodes), left - nodes
+    most = int(_number(document.value.get("max_workers"), RAYS_MAXIMUM))
+    kinds = tuple(
+        NodeType(
+            {kind: _number(offers[name].get(kind), ANY) for kind in needs}, int(_number(node.get("max_workers"), most))
+        )
+        for name, node in types.items()
+    )
+    room = Growth(kinds, most).workers(needs)
     if room < resources.workers:
         asked = f"{resources.workers} worker(s) of {needs['CPU']:g} CPU and {needs['GPU']:g} GPU"
         rule = f"{spec}: no node type offers what a trial needs, {asked}"

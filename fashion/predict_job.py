@@ -12,6 +12,7 @@ from fashion.address import Address
 from fashion.cluster import cluster
 from fashion.errors import UserError
 from fashion.predictions import Source, Written, fetch_predictions, predict_in_bucket, predict_into
+from fashion.room import largest_process
 
 POLL_SECONDS = 0.25
 
@@ -52,9 +53,8 @@ def predict_on_cluster(
     """Run `predict_into` as a Ray job and follow it. With the address of a run in a bucket instead of the promoted folder
     its worker needs nothing of this machine but the images. Raises what `predict_into` raises, and StorageError."""
     with cluster(address, note):
-        resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        gpu = any(node.get("GPU", 0) >= 1 for node in resources)
-        cpus = 1 if gpu else int(max(node.get("CPU", 1) for node in resources))
+        cpus, gpu = largest_process()
+        cpus = 1 if gpu else cpus
         predictor = Predictor.options(num_cpus=cpus, num_gpus=1 if gpu else 0).remote(cpus)  # type: ignore[attr-defined]  # Ray's decorator
         pending = predictor.run.remote(promoted, source, folder)
         while not ray.wait([pending], timeout=POLL_SECONDS)[0]:

@@ -70,7 +70,7 @@ class ResourcesConfig(Frozen):
         1, ge=1, le=1024, description="compute threads of a worker; on CPU one each is steadier than more"
     )
     concurrent_trials: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
-        "auto", description="auto: as many as the cluster holds"
+        "auto", description="auto: as many as the cluster holds, or may grow to hold"
     )
     max_failures: int = Field(2, ge=0, le=100, description="times that a trial is started again after its process died")
     max_preemptions: int = Field(

@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
 
-import ray
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
 from fashion import excerpt
-from fashion.cluster import Placement, Room, cluster, place
+from fashion.cluster import cluster
 from fashion.data.layout import read_unchanged
 from fashion.display import Display
 from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RayDied, RecordScheduler
@@ -27,6 +26,7 @@ from fashion.mirror import Mirror
 from fashion.prepare import Prepared
 from fashion.recorder import Recorder
 from fashion.reuse import key, trained_elsewhere
+from fashion.room import Placement, Room, find_room
 from fashion.run import Run
 from fashion.schedulers import make_scheduler
 from fashion.search import make_source
@@ -115,10 +115,7 @@ def _start_and_tune(
     display = recorder.display
     # The folder outlives Ray, whose processes write there until they end.
     with _scratch(run), cluster(address, display.note):
-        placement = place(spec.resources, ray.nodes())
-        asked = spec.resources.concurrent_trials
-        if asked != "auto" and asked > placement.concurrent:
-            display.note(f"resources.concurrent_trials: {asked} asked, {placement.concurrent} fit at once")
+        placement = find_room(spec.resources, display.note)
         _tune(spec, prepared, run, recorder, run.unfinished(spec.total_trials), placement, bucket)
 
 

@@ -95,17 +95,16 @@ class Nodes:
         self.env = {**os.environ, **IMPATIENT, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         self.env["PYTHONPATH"] = str(Path(__file__).parents[1])
         self.nodes: list[Node] = []
-        self.address = ""
+        self.port, self.address = free_port(), ""
         self.options, self.within = options, within
 
     def __enter__(self) -> Self:
-        port = free_port()
         said = self._start(
-            ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false", *self.options], self.within
+            ["--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false", *self.options], self.within
         )
         found = re.search(r"Local node IP: (\S+)", said)
         assert found, said
-        self.address = f"{found[1]}:{port}"
+        self.address = f"{found[1]}:{self.port}"
         return self
 
     def __exit__(
@@ -135,7 +134,7 @@ class Nodes:
         assert process.stdout is not None
         said = ""
         for line in process.stdout:
-            said += line
+            said += re.sub(r"\x1b\[[0-9;]*m", "", line)  # coloured where Ray's optional parts are installed
             if "Ray runtime started" in line:
                 return said
         raise AssertionError(f"the node did not start: {said}")

@@ -73,7 +73,7 @@ MISTAKES = {
     "workers of the head's type": ("max_workers: 0\n", "max_workers: 1\n", "head.max_workers", "must be 0"),
     "a dashboard for everybody": ("--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "head_start_ray_commands[1]", "loopback"),
     "a head without token": ("export RAY_AUTH_MODE=token RAY_enable", "export RAY_enable", "head_start_ray_commands[1]", "RAY_AUTH_MODE=token"),
-    "workers without token": ("export RAY_AUTH_MODE=token; ulimit", "ulimit", "worker_start_ray_commands[1]", "RAY_AUTH_MODE=token"),
+    "workers without token": ("export RAY_AUTH_MODE=token; ulimit", "ulimit", "worker_start_ray_commands[2]", "RAY_AUTH_MODE=token"),
     "Ray's own security group": ("      SecurityGroupIds: &groups [sg-0123456789abcdef0]\n", "", "head.node_config", "SecurityGroupIds must be given"),
     "Ray's own rights": ("      IamInstanceProfile: {Name: fashion-sweep-head}\n", "", "head.node_config", "IamInstanceProfile must be given"),
     "Ray's own image": ("      ImageId: &image ami-0123456789abcdef0\n", "", "head.node_config", "ImageId must be given"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import configparser
 import json
 import re
@@ -13,7 +12,9 @@ from typing import Any
 
 import pytest
 from cluster_files import CONFIG, FILLED, ROOT, SPECS, prepared
+from ray_nodes import wait_until
 
+from fashion.cli import HIDDEN
 from fashion.cluster_file import TOKEN
 from fashion.model.table import BACKBONES
 from fashion.spec import load_spec
@@ -96,22 +97,24 @@ def test_what_ray_start_is_given(key: str, tmp_path: Path) -> None:
         assert "--address=10.1.2.3:6379" in called
 
 
-def test_what_the_page_asks_the_autoscaler_for(tmp_path: Path) -> None:
-    """Python in a shell's quotes in Ray's quotes: it arrives whole."""
+def test_every_worker_watches_for_its_notice(tmp_path: Path) -> None:
+    """In the background, before Ray is started: the shell that starts it returns while it runs."""
+    *before, start = CONFIG["worker_start_ray_commands"]
+    (watch,) = [command for command in before if "spot-watch" in command]
+    assert "ray start" in start
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python").write_text(FAKE)
-    (tmp_path / "bin" / "python").chmod(0o700)
+    waits = 'until [ -e "$HOME/go" ]; do sleep 0.1; done\n'
+    (tmp_path / "bin" / "fashion-sweep").write_text(FAKE.replace("{", waits + "{", 1))
+    (tmp_path / "bin" / "fashion-sweep").chmod(0o700)
     (tmp_path / ".bashrc").write_text('export PATH="$HOME/bin:$PATH"\n')
-    page = (ROOT / "docs" / "cluster.md").read_text()
-    asked = [shlex.split(line)[3] for line in page.splitlines() if line.startswith("ray exec") and "python -c" in line]
-    wanted = ("[{'GPU': 1}] * 4", "[]")
-    assert len(asked) == len(wanted)
-    for command, bundles in zip(asked, wanted, strict=True):
-        run_as_ray(command, tmp_path)
-        option, code, *_ = (tmp_path / "called").read_text().splitlines()
-        assert option == "-c"
-        assert f"request_resources(bundles={bundles})" in ast.unparse(ast.parse(code))
-    assert CONFIG["max_workers"] == 4
+    run_as_ray(watch, tmp_path)
+    assert not (tmp_path / "called").exists()
+    (tmp_path / "go").touch()
+    wait_until(lambda: (tmp_path / "called").exists() and "RAY_AUTH" in (tmp_path / "called").read_text(), "it ran", 20)
+    assert (tmp_path / "called").read_text().splitlines()[0] == "spot-watch"
+    assert "RAY_AUTH_MODE=token" in (tmp_path / "called").read_text()
+    assert (tmp_path / "spot-watch.log").exists()
+    assert "spot-watch" in HIDDEN
 
 
 def test_the_environment_is_the_pinned_one() -> None:

@@ -1,0 +1,32 @@
+"""`fashion-sweep spot-watch`, which `cluster.yaml` starts on workers."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("spot-watch", hidden=True)
+@click.option("--node-id", default="", metavar="ID", help="Ray's id of the node, where several run on this machine.")
+def spot_watch(node_id: str) -> None:
+    """Pass a spot machine's notice on to the Ray node on it.
+
+    Started on each worker beside `ray start`. Asks the metadata service of EC2 every 5 s, of Compute Engine every second;
+    on a notice the node drains, so that trials leave it at once. Ends with the node.
+
+    \b
+    Example: fashion-sweep spot-watch
+    """
+    import time
+
+    from fashion.spot import find_cloud, find_raylet, watch
+
+    def say(text: str) -> None:
+        click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} spot-watch: {text}", err=True)
+
+    cloud = find_cloud()
+    raylet = find_raylet(node_id)
+    say(f"asking {cloud.name} at {cloud.address} every {cloud.seconds:g} s for node {raylet.option('node_id')}")
+    if watch(cloud, raylet, say):
+        say("passed on to Ray: the node drains")
+    else:
+        say("the node has ended")

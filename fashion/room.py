@@ -1,0 +1,188 @@
+"""How many trials a cluster has room for: on the nodes that are there, and on those that its autoscaler may start.
+
+A trial beyond what fits now waits in Ray, and what waits is what Ray's autoscaler starts nodes for. So a sweep hands out as
+many trials as the cluster may grow to hold, asks for nothing else, and leaves no request behind when it ends or is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+from ray.autoscaler.v2.schema import ClusterStatus
+from ray.autoscaler.v2.sdk import get_cluster_status
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.experimental.internal_kv import _internal_kv_get
+
+from fashion.cluster import LOOK_SECONDS
+from fashion.errors import ResourcesError
+from fashion.scaling import Growth, growth_here, workers_that_fit
+from fashion.settings import ResourcesConfig
+
+HEAD = "node:__internal_head__"  # a resource that the head alone has
+ELSEWHERE = (
+    " Its autoscaler may start nodes, but which ones is known on the head alone: run there, or set gpus_per_worker to a "
+    "number and concurrent_trials to as many trials as it shall start nodes for."
+)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a trial takes and how many fit. gpus_per_worker is a number here, never "auto".
+
+    concurrent: trials at once on the nodes that are there. most: when an autoscaler has started all nodes that it may, or
+    has replaced those that are lost; 0 where there is none.
+    """
+
+    workers: int
+    cpus_per_worker: int
+    gpus_per_worker: float
+    concurrent: int
+    most: int = 0
+
+
+def find_room(resources: ResourcesConfig, note: Callable[[str], None]) -> Placement:
+    """`place` on the cluster that this process has joined or started, with a note where not all that is wished for fits.
+
+    Raises ResourcesError as `place` does.
+    """
+    session = ray._private.worker._global_node.session_name
+    placement = place(resources, ray.nodes(), growth_here(session), autoscales)
+    asked, now, most = resources.concurrent_trials, placement.concurrent, placement.most
+    if asked != "auto" and asked > max(now, most):
+        note(f"resources.concurrent_trials: {asked} asked, {max(now, most)} fit at once")
+    if now < most:
+        note(f"the cluster has room for {now} trial(s) at once now; Ray's autoscaler starts nodes for up to {most}")
+    return placement
+
+
+def place(
+    resources: ResourcesConfig,
+    nodes: list[dict[str, Any]],
+    growth: Growth | None = None,
+    grows_otherwise: Callable[[], bool] = lambda: False,
+) -> Placement:
+    """Fit trials onto the cluster's nodes (`ray.nodes()`) and those that may come.
+
+    growth: what the autoscaler may start, where that is known. grows_otherwise: whether there is an autoscaler of which it
+    is not known; the spec's concurrent_trials is then taken at its word.
+
+    Raises:
+        ResourcesError: not even one trial fits, and none ever will.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus, asked, workers = resources.gpus_per_worker, resources.concurrent_trials, resources.workers
+    if gpus == "auto":
+        gpu = any(node.get("GPU", 0) >= 1 for node in alive) or (growth is not None and growth.offers("GPU") >= 1)
+        gpus = 1.0 if gpu else 0.0
+    needs, hint = {"CPU": float(resources.cpus_per_worker), "GPU": float(gpus)}, ""
+    room, grown = workers_that_fit(alive, needs), 0
+    if growth is not None:
+        # The head is no node of the autoscaler's.
+        grown = workers_that_fit([node for node in alive if HEAD in node], needs) + growth.workers(needs)
+    elif room < (1 if asked == "auto" else asked) * workers and grows_otherwise():
+        # Whether nodes that nobody knows have GPUs can't be known either: not to be guessed, or GPUs would stand idle.
+        if asked != "auto" and (room >= workers or resources.gpus_per_worker != "auto"):
+            grown = asked * workers
+        hint = ELSEWHERE
+    if max(room, grown) < workers:
+        have = ", ".join(f"{sum(node.get(kind, 0.0) for node in alive):g} {kind}" for kind in needs)
+        when = f", and for {grown} when its autoscaler has started all that it may" if growth is not None else ""
+        raise ResourcesError(
+            f"resources: a trial needs {workers} worker(s) of {resources.cpus_per_worker} CPU and {gpus:g} GPU; got a cluster "
+            f"of {len(alive)} node(s) with {have}, room for {room} worker(s){when}. Lower resources.workers, cpus_per_worker "
+            f"or gpus_per_worker (0 trains on CPU), or run on a larger cluster.{hint}"
+        )
+    limit = math.inf if asked == "auto" else asked
+    now, then = (int(min(number // workers, limit)) for number in (room, grown))
+    return Placement(workers, resources.cpus_per_worker, gpus, now, then)
+
+
+def largest_process() -> tuple[int, bool]:
+    """What a single process may have on this cluster, now or when its autoscaler has started a node: CPUs of one node (at
+    least 1), and whether a GPU."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    growth = growth_here(ray._private.worker._global_node.session_name)
+    cpus, gpus = (
+        max([*(node.get(kind, 0.0) for node in nodes), growth.offers(kind) if growth else 0.0])
+        for kind in ("CPU", "GPU")
+    )
+    return max(int(cpus), 1), gpus >= 1
+
+
+class Room:
+    """How many trials to hand out: as many as fit on the nodes that are there now, or may come; at least one, which then
+    waits for a node. A sweep grows and shrinks with its cluster."""
+
+    def __init__(self, resources: ResourcesConfig, placement: Placement, note: Callable[[str], None]) -> None:
+        self.placement, self.note = placement, note
+        self.limit = math.inf if resources.concurrent_trials == "auto" else resources.concurrent_trials
+        self.found, self.looked, self.coming = placement.concurrent, time.monotonic(), ""
+
+    def __call__(self) -> int:
+        if time.monotonic() - self.looked > LOOK_SECONDS:
+            self.found, before = self._look(), self.found
+            if self.found != before:
+                self.note(f"the cluster has room for {self.found} trial(s) at once now, {before} before")
+            if self.placement.most:
+                self.coming, before_coming = coming(), self.coming
+                if self.coming and self.coming != before_coming:
+                    self.note(f"Ray's autoscaler: {self.coming}")
+            self.looked = time.monotonic()
+        return max(self.found, self.placement.most, 1)
+
+    def _look(self) -> int:
+        placement = self.placement
+        gone = ray._private.state.state.get_draining_nodes()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in gone]
+        needs = {"CPU": float(placement.cpus_per_worker), "GPU": placement.gpus_per_worker}
+        return int(min(workers_that_fit(nodes, needs) // placement.workers, self.limit))
+
+
+def autoscales() -> bool:
+    """Whether the cluster has an autoscaler that knows node types, and so may start some."""
+    if is_autoscaler_v2(fetch_from_server=True):
+        status = _second()
+        names = {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
+    else:
+        names = set(_first().get("active_nodes", ()))
+    # One that only looks on makes up a name for each node.
+    return any(name and not name.startswith("node_") for name in names)
+
+
+def coming() -> str:
+    """The nodes that the autoscaler is starting, and the types that it can't have, in words; empty where there are none."""
+    starting: Counter[str] = Counter()
+    if is_autoscaler_v2(fetch_from_server=True):
+        status = _second()
+        starting.update(node.ray_node_type_name for node in status.pending_nodes)
+        for launch in status.pending_launches:
+            starting[launch.ray_node_type_name] += launch.count
+        short = {launch.ray_node_type_name for launch in status.failed_launches}
+    else:
+        report = _first()
+        starting.update(kind for _, kind, _ in report.get("pending_nodes", ()))
+        starting.update(report.get("pending_launches", {}))
+        known = report.get("node_availability_summary", {}).get("node_availabilities", {})
+        short = {kind for kind, each in known.items() if not each["is_available"]}
+    words = [f"starts {', '.join(f'{count} {kind}' for kind, count in sorted(starting.items()))}"] if starting else []
+    return "; ".join(words + ([f"can't have {', '.join(sorted(short))} for now"] if short else []))
+
+
+def _first() -> dict[str, Any]:
+    """What the first version of Ray's autoscaler last reported; empty before it did."""
+    text = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
+    report: dict[str, Any] = (json.loads(text).get("autoscaler_report") if text else None) or {}
+    return report
+
+
+def _second() -> ClusterStatus:
+    """What the second version reports."""
+    return get_cluster_status(ray.get_runtime_context().gcs_address)
