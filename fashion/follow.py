@@ -71,8 +71,9 @@ class Follower:
             try:
                 self._take(event)
             except (KeyError, TypeError, ValueError, SpecError) as error:
+                words = " ".join(str(error).split())
                 raise ClusterError(
-                    f"the cluster's fashion-sweep {self.version} tells what this one does not understand ({error!r}). "
+                    f"the cluster's fashion-sweep {self.version} tells what this one does not understand ({words}). "
                     "Install the same version here, or see it as it is: --json."
                 ) from error
 
