@@ -115,7 +115,7 @@ class JobServer:
         """
         earlier = [job for job in self.jobs() if job.sweep == sweep]
         if running := [job for job in earlier if not job.ended]:
-            raise _taken(running[0].id)
+            raise _taken(sweep, running[0].id)
         # A job's id is never free again. "~" is in no sweep's name.
         number = max((int(job.id.rpartition("~")[2]) if "~" in job.id else 1 for job in earlier), default=0) + 1
         identity = sweep if number == 1 else f"{sweep}~{number}"
@@ -129,7 +129,7 @@ class JobServer:
                 )
             except RuntimeError as error:
                 if "already exists" in str(error):  # submitted twice at once
-                    raise _taken(identity) from error
+                    raise _taken(sweep, identity) from error
                 raise
             return _job(self._client.get_job_info(identity))
 
@@ -142,9 +142,9 @@ class JobServer:
         """The job's log from its first line on, without line ends, until the job has ended; None now and then while there
         is nothing new."""
         loop = asyncio.new_event_loop()
-        source = self._client.tail_job_logs(identity)
+        source: Any = self._client.tail_job_logs(identity)
         rest = ""
-        waiting: asyncio.Task[str] | None = None
+        waiting: asyncio.Task[str | None] | None = None
         try:
             with self._answers(closing=True):
                 while True:
@@ -192,17 +192,17 @@ async def _next(source: Any) -> str | None:
     return await anext(source, None)  # type: ignore[no-any-return]
 
 
-def _taken(identity: str) -> ClusterError:
+def _taken(sweep: str, identity: str) -> ClusterError:
     return ClusterError(
-        f"{identity}: this sweep runs on the cluster already. Follow it: fashion-sweep watch {identity}; end it: "
-        f"fashion-sweep stop {identity}; or give the new one another name: --name."
+        f"{sweep} runs on the cluster already, as job {identity}. Follow it: fashion-sweep watch {sweep}; end it: "
+        f"fashion-sweep stop {sweep}; or give the new one another name: --name."
     )
 
 
 def _job(details: JobDetails) -> Job:
     metadata = details.metadata or {}
     return Job(
-        details.submission_id, metadata.get(SWEEP, ""), details.entrypoint, str(details.status.value),
+        str(details.submission_id), metadata.get(SWEEP, ""), details.entrypoint, str(details.status.value),
         details.driver_exit_code, details.message or "", (details.start_time or 0) / 1000,
     )  # fmt: skip
 
