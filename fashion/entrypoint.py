@@ -31,6 +31,8 @@ def entrypoint(
         raise SpecError(f"{spec.name} can't be submitted:", problems)
     words = ["fashion-sweep", "run", "-", "--json", "--recorded", "--name", spec.name]
     words += [word for override in overrides for word in ("--set", override)]
+    if folder and not is_address(spec.storage):  # so that it says where the run is
+        words += ["--storage", str(PurePosixPath(folder) / spec.storage)]
     words += ["--trials", trials] if trials is not None else []
     words += ["--fresh"] if fresh else []
     end = f"END-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -72,6 +72,7 @@ def test_the_spec_arrives_as_it_is(tmp_path: Path) -> None:
     assert words[:2] == ["run", "-"]
     assert words[words.index("--name") + 1] == "other"
     assert [words[index + 1] for index, word in enumerate(words) if word == "--set"] == list(overrides)
+    assert words[words.index("--storage") + 1] == "/runs"
     assert words[-3:] == ["--trials", "+3", "--fresh"]
 
 
