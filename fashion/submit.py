@@ -71,16 +71,8 @@ class JobServer:
                 raise ClusterError(str(Problem(f"--address {self.url}", rule, _first(error), fix))) from error
         there, here = str(self._client._server_ray_version), str(ray.__version__)
         if there.split(".")[:2] != here.split(".")[:2]:
-            raise ClusterError(
-                str(
-                    Problem(
-                        f"--address {self.url}",
-                        f"must run Ray {here}, as this machine",
-                        there,
-                        "Install the same here or there",
-                    )
-                )
-            )
+            rule, fix = f"must run Ray {here}, as this machine", "Install the same version here or there"
+            raise ClusterError(str(Problem(f"--address {self.url}", rule, there, fix)))
         self._client.patience = SUBMIT_SECONDS
 
     def jobs(self) -> list[Job]:
@@ -179,13 +171,19 @@ class JobServer:
         except aiohttp.WSServerHandshakeError as error:
             if error.status in (401, 403):
                 raise ClusterError(f"--address {self.url}: {_token(error)}") from error
-            raise LostError(f"{self.url}: {error.status} {error.message}") from error
+            raise self._gone(error) if error.status == 404 else LostError(f"{self.url}: {error.message}") from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise LostError(f"{self.url}: {_first(error)}") from error
         except RuntimeError as error:
+            if "status code 404" in str(error):
+                raise self._gone(error) from error
             if not closing and "status code 5" not in str(error):
                 raise
             raise LostError(f"{self.url}: {_first(error)}") from error
+
+    def _gone(self, error: BaseException) -> ClusterError:
+        rule = "does not know this job any more: its Ray was restarted"
+        return ClusterError(str(Problem(f"--address {self.url}", rule, _first(error), "The same submit goes on")))
 
 
 async def _next(source: Any) -> str | None:

@@ -13,6 +13,7 @@ from fashion.follow import Follower
 PATIENCE = 60.0  # seconds for which a lost connection is tried again
 RETRY_SECONDS = 2.0
 QUIET_SECONDS = 1.0  # without a line after which all that happened before has been read
+TOLD_SECONDS = 5.0  # between two words of how much of it has been read
 LOOK_SECONDS = 15.0  # without a line after which the server is asked whether it is still there
 STALE_SECONDS = 600.0  # without a line after which the log is opened anew: a router may have forgotten the connection
 
@@ -66,6 +67,7 @@ def follow(server: Server, job: Job, follower: Follower, say: Callable[[str], No
     Raises ClusterError after `patience` seconds without one. The sweep goes on meanwhile.
     """
     seen, lost = 0, None  # lines passed on; when the connection went
+    patient_until = time.monotonic() + TOLD_SECONDS
     while True:
         try:
             number, heard, looked = 0, time.monotonic(), time.monotonic()
@@ -82,6 +84,9 @@ def follow(server: Server, job: Job, follower: Follower, say: Callable[[str], No
                 if lost is not None:
                     say("the connection is back")
                 heard, lost, number = moment, None, number + 1
+                if follower.behind and moment > patient_until:
+                    say(f"reading what happened so far: {number} lines")
+                    patient_until = moment + TOLD_SECONDS
                 if number > seen:  # the log is read from its beginning each time
                     seen = number
                     follower.line(line)

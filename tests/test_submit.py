@@ -8,7 +8,9 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +323,36 @@ def test_mistakes_are_one_message_and_exit_code_2(command: str, message: str, tm
     )
     assert done.returncode == 2, done
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ('{"version": "4", "ray_version": "2.9.3", "ray_commit": "x"}', "must run Ray 2."),
+        ("<html>It works!</html>", "something else than Ray's job server answers there"),
+        ("{}", "something else than Ray's job server answers there"),
+    ],
+)
+def test_a_server_that_is_none_or_of_another_ray_is_told(answer: str, words: str, tmp_path: Path) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer.encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = subprocess.run(
+            [sys.executable, "-m", "fashion.cli", "watch", "--address", f"127.0.0.1:{server.server_address[1]}"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        server.shutdown()
+    assert done.returncode == 2, done
+    assert words in done.stderr
     assert "Traceback" not in done.stderr
 
 
