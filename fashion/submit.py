@@ -28,6 +28,8 @@ TICK_SECONDS = 0.5
 # How long a stopped sweep has until Ray kills it: running epochs end, and what was reported is recorded. Ray's 3 s are
 # too few.
 STOP_SECONDS = 120
+# Loggers that tell what is usual.
+QUIET = ("ray._private.authentication", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 SWEEP = "fashion-sweep"  # the key of a job's metadata that names its sweep
 
 
@@ -57,7 +59,7 @@ class JobServer:
             raise ClusterError(
                 f"Ray's job client needs {error.name}, which is not installed. Its extra has it: pip install '.[cloud]'."
             ) from error
-        for name in ("ray._private.authentication", "ray.dashboard"):
+        for name in QUIET:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         _knock(self.url)
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)

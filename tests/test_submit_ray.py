@@ -72,8 +72,9 @@ def test_a_submitted_sweep_is_followed_to_its_end(cluster: Cluster, tmp_path: Pa
         tmp_path, "submit", "first.yaml", "--folder", str(there), "--set", "train.epochs=2", **planted
     )
     lines = [line.split()[1] for line in out.splitlines() if line[:2] == "20"]
-    assert lines == ["note", "sweep", *["start", "report", "report", "end"] * 2, "done"], (out, err)
+    assert lines == ["sweep", "note", *["start", "report", "report", "end"] * 2, "done"], (out, err)
     assert "status=completed" in out
+    assert "WebSocket" not in err, "Ray's own words"
     assert f"first is done. Recorded in {there}/runs/first." in out
     run = Run.open(there / "runs" / "first")
     assert [len(trial.reports) for trial in run.trials.values()] == [2, 2]
