@@ -13,6 +13,9 @@ from fashion.errors import UserError, refusal
 # name -> module and attribute, imported when the command is named (or help lists them: these modules import click alone)
 COMMANDS: Mapping[str, str] = {
     "run": "fashion.cli_run:run",
+    "submit": "fashion.cli_submit:submit",
+    "watch": "fashion.cli_submit:watch",
+    "stop": "fashion.cli_submit:stop",
     "best": "fashion.cli_results:best",
     "ls": "fashion.cli_results:ls",
     "show": "fashion.cli_results:show",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--address", metavar="ADDRESS", help="Join the Ray cluster there. Default: start Ray on this machine.")
 @click.option("--plain", is_flag=True, help="One line an event, also on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an event to stdout.")
+@click.option("--recorded", is_flag=True, help="With --json: first the events that are recorded already.")
 def run(
     spec: str,
     overrides: tuple[str, ...],
@@ -37,8 +38,9 @@ def run(
     address: str | None,
     plain: bool,
     as_json: bool,
+    recorded: bool,
 ) -> None:
-    """Run a sweep, or go on with it where it stopped.
+    """Run a sweep, or go on with it where it stopped. SPEC is a file, or - for standard input.
 
     Finished and stopped trials are not repeated, interrupted ones go on from their last checkpoint. Ctrl-C stops
     cleanly; the same command goes on. --trials +N extends a finished sweep, also
@@ -59,6 +61,8 @@ def run(
 
     if plain and as_json:
         raise click.UsageError("--plain and --json exclude each other.")
+    if recorded and not as_json:
+        raise click.UsageError("--recorded goes with --json.")
     mode: Mode = "json" if as_json else "plain" if plain else "auto"
     if name is not None:
         overrides += (f"name={name}",)
@@ -82,6 +86,8 @@ def run(
         from fashion.sweep import run_sweep
 
         with Display(record, sweep, mode=mode) as display:
+            if recorded:
+                display.recorded()
             if resumed:
                 left = len(record.unfinished(sweep.total_trials))
                 final = f"{sweep.total_trials - left} of {sweep.total_trials} trials are final, {left} to do"

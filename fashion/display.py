@@ -21,7 +21,7 @@ from rich.live import Live
 from fashion import report as words
 from fashion.journal import now
 from fashion.live import Screen, View, picture
-from fashion.record import Decision, EpochReport
+from fashion.record import Decision, EpochReport, Trial
 from fashion.report import Row
 from fashion.run import Run
 from fashion.schedulers import make_scheduler
@@ -35,10 +35,15 @@ LISTED = 20  # trials in the last picture, which stays on the screen
 
 
 class Display:
-    """Told of each event after it is recorded in `run`. `mode` auto is live on a terminal and plain lines elsewhere."""
+    """Told of each event after it is recorded in `run`. `mode` auto is live on a terminal and plain lines elsewhere.
+    `before`: seconds that the sweep has run when this begins to show it. `place`: where the run is, in words."""
 
-    def __init__(self, run: Run, spec: SweepSpec, stream: TextIO | None = None, mode: Mode = "auto") -> None:
+    def __init__(
+        self, run: Run, spec: SweepSpec, stream: TextIO | None = None, mode: Mode = "auto", before: float = 0.0,
+        place: str = "",
+    ) -> None:  # fmt: skip
         self.run = run
+        self.place = place or run.place
         self.total = spec.total_trials
         self._stream = _Guarded(stream or sys.stdout)
         if mode == "auto":
@@ -58,7 +63,7 @@ class Display:
         self._best = words.leader(self._rows.values())
         self._notes: deque[str] = deque(maxlen=2)
         self._progress: dict[int, tuple[float, float]] = {}
-        self._began = time.monotonic()
+        self._began = time.monotonic() - before
         self._closed = False
         self._live: Live | None = None
         if mode == "live":
@@ -74,14 +79,27 @@ class Display:
                 redirect_stderr=sys.stderr.isatty(),
             )
 
+    def recorded(self) -> None:
+        """What an earlier command recorded, to JSON lines: they then tell the whole sweep. Before `started`."""
+        for trial in self.run.trials.values():
+            self._event("start", trial=trial.number, **self._attempt(trial), recorded=True)
+        for report, decision in self.run.history:
+            self._event("report", **{**report.to_json(), "decision": decision, "best": False}, recorded=True)
+        for number, row in self._rows.items():
+            if row.status in words.FINAL:
+                self._event("end", trial=number, status=row.status, reason=row.reason, recorded=True)
+
     def started(self) -> None:
         """The sweep begins or goes on."""
         counts = words.counts(self._rows.values(), self.total)
         done = sum(counts.get(status, 0) for status in words.FINAL)
         epochs = sum(len(trial.reports) for trial in self.run.trials.values())
+        manifest = self.run.manifest
+        told = {"spec": manifest["spec"], "extensions": manifest.get("extensions", [])} if self.mode == "json" else {}
         self._event(
-            "sweep", name=self.run.name, run=self.run.place, trials=self.total, final=done, epochs_recorded=epochs
-        )
+            "sweep", name=self.run.name, run=self.place, trials=self.total, final=done, epochs_recorded=epochs,
+            **told,
+        )  # fmt: skip
         if self._live:
             self._live.start(refresh=True)
 
@@ -89,9 +107,7 @@ class Display:
         """A trial was handed to a worker, for the first time or again."""
         self._active.add(number)
         self._update(number)
-        trial = self.run.trials[number]
-        config = {name: words.field_value(trial.config, name) for name in self._fields}
-        self._event("start", trial=number, attempt=trial.attempt, epochs_done=len(trial.reports), config=config)
+        self._event("start", trial=number, **self._attempt(self.run.trials[number]))
 
     def reported(self, report: EpochReport, decision: Decision) -> None:
         """An epoch and the scheduler's decision are on disk."""
@@ -115,6 +131,12 @@ class Display:
         self._notes.append(text)
         self._event("note", text=text)
 
+    def leave(self) -> None:
+        """Show nothing more of a sweep that goes on."""
+        if self._live:
+            self._live.stop()
+        self._closed = True
+
     def close(self) -> None:
         """The last picture or line; afterwards the display is silent. Closing twice is closing once."""
         if self._closed:
@@ -129,7 +151,7 @@ class Display:
         counts = words.counts(self._rows.values(), self.total)
         best = words.leader(self._rows.values())
         found = {"best_trial": best.number, "best_epoch": best.best_epoch, **_best_of(best)} if best else {}
-        self._event("done", run=self.run.place, **counts, **found, seconds=round(time.monotonic() - self._began, 1))
+        self._event("done", run=self.place, **counts, **found, seconds=round(time.monotonic() - self._began, 1))
         self._stream.flush()
         self._closed = True
 
@@ -140,6 +162,10 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _attempt(self, trial: Trial) -> dict[str, Any]:
+        config = {name: words.field_value(trial.config, name) for name in self._fields}
+        return {"attempt": trial.attempt, "epochs_done": len(trial.reports), "config": config}
 
     def _feed(self) -> None:
         for entry, _ in self.run.history[self._fed :]:
@@ -174,7 +200,7 @@ class Display:
         part = {row.number: self._part(row) for row in rows if row.status == "running"}
         scheduler = self._scheduler
         return View(
-            self.run.name, self.run.place, self.total, rows, self._fields, scheduler.rungs(), scheduler.compare,
+            self.run.name, self.place, self.total, rows, self._fields, scheduler.rungs(), scheduler.compare,
             scheduler.metric, time.monotonic() - self._began, part, tuple(self._notes),
         )  # fmt: skip
 

@@ -99,6 +99,10 @@ class ResourcesError(UserError):
     """The cluster can never offer what the spec asks for."""
 
 
+class ClusterError(UserError):
+    """A cluster's job server does not answer or refuses, or has no such sweep."""
+
+
 class BlockedError(UserError):
     """No trial can go on until something outside of them is mended: a full disk, a data set that has changed. The sweep
     stops and its trials stay unfinished, so that the same command goes on."""

@@ -236,7 +236,7 @@ class Run:
         count = 0
         for event, end in events_from(self.journal_path, self.offset):
             try:
-                self._apply(event)
+                self.apply(event)
             except (KeyError, TypeError, ValueError) as error:
                 text = json.dumps(event)[:120]
                 raise RunError(str(Problem(str(self.journal_path), f"not understood ({error!r})", text))) from error
@@ -245,7 +245,8 @@ class Run:
                 progress(self.offset >> 20, self.journal_path.stat().st_size >> 20)
         return count
 
-    def _apply(self, event: Event) -> None:
+    def apply(self, event: Event) -> None:
+        """Take an event of the journal into memory. Raises KeyError, TypeError or ValueError for one that is none."""
         check(event, EVENT)
         kind = event["event"]
         if kind == "trial":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -47,11 +49,16 @@ def dots(path: Path) -> str:
 
 
 def read_yaml(path: str | FilePath, problems: list[Problem]) -> Document:
-    """Raises SpecError if the file can't be read as one YAML document; duplicate keys and tags go into `problems`."""
-    source = str(path)
+    """Raises SpecError if the file can't be read as one YAML document; duplicate keys and tags go into `problems`. "-" is
+    standard input."""
+    return parse_yaml(read_text(path), _source(path), problems)
+
+
+def read_text(path: str | FilePath) -> str:
+    """A spec's text as it stands in its file. Raises SpecError if it can't be read."""
+    source = _source(path)
     try:
-        with open(path, "rb") as file:
-            raw = file.read(LARGEST_FILE + 1)  # no more, whatever it is: /dev/zero has no end
+        raw = _read(path)
     except FileNotFoundError:
         raise _unreadable(source, "there is no such file", _neighbours(FilePath(path))) from None
     except IsADirectoryError:
@@ -61,11 +68,28 @@ def read_yaml(path: str | FilePath, problems: list[Problem]) -> Document:
     if len(raw) > LARGEST_FILE:
         raise _unreadable(source, f"a spec has at most {LARGEST_FILE:,} bytes", value="more than that")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         value = f"byte 0x{raw[error.start]:02x} at offset {error.start}"
         raise _unreadable(source, "a spec is UTF-8 text", "Is this a YAML file?", value) from None
-    return parse_yaml(text, source, problems)
+
+
+def _source(path: str | FilePath) -> str:
+    return "standard input" if path == "-" else str(path)
+
+
+def _read(path: str | FilePath) -> bytes:
+    """The file's bytes; one more than a spec may have, and no more, whatever it is: /dev/zero has no end."""
+    if path == "-":
+        return _standard_input()
+    with open(path, "rb") as file:
+        return file.read(LARGEST_FILE + 1)
+
+
+@cache
+def _standard_input() -> bytes:
+    """What comes in once; a command may read its spec more than once."""
+    return sys.stdin.buffer.read(LARGEST_FILE + 1)
 
 
 def parse_yaml(text: str, source: str, problems: list[Problem]) -> Document:

@@ -31,7 +31,7 @@ SAMPLED = {
 
 
 def new_run(folder: Path, trials: int) -> tuple[Run, Any]:
-    spec = {"data": {"root": "d"}, **SAMPLED, "search": {"trials": trials}, "scheduler": SCHEDULER}
+    spec = {"name": "sweep", "data": {"root": "d"}, **SAMPLED, "search": {"trials": trials}, "scheduler": SCHEDULER}
     manifest = {"spec": spec, "data_fingerprint": "f", "attributes": [], "label_counts": {"train": [], "val": []}}
     return Run.create(folder, "sweep", manifest), SimpleNamespace(
         total_trials=trials, scheduler=SimpleNamespace(**SCHEDULER)

@@ -17,7 +17,7 @@ NO_TORCH = {
     "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
     "yaml_lines", "cluster_file", "address", "store", "lease", "segments", "stored", "mirror", "journal", "excerpt", "recorded", "record", "manifest", "run", "best", "attempt", "uploads", "schedulers", "submission", "report", "live", "display", "results",
     "search", "extend", "doctor", "doctor_bucket", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.scan", "data.check", "data.stats",
-    "data.contents", "data.demo", "data.pack", "data.images", "data.packed", "data.bucket", "data.fetch", "data.remote", "data.push", "model.table", "daemons", "scaling", "spot", "cli_spot",
+    "data.contents", "data.demo", "data.pack", "data.images", "data.packed", "data.bucket", "data.fetch", "data.remote", "data.push", "model.table", "daemons", "scaling", "spot", "cli_spot", "submit", "entrypoint", "follow", "watch", "cli_submit",
 }  # fmt: skip
 
 
@@ -82,7 +82,7 @@ ROWS = {
     "what is shown": "report live display results tensorboard",
     "the sweep without Ray": "mirror search extend prepare reuse recorder doctor_folder doctor_bucket doctor doctor_spec doctor_torch",
     "Ray": "cluster mailbox slot trial engine sweep predict_job doctor_job",
-    "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model cli_doctor room cli_spot",
+    "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model cli_doctor room cli_spot follow watch entrypoint submit cli_submit",
 }
 ROW = {name: number for number, names in enumerate(ROWS.values()) for name in names.split()}
 

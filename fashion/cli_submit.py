@@ -1,0 +1,167 @@
+"""`fashion-sweep submit`, `watch` and `stop`: a sweep on a cluster, from a machine that may go away."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from fashion.display import Mode
+    from fashion.submit import JobServer
+    from fashion.watch import Job
+
+address_option = click.option(
+    "--address", metavar="ADDRESS",
+    help="The cluster's job server, HOST:PORT of Ray's dashboard. Default: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS, "
+    "then http://127.0.0.1:8265, where `ray dashboard` puts it.",
+)  # fmt: skip
+plain_option = click.option("--plain", is_flag=True, help="One line an event, also on a terminal.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object an event to stdout.")
+
+
+@click.command()
+@click.argument("spec", metavar="SPEC")
+@address_option
+@click.option("--folder", metavar="FOLDER", help="Where relative paths in the spec start, on the cluster.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01."
+)
+@click.option("--name", metavar="NAME", help="Name of the sweep and of its run directory. Default: the spec's.")
+@click.option("--storage", metavar="FOLDER", help="Where run directories are made: s3://…, or a folder of the cluster.")
+@click.option("--trials", metavar="N", help="Number of trials; +N: so many more than the finished run has.")
+@click.option("--fresh", is_flag=True, help="Train also what a sweep beside this one has trained already.")
+@click.option("--detach", is_flag=True, help="Don't follow it.")
+@plain_option
+@json_option
+def submit(
+    spec: str, address: str | None, folder: str | None, overrides: tuple[str, ...], name: str | None, storage: str | None,
+    trials: str | None, fresh: bool, detach: bool, plain: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Run a sweep on a cluster, or go on with it there, and follow it.
+
+    The spec travels, nothing else: its paths are the cluster's. The driver runs on the cluster's head, whatever becomes
+    of this machine. Ctrl-C detaches. Exit codes as of `run`, 0 after detaching.
+
+    \b
+    Example: fashion-sweep submit sweeps/backbones.yaml --folder /mnt/fashion
+    Example: fashion-sweep submit sweeps/lr.yaml --storage s3://bucket/runs --set data.root=/mnt/data --detach
+    """
+    from fashion.entrypoint import entrypoint
+    from fashion.spec import load_spec
+    from fashion.yaml_lines import read_text
+
+    mode = _mode(plain, as_json)
+    if name is not None:
+        overrides += (f"name={name}",)
+    if storage is not None:
+        overrides += (f"storage={storage}",)
+    if trials is not None and not re.fullmatch(r"\+?[1-9][0-9]{0,6}", trials):
+        raise click.BadParameter(
+            f"must be a number of trials, or +N for N more; got {trials!r}.", param_hint="--trials"
+        )
+    sweep = load_spec(spec, overrides)
+    command = entrypoint(read_text(spec), sweep, overrides, trials, fresh, folder)
+
+    from fashion.submit import JobServer
+
+    server = JobServer(address)
+    try:
+        job = server.submit(sweep.name, command)
+    except KeyboardInterrupt:
+        click.echo(f"Whether it was submitted is not known: {_command('watch', sweep.name, address)} tells.", err=True)
+        raise
+    click.echo(f"Submitted to {server.url} as job {job.id}.", err=as_json)
+    if detach:
+        _say_how(job, address)
+    else:
+        click.echo("Ctrl-C detaches, the sweep goes on.", err=True)
+        _follow(server, job, mode, address, behind=False)
+
+
+@click.command()
+@click.argument("run", required=False, metavar="[RUN]")
+@address_option
+@plain_option
+@json_option
+def watch(run: str | None, address: str | None, plain: bool, as_json: bool) -> None:
+    """Follow a sweep that was submitted to a cluster, or tell how it ended.
+
+    RUN is the sweep's name or a job's id; without it the latest. Ctrl-C detaches. Ends with the sweep's own exit code.
+    --json repeats the events from the first on.
+
+    \b
+    Example: fashion-sweep watch
+    Example: fashion-sweep watch backbones --address http://127.0.0.1:8265
+    """
+    mode = _mode(plain, as_json)
+    from fashion.submit import JobServer
+
+    server = JobServer(address)
+    _follow(server, server.find(run), mode, address, behind=True)
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@address_option
+def stop(run: str, address: str | None) -> None:
+    """Stop a submitted sweep cleanly, as Ctrl-C stops one on this machine, and wait until it has ended.
+
+    RUN is the sweep's name or a job's id. Everything reported is kept; the same submit goes on from there.
+
+    \b
+    Example: fashion-sweep stop backbones
+    """
+    from fashion.submit import STOP_SECONDS, JobServer
+
+    server = JobServer(address)
+    job = server.find(run)
+    if job.ended:
+        click.echo(f"{job.id} has ended already: {job.status.lower()}.")
+        return
+    server.stop(job.id)
+    click.echo(f"Stopping {job.id}; Ray kills it if it has not ended within {STOP_SECONDS} s.")
+    while not (job := server.job(job.id)).ended:
+        time.sleep(1.0)
+    click.echo(f"{job.id} has ended: {job.status.lower()}. The same submit goes on from there.")
+
+
+def _mode(plain: bool, as_json: bool) -> Mode:
+    if plain and as_json:
+        raise click.UsageError("--plain and --json exclude each other.")
+    return "json" if as_json else "plain" if plain else "auto"
+
+
+def _follow(server: JobServer, job: Job, mode: Mode, address: str | None, behind: bool) -> None:
+    from fashion.errors import ClusterError
+    from fashion.follow import Follower
+    from fashion.watch import account, follow
+
+    follower = Follower(job.id, job.command, mode, behind)
+    try:
+        job = follow(server, job, follower, lambda text: click.echo(text, err=True))
+    except KeyboardInterrupt:
+        follower.leave()
+        click.echo("Detached.", err=True)
+        _say_how(job, address)
+        return
+    except ClusterError:
+        follower.leave()
+        _say_how(job, address)
+        raise
+    follower.finish(failed=job.exit_code != 0)
+    click.echo(account(job, follower.place), err=mode == "json" or job.exit_code != 0)
+    if job.exit_code:
+        raise SystemExit(job.exit_code)
+
+
+def _say_how(job: Job, address: str | None) -> None:
+    click.echo(f"The sweep goes on. Follow it: {_command('watch', job.sweep, address)}", err=True)
+    click.echo(f"                   Stop it:   {_command('stop', job.sweep, address)}", err=True)
+
+
+def _command(name: str, sweep: str, address: str | None) -> str:
+    return shlex.join(["fashion-sweep", name, sweep, *(["--address", address] if address else [])])

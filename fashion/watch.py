@@ -1,0 +1,116 @@
+"""Following a submitted sweep to its end, also over a connection that comes and goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from fashion.errors import ClusterError, printable
+from fashion.follow import Follower
+
+PATIENCE = 60.0  # seconds for which a lost connection is tried again
+RETRY_SECONDS = 2.0
+QUIET_SECONDS = 1.0  # without a line after which all that happened before has been read
+TOLD_SECONDS = 5.0  # between two words of how much of it has been read
+LOOK_SECONDS = 15.0  # without a line after which the server is asked whether it is still there
+STALE_SECONDS = 600.0  # without a line after which the log is opened anew: a router may have forgotten the connection
+
+
+class LostError(ClusterError):
+    """The job server does not answer now; it may again."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sweep that was submitted. id: Ray's name for it; the sweep's own, with a number from the second time on.
+
+    status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED. code: the exit code of the command on the head, None while it
+    runs and where Ray does not know it. message: Ray's account.
+    """
+
+    id: str
+    sweep: str
+    command: str
+    status: str
+    code: int | None = None
+    message: str = ""
+    began: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
+
+    @property
+    def exit_code(self) -> int:
+        """What `run` would have ended with here; 137 and the like where it was killed, as a shell says it."""
+        if self.status == "STOPPED":
+            return 130
+        if self.code is None:
+            return 0 if self.status == "SUCCEEDED" else 1
+        return self.code if self.code >= 0 else 128 - self.code
+
+
+class Server(Protocol):
+    """What is needed of `submit.JobServer`."""
+
+    def job(self, identity: str) -> Job: ...
+
+    def lines(self, identity: str) -> Iterator[str | None]: ...
+
+
+def follow(server: Server, job: Job, follower: Follower, say: Callable[[str], None], patience: float = PATIENCE) -> Job:
+    """Pass the job's log to the follower until the job has ended; returns what it came to. `say` tells of a connection
+    that was lost.
+
+    Raises ClusterError after `patience` seconds without one. The sweep goes on meanwhile.
+    """
+    seen, lost = 0, None  # lines passed on; when the connection went
+    patient_until = time.monotonic() + TOLD_SECONDS
+    while True:
+        try:
+            number, heard, looked = 0, time.monotonic(), time.monotonic()
+            for line in server.lines(job.id):
+                moment = time.monotonic()
+                if line is None:
+                    if moment - heard > QUIET_SECONDS:
+                        follower.caught_up()
+                    if moment - looked > LOOK_SECONDS:
+                        job, looked = server.job(job.id), moment
+                        if moment - heard > (LOOK_SECONDS if job.ended else STALE_SECONDS):
+                            break
+                    continue
+                if lost is not None:
+                    say("the connection is back")
+                heard, lost, number = moment, None, number + 1
+                if follower.behind and moment > patient_until:
+                    say(f"reading what happened so far: {number} lines")
+                    patient_until = moment + TOLD_SECONDS
+                if number > seen:  # the log is read from its beginning each time
+                    seen = number
+                    follower.line(line)
+            job = server.job(job.id)
+            if job.ended:
+                return job
+        except LostError as error:
+            if lost is None:
+                lost = time.monotonic()
+                say(f"the connection is lost, trying again for {patience:.0f} s; the sweep goes on ({error})")
+            if time.monotonic() - lost > patience:
+                raise ClusterError(f"no connection for {patience:.0f} s; the sweep goes on ({error})") from error
+        time.sleep(RETRY_SECONDS)
+
+
+def account(job: Job, place: str) -> str:
+    """How the sweep ended, in words; what its command printed has been shown before."""
+    on = f" Recorded in {place}." if place else ""
+    if job.status == "STOPPED":
+        return f"{job.sweep} was stopped.{on} The same submit goes on from there."
+    if job.status == "SUCCEEDED":
+        return f"{job.sweep} is done.{on}"
+    if job.code is None:
+        return f"{job.sweep}: its job failed on the cluster: {printable(job.message.strip())}"
+    if job.code < 0:
+        return f"{job.sweep}: its driver on the head was killed by signal {-job.code}.{on} The same submit goes on from there."
+    return f"{job.sweep} ended on the cluster with exit code {job.code}.{on}"
