@@ -11,101 +11,24 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pytest
+from descendants import descendants
+from host_image import BOOT, HOME, PACKAGES, PYTHON, SPACE, SSHD, STAGE, STAND_IN
 from networks import Network
 
 PATIENCE = 60  # seconds for a host's start or end on a busy machine
-HOME = "/home/ubuntu"
-# Covered in every host; what of this machine's Python lies in there is bound to its place again.
-PRIVATE = ("/tmp", "/root", "/home", "/mnt", "/run", "/dev/shm")
-STAGE = "/media"  # where a host finds its folder, the shared one and the packages
-PACKAGES = sysconfig.get_path("purelib")
-
-# Makes a host out of a shell in new namespaces, and becomes its sshd. $1: the host's folder, $2: the folder all share,
-# $3: this machine's packages, $4: its commands; then the folders that have to stay where they are.
-BOOT = f"""
-set -e
-stage={STAGE}
-mount -t tmpfs stage $stage
-mkdir $stage/host $stage/shared $stage/packages $stage/commands $stage/kept
-mount --bind "$1" $stage/host
-mount --bind "$2" $stage/shared
-mount --bind "$3" $stage/packages && mount -o remount,bind,ro $stage/packages
-mount --bind "$4" $stage/commands && mount -o remount,bind,ro $stage/commands
-shift 4
-number=0
-for place in "$@"; do
-  number=$((number + 1))
-  mkdir $stage/kept/$number
-  mount --bind "$place" $stage/kept/$number && mount -o remount,bind,ro $stage/kept/$number
-done
-for place in {" ".join(PRIVATE)}; do mount -t tmpfs -o mode=1777 private $place; done
-chmod 755 /root /home /mnt /run
-number=0
-for place in "$@"; do
-  number=$((number + 1))
-  [ -e "$place" ] || {{ mkdir -p "$place" && mount --bind $stage/kept/$number "$place"; }}
-done
-mkdir {HOME} /run/sshd
-mount --bind $stage/host/home {HOME}
-mount --bind $stage/host/bin /usr/local/sbin
-for name in passwd group hosts; do mount --bind $stage/host/$name /etc/$name; done
-hostname "$(cat $stage/host/hostname)"
-if [ -d /sys/fs/cgroup ]; then  # where Ray looks how much of the machine is its own
-  mount -t tmpfs cgroup /sys/fs/cgroup
-  echo "100000 100000" > /sys/fs/cgroup/cpu.max
-fi
-cd /
-exec /usr/sbin/sshd -D -e -f $stage/host/sshd_config 2> $stage/host/sshd.log
-"""
-
-SSHD = f"""
-HostKey {STAGE}/host/host_key
-PermitRootLogin prohibit-password
-PasswordAuthentication no
-UsePAM no
-PrintMotd no
-PidFile none
-MaxStartups 100
-"""
-
-# `python3 -m venv` is real; then what pip would download is laid in, so that pip finds it installed. Up to Python 3.11 a
-# new environment has a setuptools of its own, too old to build the project; pip would fetch a newer one for that.
-PYTHON = f"""#!/bin/sh
-{shlex.quote(os.path.realpath(sys._base_executable))} "$@" || exit
-[ "$1 $2" = "-m venv" ] || exit 0
-packages=$(echo "$3"/lib/python3*/site-packages)
-rm -rf "$packages"/setuptools* "$packages"/pkg_resources "$packages"/_distutils_hack "$packages"/distutils-precedence.pth
-echo {STAGE}/packages > "$packages/packages.pth"
-for command in {STAGE}/commands/*; do
-  [ -f "$command" ] || continue
-  case "$(basename "$command")" in fashion-sweep|python*|pip*|activate*|Activate*) continue ;; esac
-  head -n 1 "$command" | grep -aq '^#!.*python' || continue
-  {{ echo "#!$3/bin/python"; tail -n +2 "$command"; }} > "$3/bin/$(basename "$command")"
-  chmod 755 "$3/bin/$(basename "$command")"
-done
-"""
-
-# A program that does nothing, or what `then` says, for exactly the words it is made for; anything else is an error.
-STAND_IN = """#!/bin/sh
-echo "{name} $*" >> {stage}/host/stood_in
-case "{name} $*" in
-{cases}
-esac
-echo "this test host has no {name} for: $*" >&2
-exit 64
-"""
 
 
 class Host:
@@ -114,8 +37,9 @@ class Host:
     image: what its user's home holds when it boots. home: what it holds now.
     """
 
-    def __init__(self, network: Network, number: int, folder: Path, shared: Path) -> None:
+    def __init__(self, network: Network, number: int, folder: Path, shared: Path, starter: Executor) -> None:
         self.network, self.number, self.folder, self.shared = network, number, folder, shared
+        self.starter = starter
         self.image, self.home = folder / "image", folder / "home"
         self.kept = [sys.prefix, sys.base_prefix]  # folders of this machine that stay where they are, read-only
         self.address = network.address(number)
@@ -124,6 +48,9 @@ class Host:
 
     def boot(self) -> None:
         """Start it. Returns when its sshd answers."""
+        self.starter.submit(self._boot).result()
+
+    def _boot(self) -> None:
         assert self.process is None
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.copytree(self.image, self.home)
@@ -132,13 +59,12 @@ class Host:
         if self.lost:
             self.network.restore(self.number)
             self.lost = False
-        # It dies with the process that started it, and everything in it then dies with it.
+        # It dies with the thread that started it, and everything in it then dies with it.
         within = ["setpriv", "--pdeathsig", "KILL", *self.network.inside(self.number)]
-        space = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         shell = ["sh", "-c", BOOT, "boot", self.folder, self.shared, PACKAGES, Path(sys.executable).parent]
         with (self.folder / "boot.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [*within, *space, *map(str, shell), *self.kept], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*within, *SPACE, *map(str, shell), *self.kept], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         end = time.monotonic() + PATIENCE
@@ -149,9 +75,14 @@ class Host:
 
     def kill(self) -> None:
         """All its processes at once and without a word."""
-        if self.process is not None:
-            self.process.kill()
+        if self.process is None:
+            return
+        for first in self._first():  # with it all others; `unshare` returns when they are gone
+            os.kill(int(first), signal.SIGKILL)
+        try:
             self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
             self.process = None
 
     def lose(self) -> None:
@@ -167,27 +98,25 @@ class Host:
     def command(self, command: str, env: Mapping[str, str] | None = None) -> list[str]:
         """What to start here for `command` to run there, as its user, in bash."""
         assert self.process is not None
-        first = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0]
-        inside = ["nsenter", "--target", first, "--mount", "--net", "--uts", "--pid", "--"]
-        words = {
-            "HOME": HOME,
-            "USER": "ubuntu",
-            "PATH": os.environ["PATH"],
-            "TERM": "dumb",
-            "LANG": "C.UTF-8",
-            **(env or {}),
-        }
+        inside = ["nsenter", "--target", self._first()[0], "--mount", "--net", "--uts", "--pid", "--"]
+        words = {"HOME": HOME, "USER": "ubuntu", "PATH": os.environ["PATH"], "LANG": "C.UTF-8", **(env or {})}
         return [*inside, "env", "-i", *(f"{key}={value}" for key, value in words.items()), "bash", "-c", command]
 
     def processes(self) -> list[str]:
-        """Command lines of what runs there, but for sshd itself and its sessions."""
-        done = subprocess.run(self.command("ps -eo args --no-headers"), capture_output=True, text=True, check=True)
-        lines = [line.strip() for line in done.stdout.splitlines()]
-        return [line for line in lines if not line.startswith(("sshd", "/usr/sbin/sshd", "ps -eo"))]
+        """Titles of what runs there, but for sshd itself and its sessions."""
+        assert self.process is not None
+        own = ("unshare", "sshd", "/usr/sbin/sshd")
+        return [title for title in descendants(self.process.pid).values() if not title.startswith(own)]
 
     def stood_in(self) -> list[str]:
         """What the stand-ins were called with so far."""
         return self._said("stood_in").splitlines()
+
+    def _first(self) -> list[str]:
+        """Process 1 of the host, by its number on this machine, if it is there."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return children.read_text().split() if children.exists() else []
 
     def _said(self, name: str) -> str:
         path = self.folder / name
@@ -220,6 +149,8 @@ class Hosts:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fashion-hosts-")))
             stack.enter_context(self.network)
             self._probe()
+            self.starter = stack.enter_context(ThreadPoolExecutor(1))
+            stack.callback(self._kill_all)
             self.shared = self.folder / "shared"
             self.shared.mkdir()
             _key(self.folder / "key")
@@ -229,7 +160,6 @@ class Hosts:
                     ["ip", "-n", name, "route", "add", "default", "via", self.network.address(0)], check=True
                 )
                 self.hosts[number] = self._lay_out(number)
-            stack.callback(self._kill_all)
             self.stack = stack.pop_all()
         return self
 
@@ -243,19 +173,7 @@ class Hosts:
             host.kill()
 
     def _probe(self) -> None:
-        trial = [
-            "unshare",
-            "--mount",
-            "--uts",
-            "--pid",
-            "--fork",
-            "--mount-proc",
-            "mount",
-            "-t",
-            "tmpfs",
-            "none",
-            STAGE,
-        ]
+        trial = [*SPACE, "mount", "-t", "tmpfs", "none", STAGE]
         done = subprocess.run([*self.network.inside(0), *trial], capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"mount and PID namespaces can't be made here: {done.stderr.strip()}")
@@ -282,7 +200,7 @@ class Hosts:
         for name, text in programs.items():
             (folder / "bin" / name).write_text(text)
             (folder / "bin" / name).chmod(0o755)
-        return Host(self.network, number, folder, self.shared)
+        return Host(self.network, number, folder, self.shared, self.starter)
 
 
 def which(name: str) -> str | None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 from cluster_files import CONFIG, FILLED, ROOT
-from hosts import HOME, STAGE, Host, Hosts, run_within
+from host_image import HOME, STAGE
+from hosts import Hosts, run_within
 from running import recorded_reports
 
 from fashion.data.demo import write_demo
@@ -138,8 +139,3 @@ def sweep(name: str, trials: int, epochs: int) -> dict[str, Any]:
         "scheduler": {"name": "fifo"},
         "resources": {"gpus_per_worker": 0},
     }
-
-
-def assert_nothing_runs(host: Host) -> None:
-    """No process is left on the host."""
-    assert host.processes() == []

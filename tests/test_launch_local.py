@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from cluster_files import CONFIG, SHIPPED, prepared
-from hosts import HOME, Hosts, run_within
+from host_image import HOME
+from hosts import Hosts, run_within
 from launching import OFFLINE, STAND_INS, USED, Client, local_config, sweep, without_downloads
 from ray_nodes import wait_until
 from running import PATIENCE, events, wait_for_reports
