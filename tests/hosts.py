@@ -1,9 +1,8 @@
 """Test hosts: machines of their own as far as network, processes, users and files go, with an sshd to be set up through.
 
-Each is a set of Linux namespaces on this machine: network (`networks.Network`), mount, PID and host name, and Ray finds one
-CPU in it. What a cluster's
-image and its surroundings would hold is laid in: a user `ubuntu` (who is root here), stand-ins for programs that can't do
-their work in a namespace, and the packages of this machine's environment, read-only.
+Each is a set of Linux namespaces on this machine: network (`networks.Network`), mount, PID and host name; Ray finds one CPU
+in it. What a cluster's image and its surroundings would hold is laid in: a user `ubuntu` (who is root here), stand-ins for
+programs that can't do their work in a namespace, and the packages of this machine's environment, read-only.
 """
 
 from __future__ import annotations

@@ -116,11 +116,11 @@ class Client:
         (home / f"{name}.yaml").write_text(json.dumps(spec))
         self.ray("rsync-up", f"{HOME}/{name}.yaml", f"/mnt/fashion/{name}.yaml")
 
-    def start(self, command: str) -> subprocess.Popen[str]:
-        """`ray exec` of the command, to go on meanwhile."""
-        words = shlex.join(["ray", "exec", self.file, command])
+    def start(self, command: str, *words: str) -> subprocess.Popen[str]:
+        """As `ray`, to go on meanwhile. What it started here ends with this machine."""
+        typed = shlex.join(["ray", command, self.file, *words])
         return subprocess.Popen(
-            self.host.command(f"cd {shlex.quote(str(ROOT))} && exec {words}", self.env), stdin=subprocess.DEVNULL,
+            self.host.command(f"cd {shlex.quote(str(ROOT))} && exec {typed}", self.env), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
 

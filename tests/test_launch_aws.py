@@ -184,7 +184,7 @@ def test_a_worker_that_is_taken_back_is_replaced(walk: tuple[Hosts, Ec2, Client]
     hosts, ec2, client = walk
     spec = sweep("s", trials=3, epochs=12)
     client.lay_out("s", {**spec, "resources": {"gpus_per_worker": 0, "cpus_per_worker": 4}})  # one on each
-    process = client.start("cd /mnt/fashion && fashion-sweep run s.yaml --address auto")
+    process = client.start("exec", "cd /mnt/fashion && fashion-sweep run s.yaml --address auto")
     run = hosts.shared / "runs" / "s"
     wait_for_reports(
         process, run / "journal.jsonl", lambda found: {r["trial"] for r in found if r["epoch"] >= 2} >= {0, 1}

@@ -5,6 +5,7 @@ The file's own set-up and start commands, through the launcher's `local` provide
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -19,6 +20,16 @@ from running import PATIENCE, events, wait_for_reports
 
 from fashion.run import Run
 
+# Waits until the dashboard's port answers.
+ANSWERS = """
+import socket, time
+while True:
+    try:
+        socket.create_connection(("127.0.0.1", 8265), 1).close()
+        break
+    except OSError:
+        time.sleep(0.2)
+"""
 CLIENT, HEAD, FIRST, SECOND = range(1, 5)
 
 
@@ -95,8 +106,19 @@ def test_doctor_finds_all_nodes_well(client: Client) -> None:
 
 
 @pytest.mark.cluster
+def test_a_driver_off_the_cluster_is_told_where_to_go(hosts: Hosts, client: Client) -> None:
+    """Ray needs a node beside a driver, and looks for one for a minute."""
+    address = f"{hosts[HEAD].address}:6379"
+    command = ["python", "-m", "fashion.cli", "run", "sweeps/quickstart.yaml", f"--address={address}"]
+    data = ["--set", f"data.root={HOME}/data/demo", "--set", f"storage={HOME}/runs"]
+    said = client.run(*command, *data, seconds=50, fails=True)
+    assert "this machine is no node of a Ray cluster" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.cluster
 def test_a_sweep_outlives_a_worker_and_its_results_are_read(hosts: Hosts, client: Client) -> None:
-    process = client.start(f"cd /mnt/fashion && fashion-sweep run s.yaml --address {hosts[HEAD].address}:6379")
+    process = client.start("exec", f"cd /mnt/fashion && fashion-sweep run s.yaml --address {hosts[HEAD].address}:6379")
     run = hosts.shared / "runs" / "s"
     wait_for_reports(
         process, run / "journal.jsonl", lambda found: {r["trial"] for r in found if r["epoch"] >= 2} >= {0, 1}
@@ -116,6 +138,18 @@ def test_a_sweep_outlives_a_worker_and_its_results_are_read(hosts: Hosts, client
     prediction = client.host.home / "runs" / "s" / "predictions" / "test" / "prediction.txt"
     assert len(prediction.read_text().splitlines()) == 24
     assert "3 trials" in client.run("python", "-m", "fashion.cli", "show", f"{HOME}/runs/s")
+
+
+@pytest.mark.cluster
+def test_a_sweep_is_submitted_through_the_heads_dashboard(hosts: Hosts, client: Client) -> None:
+    """As docs/cluster.md has it: `ray dashboard` opens the head's job server on the user's machine."""
+    (client.host.home / "far.yaml").write_text(json.dumps(sweep("far", trials=2, epochs=1)))
+    with client.start("dashboard") as tunnel:
+        client.run("python", "-c", ANSWERS)
+        said = client.run("python", "-m", "fashion.cli", "submit", f"{HOME}/far.yaml", "--folder", "/mnt/fashion")
+        tunnel.kill()
+    assert "far is done" in said
+    assert {trial.status for trial in Run.open(hosts.shared / "runs" / "far").trials.values()} == {"completed"}
 
 
 @pytest.mark.cluster
