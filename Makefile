@@ -4,14 +4,15 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 BIN := .venv/bin
 
-.PHONY: help setup quickstart test test-fast test-faults bench bench-full lint audit clean
+.PHONY: help setup quickstart test test-fast test-faults test-cluster bench bench-full lint audit clean
 
 help:
 	@echo "make setup       the environment, in .venv"
 	@echo "make quickstart  set-up, demo data, a sweep on CPU, its best model and a submission"
-	@echo "make test        set-up and all tests but the slow ones of faults"
+	@echo "make test        set-up and all tests but the slow ones of faults and of the launch path"
 	@echo "make test-fast   set-up and the tests that start no Ray"
 	@echo "make test-faults set-up and the slow tests of faults, under 25 minutes"
+	@echo "make test-cluster set-up and the launch path on test hosts, under 20 minutes; needs root and namespaces"
 	@echo "make bench       every benchmark in short, under 20 minutes (DATA=folder of the data set)"
 	@echo "make bench-full  every benchmark"
 	@echo "make lint        ruff and mypy"
@@ -33,13 +34,21 @@ quickstart: setup
 	$(BIN)/fashion-sweep best quickstart --predict
 
 test: setup
-	$(BIN)/python -m pytest -m "not faults"
+	$(BIN)/python -m pytest -m "not faults and not cluster"
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not ray and not faults"
+	$(BIN)/python -m pytest -m "not ray and not faults and not cluster"
 
 test-faults: setup
 	$(BIN)/python -m pytest -m faults
+
+# Test hosts need root, an sshd, rsync and ip. In a container they are installed; on a machine that runs services they are
+# not, since an sshd would then start: the tests are skipped there and say what is missing.
+test-cluster: setup
+	@for name in sshd rsync ip; do PATH="$$PATH:/usr/sbin:/sbin" command -v $$name > /dev/null || missing=1; done; \
+	if [ -n "$$missing" ] && [ "`id -u`" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get > /dev/null; then \
+	  apt-get -qq update && apt-get -qq install --yes --no-install-recommends openssh-server rsync iproute2 || true; fi
+	$(BIN)/python -m pytest -m cluster
 
 DATA ?= data/FashionDataset
 

@@ -101,7 +101,8 @@ def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise ConnectionError when nobody answers at HOST:PORT, in seconds: Ray's own client waits for minutes."""
+    """Raise, in seconds, what Ray's own client needs a minute for: ConnectionError when nobody answers at HOST:PORT,
+    ResourcesError where no node of a cluster runs on this machine, which every driver needs beside it."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         return  # "auto", or what Ray itself refuses
@@ -109,6 +110,12 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ConnectionError(str(error)) from error
+    if not ray._private.services.find_node_ids():
+        raise ResourcesError(
+            f"--address {address}: this machine is no node of a Ray cluster, and a sweep's driver must run on one. Type the "
+            "command on the head (docs/cluster.md), or let this machine join first: "
+            f"ray start --address={address} --num-cpus=0 --num-gpus=0."
+        )
 
 
 def _join(address: str) -> None:
