@@ -73,7 +73,7 @@ def steps(counts: list[int]) -> dict[int, float]:
     from fashion.engine import RecordScheduler
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    actor = ray.remote(_Reporter).options(max_concurrency=max(counts) + 10).remote()
+    actor: Any = ray.remote(_Reporter).options(max_concurrency=max(counts) + 10).remote()
     scheduler: Any = object.__new__(RecordScheduler)
     found = {}
     try:
@@ -83,11 +83,8 @@ def steps(counts: list[int]) -> dict[int, float]:
             futures = [actor.report.remote(number) for number in range(count)]
             for future in futures:
                 events.track_future(future, on_result=lambda result: None)
-            tune: Any = SimpleNamespace(
-                get_live_trials=lambda count=count: [SimpleNamespace(status="RUNNING") for _ in range(count)]
-            )
-            live = tune.get_live_trials()
-            tune.get_live_trials = lambda live=live: live
+            live = [SimpleNamespace(status="RUNNING") for _ in range(count)]
+            tune: Any = SimpleNamespace(get_live_trials=lambda live=live: live)
             times = []
             for number in range(STEP_ROUNDS):
                 ray.get(actor.release.remote(number % count))
@@ -129,7 +126,8 @@ def reporting_trial(folder: Path, seconds: float) -> Callable[..., None]:
         import fashion.trial
         from benchmarks.big_record import report
 
-        epochs, waits = json.loads(config["config"])["train"]["epochs"], []
+        epochs = json.loads(config["config"])["train"]["epochs"]
+        waits: list[float] = []
         for epoch in range(1, epochs + 1):
             time.sleep(seconds)
             if epoch == epochs:

@@ -2,7 +2,8 @@
 `benchmarks.fleet`, measured through the program's own code, without Ray.
 
 A report goes the driver's whole way (`Recorder.received`: decide, put on disk, TensorBoard's events, display), with as many
-reports in the journal and as many trials under way as are asked for. Medians, since the disk is not this program's alone.
+reports in the journal and as many trials under way as are asked for. Medians; processor time where it is known, since disk
+and cores may not be this program's alone.
 """
 
 from __future__ import annotations
@@ -88,27 +89,26 @@ def report_seconds(reports: int, live: int) -> dict[str, float]:
             recorder = Recorder(run, scheduler_of(run), display, events, spec.total_trials)
             for number in range(first, first + live):
                 events._open(run.trials[number])  # it has reported once
-            size, times, syncs = run.offset, [], []
+            size, times, syncs, used = run.offset, [], [], []
             with mock.patch.object(os, "fsync", timed_fsync):
                 for turn in range(ROUNDS):
                     number, epoch = first + turn % live, 2 + turn // live
-                    synced[0], begun = 0.0, time.perf_counter()
+                    synced[0], begun, cpu = 0.0, time.perf_counter(), time.thread_time()
                     recorder.received(report(number, epoch, EPOCHS, 0.1))
                     times.append(time.perf_counter() - begun)
+                    used.append(time.thread_time() - cpu)
                     syncs.append(synced[0])
                 size, grown = run.offset, run.offset - size
                 starts = [_trial_seconds(recorder, spec, len(run.trials)) for _ in range(ROUNDS // 4)]
-            begun = time.perf_counter()
-            reread = Run.open(run.path)
-            read = time.perf_counter() - begun
-            begun = time.perf_counter()
-            scheduler_of(reread)
-            replayed = time.perf_counter() - begun
+            opened: list[Run] = []
+            read = _seconds(lambda: opened.append(Run.open(run.path)))
+            reread = opened[0]
+            replayed = _seconds(lambda: scheduler_of(reread))
             known = len(run.history)
         run.close()
     return {
         "reports": reports, "live": live, "report": statistics.median(times), "report_p99": float(np.quantile(times, 0.99)),
-        "fsync": statistics.median(syncs), "trial": statistics.median(starts), "report_bytes": grown / ROUNDS,
+        "report_cpu": statistics.median(used), "fsync": statistics.median(syncs), "trial": statistics.median(starts), "report_bytes": grown / ROUNDS,
         "trial_bytes": (reread.offset - size) / len(starts), "read_per_report": read / max(known, 1),
         "replay_per_report": replayed / max(known, 1), "memory_per_report": held / max(known, 1),
     }  # fmt: skip
@@ -269,6 +269,7 @@ def store_figures(sizes: list[int]) -> dict[str, Any]:
 
 
 def _seconds(action: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
+    """Of processor time of this thread: the machine is not this program's alone."""
+    begun = time.thread_time()
     action()
-    return time.perf_counter() - begun
+    return time.thread_time() - begun

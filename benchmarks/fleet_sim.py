@@ -90,11 +90,13 @@ class Outcome:
     """What came of a sweep, in seconds summed over slots: `trained` in epochs that count, `vain` in epochs behind a stop,
     `decisions` standing still for them, `handed` between two trials for the driver, `starting` from there to the first
     step, `uploads` at a trial's end for its last files, `tail` with no trial left. `span` is the sweep's wall time; `busy`
-    the driver's. Requests by kind, writes by second, bytes sent and kept."""
+    the driver's. `full`: the same two and the reports until the last trial was handed out, while there was work for every
+    slot. Requests by kind, writes by second, bytes sent and kept."""
 
     slots: int
     span: float = 0.0
     busy: float = 0.0
+    full: tuple[float, float, int] = (0.0, 0.0, 0)  # span, busy, reports
     trained: float = 0.0
     vain: float = 0.0
     decisions: float = 0.0
@@ -197,6 +199,8 @@ class Fleet:
         out.starting += self.service.start
         out.trials += 1
         out.lists += 1  # for what an earlier attempt left
+        if out.trials == self.trials:
+            out.full = now, out.busy, out.reports
         slot.trial, slot.epoch, slot.turn, slot.lowest = out.trials - 1, 0, slot.turn + 1, math.inf
         slot.epochs = self.rng.choice(list(self.work.epochs))
         slot.seconds = self.work.seconds * math.exp(self.rng.gauss(0, self.work.spread))

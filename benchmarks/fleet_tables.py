@@ -34,7 +34,7 @@ class Bucket:
 
 
 def bucket(out: Outcome, inputs: dict[str, Any]) -> Bucket:
-    record = inputs["record"][-1]
+    record = inputs["record"][0]
     segments = len(out.journal_seconds)
     merged = segments // fleet.MERGED
     requests = {
@@ -49,9 +49,10 @@ def bucket(out: Outcome, inputs: dict[str, Any]) -> Bucket:
     listing = math.ceil(objects / 1000) * fleet.LIST_SECONDS + objects * store["list_client"] / store["listed"]
     fetch = left * fleet.LATENCY / 8 + journal / fleet.BANDWIDTH  # eight at a time
     reading = out.reports * (record["read_per_report"] + record["replay_per_report"])
-    seconds = np.zeros(int(out.span) + 1)
+    seconds = np.zeros(max(1, int(out.full[0])))  # while every slot has work
     for second, count in out.writes.items():
-        seconds[min(second, len(seconds) - 1)] += count
+        if second < len(seconds):
+            seconds[second] += count
     return Bucket(
         requests, float(seconds.mean()), float(np.quantile(seconds, 0.99)), paid * fleet.PUT_PRICE,
         out.kept / 1e9 * fleet.MONTH_PRICE, journal, objects, listing, listing + fetch + reading + fleet.RAY_SECONDS,
@@ -94,8 +95,8 @@ def driver_table(outcomes: dict[tuple[str, int], Outcome]) -> None:
         delay, gap = np.quantile(out.delays, (0.5, 0.99)) * 1e3, np.quantile(out.gaps[gpus:] or out.gaps, (0.5, 0.99))
         shares = (out.decisions + out.handed, out.uploads, out.vain, out.tail)
         line(
-            name, f"{gpus:,}", f"{out.span / 3600:.2f}", f"{out.trials:,}", f"{out.reports:,}", f"{out.reports / out.span:.2g}",
-            f"{100 * out.busy / out.span:.1f}", f"{delay[0]:.1f}", f"{delay[1]:.1f}", f"{gap[0]:.3f}", f"{gap[1]:.3f}",
+            name, f"{gpus:,}", f"{out.span / 3600:.2f}", f"{out.trials:,}", f"{out.reports:,}",
+            f"{out.full[2] / out.full[0]:.3g}", f"{100 * out.full[1] / out.full[0]:.1f}", f"{delay[0]:.1f}", f"{delay[1]:.1f}", f"{gap[0]:.3f}", f"{gap[1]:.3f}",
             *(f"{100 * share / whole:.2f}" for share in shares),
         )  # fmt: skip
 
@@ -106,7 +107,7 @@ def record_table(outcomes: dict[tuple[str, int], Outcome], inputs: dict[str, Any
     )
     for (name, gpus), out in outcomes.items():
         found = bucket(out, inputs)
-        memory = fleet.BASE_MEMORY + out.reports * inputs["record"][-1]["memory_per_report"]
+        memory = fleet.BASE_MEMORY + out.reports * inputs["record"][0]["memory_per_report"]
         line(
             name, f"{gpus:,}", f"{found.journal / 1e6:.1f}", f"{memory / 1e9:.2f}", f"{found.objects:,}",
             f"{found.listing:.1f}", f"{found.recovery:.0f}",
@@ -137,7 +138,16 @@ def what_if(works: list[Work], found: Service, inputs: dict[str, Any]) -> None:
         f"one fsync for {GROUPED} reports": replace(found, report=found.report - fsync * (1 - 1 / GROUPED)),
         "no cost of each live trial": replace(found, each_live=0.0),
     }
-    heads("trials", "GPUs", "with", "driver busy %", "report decided, ms p99", "GPU idle for the driver %", "writes/s")
+    heads(
+        "trials",
+        "GPUs",
+        "with",
+        "reports/s",
+        "driver busy %",
+        "report decided, ms p99",
+        "GPU idle for the driver %",
+        "writes/s",
+    )
     for work in works:
         for name, other in others.items():
             row(work, gpus, name, simulated(work, gpus, other))
@@ -149,6 +159,6 @@ def what_if(works: list[Work], found: Service, inputs: dict[str, Any]) -> None:
 def row(work: Work, gpus: int, name: str, out: Outcome) -> None:
     idle = (out.decisions + out.handed) / (out.slots * out.span)
     line(
-        work.name, f"{gpus:,}", name, f"{100 * out.busy / out.span:.1f}", f"{1e3 * np.quantile(out.delays, 0.99):.1f}",
+        work.name, f"{gpus:,}", name, f"{out.full[2] / out.full[0]:.3g}", f"{100 * out.full[1] / out.full[0]:.1f}", f"{1e3 * np.quantile(out.delays, 0.99):.1f}",
         f"{100 * idle:.2f}", f"{sum(out.writes.values()) / out.span:,.0f}",
     )  # fmt: skip

@@ -28,6 +28,7 @@ def test_one_trial_by_hand() -> None:
     assert out.span == pytest.approx(2.25 + 1 + 30 + 3 * 1 + 5)
     assert (out.trials, out.reports, out.delays) == (1, 3, [pytest.approx(1.0)] * 3)
     assert out.busy == pytest.approx(2 + 3 * 0.5)
+    assert out.full == (2.25, 2.0, 0)
     assert (out.trained, out.vain, out.tail) == (pytest.approx(30), 0, 0)
     assert (out.decisions, out.uploads) == (pytest.approx(3), pytest.approx(5))
     assert (out.puts["state"], out.puts["best"], out.sent, out.kept) == (9, 6, 321, 7)
