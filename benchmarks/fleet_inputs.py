@@ -26,10 +26,9 @@ from benchmarks.big_record import FINGERPRINT, SPEC, report
 from benchmarks.noted import resident
 from fashion.data.demo import ATTRIBUTES, write_demo
 from fashion.display import Display
-from fashion.record import EpochReport
 from fashion.recorder import Recorder
 from fashion.run import Run
-from fashion.schedulers import Asha, Median, Scheduler, scheduler_of
+from fashion.schedulers import Scheduler, scheduler_of
 from fashion.search import OptunaSource
 from fashion.spec import SweepSpec, load_spec
 from fashion.tensorboard import EventFiles
@@ -128,18 +127,9 @@ def decision_seconds(make: Callable[[], Scheduler], trials: int) -> float:
     scheduler = make()
     finals = np.random.default_rng(0).uniform(0.5, 1.5, trials + 1).tolist()
     entries = [report(number, epoch, 10, finals[number]) for number in range(trials) for epoch in range(1, 11)]
-    quick = Asha() if isinstance(scheduler, Median) else scheduler  # filling Median by itself takes trials squared
     for entry in entries:
-        quick.observe(entry)
-    if isinstance(scheduler, Median):
-        _fill_median(scheduler, entries)
+        scheduler.observe(entry)
     return statistics.median(_seconds(lambda e=e: scheduler.observe(report(trials, e, 10, 0.1))) for e in range(1, 11))  # type: ignore[misc]
-
-
-def _fill_median(scheduler: Median, entries: list[EpochReport]) -> None:
-    with mock.patch.object(scheduler, "grace", 2.0):  # nothing is compared yet
-        for entry in entries:
-            scheduler.observe(entry)
 
 
 def optuna_seconds(trials: int) -> float:
