@@ -24,7 +24,7 @@ import click
 
 from benchmarks.fleet_sim import Fleet, Service, Work
 from fashion.journal import write_atomic
-from fashion.schedulers import Asha, Fifo
+from fashion.schedulers import Asha, Fifo, Median
 
 PLACE = Path(__file__).with_name("fleet.json")
 GPUS = (10, 100, 1000)
@@ -62,47 +62,51 @@ def main(context: click.Context, inputs: Path) -> None:
 
 
 @main.command()
-@click.option("--ray/--no-ray", "with_ray", default=None, help="Only the driver under Ray, or only the rest.")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(["ray", "record", "decisions", "files"]),
+    help="This part; may be repeated.",
+)
 @click.pass_obj
-def measure(inputs: Path, with_ray: bool | None) -> None:
+def measure(inputs: Path, only: tuple[str, ...]) -> None:
     """Measure the inputs on this machine."""
     found: dict[str, Any] = json.loads(inputs.read_text()) if inputs.exists() else {}
-    found["machine"] = machine()
-    if with_ray is not False:
-        found["driver"] = told("driver under Ray", driver)
-    if with_ray is not True:
-        found |= without_ray()
-    write_atomic(inputs, (json.dumps(found, indent=1) + "\n").encode())
+    parts = {"ray": ray_inputs, "record": record_inputs, "decisions": decision_inputs, "files": file_inputs}
+    for name, part in parts.items():
+        if not only or name in only:
+            begun = time.monotonic()
+            found |= {"machine": machine(), **part()}
+            write_atomic(inputs, (json.dumps(found, indent=1) + "\n").encode())
+            click.echo(f"{name}: {time.monotonic() - begun:.0f} s", err=True)
 
 
-def without_ray() -> dict[str, Any]:
-    from benchmarks import fleet_inputs as of
-    from fashion.schedulers import Median
+def record_inputs() -> dict[str, Any]:
+    from benchmarks.fleet_inputs import report_seconds
 
-    found: dict[str, Any] = {}
     cells = [(100_000, 100), (10_000, 1000), (10_000, 100), (10_000, 10), (0, 10)]  # memory is counted in the first
-    found["record"] = [
-        told(f"a report, {reports:,} recorded, {live:,} trials live", lambda r=reports, n=live: of.report_seconds(r, n))  # type: ignore[misc]
-        for reports, live in cells
-    ]
+    return {"record": [report_seconds(reports, live) for reports, live in cells]}
+
+
+def decision_inputs() -> dict[str, Any]:
+    """Seconds by trials so far: of a decision, of a configuration, of a picture."""
+    from benchmarks import fleet_inputs as of
+
     counts = (100, 1000, 10_000)
-    found["asha"] = {n: told(f"ASHA, {n:,} trials", lambda n=n: of.decision_seconds(Asha, n)) for n in counts}  # type: ignore[misc]
-    found["median"] = {n: told(f"median, {n:,} trials", lambda n=n: of.decision_seconds(Median, n)) for n in counts}  # type: ignore[misc]
-    found["optuna"] = {n: told(f"optuna, {n:,} trials", lambda n=n: of.optuna_seconds(n)) for n in counts}  # type: ignore[misc]
-    found["picture"] = {
-        n: told(f"live picture, {n:,} trials", lambda n=n: of.picture_seconds(n // 10, n)) for n in counts
+    return {
+        "asha": {trials: of.decision_seconds(Asha, trials) for trials in counts},
+        "median": {trials: of.decision_seconds(Median, trials) for trials in counts},
+        "optuna": {trials: of.optuna_seconds(trials) for trials in counts},
+        "picture": {trials: of.picture_seconds(trials // 10, trials) for trials in counts},
     }
-    found["files"] = {name: told(f"checkpoints of {name}", lambda n=name: of.checkpoint_bytes(n)) for name in of.CASES}  # type: ignore[misc]
-    sizes = {size for files in found["files"].values() for size in files.values()} | {PROBE_STATE, PROBE_BEST}
-    found["store"] = told("requests of a store", lambda: of.store_figures(sorted(sizes)))
-    return found
 
 
-def told(what: str, action: Any) -> Any:
-    begun = time.monotonic()
-    result = action()
-    click.echo(f"{what}: {time.monotonic() - begun:.0f} s", err=True)
-    return result
+def file_inputs() -> dict[str, Any]:
+    from benchmarks.fleet_inputs import CASES, checkpoint_bytes, store_figures
+
+    files = {name: checkpoint_bytes(name) for name in CASES}
+    sizes = {size for each in files.values() for size in each.values()} | {PROBE_STATE, PROBE_BEST}
+    return {"files": files, "store": store_figures(sorted(sizes))}
 
 
 def machine() -> dict[str, Any]:
@@ -115,7 +119,7 @@ def machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def driver() -> dict[str, Any]:
+def ray_inputs() -> dict[str, Any]:
     """Seconds of the driver's main thread for a report and for a trial, from trials of 1 and of 21 reports; of a step of
     Tune's by trials that run; and of what a trial waits for a report while the driver has little to do."""
     from benchmarks.fleet_driver import drive, steps
@@ -124,8 +128,10 @@ def driver() -> dict[str, Any]:
         one, many = (drive(Path(name) / str(epochs), 60, epochs, 2, 0.02) for epochs in (1, 21))
     report = (many.thread / many.trials - one.thread / one.trials) / 20
     return {
-        "report": report, "trial": one.thread / one.trials - report, "wait": statistics.median(many.waits),
-        "steps": steps([2, 10, 100, 1000]),
+        "driver": {
+            "report": report, "trial": one.thread / one.trials - report, "wait": statistics.median(many.waits),
+            "steps": steps([2, 10, 100, 1000]),
+        }
     }  # fmt: skip
 
 
@@ -160,18 +166,27 @@ def service(inputs: dict[str, Any]) -> Service:
     found = inputs["driver"]
     steps = {int(count): seconds for count, seconds in found["steps"].items()}
     each = max(0.0, (steps[1000] - steps[10]) / 990)
-    fsync = statistics.median(row["fsync"] for row in inputs["record"])
+    fsync = fsync_seconds(inputs)
     # A trial is three lines in the journal beside its reports': configuration, attempt, end.
     return Service(found["report"] + fsync, found["trial"] + 3 * fsync, each)
 
 
+def fsync_seconds(inputs: dict[str, Any]) -> float:
+    """Of one line on disk: the median of medians, since the disk was busy with something else now and then."""
+    return statistics.median(row["fsync"] for row in inputs["record"])
+
+
 @main.command()
+@click.option("--chart", type=click.Path(path_type=Path), help="Draw docs/scale.svg there, too.")
 @click.pass_obj
-def simulate(inputs: Path) -> None:
+def simulate(inputs: Path, chart: Path | None) -> None:
     """Print the tables, as docs/scale.md has them."""
     from benchmarks import fleet_tables
 
-    fleet_tables.show(json.loads(inputs.read_text()))
+    found = json.loads(inputs.read_text())
+    fleet_tables.show(found)
+    if chart is not None:
+        fleet_tables.chart(found, chart)
 
 
 @main.command()

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
 from benchmarks import fleet
+from benchmarks.__main__ import shown
 from benchmarks.fleet_sim import Fleet, Outcome, Service, Work
 from fashion.schedulers import Asha
 
 GROUPED = 8  # reports that would share one fsync
+SLOW_DISK = 0.005  # seconds of an fsync on a disk that others use, too
+LARGER_PART = 64 << 20  # bytes
+CHARTED = (10, 30, 100, 300, 1000)  # GPUs
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def line(*cells: str) -> None:
 def driver_table(outcomes: dict[tuple[str, int], Outcome]) -> None:
     heads(
         "trials", "GPUs", "hours", "trials run", "reports", "reports/s", "driver busy %", "report decided, ms p50", "p99",
-        "slot waits for the next trial, s p50", "p99", "GPU idle for the driver %", "for uploads %", "trained in vain %",
+        "next trial handed out, ms p50", "p99", "GPU idle for the driver %", "for uploads %", "trained in vain %",
         "end without trials %",
     )  # fmt: skip
     for (name, gpus), out in outcomes.items():
@@ -96,7 +101,7 @@ def driver_table(outcomes: dict[tuple[str, int], Outcome]) -> None:
         shares = (out.decisions + out.handed, out.uploads, out.vain, out.tail)
         line(
             name, f"{gpus:,}", f"{out.span / 3600:.2f}", f"{out.trials:,}", f"{out.reports:,}",
-            f"{out.full[2] / out.full[0]:.3g}", f"{100 * out.full[1] / out.full[0]:.1f}", f"{delay[0]:.1f}", f"{delay[1]:.1f}", f"{gap[0]:.3f}", f"{gap[1]:.3f}",
+            shown(out.full[2] / out.full[0]), f"{100 * out.full[1] / out.full[0]:.1f}", shown(delay[0]), shown(delay[1]), shown(1e3 * gap[0]), shown(1e3 * gap[1]),
             *(f"{100 * share / whole:.2f}" for share in shares),
         )  # fmt: skip
 
@@ -123,20 +128,25 @@ def bucket_table(outcomes: dict[tuple[str, int], Outcome], inputs: dict[str, Any
         found = bucket(out, inputs)
         hours = out.slots * out.span / 3600
         line(
-            name, f"{gpus:,}", f"{found.writes:.2g}", f"{found.busiest:.2g}",
+            name, f"{gpus:,}", shown(found.writes), shown(found.busiest),
             f"{100 * found.requests['state'] / sum(found.requests.values()):.0f}", f"{out.sent / 1e9:,.0f}",
-            f"{out.sent / out.span / 1e6:,.1f}", f"{found.cost:.2f}", f"{found.cost / hours:.4f}",
+            shown(out.sent / out.span / 1e6), f"{found.cost:.2f}", f"{found.cost / hours:.4f}",
             f"{100 * found.cost / hours / fleet.GPU_PRICE:.2f}", f"{out.kept / 1e9:,.0f}", f"{found.month:.2f}",
         )  # fmt: skip
 
 
 def what_if(works: list[Work], found: Service, inputs: dict[str, Any]) -> None:
-    """The remedies, at the largest size: fewer parts of an object, fewer fsyncs, a step whose cost does not grow."""
-    gpus, fsync = fleet.GPUS[-1], float(np.median([row["fsync"] for row in inputs["record"]]))
+    """What makes it worse, and what mends it, at the largest size."""
+    gpus, fsync = fleet.GPUS[-1], fleet.fsync_seconds(inputs)
+    slow = replace(found, report=found.report + SLOW_DISK - fsync, hand_out=found.hand_out + 3 * (SLOW_DISK - fsync))
+    costs = {int(count): seconds for count, seconds in inputs["optuna"].items()}
+    asked = float(np.interp(gpus * fleet.TRIALS / 2, list(costs), list(costs.values())))  # half way through the sweep
     others = {
         "as it is": found,
-        f"one fsync for {GROUPED} reports": replace(found, report=found.report - fsync * (1 - 1 / GROUPED)),
-        "no cost of each live trial": replace(found, each_live=0.0),
+        f"a disk of {1e3 * SLOW_DISK:g} ms an fsync": slow,
+        f"the same, one fsync for {GROUPED} reports": replace(slow, report=slow.report - SLOW_DISK * (1 - 1 / GROUPED)),
+        "search.method: optuna": replace(found, hand_out=found.hand_out + asked),
+        "without what each live trial adds": replace(found, each_live=0.0),
     }
     heads(
         "trials",
@@ -151,14 +161,49 @@ def what_if(works: list[Work], found: Service, inputs: dict[str, Any]) -> None:
     for work in works:
         for name, other in others.items():
             row(work, gpus, name, simulated(work, gpus, other))
+        row(work, gpus // 4, "four sweeps of a quarter, each", simulated(work, gpus // 4, found))
         if work.state_puts > 1:
-            whole = replace(work, state_puts=1, best_puts=2)
-            row(work, gpus, "objects in one request", simulated(whole, gpus, found))
+            row(work, gpus, "parts of 64 MiB", simulated(larger_parts(work), gpus, found))
+
+
+def larger_parts(work: Work) -> Work:
+    """The same with objects sent in parts of 64 MiB: of one part one request, of more two requests besides."""
+
+    def puts(size: int) -> int:
+        return 1 if size <= LARGER_PART else math.ceil(size / LARGER_PART) + 2
+
+    return replace(work, state_puts=puts(work.state), best_puts=puts(work.best) + 1)
 
 
 def row(work: Work, gpus: int, name: str, out: Outcome) -> None:
     idle = (out.decisions + out.handed) / (out.slots * out.span)
+    writes = sum(count for second, count in out.writes.items() if second < out.full[0]) / out.full[0]
     line(
-        work.name, f"{gpus:,}", name, f"{out.full[2] / out.full[0]:.3g}", f"{100 * out.full[1] / out.full[0]:.1f}", f"{1e3 * np.quantile(out.delays, 0.99):.1f}",
-        f"{100 * idle:.2f}", f"{sum(out.writes.values()) / out.span:,.0f}",
+        work.name, f"{gpus:,}", name, shown(out.full[2] / out.full[0]), f"{100 * out.full[1] / out.full[0]:.1f}", shown(float(1e3 * np.quantile(out.delays, 0.99))),
+        f"{100 * idle:.2f}", f"{writes:,.0f}",
     )  # fmt: skip
+
+
+def chart(inputs: dict[str, Any], place: Path) -> None:
+    """The driver's load and what it costs the GPUs, by their number."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "fleet"  # the same picture is the same file
+    from matplotlib import pyplot as plt
+
+    found = fleet.service(inputs)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), sharex=True)
+    for work in fleet.works(inputs):
+        outs = [simulated(work, gpus, found) for gpus in CHARTED]
+        left.plot(CHARTED, [100 * out.full[1] / out.full[0] for out in outs], marker="o", label=work.name)
+        idle = [100 * (out.decisions + out.handed) / (out.slots * out.span) for out in outs]
+        right.plot(CHARTED, idle, marker="o", label=work.name)
+    for axes, title in ((left, "driver busy, %"), (right, "GPUs idle for the driver, %")):
+        axes.set(xscale="log", title=title, xlabel="GPUs", ylim=(0, 105))
+        axes.set_xticks(CHARTED, [f"{gpus:,}" for gpus in CHARTED])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    right.legend(fontsize=8, loc="upper left")
+    figure.tight_layout()
+    figure.savefig(place, metadata={"Date": None})

@@ -218,14 +218,14 @@ class Median(Scheduler):
         self.min_trials = min_trials
         self._courses: dict[int, _Course] = {}
         # By progress at which trials are judged: the means until there of all that came so far, which change no more. Looking
-        # at every trial for every report took 0.08 s with 10,000 of them.
+        # at every trial for every report took 0.01 s with 10,000 of them.
         self._means: dict[float, list[float]] = {}
 
     def _decide(self, trial: int, progress: float, reward: float) -> Decision:
         if progress >= self.grace * (1 - TOLERANCE) and progress not in self._means:
             came = [c for c in self._courses.values() if c.progress[-1] >= progress * (1 - TOLERANCE)]
-            means = [course.mean(self.grace, progress) for course in came]
-            self._means[progress] = sorted(mean for mean in means if mean is not None)
+            until = [course.mean(self.grace, progress) for course in came]
+            self._means[progress] = sorted(mean for mean in until if mean is not None)
         course = self._courses.setdefault(trial, _Course())
         before = course.progress[-1] if course.progress else -math.inf
         course.progress.append(progress)
