@@ -35,12 +35,14 @@ STEP_ROUNDS = 60
 
 @dataclass(frozen=True)
 class Driven:
-    """A sweep of trials that only report: between two hand-outs, well apart, the trials handed out, wall seconds, and
-    seconds of the driver's main thread; what a trial waited for each report, in seconds."""
+    """A sweep of trials that only report: between two hand-outs, well apart, the trials handed out, wall seconds, processor
+    seconds of the driver's main thread, and the share of all cores' time in which nothing ran; what a trial waited for each
+    report, in seconds."""
 
     trials: int
     wall: float
     thread: float
+    idle: float
     waits: list[float]
 
 
@@ -61,7 +63,14 @@ def drive(folder: Path, trials: int, epochs: int, slots: int, seconds: float) ->
     waits = [wait for entry in entries if entry["event"] == "waited" for wait in entry["seconds"]]
     first, last = started[min(SKIPPED * slots, trials // 2)], started[-1]
     between = last["number"] - first["number"]
-    return Driven(between, last["time"] - first["time"], last["thread"] - first["thread"], waits)
+    total, idle = (last["cores"][index] - first["cores"][index] for index in (0, 1))
+    return Driven(between, last["time"] - first["time"], last["thread"] - first["thread"], idle / total, waits)
+
+
+def cores() -> tuple[int, int]:
+    """What all cores did since the machine started, in the kernel's ticks: all, and of them nothing."""
+    numbers = [int(each) for each in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(numbers), numbers[3] + numbers[4]
 
 
 def steps(counts: list[int]) -> dict[int, float]:
@@ -145,7 +154,7 @@ def noting_start(folder: Path) -> Callable[[Any, int], None]:
     started = Recorder.started
 
     def noted(self: Recorder, number: int) -> None:
-        note(folder, event="started", number=number, thread=time.thread_time())
+        note(folder, event="started", number=number, thread=time.thread_time(), cores=cores())
         started(self, number)
 
     return noted
