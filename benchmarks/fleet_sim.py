@@ -80,7 +80,6 @@ class Slot:
     began: float = 0.0
     uploaded: float = 0.0  # when its upload thread is free
     pending: deque[int] = field(default_factory=deque)  # epochs whose files are in the bucket, to be reported
-    ends: dict[int, float] = field(default_factory=dict)
     waited: float = 0.0
     turn: int = 0  # trials begun; events of an earlier one are void
 
@@ -140,10 +139,9 @@ class Fleet:
     def run(self) -> Outcome:
         for index in range(len(self.slots)):
             self._ask(0.0, "hand_out", index)
-        now = 0.0
         while self.events:
-            now, _, act = heapq.heappop(self.events)
-            act(now)
+            at, _, act = heapq.heappop(self.events)
+            act(at)
         self.out.span = now = max(self.left)  # what is behind it are events of trials that were stopped
         self.out.tail = sum(now - left for left in self.left)
         return self.out
@@ -208,7 +206,6 @@ class Fleet:
         slot.began = slot.uploaded = now + self.service.start
         slot.asking, slot.parked, slot.waited = 0, False, 0.0
         slot.pending.clear()
-        slot.ends = {0: slot.began}
         self._next_epoch(slot.began, index)
 
     def _next_epoch(self, now: float, index: int) -> None:
@@ -226,22 +223,19 @@ class Fleet:
             self._at(slot.due, lambda at: self._epoch_ended(at, index, turn))
         else:
             slot.epoch += 1
-            slot.ends[slot.epoch] = now
             self._upload(now, index, slot.epoch)
             if slot.epoch < slot.epochs:
                 self._next_epoch(now, index)
 
     def _upload(self, now: float, index: int, epoch: int) -> None:
         slot, work, out, turn = self.slots[index], self.work, self.out, self.slots[index].turn
-        seconds = work.state_upload
+        seconds, writes = work.state_upload, work.state_puts
         out.puts["state"] += work.state_puts
         out.sent += work.state
-        writes = work.state_puts
         if slot.losses[epoch - 1] < slot.lowest:
-            seconds += work.best_upload
+            seconds, writes = seconds + work.best_upload, writes + work.best_puts
             out.puts["best"] += work.best_puts
             out.sent += work.best
-            writes += work.best_puts
             # Of a trial one best stays, its weights and its predictions; the state goes when the trial ends.
             if slot.lowest == math.inf:
                 out.kept, out.objects = out.kept + work.best, out.objects + 2
@@ -263,8 +257,7 @@ class Fleet:
     def _report(self, now: float, index: int) -> None:
         """The loop stands still from here on."""
         slot = self.slots[index]
-        slot.asking = slot.pending.popleft()
-        slot.asked = now
+        slot.asking, slot.asked = slot.pending.popleft(), now
         self._at(now + self.service.hop, lambda at: self._ask(at, "report", index))
 
     def _decided(self, now: float, index: int, decision: Decision) -> None:
@@ -284,8 +277,8 @@ class Fleet:
         if slot.epoch < slot.epochs:
             slot.due += still
             if slot.parked:
-                slot.parked, turn = False, slot.turn
-                self._at(slot.due, lambda at: self._epoch_ended(at, index, turn))
+                self._at(slot.due, lambda at, turn=slot.turn: self._epoch_ended(at, index, turn))  # type: ignore[misc]
+            slot.parked = False
 
     def _end(self, now: float, index: int, epoch: int) -> None:
         slot, out = self.slots[index], self.out
