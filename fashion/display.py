@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Mode = Literal["auto", "live", "plain", "json"]
 LINE_METRICS = ("val_loss", "val_accuracy", "train_loss", "lr")
 LISTED = 20  # trials in the last picture, which stays on the screen
+MANY = 100  # trials
 
 
 class Display:
@@ -72,7 +73,8 @@ class Display:
             self._live = Live(
                 Screen(self._view),
                 console=self._console,
-                refresh_per_second=4,
+                # A picture takes a tenth of a second of the driver's own time where there are many trials.
+                refresh_per_second=4 if self.total <= MANY else 1,
                 transient=True,
                 vertical_overflow="crop",
                 redirect_stdout=sys.stdout.isatty(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
 from fashion.recorded import REPORT, check
@@ -49,7 +49,7 @@ class EpochReport:
         return self.epoch / self.epochs
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "metrics": metrics_to_json(self.metrics)}
+        return {**vars(self), "metrics": metrics_to_json(self.metrics)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

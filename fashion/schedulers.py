@@ -217,23 +217,26 @@ class Median(Scheduler):
         self.grace = grace
         self.min_trials = min_trials
         self._courses: dict[int, _Course] = {}
+        # By progress at which trials are judged: the means until there of all that came so far, which change no more. Looking
+        # at every trial for every report took 0.01 s with 10,000 of them.
+        self._means: dict[float, list[float]] = {}
 
     def _decide(self, trial: int, progress: float, reward: float) -> Decision:
+        if progress >= self.grace * (1 - TOLERANCE) and progress not in self._means:
+            came = [c for c in self._courses.values() if c.progress[-1] >= progress * (1 - TOLERANCE)]
+            until = [course.mean(self.grace, progress) for course in came]
+            self._means[progress] = sorted(mean for mean in until if mean is not None)
         course = self._courses.setdefault(trial, _Course())
+        before = course.progress[-1] if course.progress else -math.inf
         course.progress.append(progress)
         course.sums.append(course.sums[-1] + reward)
         course.best = max(course.best, reward)
-        if progress < self.grace * (1 - TOLERANCE):
-            return "continue"
-        reached = [
-            other.mean(self.grace, progress)
-            for number, other in self._courses.items()
-            if number != trial and other.progress[-1] >= progress * (1 - TOLERANCE)
-        ]
-        means = [mean for mean in reached if mean is not None]
-        if len(means) < self.min_trials:
-            return "continue"
-        return "stop" if course.best < median(means) else "continue"
+        others = self._means.get(progress, [])
+        stops = len(others) >= self.min_trials and course.best < median(others)
+        for place, means in self._means.items():
+            if before < place * (1 - TOLERANCE) <= progress and (mean := course.mean(self.grace, place)) is not None:
+                insort(means, mean)
+        return "stop" if stops else "continue"
 
 
 def mode_of(metric: str) -> Mode:

@@ -85,9 +85,10 @@ class EventFiles:
             self._write(writer, report)
 
     def _write(self, writer: EventsWriter, report: EpochReport) -> None:
-        for name, value in {**report.metrics, "seconds": report.seconds}.items():
-            summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
-            writer.write_event(Event(summary=summary, step=report.epoch, wall_time=_time(report)))
+        shown = {**report.metrics, "seconds": report.seconds}
+        # One event with all values: an event each would take the driver a third of what a report takes in all.
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in shown.items()])
+        writer.write_event(Event(summary=summary, step=report.epoch, wall_time=_time(report)))
         writer.flush()
 
     def __enter__(self) -> Self:

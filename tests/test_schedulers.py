@@ -240,6 +240,42 @@ def test_median_rule_equals_rays(mode: Any) -> None:
     assert stops > 10
 
 
+@pytest.mark.parametrize("compare", ["fraction", "epoch"])
+def test_median_rule_is_what_looking_at_every_trial_says(compare: Any) -> None:
+    """Trials of different lengths, side by side in any order, against the rule as it is written."""
+    generator = random.Random(3)
+    stops = 0
+    for _ in range(20):
+        ours = Median(0.2 if compare == "fraction" else 2, 3, compare=compare)
+        rewards: dict[int, list[tuple[float, float]]] = {}
+        left = {number: (0, generator.choice([3, 5, 10, 30])) for number in range(25)}
+        while left:
+            number = generator.choice(list(left))
+            epoch, epochs = left[number][0] + 1, left[number][1]
+            left[number] = epoch, epochs
+            value = generator.gauss(number % 7, 2)
+            progress = epoch / epochs if compare == "fraction" else float(epoch)
+            rewards.setdefault(number, []).append((progress, -value))
+            expected = median_rule(rewards, number, ours.grace)
+            assert ours.report(number, progress, loss(value)) == expected
+            stops += expected == "stop"
+            if expected == "stop" or epoch == epochs:
+                del left[number]
+    assert stops > 50
+
+
+def median_rule(rewards: dict[int, list[tuple[float, float]]], number: int, grace: float) -> str:
+    progress = rewards[number][-1][0]
+    means = []
+    for other, course in rewards.items():
+        until = [reward for at, reward in course if grace - 1e-9 <= at <= progress + 1e-9]
+        if other != number and course[-1][0] >= progress - 1e-9 and until:
+            means.append(sum(until) / len(until))
+    best = max(reward for _, reward in rewards[number])
+    judged = progress >= grace - 1e-9 and len(means) >= 3
+    return "stop" if judged and best < float(np.median(means)) else "continue"
+
+
 class _Hashable:
     """Stands for Ray's Trial, of which its rule uses the identity and the number only."""
 
