@@ -210,7 +210,11 @@ def test_a_run_in_a_bucket_is_predicted_on_a_machine_that_has_nothing_of_it(
 
 @pytest.mark.parametrize("forms", [[], [(40, "stretch", "bicubic")]])
 def test_a_split_of_a_data_set_in_a_bucket_is_predicted_alike(
-    s3: Server, run: Run, dataset: Dataset, tmp_path: Path, forms: list[tuple[int, str, str]]  # noqa: F811
+    s3: Server,
+    run: Run,
+    dataset: Dataset,
+    tmp_path: Path,
+    forms: list[tuple[int, str, str]],  # noqa: F811
 ) -> None:
     place = parse_address("s3://sweeps/data")
     push(dataset, place, forms, False, lambda label, done, total: None)
@@ -228,7 +232,12 @@ def test_a_split_of_a_data_set_in_a_bucket_is_predicted_alike(
     assert len(list(copy.rglob("*.arrow"))) == len(forms), "the split that is predicted, and no other"
 
 
-def test_a_size_that_was_not_pushed_is_told(s3: Server, run: Run, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_size_that_was_not_pushed_is_told(
+    s3: Server,  # noqa: F811
+    run: Run,
+    dataset: Dataset,
+    tmp_path: Path,
+) -> None:
     place = parse_address("s3://sweeps/data")
     push(dataset, place, [(32, "stretch", "bicubic")], False, lambda label, done, total: None)
     with pytest.raises(DataError, match="--resize 40 --fit stretch"):
