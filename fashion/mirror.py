@@ -1,6 +1,6 @@
 """The driver's record on its way into the bucket, in the background: a report costs the sweep no network wait.
 
-What is new in the journal becomes an object of its own within about a second (`stored` has the layout); many small ones
+What is new in the journal becomes an object of its own within about a second (`segments` has the layout); many small ones
 are merged into the first of them, which grows, and go. What an ended trial needs no more is deleted once the bucket has its
 end. While the bucket is away the sweep goes on, and what it records waits on this machine's disk.
 
@@ -20,8 +20,9 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from fashion.errors import StorageError
+from fashion.segments import Segment, mark, segment_name, segments
 from fashion.store import AwayError, Store, TakenError
-from fashion.stored import Held, Segment, mark, segment_name, segments
+from fashion.stored import Held
 
 INTERVAL = 1.0  # seconds between two puts of new lines
 GROUP = 4 << 20  # bytes; so large grows an object of the journal, and so much is held in memory

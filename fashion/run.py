@@ -307,8 +307,3 @@ def find_path(storage: str | Path, name: str | None = None) -> Path:
     near = difflib.get_close_matches(name, names, n=1)
     fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names[:10])}"
     raise RunError(str(Problem(str(storage), "holds no such run", repr(name), fix)))
-
-
-def list_runs(storage: str | Path) -> list[Run]:
-    """The runs in `storage`, the one with the latest activity first. Raises RunError when one of them is damaged."""
-    return [Run.open(path) for path in run_paths(storage)]

@@ -15,17 +15,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -37,53 +34,21 @@ from fashion.journal import driver_alive, now, write_atomic
 from fashion.lease import Lease
 from fashion.recorded import parse
 from fashion.run import Run
+from fashion.segments import Progress, follow, last_put, mark, segments
 from fashion.store import NotThereError, Store, TakenError
 
-Progress = Callable[[int, int], None]
-
 MANIFEST = "manifest.json"
-JOURNAL = "journal"
-MARK = ".stored.json"  # in a working copy: up to which byte its journal is known to be the bucket's
 LOCK_SECONDS = 600.0
-# A list and what is got of it afterwards may differ while a driver merges the journal's objects.
-LOOKS = 5
 
 
 class NoRunError(RunError):
     """There is no run at that address."""
 
 
-class _Moved(Exception):  # noqa: N818 (no error: look again)
-    """What was listed is there no more, or does not hang together: somebody is merging it."""
-
-
-class Segment(NamedTuple):
-    """An object of the journal: its bytes from `start` to `end`, so far."""
-
-    start: int
-    end: int
-    name: str
-    modified: datetime | None = None
-
-
 def working_copy(address: Address) -> Path:
     """Where a run's copy on this machine is, or will be."""
     digest = hashlib.sha256(str(address).encode()).hexdigest()[:12]
     return default_cache_dir().absolute() / "stored" / f"{address.name[:64]}-{digest}"
-
-
-def segment_name(start: int) -> str:
-    return f"{JOURNAL}/{start:015d}.jsonl"
-
-
-def segments(store: Store) -> list[Segment]:
-    """The journal's objects, from its beginning on."""
-    found = []
-    for each in store.objects(JOURNAL):
-        if match := re.fullmatch(rf"{JOURNAL}/(\d{{15}})\.jsonl", each.name):
-            start = int(match[1])
-            found.append(Segment(start, start + each.size, each.name, each.modified))
-    return found
 
 
 def find(storage: str, name: str | None) -> Address | None:
@@ -99,7 +64,7 @@ def find(storage: str, name: str | None) -> Address | None:
     names = Store(address).folders()
     if name in names:
         return address / name
-    latest = {each: _last_put(segments(Store(address / each))) for each in names}
+    latest = {each: last_put(segments(Store(address / each))) for each in names}
     runs = sorted((each for each in names if latest[each]), key=lambda each: latest[each], reverse=True)
     if not runs:
         raise RunError(str(Problem(str(address), "holds no runs", fix="Start one: fashion-sweep run SPEC")))
@@ -250,13 +215,6 @@ def push_folder(address: Address, folder: Path, last: str = "") -> None:
     store.delete([each for each in before if each not in files])
 
 
-def mark(path: Path, uploaded: int) -> None:
-    """Note that the working copy's journal is the bucket's up to that byte, so that the next look compares the rest."""
-    if _marked(path) != uploaded:
-        with suppress(OSError):  # a full disk: then more is compared
-            write_atomic(path / MARK, json.dumps({"same": uploaded}).encode())
-
-
 def _reconcile(store: Store, path: Path, note: Callable[[str], None], progress: Progress | None) -> int | None:
     """Bring the working copy up to the bucket; returns how many bytes of its journal are the bucket's (it may have more),
     None when the bucket has no such run. A copy that the bucket contradicts is set aside."""
@@ -268,11 +226,11 @@ def _reconcile(store: Store, path: Path, note: Callable[[str], None], progress: 
     if (path / MANIFEST).is_file() and _identity((path / MANIFEST).read_bytes()) != _identity(manifest):
         _set_aside(path, f"{store.address} is another run now", note)
     path.mkdir(exist_ok=True)
-    known = _follow(store, path, progress)
+    known = follow(store, path, progress)
     if known is None:
         _set_aside(path, f"{store.address} went on from another machine, without what only this one had", note)
         path.mkdir()
-        known = _follow(store, path, progress)
+        known = follow(store, path, progress)
         assert known is not None, "an empty journal contradicts none"
     if not (path / MANIFEST).is_file() or (path / MANIFEST).read_bytes() != manifest:
         write_atomic(path / MANIFEST, manifest)
@@ -300,76 +258,3 @@ def _set_aside(path: Path, reason: str, note: Callable[[str], None]) -> None:
     aside = path.with_name(f"{path.name}.{re.sub('[^0-9]', '', now())[:17]}")
     os.rename(path, aside)
     note(f"{reason}: the copy that this machine had is kept in {aside}")
-
-
-def _follow(store: Store, path: Path, progress: Progress | None) -> int | None:
-    """Append to the working copy's journal what the bucket has beyond it. Returns the byte up to which both are the same,
-    None when they contradict each other."""
-    for look in range(LOOKS):
-        try:
-            return _append_new(store, path, progress)
-        except (NotThereError, _Moved) as moved:
-            if look == LOOKS - 1:
-                fix = "Restore the objects that are missing, or give the sweep another name"
-                rule = f"the record does not hang together ({moved})"
-                raise RunError(str(Problem(str(store.address / JOURNAL), rule, fix=fix))) from None
-            time.sleep(0.2 * look)
-    raise AssertionError("unreachable")
-
-
-def _append_new(store: Store, path: Path, progress: Progress | None) -> int | None:
-    listed = segments(store)
-    end = max((each.end for each in listed), default=0)
-    with open(path / "journal.jsonl", "a+b") as journal:
-        size = _whole_lines(journal)
-        at = min(_marked(path), size, end)
-        while at < end:
-            covering = [each for each in listed if each.start <= at < each.end]
-            if not covering:
-                raise _Moved(f"nothing holds its byte {at} of {end}")
-            longest = max(covering, key=lambda each: each.end)
-            content = store.get(longest.name)[at - longest.start :]
-            if not content.endswith(b"\n"):
-                raise _Moved(f"{longest.name} ends within a line or before byte {at}")
-            journal.seek(at)
-            if at < size and journal.read(min(size - at, len(content))) != content[: size - at]:
-                return None
-            new = content[max(size - at, 0) :]
-            if new:
-                # What is cut off is half a line, which was never acted on.
-                journal.truncate(max(size, at))
-                journal.write(new)
-            at += len(content)
-            if progress is not None:
-                progress(at >> 20, end >> 20)
-        journal.flush()
-        os.fsync(journal.fileno())
-    if (latest := _last_put(listed)) and at >= size:
-        os.utime(path / "journal.jsonl", (latest, latest))
-    return at
-
-
-def _last_put(listed: list[Segment]) -> float:
-    """When the latest of them was put, in seconds since the epoch by the bucket's clock; 0 for none."""
-    return max((each.modified.timestamp() for each in listed if each.modified), default=0.0)
-
-
-def _marked(path: Path) -> int:
-    try:
-        same = parse((path / MARK).read_bytes())["same"]
-        return same if isinstance(same, int) and same >= 0 else 0
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return 0  # all of it is compared
-
-
-def _whole_lines(journal: Any) -> int:
-    """The size of a file without a last line that lacks its end."""
-    end = journal.seek(0, os.SEEK_END)
-    while end:
-        begin = max(end - (1 << 16), 0)
-        journal.seek(begin)
-        found = journal.read(end - begin).rfind(b"\n")
-        if found >= 0:
-            return int(begin + found + 1)
-        end = begin
-    return 0

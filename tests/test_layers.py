@@ -15,7 +15,7 @@ MAY_IMPORT_RAY = {"cluster", "sweep", "engine", "trial", "slot", "mailbox", "pre
 # No torch here, not even inside a function: they serve commands that must start at once, or run beside any torch.
 NO_TORCH = {
     "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
-    "yaml_lines", "cluster_file", "address", "store", "lease", "stored", "mirror", "attempt", "journal", "excerpt", "recorded", "record", "manifest", "run", "best", "uploads", "schedulers", "submission", "report", "live", "display", "results",
+    "yaml_lines", "cluster_file", "address", "store", "lease", "segments", "stored", "mirror", "attempt", "uploads", "journal", "excerpt", "recorded", "record", "manifest", "run", "best", "attempt", "uploads", "schedulers", "submission", "report", "live", "display", "results",
     "search", "extend", "doctor", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.scan", "data.check", "data.stats",
     "data.contents", "data.demo", "data.pack", "data.images", "model.table",
 }  # fmt: skip
@@ -74,7 +74,7 @@ def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_pat
 ROWS = {
     "the spec": "errors address store recorded record config settings deaths space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
     "model.table cluster_file",
-    "the record": "journal lease manifest run schedulers excerpt best attempt submission",
+    "the record": "journal lease segments manifest run schedulers excerpt best attempt submission",
     "the data": "data.contents data.scan data.images data.layout data.check data.stats data.demo data.pack stored",
     "torch's parts": "data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
     "checkpoint",

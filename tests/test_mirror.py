@@ -23,8 +23,9 @@ from fashion import mirror as mirrors
 from fashion.address import Address, parse_address
 from fashion.mirror import Mirror
 from fashion.run import Run
+from fashion.segments import segment_name, segments
 from fashion.store import Store
-from fashion.stored import brought, held, segment_name, segments
+from fashion.stored import brought, held
 
 
 @pytest.fixture

@@ -227,3 +227,49 @@ def test_resuming_feeds_the_scheduler_from_the_record(run: Run, spec: SweepSpec)
     changed, told = recorder_of(Run.open(run.path), spec, fifo)
     assert "trial 1 epoch 2: recorded stop, would now be continue; the record holds" in told.getvalue()
     assert changed.run.trials[1].status == "stopped"
+
+
+class Slow:
+    """As a mirror that has not uploaded yet."""
+
+    def __init__(self) -> None:
+        self.up = False
+        self.told: list[tuple[int, int | None, int]] = []
+
+    def settled(self) -> bool:
+        return self.up
+
+    def ended(self, number: int, best_epoch: int | None, at: int) -> None:
+        self.told.append((number, best_epoch, at))
+
+
+def test_the_mirror_hears_of_an_end_with_the_byte_behind_it(run: Run, spec: SweepSpec) -> None:
+    recorder, _ = recorder_of(run, spec)
+    recorder.mirror = slow = Slow()  # type: ignore[assignment]
+    begin(recorder, spec, 0)
+    for epoch in range(1, 5):
+        recorder.received(report(0, epoch, 1.0 / epoch))
+    before = run.journal_path.read_bytes()
+    assert before.splitlines()[-1].startswith(b'{"event":"end"')
+    assert slow.told == [(0, 4, len(before))]
+
+
+def test_what_cannot_be_computed_again_is_handed_out_once_it_is_up(run: Run, spec: SweepSpec) -> None:
+    from fashion.engine import NumberSearcher
+    from fashion.search import SeededSource
+
+    recorder, _ = recorder_of(run, spec)
+    recorder.mirror = slow = Slow()  # type: ignore[assignment]
+    searcher = NumberSearcher(iter([0, 1]), SeededSource(spec), recorder, lambda: 2, lambda: None, settle=True)
+    assert searcher.suggest("a") is None
+    assert sorted(run.trials) == [0]  # recorded, and on its way
+    assert searcher.suggest("a") is None
+    slow.up = True
+    assert searcher.suggest("a")["number"] == 0
+    assert searcher.suggest("b")["number"] == 1
+    slow.up = False
+    recorder.stop("the bucket is away")
+    again = NumberSearcher(iter([2]), SeededSource(spec), recorder, lambda: 2, lambda: None, settle=True)
+    with pytest.raises(KeyboardInterrupt):
+        again.suggest("c")
+    assert recorder.blocked == "the bucket is away"

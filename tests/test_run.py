@@ -14,7 +14,7 @@ import pytest
 
 from fashion.errors import RunError
 from fashion.record import EpochReport
-from fashion.run import TOLD, Run, RunLock, find_path, list_runs, run_paths
+from fashion.run import TOLD, Run, RunLock, find_path, run_paths
 
 MANIFEST: dict[str, Any] = {
     "spec": {"scheduler": {"name": "asha"}},
@@ -157,7 +157,7 @@ def test_find_takes_the_latest_or_the_named_and_suggests(tmp_path: Path) -> None
     for age, name in enumerate(["second", "first", "third"]):
         made = Run.create(tmp_path, name, MANIFEST)
         os.utime(made.journal_path, (1e9 - age, 1e9 - age))
-    assert [entry.name for entry in list_runs(tmp_path)] == ["second", "first", "third"]
+    assert [path.name for path in run_paths(tmp_path)] == ["second", "first", "third"]
     Run.open(find_path(tmp_path, "third")).record_trial(0, {})
     assert find_path(tmp_path).name == "third"
     assert find_path("elsewhere", str(tmp_path / "first")).name == "first"

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from s3_server import Server, s3  # noqa: F401  (a fixture)
 
-from fashion import stored
 from fashion.address import Address, parse_address
 from fashion.errors import RunError, StorageError
 from fashion.journal import RunLock
 from fashion.run import Run
+from fashion.segments import mark, segment_name
 from fashion.store import Store
-from fashion.stored import Held, NoRunError, brought, find, held, mark, push_folder, push_manifest, working_copy
+from fashion.stored import Held, NoRunError, brought, find, held, push_folder, push_manifest, working_copy
 
 STORAGE = "s3://sweeps/all"
 MANIFEST: dict[str, Any] = {
@@ -58,7 +58,7 @@ def create(address: Address, number: str = "1") -> Run:
 def upload(run: Run, address: Address, start: int, end: int | None = None) -> None:
     """Put the journal's bytes from `start` on as an object."""
     content = run.journal_path.read_bytes()[start:end]
-    Store(address).put(stored.segment_name(start), content, create=True)
+    Store(address).put(segment_name(start), content, create=True)
 
 
 def size(run: Run) -> int:
@@ -197,7 +197,7 @@ def test_merged_objects_are_read_as_their_parts(
     run: Run, address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As a driver leaves it that was killed between the two steps of a merge.
-    Store(address).put(stored.segment_name(0), run.journal_path.read_bytes())
+    Store(address).put(segment_name(0), run.journal_path.read_bytes())
     another_machine(monkeypatch, tmp_path / "other")
     assert (brought(address).path / "journal.jsonl").read_bytes() == run.journal_path.read_bytes()
 
@@ -205,7 +205,7 @@ def test_merged_objects_are_read_as_their_parts(
 def test_a_record_with_a_hole_is_refused(
     run: Run, address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Store(address).delete([stored.segment_name(0)])
+    Store(address).delete([segment_name(0)])
     another_machine(monkeypatch, tmp_path / "other")
     with pytest.raises(RunError, match=r"s3://sweeps/all/run/journal: the record does not hang together .*byte 0"):
         brought(address)
@@ -214,7 +214,7 @@ def test_a_record_with_a_hole_is_refused(
 def test_an_object_that_ends_within_a_line_is_refused(
     run: Run, address: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Store(address).put(stored.segment_name(size(run)), b'{"event": "trial"')
+    Store(address).put(segment_name(size(run)), b'{"event": "trial"')
     another_machine(monkeypatch, tmp_path / "other")
     with pytest.raises(RunError, match="ends within a line"):
         brought(address)
@@ -235,8 +235,8 @@ def test_readers_see_whole_events_while_a_driver_appends_and_merges(
                     starts.append(size(run))
                     run.record_note(0, f"{round_} {number} " + "x" * 500)
                     upload(run, address, starts[-1])
-                store.put(stored.segment_name(begin), run.journal_path.read_bytes()[begin:])
-                store.delete([stored.segment_name(start) for start in starts if start != begin])
+                store.put(segment_name(begin), run.journal_path.read_bytes()[begin:])
+                store.delete([segment_name(start) for start in starts if start != begin])
         except BaseException as error:
             failed.append(error)
         over.set()
