@@ -15,7 +15,7 @@ MAY_IMPORT_RAY = {"cluster", "sweep", "engine", "trial", "slot", "mailbox", "pre
 # No torch here, not even inside a function: they serve commands that must start at once, or run beside any torch.
 NO_TORCH = {
     "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
-    "yaml_lines", "cluster_file", "address", "store", "lease", "segments", "stored", "mirror", "attempt", "uploads", "journal", "excerpt", "recorded", "record", "manifest", "run", "best", "attempt", "uploads", "schedulers", "submission", "report", "live", "display", "results",
+    "yaml_lines", "cluster_file", "address", "store", "lease", "segments", "stored", "mirror", "attempt", "uploads", "journal", "excerpt", "recorded", "record", "manifest", "run", "best", "schedulers", "submission", "report", "live", "display", "results",
     "search", "extend", "doctor", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.scan", "data.check", "data.stats",
     "data.contents", "data.demo", "data.pack", "data.images", "model.table",
 }  # fmt: skip
