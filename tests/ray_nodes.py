@@ -135,7 +135,7 @@ class Nodes:
         assert process.stdout is not None
         said = ""
         for line in process.stdout:
-            said += line
+            said += re.sub(r"\x1b\[[0-9;]*m", "", line)  # coloured where Ray's optional parts are installed
             if "Ray runtime started" in line:
                 return said
         raise AssertionError(f"the node did not start: {said}")
