@@ -210,11 +210,11 @@ def test_a_run_in_a_bucket_is_predicted_on_a_machine_that_has_nothing_of_it(
 
 @pytest.mark.parametrize("forms", [[], [(40, "stretch", "bicubic")]])
 def test_a_split_of_a_data_set_in_a_bucket_is_predicted_alike(
-    s3: Server,
+    s3: Server,  # noqa: F811
     run: Run,
     dataset: Dataset,
     tmp_path: Path,
-    forms: list[tuple[int, str, str]],  # noqa: F811
+    forms: list[tuple[int, str, str]],
 ) -> None:
     place = parse_address("s3://sweeps/data")
     push(dataset, place, forms, False, lambda label, done, total: None)
