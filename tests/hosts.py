@@ -27,6 +27,7 @@ from descendants import descendants
 from host_image import BOOT, HOME, PACKAGES, PYTHON, SPACE, SSHD, STAGE, STAND_IN
 from networks import Network
 
+KEPT = sys.prefix, sys.base_prefix  # folders of this machine that stay where they are, read-only
 PATIENCE = 60  # seconds for a host's start or end on a busy machine
 
 
@@ -40,7 +41,6 @@ class Host:
         self.network, self.number, self.folder, self.shared = network, number, folder, shared
         self.starter = starter
         self.image, self.home = folder / "image", folder / "home"
-        self.kept = [sys.prefix, sys.base_prefix]  # folders of this machine that stay where they are, read-only
         self.address = network.address(number)
         self.process: subprocess.Popen[bytes] | None = None
         self.lost = False
@@ -63,7 +63,7 @@ class Host:
         shell = ["sh", "-c", BOOT, "boot", self.folder, self.shared, PACKAGES, Path(sys.executable).parent]
         with (self.folder / "boot.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [*within, *SPACE, *map(str, shell), *self.kept], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*within, *SPACE, *map(str, shell), *KEPT], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         end = time.monotonic() + PATIENCE

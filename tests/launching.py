@@ -40,6 +40,7 @@ PIP_WEIGHTS = '("efficientnet_lite0",)'
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
 USED = [f"{name} {words}" for name, cases in STAND_INS.items() for words in cases]
 
+CHECKOUT = f"{HOME}/checkout"
 UP = 400  # seconds on a busy machine
 # Waits until so many nodes are there, and prints the resources of those with CPUs.
 NODES = """
@@ -71,15 +72,21 @@ def local_config(head: str, workers: list[str]) -> dict[str, Any]:
 
 
 class Client:
-    """The machine where the user sits: the checkout, its environment, the key and the token. `file`: the cluster file."""
+    """The machine where the user sits, with this machine's environment, the key, the token and a checkout, where all is typed:
+    the files that are copied to nodes, and the cluster file."""
 
     def __init__(self, hosts: Hosts, number: int, text: str, env: Mapping[str, str] | None = None) -> None:
         self.host, self.shared = hosts[number], hosts.shared
-        self.host.kept.append(str(ROOT))
-        self.env = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", **(env or {})}
+        self.env = {"PYTHONPATH": CHECKOUT, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", **(env or {})}
         home = self.host.image
-        self.file = f"{HOME}/cluster.yaml"
-        (home / "cluster.yaml").write_text(text)
+        checkout = home / Path(CHECKOUT).relative_to(HOME)
+        checkout.mkdir()
+        (checkout / "cluster.yaml").write_text(text)
+        for name in [name for name in CONFIG["file_mounts"].values() if not name.startswith("~")]:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, checkout / name)
         shutil.copy(hosts.folder / "key", home / Path(CONFIG["auth"]["ssh_private_key"]).relative_to("~"))
         (home / ".ray").mkdir()
         (home / ".ray" / "auth_token").write_text(secrets.token_hex(32))
@@ -88,13 +95,13 @@ class Client:
 
     def run(self, *words: str, seconds: float = 120, fails: bool = False) -> str:
         """The command typed in the checkout; what it said. It must do well, or with `fails` must not."""
-        done = run_within(self.host, shlex.join(words), seconds, ROOT, self.env)
+        done = run_within(self.host, shlex.join(words), seconds, CHECKOUT, self.env)
         assert (done.returncode != 0) == fails, f"{shlex.join(words)}: exit code {done.returncode}\n{done.stdout}"
         return done.stdout
 
     def ray(self, command: str, *words: str, seconds: float = 120) -> str:
         """`ray up`, `ray exec` and so on with the cluster file."""
-        return self.run("ray", command, self.file, *words, seconds=seconds)
+        return self.run("ray", command, "cluster.yaml", *words, seconds=seconds)
 
     def up(self) -> None:
         self.ray("up", "--yes", seconds=UP)
@@ -118,9 +125,9 @@ class Client:
 
     def start(self, command: str, *words: str) -> subprocess.Popen[str]:
         """As `ray`, to go on meanwhile. What it started here ends with this machine."""
-        typed = shlex.join(["ray", command, self.file, *words])
+        typed = shlex.join(["ray", command, "cluster.yaml", *words])
         return subprocess.Popen(
-            self.host.command(f"cd {shlex.quote(str(ROOT))} && exec {typed}", self.env), stdin=subprocess.DEVNULL,
+            self.host.command(f"cd {CHECKOUT} && exec {typed}", self.env), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
 

@@ -156,7 +156,7 @@ def the_page_asks(client: Client, bundles: str) -> None:
 @pytest.mark.cluster
 def test_up_starts_the_head_alone(walk: tuple[Hosts, Ec2, Client]) -> None:
     hosts, ec2, client = walk
-    client.run("python", "-m", "fashion.cli", "check", "--cluster", client.file, "sweeps/lr.yaml")
+    client.run("python", "-m", "fashion.cli", "check", "--cluster", "cluster.yaml", "sweeps/lr.yaml")
     client.up()
     (form,) = ec2.requests("RunInstances")
     (head,) = ec2.alive()
