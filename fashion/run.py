@@ -37,11 +37,13 @@ class Run:
 
     manifest: a dict with the keys of REQUIRED, and code_version and packages. `attributes` is a list of
     {"name", "classes"}; `label_counts` holds for "train" and "val" a list a head of the images of each class.
+    place: where the run is kept, in words: its path, or the address in a bucket of which the path is a copy.
     trials: number -> Trial. history: every report with its decision, in the journal's order (the scheduler's food).
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
+        self.place = str(path)
         self.manifest = manifest
         self.trials: dict[int, Trial] = {}
         self.history: list[tuple[EpochReport, Decision]] = []
