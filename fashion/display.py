@@ -37,14 +37,12 @@ MANY = 100  # trials
 
 class Display:
     """Told of each event after it is recorded in `run`. `mode` auto is live on a terminal and plain lines elsewhere.
-    `before`: seconds that the sweep has run when this begins to show it. `place`: where the run is, in words."""
+    `before`: seconds that the sweep has run when this begins to show it."""
 
     def __init__(
-        self, run: Run, spec: SweepSpec, stream: TextIO | None = None, mode: Mode = "auto", before: float = 0.0,
-        place: str = "",
-    ) -> None:  # fmt: skip
+        self, run: Run, spec: SweepSpec, stream: TextIO | None = None, mode: Mode = "auto", before: float = 0.0
+    ) -> None:
         self.run = run
-        self.place = place or run.place
         self.total = spec.total_trials
         self._stream = _Guarded(stream or sys.stdout)
         if mode == "auto":
@@ -99,7 +97,7 @@ class Display:
         manifest = self.run.manifest
         told = {"spec": manifest["spec"], "extensions": manifest.get("extensions", [])} if self.mode == "json" else {}
         self._event(
-            "sweep", name=self.run.name, run=self.place, trials=self.total, final=done, epochs_recorded=epochs,
+            "sweep", name=self.run.name, run=self.run.place, trials=self.total, final=done, epochs_recorded=epochs,
             **told,
         )  # fmt: skip
         if self._live:
@@ -153,7 +151,7 @@ class Display:
         counts = words.counts(self._rows.values(), self.total)
         best = words.leader(self._rows.values())
         found = {"best_trial": best.number, "best_epoch": best.best_epoch, **_best_of(best)} if best else {}
-        self._event("done", run=self.place, **counts, **found, seconds=round(time.monotonic() - self._began, 1))
+        self._event("done", run=self.run.place, **counts, **found, seconds=round(time.monotonic() - self._began, 1))
         self._stream.flush()
         self._closed = True
 
@@ -202,7 +200,7 @@ class Display:
         part = {row.number: self._part(row) for row in rows if row.status == "running"}
         scheduler = self._scheduler
         return View(
-            self.run.name, self.place, self.total, rows, self._fields, scheduler.rungs(), scheduler.compare,
+            self.run.name, self.run.place, self.total, rows, self._fields, scheduler.rungs(), scheduler.compare,
             scheduler.metric, time.monotonic() - self._began, part, tuple(self._notes),
         )  # fmt: skip
 

@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from fashion.address import is_address
 from fashion.display import Display, Mode
 from fashion.errors import ClusterError, SpecError, printable
 from fashion.record import EpochReport
@@ -101,10 +100,7 @@ class Follower:
     @property
     def place(self) -> str:
         """Where the run is, as the cluster names it; empty where it never came so far."""
-        if self._sweep is None:
-            return ""
-        storage = str(self._sweep["spec"].get("storage", ""))
-        return f"{storage.rstrip('/')}/{self._sweep['name']}" if is_address(storage) else str(self._sweep["run"])
+        return str(self._sweep["run"]) if self._sweep is not None else ""
 
     def _compare(self, version: str) -> None:
         self.version, own = version, importlib.metadata.version("fashion-sweep")
@@ -135,6 +131,7 @@ class Follower:
         self._sweep, self._spec = sweep, SweepSpec.from_json(sweep["spec"])
         manifest = {name: sweep[name] for name in ("name", "spec", "extensions")}
         self._run = Run(Path(sweep["run"]), manifest)
+        self._run.place = self.place
         for event in self._early:
             self._record(event)
         self._early.clear()
@@ -147,7 +144,7 @@ class Follower:
         assert self._sweep is not None
         before = time.time() - datetime.fromisoformat(self._sweep["time"]).timestamp()  # of the head's clock
         before = max(before, 0.0) if self._seconds is None else self._seconds
-        self._display = Display(self._run, self._spec, mode=self.mode, before=before, place=self.place)
+        self._display = Display(self._run, self._spec, mode=self.mode, before=before)
         for text in self._notes:
             self._display.note(text)
         self._display.started()
