@@ -53,12 +53,7 @@ def find_room(resources: ResourcesConfig, note: Callable[[str], None]) -> Placem
 
     Raises ResourcesError as `place` does.
     """
-<<<<<<< HEAD
-    session = ray.get_runtime_context().get_session_name()
-    placement = place(resources, ray.nodes(), growth_here(session), autoscales)
-=======
     placement = place(resources, ray.nodes(), growth_here(_session()), autoscales)
->>>>>>> h-f
     asked, now, most = resources.concurrent_trials, placement.concurrent, placement.most
     if asked != "auto" and asked > max(now, most):
         note(f"resources.concurrent_trials: {asked} asked, {max(now, most)} fit at once")
@@ -113,11 +108,7 @@ def largest_process() -> tuple[int, bool]:
     """What a single process may have on this cluster, now or when its autoscaler has started a node: CPUs of one node (at
     least 1), and whether a GPU."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-<<<<<<< HEAD
-    growth = growth_here(ray.get_runtime_context().get_session_name())
-=======
     growth = growth_here(_session())
->>>>>>> h-f
     cpus, gpus = (
         max([*(node.get(kind, 0.0) for node in nodes), growth.offers(kind) if growth else 0.0])
         for kind in ("CPU", "GPU")
