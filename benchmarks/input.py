@@ -146,7 +146,7 @@ def waiting(case: Case, dataset: Dataset, folder: Path, steps: int) -> list[Row]
     data = first_images(dataset, case, (SKIPPED + steps) * case.batch, 16, folder / "cache")
     with (
         threads(1),
-        mock.patch.object(PixelFeed, "train", lambda self, epoch: delivered.over(train(self, epoch))),
+        mock.patch.object(PixelFeed, "train", lambda self, *given: delivered.over(train(self, *given))),
         mock.patch.object(batches, "_prefetched", lambda *given: gathered.over(prefetched(*given))),
     ):
         for _ in fit(case.config(), data, ResolvedWeights("none"), folder / "trial", on_step=on_step):

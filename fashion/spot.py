@@ -239,13 +239,15 @@ def drain(raylet: Daemon, notice: Notice, message: str) -> str:
     By Ray's own command in a process of its own: a client in this one would end it when the GCS is away for a while.
     """
     left = max(math.floor(notice.time - time.time() - MARGIN_SECONDS), 1)
-    command = [
-        sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--address={raylet.option('gcs-address')}",
-        f"--node-id={raylet.option('node_id')}", "--reason=DRAIN_NODE_REASON_PREEMPTION", f"--reason-message={message}",
-        f"--deadline-remaining-seconds={left}",
-    ]  # fmt: skip
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DRAIN_SECONDS, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--address={raylet.option('gcs-address')}",
+                f"--node-id={raylet.option('node_id')}", "--reason=DRAIN_NODE_REASON_PREEMPTION",
+                f"--reason-message={message}", f"--deadline-remaining-seconds={left}",
+            ],
+            capture_output=True, text=True, timeout=DRAIN_SECONDS, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"no answer from {raylet.option('gcs-address')} within {DRAIN_SECONDS:g} s"
     return "" if done.returncode == 0 else (done.stderr + done.stdout).strip().rpartition("\n")[2] or "no reason given"
