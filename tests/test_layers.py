@@ -1,4 +1,4 @@
-"""The layers hold: Ray in eight modules, the loop without it, and light commands that load neither Ray nor torch."""
+"""The layers hold: Ray in nine modules, the loop without it, and light commands that load neither Ray nor torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fashion"
-MAY_IMPORT_RAY = {"cluster", "sweep", "engine", "trial", "slot", "mailbox", "predict_job", "doctor_job"}
+MAY_IMPORT_RAY = {"cluster", "sweep", "engine", "trial", "slot", "mailbox", "predict_job", "doctor_job", "capacity"}
 # No torch here, not even inside a function: they serve commands that must start at once, or run beside any torch.
 NO_TORCH = {
     "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
@@ -37,7 +37,7 @@ def test_every_module_named_here_exists() -> None:
     assert set(modules()) >= MAY_IMPORT_RAY | NO_TORCH
 
 
-def test_only_eight_modules_import_ray() -> None:
+def test_only_nine_modules_import_ray() -> None:
     found = {name for name, path in modules().items() if any(i.split(".")[0] == "ray" for i in imports(path))}
     assert found == MAY_IMPORT_RAY
 
@@ -81,7 +81,7 @@ ROWS = {
     "the loop": "evaluate features feed precision speed memory saving train task predict predictions",
     "what is shown": "report live display results tensorboard",
     "the sweep without Ray": "search extend prepare reuse recorder doctor_folder doctor doctor_spec doctor_torch",
-    "Ray": "cluster mailbox slot trial engine sweep predict_job doctor_job",
+    "Ray": "capacity cluster mailbox slot trial engine sweep predict_job doctor_job",
     "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model cli_doctor",
 }
 ROW = {name: number for number, names in enumerate(ROWS.values()) for name in names.split()}
