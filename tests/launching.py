@@ -108,10 +108,16 @@ class Client:
 
     def wait_for_nodes(self, count: int) -> list[tuple[str, float]]:
         """Until so many nodes are there, the head among them. Address and CPUs of each."""
-        said = self.ray("exec", f"python -c {shlex.quote(NODES)} {count}", seconds=UP)
+        try:
+            said = self.ray("exec", f"python -c {shlex.quote(NODES)} {count}", seconds=UP)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.autoscaler_log()}") from error
         found = re.search(r"NODES (\[.*\])", said)
         assert found, said
         return [(address, float(cpus)) for address, cpus in re.findall(r"\('([\d.]+)', ([\d.]+)\)", found[1])]
+
+    def autoscaler_log(self) -> str:
+        return self.ray("exec", "tail -n 80 /tmp/ray/session_latest/logs/monitor.*")
 
     def lay_out(self, name: str, spec: Mapping[str, Any]) -> None:
         """Data and a spec onto the shared disk, as docs/cluster.md has it."""
