@@ -12,17 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fashion"
 MAY_IMPORT_RAY = {
-    "cluster",
-    "room",
-    "sweep",
-    "engine",
-    "trial",
-    "slot",
-    "mailbox",
-    "predict_job",
-    "doctor_job",
-    "submit",
-}
+    "cluster", "room", "sweep", "engine", "trial", "slot", "mailbox", "predict_job", "doctor_job", "submit", "capacity",
+}  # fmt: skip
 # No torch here, not even inside a function: they serve commands that must start at once, or run beside any torch.
 NO_TORCH = {
     "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
