@@ -6,15 +6,15 @@ scorer is handed what was refused, too, and does not look at it (Ray 2.60).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ray.autoscaler._private.node_provider_availability_tracker import NodeAvailabilitySummary
 
 
 def available_first(
-    node_resources: dict[str, float],
-    resources: list[dict[str, float]],
+    node_resources: dict[str, Any],  # numbers, as Ray types them
+    resources: list[dict[str, Any]],
     node_type: str,
     *,
     node_availability_summary: NodeAvailabilitySummary,
