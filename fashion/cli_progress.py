@@ -21,7 +21,8 @@ class Bars:
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._console = Console(stderr=True)
-        self._progress = Progress(*columns, console=self._console, transient=True)
+        # Stdout is left alone: it may be somebody's who goes before the bars do, and rich would put it back.
+        self._progress = Progress(*columns, console=self._console, transient=True, redirect_stdout=False)
         self._tasks: dict[str, TaskID] = {}
         self._due: dict[str, float] = {}  # label -> when its next line is due
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +17,9 @@ from typing import Any
 
 import yaml
 from cluster_files import CONFIG, FILLED, ROOT
+from descendants import descendants
 from host_image import HOME, STAGE
 from hosts import Hosts, run_within
-from running import recorded_reports
 
 from fashion.data.demo import write_demo
 
@@ -137,8 +140,12 @@ class Client:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
 
-    def reports(self, name: str) -> list[dict[str, Any]]:
-        return recorded_reports(self.shared / "runs" / name / "journal.jsonl")
+    def end(self, process: subprocess.Popen[str]) -> None:
+        """End what `start` started, as Ctrl-C would."""
+        for pid in descendants(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+        process.communicate(timeout=60)
 
 
 def sweep(name: str, trials: int, epochs: int) -> dict[str, Any]:

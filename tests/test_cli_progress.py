@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import redirect_stdout
+
 import pytest
 
 from fashion import cli_progress
@@ -34,3 +38,15 @@ def test_on_a_terminal_each_work_has_its_bar(
     assert "3/6" in err
     assert "resizing" in err
     assert out == ""
+
+
+def test_bars_leave_stdout_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bars that begin where stdout is led elsewhere (as Ray's is) and end after it: `best --predict` on a terminal."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    before = sys.stdout
+    with Bars() as bars:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            bars("predicting", 1, 2)
+            print("Ray's own words")
+        assert sys.stdout is before
+    assert sys.stdout is before

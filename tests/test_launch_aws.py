@@ -138,7 +138,10 @@ def walk() -> Iterator[tuple[Hosts, Ec2, Client]]:
         assert hosts.network.address(0) == address
         machines = [hosts[number] for number in (HEAD, FIRST, SECOND)]
         with Ec2(address, hosts.network.names[0], machines) as ec2:
-            yield hosts, ec2, Client(hosts, CLIENT, without_downloads(filled(account(ec2))), keys)
+            text = without_downloads(filled(account(ec2))).replace(
+                "max_workers: 4", "max_workers: 2"
+            )  # as many as hosts
+            yield hosts, ec2, Client(hosts, CLIENT, text, keys)
 
 
 @pytest.mark.cluster

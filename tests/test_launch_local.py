@@ -144,10 +144,10 @@ def test_a_sweep_outlives_a_worker_and_its_results_are_read(hosts: Hosts, client
 def test_a_sweep_is_submitted_through_the_heads_dashboard(hosts: Hosts, client: Client) -> None:
     """As docs/cluster.md has it: `ray dashboard` opens the head's job server on the user's machine."""
     (client.host.home / "far.yaml").write_text(json.dumps(sweep("far", trials=2, epochs=1)))
-    with client.start("dashboard") as tunnel:
-        client.run("python", "-c", ANSWERS)
-        said = client.run("python", "-m", "fashion.cli", "submit", f"{HOME}/far.yaml", "--folder", "/mnt/fashion")
-        tunnel.kill()
+    tunnel = client.start("dashboard")
+    client.run("python", "-c", ANSWERS)
+    said = client.run("python", "-m", "fashion.cli", "submit", f"{HOME}/far.yaml", "--folder", "/mnt/fashion")
+    client.end(tunnel)
     assert "far is done" in said
     assert {trial.status for trial in Run.open(hosts.shared / "runs" / "far").trials.values()} == {"completed"}
 
