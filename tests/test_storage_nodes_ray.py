@@ -92,26 +92,28 @@ def test_trials_go_on_from_the_bucket_on_whichever_node_is_left(
     server: Server, tmp_path: Path, demo_root: Path
 ) -> None:
     text = one_by_one(
-        demo_root, trials=3, epochs=6, data={"resize": 192, "crop": 192}, resources={"concurrent_trials": "auto"}
+        demo_root, trials=3, epochs=8, data={"resize": 192, "crop": 192}, resources={"concurrent_trials": 2}
     )
     text = json.dumps({**json.loads(text), "storage": STORAGE})
     (tmp_path / "s.yaml").write_text(text)
     machines = Machines(tmp_path, server)
     with machines.nodes as nodes:
-        first, second = machines.add(), machines.add()
+        all_nodes = [machines.add() for _ in range(3)]
         process = machines.begin()
         machines.wait_for_epoch(process, 1, 2)
+        (idle,) = (node for node in all_nodes if not node.processes(TRIAL))
+        first, second = (node for node in all_nodes if node is not idle)
         nodes.drain(first, seconds=600)
         wait_until(lambda: not first.processes(TRIAL), "the trial left")
-        third = machines.add()
-        wait_until(lambda: third.processes(TRIAL), "a trial on the new node")
+        wait_until(lambda: idle.processes(TRIAL), "a trial on the node that was idle")
         second.kill()
         said = finish(process)
         assert "its machine will be taken away, it goes on elsewhere" in said
         run = Run.open(machines.run_path)
         assert {trial.status for trial in run.trials.values()} == {"completed"}
         assert not list(machines.run_path.glob("trials/*/*.pt"))  # the driver's disk was not theirs
-        assert not list((tmp_path / "node3").glob("cache/stored/*/trials/*"))  # all of it is in the bucket
+        disk = tmp_path / f"node{all_nodes.index(idle) + 1}"
+        assert not list(disk.glob("cache/stored/*/trials/*"))  # all of it is in the bucket
         found = fashion(tmp_path, "best", f"{STORAGE}/s", "--predict", "--split", "val", "--json", "--address",
                         nodes.address, **machines.env)  # fmt: skip
         assert found.returncode == 0, found
@@ -120,7 +122,7 @@ def test_trials_go_on_from_the_bucket_on_whichever_node_is_left(
     assert predicted["accuracy"] == pytest.approx(winner.metrics["val_accuracy"], abs=1e-12)
     assert server.names("sweeps", "team/s/predictions/val")
     # Predicted on a node, from what it fetched; the driver has it, too.
-    assert list((tmp_path / "node3").glob("cache/stored/s-*/predictions/val/prediction.txt"))
+    assert list(disk.glob("cache/stored/s-*/predictions/val/prediction.txt"))
     assert list((tmp_path / "driver").glob("cache/stored/s-*/predictions/val/prediction.txt"))
     whole = undisturbed(tmp_path / "whole", text)
     assert losses(run) == losses(whole)
