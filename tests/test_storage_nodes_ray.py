@@ -130,16 +130,16 @@ def test_trials_go_on_from_the_bucket_on_whichever_node_is_left(
 
 @pytest.mark.faults
 def test_workers_of_one_trial_on_several_nodes_share_no_disk(server: Server, tmp_path: Path, demo_root: Path) -> None:
-    text = one_by_one(demo_root, trials=2, epochs=5, data={"resize": 192, "crop": 192}, resources={"workers": 2})
+    shared = {"workers": 2, "concurrent_trials": 1}
+    text = one_by_one(demo_root, trials=2, epochs=10, data={"resize": 192, "crop": 192}, resources=shared)
     text = json.dumps({**json.loads(text), "storage": STORAGE})
     (tmp_path / "s.yaml").write_text(text)
     machines = Machines(tmp_path, server)
     with machines.nodes:
-        first, _ = machines.add(), machines.add()
+        all_nodes = [machines.add() for _ in range(3)]
         process = machines.begin()
         machines.wait_for_epoch(process, 0, 2)
-        machines.add()
-        first.kill()
+        next(node for node in all_nodes if node.processes(WORKER)).kill()
         finish(process)
         run = Run.open(machines.run_path)
     assert {trial.status for trial in run.trials.values()} == {"completed"}
