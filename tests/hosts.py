@@ -7,6 +7,7 @@ programs that can't do their work in a namespace, and the packages of this machi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -102,10 +103,22 @@ class Host:
         return [*inside, "env", "-i", *(f"{key}={value}" for key, value in words.items()), "bash", "-c", command]
 
     def processes(self) -> list[str]:
-        """Titles of what runs there, but for sshd itself and its sessions."""
+        """Commands that run there, but for sshd itself and its sessions."""
         assert self.process is not None
         own = ("unshare", "sshd", "/usr/sbin/sshd")
-        return [title for title in descendants(self.process.pid).values() if not title.startswith(own)]
+        found = []
+        for pid, title in descendants(self.process.pid).items():
+            if not title.startswith(own):
+                with contextlib.suppress(OSError):  # it ended in the meantime
+                    found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip())
+        return found
+
+    def left_after(self, seconds: float) -> list[str]:
+        """What still runs there after so long: nothing, if all ended before."""
+        end = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < end:
+            time.sleep(0.2)
+        return left
 
     def stood_in(self) -> list[str]:
         """What the stand-ins were called with so far."""

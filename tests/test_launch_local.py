@@ -15,7 +15,6 @@ from cluster_files import CONFIG, SHIPPED, prepared
 from host_image import HOME
 from hosts import Hosts, run_within
 from launching import OFFLINE, STAND_INS, USED, Client, local_config, sweep, without_downloads
-from ray_nodes import wait_until
 from running import PATIENCE, events, wait_for_reports
 
 from fashion.run import Run
@@ -156,5 +155,5 @@ def test_a_sweep_is_submitted_through_the_heads_dashboard(hosts: Hosts, client: 
 def test_down_leaves_nothing_running(hosts: Hosts, client: Client) -> None:
     """On the head at once. A worker of the local provider is not told: its Ray ends when it finds no head any more."""
     client.ray("down", "--yes")
-    wait_until(lambda: hosts[HEAD].processes() == [], "nothing runs on the head", 30)
-    wait_until(lambda: hosts[FIRST].processes() == [], "nothing runs on the worker", 150)
+    assert hosts[HEAD].left_after(30) == []
+    assert hosts[FIRST].left_after(150) == []
