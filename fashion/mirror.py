@@ -29,7 +29,7 @@ GROUP = 4 << 20  # bytes; so large grows an object of the journal, and so much i
 MERGED = 32  # small objects before they are merged
 EVENTS_SECONDS = 300.0  # between two puts of the event files of trials that run
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0
-# Seconds without the bucket after which the sweep stops. As long as a trial waits (`attempt`).
+# Seconds without the bucket after which the sweep stops. A trial whose upload waits stops it before (`attempt`).
 AWAY_SECONDS = 30 * 60.0
 
 
