@@ -45,9 +45,10 @@ class LostError(Exception):
 
 
 class Mirror:
-    """`with Mirror(held, note) as mirror: mirror.start(block); ...; mirror.flush()`.
+    """`with Mirror(held, note) as mirror: mirror.start(block, rewrite); ...; mirror.flush()`.
 
-    note: shows a message. block: is told, once and from another thread, why the sweep can't go on.
+    note: shows a message. block: is told, once and from another thread, why the sweep can't go on. rewrite: writes the
+    event file of a trial that ended before anew, from the record.
     """
 
     def __init__(self, held: Held, note: Callable[[str], None], away: float = AWAY_SECONDS) -> None:
@@ -58,15 +59,17 @@ class Mirror:
         self._tail: list[Segment] | None = None  # the objects that are to be merged next; None: not looked up yet
         self._ended: deque[_Ended] = deque()
         self._untidy: set[int] = set()
+        self._shown: set[int] = set()  # trials whose event files were in the bucket at the start
         self._events: dict[Path, tuple[int, int]] = {}  # an event file -> time and size of what was put
         self._tidied: set[int] = set()  # trials whose older event files were removed
         self._events_due = time.monotonic() + EVENTS_SECONDS
         self._block: Callable[[str], None] = lambda reason: None
+        self._rewrite: Callable[[int], None] = lambda number: None
         self._wake, self._closing, self._abandoned = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
 
-    def start(self, block: Callable[[str], None]) -> None:
-        self._block = block
+    def start(self, block: Callable[[str], None], rewrite: Callable[[int], None]) -> None:
+        self._block, self._rewrite = block, rewrite
         self._thread.start()
 
     def ended(self, number: int, best_epoch: int | None, at: int) -> None:
@@ -192,7 +195,9 @@ class Mirror:
         self._store.delete(covered)
         unneeded: dict[int, int] = {}
         for each_file in self._store.objects("trials"):
-            folder, _, name = each_file.name.removeprefix("trials/").rpartition("/")
+            folder, _, name = each_file.name.removeprefix("trials/").partition("/")
+            if folder.isdigit() and name.startswith("tb/"):
+                self._shown.add(int(folder))
             if folder.isdigit() and name.startswith(("last-", "best-")):
                 # One file of best weights is what an ended trial keeps.
                 unneeded[int(folder)] = unneeded.get(int(folder), 0) + (2 if name.startswith("last-") else 1)
@@ -255,10 +260,13 @@ class Mirror:
     def _tidy(self, ended: _Ended) -> None:
         from fashion.attempt import clear
 
-        if ended.before and ended.number not in self._untidy:
-            return
-        clear(self._store, ended.number, ended.best_epoch)
-        self._put_events(self.path / "trials" / f"{ended.number:04d}")
+        folder = self.path / "trials" / f"{ended.number:04d}"
+        if ended.before and ended.number not in self._shown and not any(folder.glob("tb/*")):
+            self._rewrite(ended.number)  # its driver was lost with them
+        if not ended.before or ended.number in self._untidy:
+            clear(self._store, ended.number, ended.best_epoch)
+        if not ended.before or ended.number not in self._shown:
+            self._put_events(folder)
 
     def _put_events(self, folder: Path) -> bool:
         """Put what is new of a trial's event files and its traceback; the files of an earlier driver give way."""

@@ -66,7 +66,7 @@ def run_sweep(
         run.refresh()
         recorder = Recorder(run, make_scheduler(spec.scheduler), display, events, spec.total_trials, mirror)
         if mirror is not None:
-            mirror.start(recorder.stop)
+            mirror.start(recorder.stop, lambda number: EventFiles(run).close(number))
         try:
             if not fresh and bucket is None:
                 take_trained(spec, run, recorder)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3_server import Server, environment, s3_server
 
 from fashion.data.demo import write_demo
 
@@ -46,3 +47,18 @@ def real_root() -> Path:
     if not (root / "split" / "train.txt").is_file():
         pytest.skip(f"no real data at {root}: set FASHION_DATA to the challenge's data set")
     return root
+
+
+@pytest.fixture
+def s3() -> Iterator[Server]:
+    """An S3 server with the bucket `sweeps`, which this process's environment names."""
+    with s3_server() as server, environment(server.env):
+        server.make_bucket("sweeps")
+        yield server
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of its own: an empty cache folder."""
+    monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "machine"))
+    return tmp_path / "machine"

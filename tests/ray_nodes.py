@@ -158,10 +158,14 @@ class Nodes:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody has, above those of Ray's workers and below those that the kernel gives to whoever asks, which may
+    be somebody's a moment later, before they are listened on."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = 20000 + secrets.randbelow(min(first, 32768) - 20000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
 
 
 def wait_until(true: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:

@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -139,15 +140,10 @@ class Server:
 
 @contextmanager
 def s3_server() -> Iterator[Server]:
-    """A fresh server with no buckets, on ports that were free."""
-    from moto.server import ThreadedMotoServer
-
-    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
+    """A fresh server with no buckets, on a port that was free."""
     faults = Faults()
     proxy = _Proxy(("127.0.0.1", 0), _Handler)
-    server = Server(f"http://127.0.0.1:{proxy.server_address[1]}", f"http://{host}:{port}", faults)
+    server = Server(f"http://127.0.0.1:{proxy.server_address[1]}", _moto(), faults)
     proxy.told = server
     thread = threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -159,7 +155,17 @@ def s3_server() -> Iterator[Server]:
         proxy.server_close()
         thread.join()
         _reset(server)
-        moto.stop()
+
+
+@cache
+def _moto() -> str:
+    """The URL of a server that lasts as long as this process: to end one takes half a second."""
+    from moto.server import ThreadedMotoServer
+
+    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    return f"http://{host}:{port}"
 
 
 def _reset(server: Server) -> None:
@@ -178,14 +184,6 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         patch.undo()
-
-
-@pytest.fixture
-def s3() -> Iterator[Server]:
-    """A server with the bucket `sweeps`, which this process's environment names. Import it into a test module."""
-    with s3_server() as server, environment(server.env):
-        server.make_bucket("sweeps")
-        yield server
 
 
 class _Proxy(ThreadingHTTPServer):

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import Server
 
 from fashion import attempt as module
 from fashion.address import parse_address
 from fashion.attempt import Attempt, clear, fetch_best
 from fashion.errors import BlockedError, CheckpointError
 from fashion.store import Store
-from tests.s3_server import Server, s3  # noqa: F401 (a fixture)
 
 RUN = parse_address("s3://sweeps/team/lr")
 TRIAL = "team/lr/trials/0007"
@@ -54,7 +54,7 @@ def begun(folder: Path) -> tuple[Attempt, list[str]]:
     return attempt, list(attempt.begin(standing, folder / "last.pt"))
 
 
-def test_it_starts_from_the_furthest_state_of_any_attempt_and_replaces_those_before(s3: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_it_starts_from_the_furthest_state_of_any_attempt_and_replaces_those_before(s3: Server, tmp_path: Path) -> None:
     state(s3, "last-0002-aaaaaaaa.pt", 2)
     state(s3, "last-0010-bbbbbbbb.pt", 10)
     state(s3, "last-0009.00120-cccccccc.pt", 9, 120)
@@ -68,7 +68,7 @@ def test_it_starts_from_the_furthest_state_of_any_attempt_and_replaces_those_bef
     assert s3.names("sweeps", TRIAL) == [f"{TRIAL}/last-0011-{attempt.mark}.pt"]
 
 
-def test_a_process_that_was_cut_off_takes_nothing_from_the_one_that_goes_on(s3: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_a_process_that_was_cut_off_takes_nothing_from_the_one_that_goes_on(s3: Server, tmp_path: Path) -> None:
     old, _ = begun(tmp_path / "old")
     new, _ = begun(tmp_path / "new")
     for attempt, epoch in ((new, 5), (old, 3)):
@@ -78,7 +78,7 @@ def test_a_process_that_was_cut_off_takes_nothing_from_the_one_that_goes_on(s3: 
     assert standing(tmp_path / "third" / "last.pt") == (5, 0)
 
 
-def test_what_a_process_left_on_this_machine_goes_up_before_anything_else(s3: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_what_a_process_left_on_this_machine_goes_up_before_anything_else(s3: Server, tmp_path: Path) -> None:
     first, _ = begun(tmp_path)
     assert first.up == (0, 0)
     (tmp_path / "last.pt").write_text("[4, 0]")
@@ -96,7 +96,7 @@ def test_what_a_process_left_on_this_machine_goes_up_before_anything_else(s3: Se
     assert not list(tmp_path.glob(".last-*"))
 
 
-def test_what_another_sweep_of_that_name_left_here_is_forgotten(s3: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_what_another_sweep_of_that_name_left_here_is_forgotten(s3: Server, tmp_path: Path) -> None:
     s3.write("sweeps", "team/lr/manifest.json", b'{"created": "monday"}')
     begun(tmp_path)
     (tmp_path / "last.pt").write_text("[4, 0]")
@@ -110,7 +110,7 @@ def test_what_another_sweep_of_that_name_left_here_is_forgotten(s3: Server, tmp_
     assert attempt.up == (0, 0)
 
 
-def test_a_state_that_is_none_is_told_and_passed_over(s3: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_a_state_that_is_none_is_told_and_passed_over(s3: Server, tmp_path: Path) -> None:
     s3.write("sweeps", f"{TRIAL}/last-0009-aaaaaaaa.pt", b"PK")
     state(s3, "last-0003-bbbbbbbb.pt", 3)
     attempt, told = begun(tmp_path)
@@ -123,7 +123,7 @@ def test_a_state_that_is_none_is_told_and_passed_over(s3: Server, tmp_path: Path
     assert f"{TRIAL}/last-0009-aaaaaaaa.pt" in s3.names("sweeps", TRIAL)
 
 
-def test_the_winners_weights_come_with_the_backbone_that_they_need(s3: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_the_winners_weights_come_with_the_backbone_that_they_need(s3: Server, tmp_path: Path) -> None:
     backbone = "backbone-tiny-abc.safetensors"
     folder = tmp_path / "worker" / "trials" / "0007"
     attempt, again = begun(folder)[0], begun(folder)[0]
@@ -149,7 +149,7 @@ def test_the_winners_weights_come_with_the_backbone_that_they_need(s3: Server, t
         fetch_best(Store(RUN), tmp_path / "driver", 7, 4)
 
 
-def test_an_ended_trial_keeps_its_best_alone(s3: Server) -> None:  # noqa: F811
+def test_an_ended_trial_keeps_its_best_alone(s3: Server) -> None:
     for name in ("last-0002-aaaaaaaa.pt", "last-0009.00120-cccccccc.pt", "best-0001.safetensors", "val-0001.parquet",
                  "best-0002.safetensors", "val-0002.parquet", "error.txt", "tb/events.out"):  # fmt: skip
         s3.write("sweeps", f"{TRIAL}/{name}", b"x")
@@ -162,7 +162,7 @@ def test_an_ended_trial_keeps_its_best_alone(s3: Server) -> None:  # noqa: F811
     assert s3.names("sweeps", f"{TRIAL}/") == [f"{TRIAL}/error.txt", f"{TRIAL}/tb/events.out"]
 
 
-def test_an_outage_at_the_start_is_told_and_waited_out(s3: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_an_outage_at_the_start_is_told_and_waited_out(s3: Server, tmp_path: Path) -> None:
     state(s3, "last-0002-aaaaaaaa.pt", 2)
     s3.faults.fail(503)
     attempt = Attempt(RUN, 7, tmp_path)
@@ -174,7 +174,7 @@ def test_an_outage_at_the_start_is_told_and_waited_out(s3: Server, tmp_path: Pat
 
 
 def test_an_outage_that_lasts_and_a_refusal_stop_the_sweep(
-    s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setattr(module, "AWAY_SECONDS", 1.0)
     s3.faults.refuse()

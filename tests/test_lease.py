@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from s3_server import Server, s3  # noqa: F401  (a fixture)
+from s3_server import Server
 
 from fashion import lease as leases
 from fashion.address import parse_address
@@ -24,7 +24,7 @@ RUN = "s3://sweeps/a/run"
 
 
 @pytest.fixture
-def store(s3: Server) -> Store:  # noqa: F811
+def store(s3: Server) -> Store:
     return Store(parse_address(RUN), patience=1.0)
 
 
@@ -32,7 +32,7 @@ def quick(store: Store, told: list[str] | None = None) -> Lease:
     return Lease(store, (told if told is not None else []).append, lease=2.0, renewal=0.3)
 
 
-def content(s3: Server) -> dict[str, Any]:  # noqa: F811
+def content(s3: Server) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(s3.read("sweeps", f"a/run/{NAME}"))
     return found
 
@@ -42,7 +42,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "_machine", lambda: "another boot")
 
 
-def test_a_lease_is_renewed_and_released(store: Store, s3: Server) -> None:  # noqa: F811
+def test_a_lease_is_renewed_and_released(store: Store, s3: Server) -> None:
     with quick(store) as lease:
         first = content(s3)
         assert (first["pid"], first["released"]) == (os.getpid(), False)
@@ -55,7 +55,7 @@ def test_a_lease_is_renewed_and_released(store: Store, s3: Server) -> None:  # n
         assert time.monotonic() - began < 1
 
 
-def test_a_live_process_of_this_machine_is_named_at_once(store: Store, s3: Server) -> None:  # noqa: F811
+def test_a_live_process_of_this_machine_is_named_at_once(store: Store, s3: Server) -> None:
     with quick(store) as held:
         began = time.monotonic()
         with pytest.raises(RunError, match=rf"s3://sweeps/a/run: another sweep is running .*process {os.getpid()} on"):
@@ -78,7 +78,7 @@ def test_a_live_process_of_another_machine_is_seen_by_its_renewals(
         assert not held.lost
 
 
-def held_by(s3: Server, code: str = "") -> None:  # noqa: F811
+def held_by(s3: Server, code: str = "") -> None:
     """Let a process that is gone by then have taken the lease."""
     text = (
         "import os; from fashion.address import parse_address; from fashion.lease import Lease; from fashion.store import Store\n"
@@ -88,14 +88,14 @@ def held_by(s3: Server, code: str = "") -> None:  # noqa: F811
     assert done.returncode == 9
 
 
-def test_a_dead_process_of_this_machine_is_succeeded_at_once(store: Store, s3: Server) -> None:  # noqa: F811
+def test_a_dead_process_of_this_machine_is_succeeded_at_once(store: Store, s3: Server) -> None:
     held_by(s3)
     began = time.monotonic()
     with quick(store):
         assert time.monotonic() - began < 1.5
 
 
-def test_a_dead_process_of_another_machine_is_succeeded_after_a_while(store: Store, s3: Server) -> None:  # noqa: F811
+def test_a_dead_process_of_another_machine_is_succeeded_after_a_while(store: Store, s3: Server) -> None:
     held_by(s3, "from fashion import lease; lease._machine = lambda: 'another boot'")
     began, told = time.monotonic(), list[str]()
     with quick(store, told) as lease:
@@ -105,7 +105,7 @@ def test_a_dead_process_of_another_machine_is_succeeded_after_a_while(store: Sto
     assert len(told) == 1
 
 
-def test_of_many_that_take_over_at_once_one_succeeds(store: Store, s3: Server) -> None:  # noqa: F811
+def test_of_many_that_take_over_at_once_one_succeeds(store: Store, s3: Server) -> None:
     held_by(s3, "from fashion import lease; lease._machine = lambda: 'another boot'")
     outcomes: list[str] = []
     over = threading.Event()
@@ -134,7 +134,7 @@ def test_of_many_that_take_over_at_once_one_succeeds(store: Store, s3: Server) -
     assert len([each for each in outcomes if "another sweep is running" in each]) == 4
 
 
-def test_a_lease_that_was_taken_over_is_lost(store: Store, s3: Server) -> None:  # noqa: F811
+def test_a_lease_that_was_taken_over_is_lost(store: Store, s3: Server) -> None:
     with quick(store) as lease:
         other = {"id": "x", "host": "other\x1b[2J", "pid": 7, "started": "then", "released": False}
         s3.write("sweeps", f"a/run/{NAME}", json.dumps(other).encode())
@@ -150,7 +150,7 @@ def test_a_lease_that_was_taken_over_is_lost(store: Store, s3: Server) -> None: 
 )
 def test_an_outage_costs_the_lease_only_if_another_takes_it(
     store: Store,
-    s3: Server,  # noqa: F811
+    s3: Server,
     fault: Callable[[Any], None],
 ) -> None:
     with quick(store) as lease:
@@ -163,7 +163,7 @@ def test_an_outage_costs_the_lease_only_if_another_takes_it(
         assert not lease.lost
 
 
-def test_a_lease_whose_answers_are_lost_is_taken_all_the_same(store: Store, s3: Server) -> None:  # noqa: F811
+def test_a_lease_whose_answers_are_lost_is_taken_all_the_same(store: Store, s3: Server) -> None:
     s3.faults.cut("after", times=1, only=("PUT",))
     with quick(store) as lease:
         assert content(s3)["pid"] == os.getpid()
@@ -173,13 +173,13 @@ def test_a_lease_whose_answers_are_lost_is_taken_all_the_same(store: Store, s3: 
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"pid": "x", "released": 0}', b"\xff"])
-def test_a_damaged_lease_is_waited_for_and_replaced(store: Store, s3: Server, damage: bytes) -> None:  # noqa: F811
+def test_a_damaged_lease_is_waited_for_and_replaced(store: Store, s3: Server, damage: bytes) -> None:
     s3.write("sweeps", f"a/run/{NAME}", damage)
     with quick(store):
         assert content(s3)["pid"] == os.getpid()
 
 
-def test_a_bucket_that_can_only_be_read(store: Store, s3: Server) -> None:  # noqa: F811
+def test_a_bucket_that_can_only_be_read(store: Store, s3: Server) -> None:
     s3.faults.fail(403, only=("PUT",))
     with pytest.raises(StorageError, match="may not be read or written"):
         quick(store).__enter__()

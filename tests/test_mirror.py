@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3_server import Server, s3  # noqa: F401  (a fixture)
-from test_stored import MANIFEST, STORAGE, another_machine, config, create, machine  # noqa: F401  (a fixture)
+from s3_server import Server
+from test_stored import STORAGE, another_machine, config, create
 
 from fashion import mirror as mirrors
 from fashion.address import Address, parse_address
@@ -27,9 +27,11 @@ from fashion.segments import segment_name, segments
 from fashion.store import Store
 from fashion.stored import brought, held
 
+pytestmark = pytest.mark.usefixtures("machine")
+
 
 @pytest.fixture
-def address(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Address:  # noqa: F811
+def address(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Address:
     monkeypatch.setattr(mirrors, "INTERVAL", 0.05)
     monkeypatch.setattr(mirrors, "LONGEST_PAUSE", 1.0)
     return parse_address(STORAGE) / "run"
@@ -43,7 +45,7 @@ def driving(address: Address, told: list[str], blocked: list[str], away: float =
         run = Run.open(bucket.path) if bucket.path.exists() else create(address)
         object.__setattr__(bucket, "store", Store(address, patience=1.0))
         with Mirror(bucket, told.append, away) as mirror:
-            mirror.start(blocked.append)
+            mirror.start(blocked.append, pytest.fail)
             try:
                 yield run, mirror
             finally:
@@ -135,7 +137,7 @@ FAULTS: dict[str, Callable[[Any], None]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_outage_is_told_once_and_nothing_is_lost(address: Address, s3: Server, fault: str) -> None:  # noqa: F811
+def test_an_outage_is_told_once_and_nothing_is_lost(address: Address, s3: Server, fault: str) -> None:
     told, blocked = list[str](), list[str]()
     with driving(address, told, blocked) as (run, mirror):
         run.record_trial(0, config(0))
@@ -161,7 +163,7 @@ def test_an_outage_is_told_once_and_nothing_is_lost(address: Address, s3: Server
 
 def test_random_faults_for_a_while_lose_and_double_nothing(
     address: Address,
-    s3: Server,  # noqa: F811
+    s3: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mirrors, "MERGED", 3)
@@ -178,7 +180,7 @@ def test_random_faults_for_a_while_lose_and_double_nothing(
     assert not blocked
 
 
-def test_a_long_outage_stops_the_sweep_which_then_goes_on(address: Address, s3: Server) -> None:  # noqa: F811
+def test_a_long_outage_stops_the_sweep_which_then_goes_on(address: Address, s3: Server) -> None:
     told, blocked = list[str](), list[str]()
     with driving(address, told, blocked, away=2.0) as (run, mirror):
         run.record_trial(0, config(0))
@@ -197,7 +199,7 @@ def test_a_long_outage_stops_the_sweep_which_then_goes_on(address: Address, s3: 
         assert journal_in(address) == run.journal_path.read_bytes()
 
 
-def test_an_interrupt_abandons_the_upload_and_says_what_lacks(address: Address, s3: Server) -> None:  # noqa: F811
+def test_an_interrupt_abandons_the_upload_and_says_what_lacks(address: Address, s3: Server) -> None:
     told: list[str] = []
     with driving(address, told, []) as (run, mirror):
         run.record_trial(0, config(0))
@@ -225,7 +227,7 @@ def test_of_two_drivers_that_go_on_from_the_same_byte_one_stops(address: Address
         assert "lacks the last" in mirror.flush()
 
 
-def test_a_lost_lease_stops_the_driver(address: Address, s3: Server) -> None:  # noqa: F811
+def test_a_lost_lease_stops_the_driver(address: Address, s3: Server) -> None:
     with driving(address, [], blocked := []) as (run, mirror):
         run.record_trial(0, config(0))
         wait(mirror.settled)
@@ -243,11 +245,11 @@ def put(address: Address, *names: str) -> None:
         Store(address).put(f"trials/{name}", b"x")
 
 
-def names(s3: Server) -> list[str]:  # noqa: F811
+def names(s3: Server) -> list[str]:
     return [name.removeprefix("all/run/trials/") for name in s3.names("sweeps", "all/run/trials/")]
 
 
-def test_what_an_ended_trial_needs_no_more_goes_once_its_end_is_there(address: Address, s3: Server) -> None:  # noqa: F811
+def test_what_an_ended_trial_needs_no_more_goes_once_its_end_is_there(address: Address, s3: Server) -> None:
     with driving(address, [], []) as (run, mirror):
         run.record_trial(0, config(0))
         wait(mirror.settled)
@@ -268,29 +270,41 @@ def test_what_an_ended_trial_needs_no_more_goes_once_its_end_is_there(address: A
     assert names(s3) == kept
 
 
-def test_what_a_killed_driver_did_not_clear_is_cleared_by_the_next(address: Address, s3: Server) -> None:  # noqa: F811
+def test_what_a_killed_driver_did_not_clear_is_cleared_by_the_next(address: Address, s3: Server) -> None:
     with driving(address, [], []) as (run, mirror):
         for number in range(3):
             run.record_trial(number, config(number))
             run.record_end(number, "completed")
         assert mirror.flush() == ""
     put(address, "0000/last-0003-0123abcd.pt", "0000/best-0003.safetensors", "0001/best-0003.safetensors",
-        "0002/best-0001.safetensors", "0002/best-0003.safetensors")  # fmt: skip
+        "0002/best-0001.safetensors", "0002/best-0003.safetensors", "0001/tb/events.first")  # fmt: skip
     with held(STORAGE, "run", pytest.fail) as bucket:
         assert bucket is not None
         run = Run.open(bucket.path)
+        rewritten = []
+
+        def rewrite(number: int) -> None:
+            rewritten.append(number)
+            events = run.trial_dir(number) / "tb"
+            events.mkdir(parents=True)
+            (events / "events.new").write_bytes(b"curve")
+
         with Mirror(bucket, pytest.fail) as mirror:
             for number in range(3):
                 mirror.ended(number, 3, run.offset)
             asked = len(s3.requests)
-            mirror.start(pytest.fail)
+            mirror.start(pytest.fail, rewrite)
             assert mirror.flush() == ""
-    assert names(s3) == ["0000/best-0003.safetensors", "0001/best-0003.safetensors", "0002/best-0003.safetensors"]
+    assert rewritten == [0, 2]
+    tb = {0: "new", 1: "first", 2: "new"}
+    assert names(s3) == [
+        f"{number:04d}/{name}" for number in range(3) for name in ("best-0003.safetensors", f"tb/events.{tb[number]}")
+    ]
     # Trial 1 has what it should have: one list of all trials said so.
-    assert not [path for _, path in s3.requests[asked:] if "0001" in path and "tb" not in path]
+    assert not [path for _, path in s3.requests[asked:] if "0001" in path]
 
 
-def test_event_files_of_an_earlier_driver_give_way(address: Address, s3: Server) -> None:  # noqa: F811
+def test_event_files_of_an_earlier_driver_give_way(address: Address, s3: Server) -> None:
     put(address, "0000/tb/events.old")
     with driving(address, [], []) as (run, mirror):
         events = run.trial_dir(0) / "tb"
@@ -315,7 +329,7 @@ with driving(address, [], []) as (run, mirror):
 
 def test_killed_drivers_and_empty_machines_lose_nothing_that_had_arrived(
     address: Address,
-    s3: Server,  # noqa: F811
+    s3: Server,
     tmp_path: Path,
 ) -> None:
     """Kill -9 at random moments, each time on a machine that has nothing: what was once read is never unread."""

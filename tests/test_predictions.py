@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from s3_server import Server
 
 from fashion.address import parse_address
 from fashion.best import promote
@@ -25,7 +26,6 @@ from fashion.run import Run
 from fashion.stored import working_copy
 from fashion.submission import read_probabilities
 from fashion.train import TrainingData, fit
-from tests.s3_server import Server, s3  # noqa: F401 (a fixture)
 
 FILES = ["prediction.txt", "prediction.txt.zip", PROBABILITIES_NAME]
 
@@ -175,7 +175,7 @@ def test_a_target_that_is_a_file_costs_nothing(run: Run, dataset: Dataset, tmp_p
 
 
 def test_a_run_in_a_bucket_is_predicted_on_a_machine_that_has_nothing_of_it(
-    s3: Server, run: Run, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    s3: Server, run: Run, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     address = parse_address("s3://sweeps/lr")
     monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
@@ -210,7 +210,7 @@ def test_a_run_in_a_bucket_is_predicted_on_a_machine_that_has_nothing_of_it(
 
 @pytest.mark.parametrize("forms", [[], [(40, "stretch", "bicubic")]])
 def test_a_split_of_a_data_set_in_a_bucket_is_predicted_alike(
-    s3: Server,  # noqa: F811
+    s3: Server,
     run: Run,
     dataset: Dataset,
     tmp_path: Path,
@@ -233,7 +233,7 @@ def test_a_split_of_a_data_set_in_a_bucket_is_predicted_alike(
 
 
 def test_a_size_that_was_not_pushed_is_told(
-    s3: Server,  # noqa: F811
+    s3: Server,
     run: Run,
     dataset: Dataset,
     tmp_path: Path,

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from s3_server import Server, environment, s3  # noqa: F401  (a fixture)
+from s3_server import Server, environment
 from test_cli_results import ATTRIBUTES, COUNTS, SPEC, record, typed
-from test_stored import another_machine, machine  # noqa: F401  (a fixture)
+from test_stored import another_machine
 
 from fashion.address import parse_address
 from fashion.cli import main
@@ -22,12 +22,14 @@ from fashion.run import Run
 from fashion.store import Store
 from fashion.stored import held, push_manifest, working_copy
 
+pytestmark = pytest.mark.usefixtures("machine")
+
 STORAGE = "s3://sweeps/team/a"
 OFF = "http://127.0.0.1:1"
 
 
 @pytest.fixture
-def bucket(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
+def bucket(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The run of test_cli_results, made on one machine; this one is another, which has nothing."""
     another_machine(monkeypatch, tmp_path / "first machine")
     address = parse_address(STORAGE) / "lr"
@@ -45,7 +47,7 @@ def bucket(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str: 
         run = Run.create(there.path.parent, there.path.name, manifest)
         push_manifest(store, run.path)
         with Mirror(there, pytest.fail) as mirror:
-            mirror.start(pytest.fail)
+            mirror.start(pytest.fail, pytest.fail)
             record(run, 0, [0.9, 0.4, 0.5, 0.6])
             run.record_end(0, "completed")
             record(run, 1, [1.5], "s")
@@ -71,7 +73,7 @@ def test_ls(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_ls_of_a_bucket_without_runs_and_with_a_damaged_one(
     bucket: str,
-    s3: Server,  # noqa: F811
+    s3: Server,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert "No runs in s3://sweeps/none. Start one:" in typed(capsys, "ls", "--storage", "s3://sweeps/none")
@@ -101,7 +103,7 @@ def test_show_one_trial(bucket: str, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize("arguments", [["--storage", STORAGE], [f"{STORAGE}/lr"]])
 def test_best_is_promoted_in_the_bucket(
     bucket: str,
-    s3: Server,  # noqa: F811
+    s3: Server,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
 ) -> None:
@@ -123,7 +125,7 @@ def test_best_is_promoted_in_the_bucket(
     assert again["promoted"] == "s3://sweeps/team/a/lr/best"
 
 
-def test_a_winner_whose_weights_are_not_there(bucket: str, s3: Server, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_a_winner_whose_weights_are_not_there(bucket: str, s3: Server, capsys: pytest.CaptureFixture[str]) -> None:
     Store(parse_address(STORAGE) / "lr").delete(["trials/0000/best-0002.safetensors"])
     with pytest.raises(SystemExit) as caught:
         main(["best", "--storage", bucket])
@@ -191,7 +193,7 @@ def spec(tmp_path: Path, demo_root: Path) -> Path:
 )
 def test_a_bucket_that_refuses_is_told_before_anything_starts(
     spec: Path,
-    s3: Server,  # noqa: F811
+    s3: Server,
     capsys: pytest.CaptureFixture[str],
     fault: tuple[int, str],
     message: str,
@@ -216,7 +218,7 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], message: s
 
 def test_other_buckets_that_cannot_be_used(
     spec: Path,
-    s3: Server,  # noqa: F811
+    s3: Server,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -252,7 +254,7 @@ def test_addresses_in_a_spec_that_are_none(
     assert f"{spec}:2 storage: {message}" in captured.err
 
 
-def test_trials_of_a_run_that_is_not_there(spec: Path, s3: Server, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_trials_of_a_run_that_is_not_there(spec: Path, s3: Server, capsys: pytest.CaptureFixture[str]) -> None:
     refused(capsys, ["run", str(spec), "--trials", "+2"], f"there is no run {STORAGE}/s to extend")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3_server import Server, environment, s3  # noqa: F401  (a fixture)
+from s3_server import Server, environment
 
 from fashion.address import parse_address
 from fashion.errors import StorageError
@@ -23,11 +23,11 @@ PREFIX = "s3://sweeps/deep/er"
 
 
 @pytest.fixture
-def store(s3: Server) -> Store:  # noqa: F811
+def store(s3: Server) -> Store:
     return Store(parse_address(PREFIX), patience=1.0)
 
 
-def test_an_object_is_what_was_put(store: Store, s3: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_an_object_is_what_was_put(store: Store, s3: Server, tmp_path: Path) -> None:
     version = store.put("a/b.txt", b"one")
     assert s3.read("sweeps", "deep/er/a/b.txt") == b"one"
     assert store.get_version("a/b.txt") == (b"one", version)
@@ -41,7 +41,7 @@ def test_an_object_is_what_was_put(store: Store, s3: Server, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
-def test_a_large_file_arrives_in_parts_as_one_object(store: Store, s3: Server, tmp_path: Path) -> None:  # noqa: F811
+def test_a_large_file_arrives_in_parts_as_one_object(store: Store, s3: Server, tmp_path: Path) -> None:
     content = os.urandom(20 << 20)
     (tmp_path / "big").write_bytes(content)
     store.put("big", tmp_path / "big")
@@ -87,7 +87,7 @@ def test_of_two_that_create_at_once_one_succeeds(store: Store) -> None:
     assert sorted(outcomes) == ["done"] + ["taken"] * 7
 
 
-def test_lists(store: Store, s3: Server) -> None:  # noqa: F811
+def test_lists(store: Store, s3: Server) -> None:
     for name in ("a/2", "a/1", "a/sub/3", "ab/4", "b"):
         store.put(name, b"12345")
     s3.write("sweeps", "deep/erratic", b"not below the prefix")
@@ -101,7 +101,7 @@ def test_lists(store: Store, s3: Server) -> None:  # noqa: F811
     assert (one.size, bool(one.version), one.modified.tzinfo is not None) == (5, True, True)
 
 
-def test_long_lists_are_whole(store: Store, s3: Server) -> None:  # noqa: F811
+def test_long_lists_are_whole(store: Store, s3: Server) -> None:
     client = s3.client()
     for number in range(1100):
         client.put_object(Bucket="sweeps", Key=f"deep/er/many/{number:05d}", Body=b"")
@@ -126,7 +126,7 @@ def test_a_store_travels_to_another_process(store: Store) -> None:
         lambda faults: faults.delay(0.3),
     ],
 )
-def test_what_passes_is_waited_for(s3: Server, tmp_path: Path, fault: Callable[[Any], None]) -> None:  # noqa: F811
+def test_what_passes_is_waited_for(s3: Server, tmp_path: Path, fault: Callable[[Any], None]) -> None:
     store = Store(parse_address(PREFIX), patience=8.0)
     content = os.urandom(20 << 20)
     (tmp_path / "file").write_bytes(content)
@@ -149,7 +149,7 @@ def test_what_passes_is_waited_for(s3: Server, tmp_path: Path, fault: Callable[[
 @pytest.mark.parametrize(
     "fault", [lambda f: f.fail(503), lambda f: f.cut("within"), lambda f: f.cut("after"), lambda f: f.refuse()]
 )
-def test_what_does_not_pass_is_told_in_seconds(store: Store, s3: Server, fault: Callable[[Any], None]) -> None:  # noqa: F811
+def test_what_does_not_pass_is_told_in_seconds(store: Store, s3: Server, fault: Callable[[Any], None]) -> None:
     fault(s3.faults)
     began = time.monotonic()
     for act in (lambda: store.put("x", b"1"), lambda: store.get("x"), lambda: list(store.objects())):
@@ -171,7 +171,7 @@ def test_what_does_not_pass_is_told_in_seconds(store: Store, s3: Server, fault: 
         (400, "AuthorizationHeaderMalformed", "the bucket is in another region"),
     ],
 )
-def test_refusals_in_words(store: Store, s3: Server, status: int, code: str, told: str) -> None:  # noqa: F811
+def test_refusals_in_words(store: Store, s3: Server, status: int, code: str, told: str) -> None:
     s3.faults.fail(status, code)
     began = time.monotonic()
     for act in (
@@ -187,14 +187,14 @@ def test_refusals_in_words(store: Store, s3: Server, status: int, code: str, tol
     assert time.monotonic() - began < 8
 
 
-def test_a_bucket_that_is_not_there(s3: Server) -> None:  # noqa: F811
+def test_a_bucket_that_is_not_there(s3: Server) -> None:
     store = Store(parse_address("s3://nowhere/x"), patience=1.0)
     for act in (store.require, lambda: store.put("x", b"1"), lambda: store.get("x"), store.folders):
         with pytest.raises(StorageError, match="s3://nowhere/x: there is no such bucket"):
             act()
 
 
-def test_no_credentials(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_no_credentials(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     began = time.monotonic()
@@ -203,12 +203,12 @@ def test_no_credentials(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:  #
     assert time.monotonic() - began < 10
 
 
-def test_a_host_that_is_not_there(s3: Server) -> None:  # noqa: F811
+def test_a_host_that_is_not_there(s3: Server) -> None:
     with environment({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}), pytest.raises(AwayError):
         Store(parse_address(PREFIX), patience=1.0).require()
 
 
-def test_parts_and_blocks(store: Store, s3: Server) -> None:  # noqa: F811
+def test_parts_and_blocks(store: Store, s3: Server) -> None:
     content = os.urandom(12 << 20)
     store.put_blocks("big", iter([content[: 7 << 20], content[7 << 20 :]]))
     assert s3.read("sweeps", "deep/er/big") == content
@@ -228,7 +228,7 @@ def test_parts_and_blocks(store: Store, s3: Server) -> None:  # noqa: F811
     assert s3.names("sweeps") == ["deep/er/big"]
 
 
-def test_a_name_that_this_client_can_not_have(store: Store, s3: Server) -> None:  # noqa: F811
+def test_a_name_that_this_client_can_not_have(store: Store, s3: Server) -> None:
     s3.write("sweeps", "deep/er/a//b", b"")
     with pytest.raises(StorageError, match="an object's name has no empty parts") as caught:
         store.require()

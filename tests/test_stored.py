@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3_server import Server, s3  # noqa: F401  (a fixture)
+from s3_server import Server
 
 from fashion.address import Address, parse_address
 from fashion.errors import RunError, StorageError
@@ -20,6 +20,8 @@ from fashion.run import Run
 from fashion.segments import mark, segment_name
 from fashion.store import Store
 from fashion.stored import Held, NoRunError, brought, find, held, push_folder, push_manifest, working_copy
+
+pytestmark = pytest.mark.usefixtures("machine")
 
 STORAGE = "s3://sweeps/all"
 MANIFEST: dict[str, Any] = {
@@ -30,19 +32,12 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of its own: an empty cache folder."""
-    monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "machine"))
-    return tmp_path / "machine"
-
-
 def another_machine(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setenv("FASHION_CACHE", str(path))
 
 
 @pytest.fixture
-def address(s3: Server) -> Address:  # noqa: F811
+def address(s3: Server) -> Address:
     return parse_address(STORAGE) / "run"
 
 
@@ -107,7 +102,7 @@ def test_an_empty_machine_gets_the_whole_record(
 def test_what_is_new_is_fetched_and_nothing_else(
     run: Run,
     address: Address,
-    s3: Server,  # noqa: F811
+    s3: Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -259,7 +254,7 @@ def test_readers_see_whole_events_while_a_driver_appends_and_merges(
 def test_a_copy_that_this_machine_drives_is_read_without_the_bucket(
     run: Run,
     address: Address,
-    s3: Server,  # noqa: F811
+    s3: Server,
 ) -> None:
     with held(STORAGE, "run", pytest.fail), RunLock(run.path):
         s3.faults.refuse()
@@ -298,7 +293,7 @@ def test_the_second_of_two_drivers_is_refused(run: Run, address: Address) -> Non
         pytest.fail("it drives")
 
 
-def test_a_manifest_is_replaced_by_its_driver_alone(run: Run, address: Address, s3: Server) -> None:  # noqa: F811
+def test_a_manifest_is_replaced_by_its_driver_alone(run: Run, address: Address, s3: Server) -> None:
     store = Store(address)
     run.update_manifest(more=1)
     push_manifest(store, run.path)
@@ -321,7 +316,7 @@ def test_a_folder_is_put_whole(run: Run, address: Address) -> None:
     assert store.get("best/model.json") == b"model.json"
 
 
-def test_finding_runs(run: Run, address: Address, s3: Server) -> None:  # noqa: F811
+def test_finding_runs(run: Run, address: Address, s3: Server) -> None:
     time.sleep(1.1)  # the bucket's times are in whole seconds
     second = parse_address(STORAGE) / "second"
     later = create(second)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
+from s3_server import Server
 
 from fashion import attempt, saving
 from fashion.address import parse_address
@@ -27,7 +28,6 @@ from fashion.record import EpochReport
 from fashion.store import Store
 from fashion.task import Task, trial_reports
 from tests.ray_nodes import wait_until
-from tests.s3_server import Server, s3  # noqa: F401 (a fixture)
 from tests.test_train import config
 
 RUN = parse_address("s3://sweeps/lr")
@@ -95,7 +95,7 @@ def steps_seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def test_the_loop_does_not_wait_for_the_bucket_and_no_report_is_ahead_of_it(
-    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any  # noqa: F811
+    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any
 ) -> None:  # fmt: skip
     s3.faults.delay(2.0, only=("PUT",))  # an epoch takes a tenth of that
     seen = steps_seen(monkeypatch)
@@ -115,7 +115,7 @@ def test_the_loop_does_not_wait_for_the_bucket_and_no_report_is_ahead_of_it(
 
 
 def test_every_best_epoch_is_in_the_bucket_when_it_is_recorded(
-    s3: Server, demo_root: Path, tmp_path: Path  # noqa: F811
+    s3: Server, demo_root: Path, tmp_path: Path
 ) -> None:  # fmt: skip
     """Also when a later one is there already: the scheduler may stop the trial at any report."""
     s3.faults.delay(0.5, only=("PUT",))
@@ -127,7 +127,7 @@ def test_every_best_epoch_is_in_the_bucket_when_it_is_recorded(
 
 
 def test_with_the_bucket_away_it_trains_so_far_ahead_then_waits_then_goes_on(
-    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any  # noqa: F811
+    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any
 ) -> None:  # fmt: skip
     monkeypatch.setattr(saving, "AHEAD", 2)
     monkeypatch.setattr(saving, "ALIVE_SECONDS", 0.5)
@@ -161,7 +161,7 @@ def test_with_the_bucket_away_it_trains_so_far_ahead_then_waits_then_goes_on(
 
 @pytest.mark.parametrize("how", ["within", "after"])
 def test_a_connection_cut_in_an_upload_leaves_nothing_half(
-    s3: Server, demo_root: Path, tmp_path: Path, how: str, undisturbed: Any  # noqa: F811
+    s3: Server, demo_root: Path, tmp_path: Path, how: str, undisturbed: Any
 ) -> None:  # fmt: skip
     s3.faults.cut(how, only=("PUT",), times=3)
     found = list(trial_reports(task(demo_root, machine(tmp_path, "a")), Place()))
@@ -171,7 +171,7 @@ def test_a_connection_cut_in_an_upload_leaves_nothing_half(
 
 
 def test_a_bucket_that_stays_away_stops_the_sweep_and_the_same_machine_goes_on(
-    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any  # noqa: F811
+    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any
 ) -> None:  # fmt: skip
     monkeypatch.setattr(attempt, "AWAY_SECONDS", 2.0)
     trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=4), Place())
@@ -187,7 +187,7 @@ def test_a_bucket_that_stays_away_stops_the_sweep_and_the_same_machine_goes_on(
     assert states(s3) == [4]
 
 
-def test_credentials_that_expire_stop_it_at_once(s3: Server, demo_root: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_credentials_that_expire_stop_it_at_once(s3: Server, demo_root: Path, tmp_path: Path) -> None:
     trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=4), Place())
     next(trial)
     s3.faults.fail(400, "ExpiredToken")
@@ -196,7 +196,7 @@ def test_credentials_that_expire_stop_it_at_once(s3: Server, demo_root: Path, tm
 
 
 def test_any_machine_goes_on_to_the_same_numbers(
-    s3: Server, demo_root: Path, tmp_path: Path, undisturbed: Any  # noqa: F811
+    s3: Server, demo_root: Path, tmp_path: Path, undisturbed: Any
 ) -> None:  # fmt: skip
     with closing(trial_reports(task(demo_root, machine(tmp_path, "a")), Place())) as trial:
         next(trial)
@@ -207,7 +207,7 @@ def test_any_machine_goes_on_to_the_same_numbers(
 
 
 def test_what_was_being_put_when_the_scheduler_stopped_the_trial_does_not_stay(
-    s3: Server, demo_root: Path, tmp_path: Path  # noqa: F811
+    s3: Server, demo_root: Path, tmp_path: Path
 ) -> None:  # fmt: skip
     trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=6), Place())
     next(trial)
@@ -230,7 +230,7 @@ def leaving_at(monkeypatch: pytest.MonkeyPatch, *when: tuple[int, int]) -> Calla
 @pytest.mark.parametrize("bucket", [True, False])
 @pytest.mark.parametrize("when", [(1, 2), (2, 5), (2, 6), (3, 1)])
 def test_a_trial_that_has_to_leave_goes_on_from_that_very_step(
-    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any,  # noqa: F811
+    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any,
     bucket: bool, when: tuple[int, int],
 ) -> None:  # fmt: skip
     leaves = leaving_at(monkeypatch, when)
@@ -247,7 +247,7 @@ def test_a_trial_that_has_to_leave_goes_on_from_that_very_step(
 
 
 def test_it_may_leave_twice_in_one_epoch(
-    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any  # noqa: F811
+    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any
 ) -> None:  # fmt: skip
     for name, when in {"a": (2, 2), "b": (2, 4)}.items():
         with pytest.raises(Leaving):
@@ -283,7 +283,7 @@ def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
     group.destroy_process_group()
 
 
-def test_workers_of_several_machines_go_on_from_the_bucket(s3: Server, demo_root: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_workers_of_several_machines_go_on_from_the_bucket(s3: Server, demo_root: Path, tmp_path: Path) -> None:
     found = {}
     for until in ("local", "stop", "leave", "end"):
         mp.start_processes(_worker, args=(demo_root, tmp_path, until), nprocs=2, start_method="spawn")
