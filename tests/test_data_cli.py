@@ -9,17 +9,15 @@ from pathlib import Path
 
 import click
 import pytest
-import s3_server
 from click.testing import CliRunner
 from PIL import Image
+from s3_server import Server
 
 from fashion.cli_data import data
 from fashion.data.demo import write_demo
 from fashion.data.layout import majority_baseline, read_dataset
 from fashion.data.stats import distribution, figure
 from fashion.errors import DataError, UserError
-
-s3 = s3_server.s3  # the fixture
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -134,7 +132,7 @@ def test_real_baseline(real_root: Path) -> None:
 
 
 def test_push_and_the_commands_that_take_an_address(
-    s3: s3_server.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
     small = write_demo(tmp_path / "small", train=8, val=6, test=5, size=24)
@@ -165,7 +163,7 @@ def test_push_and_the_commands_that_take_an_address(
 
 
 def test_check_of_a_broken_data_set_in_a_bucket_names_all_of_it(
-    s3: s3_server.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
     small = write_demo(tmp_path / "small", train=8, val=6, test=5, size=24)

@@ -8,7 +8,6 @@ from pathlib import Path
 import data_in_buckets
 import numpy as np
 import pytest
-import s3_server
 from data_in_buckets import FORM, HERE, IMAGES, LISTS, names, pushed
 from s3_server import Server
 
@@ -18,7 +17,7 @@ from fashion.data.packed import MANIFEST
 from fashion.data.remote import on_this_machine
 from fashion.errors import DataError, StorageError
 
-s3, demo_root, copy_of_demo = s3_server.s3, data_in_buckets.demo_root, data_in_buckets.copy_of_demo  # the fixtures
+demo_root, copy_of_demo = data_in_buckets.demo_root, data_in_buckets.copy_of_demo  # the fixtures
 
 
 def test_another_size_than_those_that_were_pushed_is_named(s3: Server, demo_root: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import data_in_buckets
 import pytest
-import s3_server
 from data_in_buckets import FORM, HERE, pushed
 from s3_server import Server
 
@@ -20,7 +19,7 @@ from fashion.data.remote import on_this_machine, place_of
 from fashion.errors import BlockedError, DataError, SpecError, StorageError
 from fashion.spec import load_spec
 
-s3, demo_root, copy_of_demo = s3_server.s3, data_in_buckets.demo_root, data_in_buckets.copy_of_demo  # the fixtures
+demo_root, copy_of_demo = data_in_buckets.demo_root, data_in_buckets.copy_of_demo  # the fixtures
 
 
 def test_a_damaged_pack_is_refused(s3: Server, demo_root: Path, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 import data_in_buckets
 import numpy as np
 import pytest
-import s3_server
 import torch
 from data_in_buckets import FORM, HERE, IMAGES, LISTS, names, pushed
 from s3_server import Server
@@ -33,7 +32,7 @@ from fashion.errors import BlockedError, DataError, StorageError
 from fashion.model.weights import resolve_weights
 from fashion.task import Task, fetch_data, training_data
 
-s3, demo_root, copy_of_demo = s3_server.s3, data_in_buckets.demo_root, data_in_buckets.copy_of_demo  # the fixtures
+demo_root, copy_of_demo = data_in_buckets.demo_root, data_in_buckets.copy_of_demo  # the fixtures
 
 
 @pytest.mark.parametrize("forms", [(), (FORM,)])

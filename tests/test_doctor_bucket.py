@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import s3_server
 from s3_server import Server, environment
 
 from fashion import doctor_bucket, doctor_spec
@@ -24,7 +23,6 @@ from fashion.doctor_folder import Finding
 from fashion.errors import Problem
 from fashion.spec import load_spec
 
-s3 = s3_server.s3  # the fixture
 RUNS, DATA = "s3://sweeps/runs", "s3://sweeps/data/demo"
 FORM: Form = (24, "stretch", "bicubic")
 
