@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from fashion.display import Mode
+    from fashion.run import Run
     from fashion.spec import SweepSpec
 
 
@@ -51,24 +53,32 @@ def run(
     Example: fashion-sweep run sweeps/lr.yaml --name lr-adam --set train.optimizer=adam
     Example: fashion-sweep run sweeps/quickstart.yaml --trials +4
     """
-    from contextlib import ExitStack
-
-    from fashion.cli_progress import Bars
-    from fashion.display import Display, Mode
-    from fashion.extend import begun_trials
     from fashion.spec import load_spec
-    from fashion.stored import held
 
     if plain and as_json:
         raise click.UsageError("--plain and --json exclude each other.")
     if recorded and not as_json:
         raise click.UsageError("--recorded goes with --json.")
-    mode: Mode = "json" if as_json else "plain" if plain else "auto"
     if name is not None:
         overrides += (f"name={name}",)
     if storage is not None:
         overrides += (f"storage={storage}",)
     sweep = load_spec(spec, overrides) if trials is None else _with_trials(spec, overrides, trials)
+    record, early = _carry_out(sweep, "json" if as_json else "plain" if plain else "auto", recorded, address, fresh)
+    _tell_end(record, early)
+    if not as_json:
+        click.echo(f"Results: {record.place}  (fashion-sweep best {record.place} --predict)")
+
+
+def _carry_out(sweep: SweepSpec, mode: Mode, recorded: bool, address: str | None, fresh: bool) -> tuple[Run, str]:
+    """The sweep's run, and why it ended early (`run_sweep`)."""
+    from contextlib import ExitStack
+
+    from fashion.cli_progress import Bars
+    from fashion.display import Display
+    from fashion.extend import begun_trials
+    from fashion.stored import held
+
     with ExitStack() as stack:
         bars = stack.enter_context(Bars())
         # First of all: a bucket that can't be used, or a sweep that is driven elsewhere, is told before anything starts.
@@ -93,7 +103,11 @@ def run(
                 final = f"{sweep.total_trials - left} of {sweep.total_trials} trials are final, {left} to do"
                 display.note(f"{record.place} is there: {final}")
             display.started()
-            early = run_sweep(sweep, prepared, record, display, address, fresh, bucket)
+            return record, run_sweep(sweep, prepared, record, display, address, fresh, bucket)
+
+
+def _tell_end(record: Run, early: str) -> None:
+    """Exit with 130 where the sweep was interrupted, with 1 where it failed."""
     where = record.place
     if early.startswith("interrupted"):
         lacking = early.removeprefix("interrupted").lstrip(": ")
@@ -105,8 +119,6 @@ def run(
     if early:
         click.echo(f"The sweep failed: {where}: {early}", err=True)
         raise SystemExit(1)
-    if not as_json:
-        click.echo(f"Results: {where}  (fashion-sweep best {where} --predict)", err=mode == "json")
 
 
 def _with_trials(path: str, overrides: tuple[str, ...], trials: str) -> SweepSpec:
