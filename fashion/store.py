@@ -13,26 +13,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from fashion.address import Address
 from fashion.errors import FashionError, Problem, StorageError
-
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+from fashion.store_client import NO_BUCKET, hopeless, make_client, refused
 
 # Seconds: what a command waits for before it gives up. A sweep under way waits longer, see `mirror`.
 PATIENCE = 10.0
-CONNECT_SECONDS = 5.0
 # A request without an answer for so long is given up and repeated; sending a part counts.
 READ_SECONDS = 60.0
 PART = 8 << 20  # bytes; larger files are sent in parts, which appear as one object when the last has arrived
 PAGE = 1000  # objects that one answer to a list holds
 AT_ONCE = 4  # parts: on a slow line more of them would each take longer than READ_SECONDS
-NO_BUCKET = ("there is no such bucket", "", "Make it, or mend the name")
-MISSING = "Objects in a bucket need `pip install 'fashion-sweep[cloud]'`"
 T = TypeVar("T")
 
 
@@ -69,7 +64,7 @@ class Store:
 
     def __init__(self, address: Address, patience: float = PATIENCE, quiet: float = READ_SECONDS) -> None:
         self.address, self.patience, self.quiet = address, patience, quiet
-        self._client = _client(address, patience, quiet)
+        self._client = make_client(address, patience, quiet)
 
     def __reduce__(self) -> Any:
         return type(self), (self.address, self.patience, self.quiet)
@@ -248,84 +243,11 @@ class Store:
             fix = "Rename or remove it, or use another prefix"
             raise StorageError(Problem(place, "an object's name has no empty parts", value, fix)) from error
         except (its.PermissionDeniedError, its.UnauthenticatedError) as error:
-            raise StorageError(Problem(str(self.address), *_refused(str(error)))) from error
+            raise StorageError(Problem(str(self.address), *refused(str(error)))) from error
         except its.BaseError as error:
             text = " ".join(str(error).split())
-            if rule := _hopeless(text):
+            if rule := hopeless(text):
                 raise StorageError(Problem(str(self.address), *rule)) from error
             reason = text.partition(" Debug source:")[0][:300]
             away, fix = f"the store does not answer ({reason})", "See that it can be reached from here, and try again"
             raise AwayError(Problem(str(self.address), away, fix=fix)) from error
-
-
-def _client(address: Address, patience: float, quiet: float) -> ObjectStore:
-    try:
-        from obstore.store import GCSStore, S3Store
-    except ImportError:
-        raise StorageError(Problem(str(address), MISSING)) from None
-    options: ClientConfig = {
-        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-        "read_timeout": timedelta(seconds=quiet),
-        "timeout": timedelta(hours=1),
-    }
-    retry: RetryConfig = {
-        "max_retries": 1000,
-        "retry_timeout": timedelta(seconds=patience),
-        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
-    }
-    prefix = address.prefix or None
-    if address.scheme == "gs":
-        options["allow_http"] = True  # only if its own settings name such a server, as emulators are
-        return GCSStore(address.bucket, prefix=prefix, client_options=options, retry_config=retry)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    more: dict[str, Any] = {}
-    if endpoint:
-        more["endpoint"] = endpoint
-        options["allow_http"] = endpoint.startswith("http://")
-    if provider := _boto3_credentials():
-        more["credential_provider"] = provider
-    return S3Store(address.bucket, prefix=prefix, region=_region(), client_options=options, retry_config=retry, **more)
-
-
-def _boto3_credentials() -> Any:
-    """Profiles, SSO and roles, which boto3 knows and obstore does not; None where boto3 finds nothing."""
-    try:
-        import boto3
-        from obstore.auth.boto3 import Boto3CredentialProvider
-    except ImportError:
-        return None
-    session = boto3.Session()
-    return Boto3CredentialProvider(session) if session.get_credentials() is not None else None
-
-
-def _region() -> str:
-    try:
-        import boto3
-    except ImportError:
-        return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    return boto3.Session().region_name or os.environ.get("AWS_REGION") or "us-east-1"
-
-
-def _refused(text: str) -> tuple[str, str, str]:
-    """What to tell of a refusal: the rule, what was received, how to mend it."""
-    if "ExpiredToken" in text or "TokenExpired" in text or "expired" in text.lower():
-        return "the credentials have expired", "", "Get new ones (`aws sso login`, say)"
-    if "RequestTimeTooSkewed" in text:
-        return "the clock of this machine is wrong", "", "Let NTP set it (chrony, systemd-timesyncd)"
-    if "InvalidAccessKeyId" in text or "SignatureDoesNotMatch" in text or "InvalidClientTokenId" in text:
-        return "the credentials are not accepted", "", "See `aws sts get-caller-identity`"
-    return "may not be read or written with these credentials", "", "Allow it in the bucket's or the role's policy"
-
-
-def _hopeless(text: str) -> tuple[str, str, str] | None:
-    """As `_refused` for other errors that waiting does not mend; None for the rest."""
-    codes = "ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "RequestTimeTooSkewed"
-    if any(each in text for each in codes):
-        return _refused(text)
-    if "NoSuchBucket" in text:
-        return NO_BUCKET
-    if "PermanentRedirect" in text or "AuthorizationHeaderMalformed" in text or "Received redirect" in text:
-        return "the bucket is in another region", f"region {_region()}", "Set AWS_REGION to the bucket's"
-    if "169.254.169.254" in text or "metadata.google" in text or "no credentials" in text.lower():
-        return "no credentials were found", "", "Set AWS_PROFILE, AWS_ACCESS_KEY_ID or the machine's role"
-    return None

@@ -17,7 +17,7 @@ MAY_IMPORT_RAY = {
 # No torch here, not even inside a function: they serve commands that must start at once, or run beside any torch.
 NO_TORCH = {
     "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
-    "yaml_lines", "cluster_file", "address", "store", "lease", "segments", "stored", "mirror", "journal", "excerpt", "recorded", "record", "manifest", "run", "best", "attempt", "uploads", "schedulers", "submission", "report", "live", "display", "results",
+    "yaml_lines", "cluster_file", "address", "store_client", "store", "lease", "segments", "stored", "mirror", "journal", "excerpt", "recorded", "record", "manifest", "run", "best", "attempt", "uploads", "schedulers", "submission", "report", "live", "display", "results",
     "search", "extend", "doctor", "doctor_bucket", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.scan", "data.check", "data.stats",
     "data.contents", "data.demo", "data.pack", "data.images", "data.packed", "data.bucket", "data.fetch", "data.remote", "data.push", "model.table", "daemons", "scaling", "spot", "cli_spot", "entrypoint", "follow", "watch", "cli_submit",
 }  # fmt: skip
@@ -74,7 +74,7 @@ def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_pat
 
 # From the bottom up; a module imports from its own row and those above it in this list, never from those below.
 ROWS = {
-    "the spec": "errors address store recorded record config settings deaths space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
+    "the spec": "errors address store_client store recorded record config settings deaths space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
     "model.table daemons scaling spot cluster_file",
     "the record": "journal lease segments manifest run schedulers excerpt best attempt submission",
     "the data": "data.contents data.packed data.scan data.images data.layout data.check data.stats data.demo data.pack data.bucket data.fetch data.remote data.push stored",
