@@ -137,8 +137,10 @@ def test_a_store_without_conditional_writes_is_found(s3: Server, tmp_path: Path)
     assert s3.names("sweeps") == []
 
 
-def test_a_slow_store_is_found(s3: Server, tmp_path: Path) -> None:
-    s3.faults.delay(1.2)
+def test_a_slow_store_is_found(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_bucket, "MOST_LATENCY", 0.3)
+    monkeypatch.setattr(doctor_bucket, "LEAST_SPEED", 1e8)
+    s3.faults.delay(0.4)
     found = {each.check: each for each in storage(tmp_path) if not each.ok}
     assert found.keys() == {"speed", "latency"}
     assert "MB/s up" in found["speed"].problem.value

@@ -97,7 +97,7 @@ def steps_seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_the_loop_does_not_wait_for_the_bucket_and_no_report_is_ahead_of_it(
     s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any
 ) -> None:  # fmt: skip
-    s3.faults.delay(2.0, only=("PUT",))  # an epoch takes a tenth of that
+    s3.faults.delay(1.0, only=("PUT",))  # an epoch takes a fifth of that
     seen = steps_seen(monkeypatch)
     found: list[EpochReport | str] = []
     for each in reports_of(task(demo_root, machine(tmp_path, "a"), epochs=6)):
