@@ -9,10 +9,10 @@ BIN := .venv/bin
 help:
 	@echo "make setup       the environment, in .venv"
 	@echo "make quickstart  set-up, demo data, a sweep on CPU, its best model and a submission"
-	@echo "make test        set-up and all tests but the slow ones of faults and of the launch path"
+	@echo "make test        set-up and all tests but the slow ones of faults and of clusters"
 	@echo "make test-fast   set-up and the tests that start no Ray"
 	@echo "make test-faults set-up and the slow tests of faults, under 25 minutes"
-	@echo "make test-cluster set-up and the launch path on test hosts, under 20 minutes; needs root and namespaces"
+	@echo "make test-cluster set-up and the slow tests of clusters, under 20 minutes; needs root and namespaces"
 	@echo "make bench       every benchmark in short, under 20 minutes (DATA=folder of the data set)"
 	@echo "make bench-full  every benchmark"
 	@echo "make lint        ruff and mypy"
@@ -33,11 +33,13 @@ quickstart: setup
 	$(BIN)/fashion-sweep run sweeps/quickstart.yaml
 	$(BIN)/fashion-sweep best quickstart --predict
 
+# A sweep takes the whole machine: those tests run one after another.
 test: setup
-	$(BIN)/python -m pytest -m "not faults and not cluster"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not faults and not cluster"
+	$(BIN)/python -m pytest -m "ray and not faults and not cluster"
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not ray and not faults and not cluster"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not faults and not cluster"
 
 test-faults: setup
 	$(BIN)/python -m pytest -m faults

@@ -92,6 +92,7 @@ def test_nodes_that_are_well(cluster: Nodes, folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["s.yaml"]
 
 
+@pytest.mark.cluster
 def test_a_node_whose_own_cache_folder_takes_no_files(cluster: Nodes, folder: Path) -> None:
     (folder / "file").touch()
     with another(cluster, FASHION_CACHE=str(folder / "file" / "cache")) as node:
@@ -99,6 +100,7 @@ def test_a_node_whose_own_cache_folder_takes_no_files(cluster: Nodes, folder: Pa
     assert (bad["check"], bad["place"]) == ("writable", f"cache {folder / 'file' / 'cache'}")
 
 
+@pytest.mark.cluster
 def test_a_node_that_offers_gpus_which_torch_does_not_see(cluster: Nodes, folder: Path) -> None:
     with another(cluster, "--num-gpus=64") as node:
         (bad,) = wrong(examined(folder, cluster.address, cluster.env, 1), node, cluster)
@@ -116,6 +118,7 @@ def test_a_node_with_other_sources(cluster: Nodes, folder: Path, tmp_path_factor
     assert (bad["check"], bad["place"]) == ("version", "fashion-sweep")
 
 
+@pytest.mark.cluster
 def test_a_node_that_can_not_load_the_package(
     cluster: Nodes, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -127,6 +130,7 @@ def test_a_node_that_can_not_load_the_package(
     assert (bad["check"], bad["place"]) == ("node", "Ray node")
 
 
+@pytest.mark.cluster
 def test_a_cluster_without_a_token_is_told_so(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     nodes = Nodes(tmp_path_factory.mktemp("open"))
     nodes.env["RAY_AUTH_MODE"] = "disabled"

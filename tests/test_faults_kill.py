@@ -117,6 +117,7 @@ def test_a_killed_ray_process_is_started_again(folder: Path, undisturbed: Path, 
     assert {report.attempt for report, _ in Run.open(folder / "runs/k").history} == {1, 2}
 
 
+@pytest.mark.faults
 def test_two_interrupts_end_the_sweep_at_once(folder: Path, undisturbed: Path) -> None:
     """As a terminal sends them: to every process of the session that has not left it."""
     process, below = started_sweep(folder, 3)

@@ -75,6 +75,7 @@ def test_a_node_is_added_and_one_is_lost(tmp_path: Path, demo_root: Path, alone:
     assert sorted(map(len, attempts(tmp_path / "runs" / "s").values())) == [1, 1, 1, 2]
 
 
+@pytest.mark.faults
 def test_trials_leave_a_node_that_drains(tmp_path: Path, demo_root: Path, alone: Path) -> None:
     write_spec(tmp_path, demo_root, trials=4, epochs=8, max_failures=0)
     with Nodes(tmp_path) as nodes:

@@ -20,9 +20,9 @@ from ray_nodes import Nodes, launch, wait_until
 from running import assert_same
 from test_nodes_ray import NOTHING, attempts, finish, undisturbed, wait_for_epoch, write_spec
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.cluster]
 
-BOTH = pytest.mark.parametrize("version", [1, pytest.param(2, marks=pytest.mark.faults)])
+BOTH = pytest.mark.parametrize("version", [1, 2])
 
 
 class Scaled(Nodes):
@@ -107,7 +107,6 @@ def test_a_killed_sweep_leaves_no_request_behind(tmp_path: Path, demo_root: Path
         wait_until(lambda: nodes.workers() == 0, "the nodes are given back")
 
 
-@pytest.mark.faults
 def test_a_group_of_workers_gets_its_nodes(tmp_path: Path, demo_root: Path) -> None:
     """Also where they take longer to start than Ray Train waits for at a time, as machines do."""
     write_spec(tmp_path, demo_root, trials=1, epochs=2, workers=2, max_failures=0)

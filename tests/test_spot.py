@@ -163,6 +163,7 @@ def test_a_gcs_that_is_away_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 def test_a_notice_moves_the_trial_and_is_no_failure(tmp_path: Path, demo_root: Path) -> None:
     (tmp_path / "alone").mkdir()
     write_spec(tmp_path / "alone", demo_root, trials=2, epochs=8)

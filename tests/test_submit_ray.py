@@ -96,6 +96,7 @@ def test_a_submitted_sweep_is_followed_to_its_end(cluster: Cluster, tmp_path: Pa
     assert planted["AWS_SECRET_ACCESS_KEY"] not in logs
 
 
+@pytest.mark.cluster
 def test_the_laptop_goes_away_and_comes_back(cluster: Cluster, tmp_path: Path, demo_root: Path) -> None:
     storage = tmp_path / "runs"
     journal = storage / "long" / "journal.jsonl"

@@ -150,7 +150,9 @@ def interrupt_after(folder: Path, reports: int, send: int) -> subprocess.Complet
     return subprocess.CompletedProcess("run", process.returncode, out, err)
 
 
-@pytest.mark.parametrize("reports", [0, 3, 11])
+@pytest.mark.parametrize(
+    "reports", [pytest.param(0, marks=pytest.mark.faults), 3, pytest.param(11, marks=pytest.mark.faults)]
+)
 def test_a_killed_sweep_goes_on_to_the_undisturbed_numbers(
     one_by_one: tuple[Path, Run], tmp_path: Path, reports: int
 ) -> None:
@@ -165,7 +167,7 @@ def test_a_killed_sweep_goes_on_to_the_undisturbed_numbers(
     assert ranking.best(run).trial == ranking.best(whole).trial
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.faults)])
 def test_an_interrupted_sweep_says_how_to_go_on(
     one_by_one: tuple[Path, Run], tmp_path: Path, number: signal.Signals
 ) -> None:
