@@ -27,11 +27,11 @@ class Cluster(Nodes):
     """A head with a job server, and a node of one CPU that trains."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        dashboard = f"--dashboard-port={self.port}", f"--dashboard-agent-listen-port={free_port()}"
+        port = free_port()
+        dashboard = f"--dashboard-port={port}", f"--dashboard-agent-listen-port={free_port()}"
         super().__init__(folder, "--include-dashboard=true", "--dashboard-host=127.0.0.1", *dashboard)
         self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}"
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{port}"
 
     def start(self, folder: Path, *arguments: str, address: str = "", **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
