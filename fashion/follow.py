@@ -37,6 +37,7 @@ class Follower:
     def __init__(self, name: str, command: str, mode: Mode = "auto", behind: bool = False) -> None:
         self.mode, self.behind = mode, behind and mode != "json"
         self.version = ""  # the cluster's
+        self.done = False  # the sweep has told its end
         self._head = f"Running entrypoint for job {name}: "
         self._repeated = command.count("\n")  # lines of the command that Ray repeats after the first
         self._begun = False
@@ -63,18 +64,23 @@ class Follower:
             self._compare(found[1])
         elif (event := event_of(text)) is None:
             self._print(text)
-        elif self.mode == "json":
+        else:
+            self._event(event, text)
+
+    def _event(self, event: Event, text: str) -> None:
+        self.done = self.done or event["event"] == "done"
+        if self.mode == "json":
             self._sweep = event if event["event"] == "sweep" else self._sweep
             _out(text, sys.stdout)
-        else:
-            try:
-                self._take(event)
-            except (KeyError, TypeError, ValueError, SpecError) as error:
-                words = " ".join(str(error).split())
-                raise ClusterError(
-                    f"the cluster's fashion-sweep {self.version} tells what this one does not understand ({words}). "
-                    "Install the same version here, or see it as it is: --json."
-                ) from error
+            return
+        try:
+            self._take(event)
+        except (KeyError, TypeError, ValueError, SpecError) as error:
+            words = " ".join(str(error).split())
+            raise ClusterError(
+                f"the cluster's fashion-sweep {self.version} tells what this one does not understand ({words}). "
+                "Install the same version here, or see it as it is: --json."
+            ) from error
 
     def caught_up(self) -> None:
         """From now on what comes is new."""

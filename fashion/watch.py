@@ -68,6 +68,7 @@ def follow(server: Server, job: Job, follower: Follower, say: Callable[[str], No
     """
     seen, lost = 0, None  # lines passed on; when the connection went
     patient_until = time.monotonic() + TOLD_SECONDS
+    again = False  # the log is read once more, after its end
     while True:
         try:
             number, heard, looked = 0, time.monotonic(), time.monotonic()
@@ -91,8 +92,12 @@ def follow(server: Server, job: Job, follower: Follower, say: Callable[[str], No
                     seen = number
                     follower.line(line)
             job = server.job(job.id)
-            if job.ended:
+            # Ray looks for new lines and then whether the job has ended: what comes in between, it does not send.
+            if job.ended and (again or (follower.done and job.exit_code == 0)):
                 return job
+            again = job.ended
+            if again:
+                continue
         except LostError as error:
             if lost is None:
                 lost = time.monotonic()

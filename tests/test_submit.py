@@ -255,6 +255,7 @@ class Lines(Follower):
 
     def line(self, text: str) -> None:
         self.got.append(text)
+        self.done = text == "line 9"
 
 
 def test_a_connection_that_comes_back_tells_each_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +269,29 @@ def test_a_connection_that_comes_back_tells_each_line_once(monkeypatch: pytest.M
         "the connection is lost", "the connection is back", "the connection is lost", "the connection is back",
         "the connection is lost", "the connection is back",
     ]  # fmt: skip
+
+
+class Short(Flaky):
+    """One that ends the log before its last lines, as Ray's may where a job ends quickly."""
+
+    def lines(self, identity: str) -> Iterator[str | None]:
+        self.asked += 1
+        yield from (f"line {number}" for number in range(7 if self.asked == 1 else 10))
+
+
+def test_the_last_lines_of_a_log_that_ended_early_are_read_again() -> None:
+    server, follower = Short(), Lines()
+    assert follow(server, server.job("s"), follower, pytest.fail).exit_code == 0
+    assert follower.got == [f"line {number}" for number in range(10)]
+    assert server.asked == 2
+
+
+def test_the_log_of_a_job_that_failed_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reason may follow the last event."""
+    server = Flaky()
+    monkeypatch.setattr(server, "job", lambda identity: Job(identity, "s", COMMAND, "FAILED", 2))
+    assert follow(server, server.job("s"), Lines(), pytest.fail).exit_code == 2
+    assert server.asked == 2
 
 
 def test_a_connection_that_does_not_come_back_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
