@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -58,6 +60,8 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 done, 1 the sweep failed or `doctor` found something, 2 the user's mistake, 130 interrupted."""
+    # At its end Python looks for cycles among all objects of torch and Ray, which takes a second and is of no use.
+    atexit.register(gc.freeze)
     try:
         cli(args=arguments, standalone_mode=False)
     except UserError as error:
