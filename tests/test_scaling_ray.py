@@ -20,9 +20,12 @@ from ray_nodes import Nodes, launch, wait_until
 from running import assert_same
 from test_nodes_ray import NOTHING, attempts, finish, undisturbed, wait_for_epoch, write_spec
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster]
+pytestmark = pytest.mark.ray
 
-BOTH = pytest.mark.parametrize("version", [1, 2])
+# Ray's autoscaler, and its second version.
+BOTH = pytest.mark.parametrize(
+    "version", [pytest.param(1, marks=pytest.mark.cluster), pytest.param(2, marks=pytest.mark.faults)]
+)
 
 
 class Scaled(Nodes):
@@ -107,6 +110,7 @@ def test_a_killed_sweep_leaves_no_request_behind(tmp_path: Path, demo_root: Path
         wait_until(lambda: nodes.workers() == 0, "the nodes are given back")
 
 
+@pytest.mark.faults
 def test_a_group_of_workers_gets_its_nodes(tmp_path: Path, demo_root: Path) -> None:
     """Also where they take longer to start than Ray Train waits for at a time, as machines do."""
     write_spec(tmp_path, demo_root, trials=1, epochs=2, workers=2, max_failures=0)
@@ -117,6 +121,7 @@ def test_a_group_of_workers_gets_its_nodes(tmp_path: Path, demo_root: Path) -> N
     assert attempts(tmp_path / "runs" / "s") == {0: {1}}
 
 
+@pytest.mark.cluster
 def test_what_no_node_type_offers_is_refused_at_once(tmp_path: Path, demo_root: Path) -> None:
     write_spec(tmp_path, demo_root, trials=1, epochs=1, cpus_per_worker=2)
     with Scaled(tmp_path, 2, version=1) as nodes:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from ray_nodes import Nodes, free_port, wait_until
+from relay import Relay
 from running import PATIENCE, one_by_one, recorded_reports
 
 from fashion.run import Run
@@ -31,7 +32,7 @@ class Cluster(Nodes):
         dashboard = f"--dashboard-port={port}", f"--dashboard-agent-listen-port={free_port()}"
         super().__init__(folder, "--include-dashboard=true", "--dashboard-host=127.0.0.1", *dashboard)
         self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}"
-        self.url = f"http://127.0.0.1:{port}"
+        self.dashboard, self.url = port, f"http://127.0.0.1:{port}"
 
     def start(self, folder: Path, *arguments: str, address: str = "", **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -145,6 +146,27 @@ def test_the_laptop_goes_away_and_comes_back(cluster: Cluster, tmp_path: Path, d
     cluster.fashion(tmp_path, "stop", "long")
     epochs = [(each["trial"], each["epoch"]) for each in recorded_reports(journal)]
     assert epochs == sorted(set(epochs)), "an epoch was trained twice"
+
+
+@pytest.mark.cluster
+def test_a_tunnel_that_breaks_is_told_and_nothing_is_told_twice(
+    cluster: Cluster, tmp_path: Path, demo_root: Path
+) -> None:
+    journal = tmp_path / "runs" / "cut" / "journal.jsonl"
+    (tmp_path / "cut.yaml").write_text(one_by_one(demo_root, 1, 60))
+    with Relay(cluster.dashboard) as tunnel:
+        address = f"127.0.0.1:{tunnel.port}"
+        client = cluster.start(tmp_path, "submit", "cut.yaml", "--storage", str(tmp_path / "runs"), address=address)
+        wait_until(lambda: len(recorded_reports(journal)) > 1, "reports", PATIENCE)
+        tunnel.cut()
+        before = len(recorded_reports(journal))
+        wait_until(lambda: len(recorded_reports(journal)) > before + 2, "it goes on meanwhile", PATIENCE)
+        tunnel.mend()
+        out, err = client.communicate(timeout=PATIENCE)
+    assert client.returncode == 0, (out, err)
+    assert err.count("the connection is lost") == err.count("the connection is back") == 1, err
+    epochs = [line.split(" epoch=")[1].split("/")[0] for line in out.splitlines() if " report " in line]
+    assert epochs == [str(number) for number in range(1, 61)]
 
 
 def test_what_the_head_refuses_is_told(cluster: Cluster, tmp_path: Path, demo_root: Path) -> None:
