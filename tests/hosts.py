@@ -113,10 +113,10 @@ class Host:
                     found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip())
         return found
 
-    def left_after(self, seconds: float) -> list[str]:
-        """What still runs there after so long: nothing, if all ended before."""
+    def left_after(self, seconds: float, but: str = "\0") -> list[str]:
+        """What still runs there after so long, commands with `but` in them apart: nothing, if all ended before."""
         end = time.monotonic() + seconds
-        while (left := self.processes()) and time.monotonic() < end:
+        while (left := [each for each in self.processes() if but not in each]) and time.monotonic() < end:
             time.sleep(0.2)
         return left
 
