@@ -18,7 +18,7 @@ from s3_server import Server, s3_server
 from fashion import best as ranking
 from fashion.run import Run
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster]
+pytestmark = pytest.mark.ray
 
 TRIAL, WORKER = "ray::ImplicitFunc", "ray::RayTrainWorker"
 STORAGE = "s3://sweeps/team"
@@ -88,6 +88,7 @@ def undisturbed(folder: Path, text: str) -> Run:
     return Run.open(folder / "runs" / "s")
 
 
+@pytest.mark.cluster
 def test_trials_go_on_from_the_bucket_on_whichever_node_is_left(
     server: Server, tmp_path: Path, demo_root: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_trials_go_on_from_the_bucket_on_whichever_node_is_left(
     assert losses(run) == losses(whole)
 
 
+@pytest.mark.faults
 def test_workers_of_one_trial_on_several_nodes_share_no_disk(server: Server, tmp_path: Path, demo_root: Path) -> None:
     shared = {"workers": 2, "concurrent_trials": 1}
     text = one_by_one(demo_root, trials=2, epochs=10, data={"resize": 192, "crop": 192}, resources=shared)
