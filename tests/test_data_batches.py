@@ -9,17 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from fashion.config import DataConfig
-from fashion.data import batches as module
-from fashion.data.batches import (
-    augment,
-    erase_,
-    eval_batches,
-    jitter,
-    resized_crop,
-    steps_per_epoch,
-    train_batches,
-    unit,
-)
+from fashion.data import augment as module
+from fashion.data.augment import BRIGHTNESS, CONTRAST, ERASE, augment, erase_, jitter, resized_crop, unit
+from fashion.data.batches import eval_batches, steps_per_epoch, train_batches
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import UserError
@@ -156,7 +148,7 @@ def test_random_crops_are_exact_windows_with_every_offset() -> None:
 def test_resized_crop_of_everything_is_the_image_and_its_mirror(pack: Pack) -> None:
     images = unit(torch.from_numpy(pack.images[:8].copy()))
     flip = torch.arange(8) % 2 == 1
-    draw = draws(8, _ASPECT=0.5)
+    draw = draws(8, ASPECT=0.5)
     got = resized_crop(images, draw, flip, 1.0, 40)
     assert torch.allclose(got[::2], images[::2], atol=1e-5)
     assert torch.allclose(got[1::2], images[1::2].flip(3), atol=1e-5)
@@ -166,7 +158,7 @@ def test_resized_crop_equals_a_plain_crop_and_resize() -> None:
     """Against interpolate on the same rectangle of a smooth image, where the two samplings agree away from the border."""
     y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
     image = torch.stack([x, y, x * y])[None]
-    draw = draws(1, _AREA=0.0, _ASPECT=0.5, _TOP=0.25, _LEFT=0.75)
+    draw = draws(1, AREA=0.0, ASPECT=0.5, TOP=0.25, LEFT=0.75)
     got = resized_crop(image, draw, torch.tensor([False]), 0.25, 32)  # half the side: 32 px from (8, 24)
     assert torch.allclose(got, image[:, :, 8:40, 24:56], atol=1e-5)
 
@@ -178,9 +170,7 @@ def test_jitter_equals_torchvision(pack: Pack) -> None:
     draw = draws(6)
     got = jitter(images.clone(), draw, 0.4)
     for image, row, jittered in zip(images, draw, got, strict=True):
-        brightness, contrast = (
-            float(1 + 0.4 * (2 * row[column] - 1)) for column in (module._BRIGHTNESS, module._CONTRAST)
-        )
+        brightness, contrast = (float(1 + 0.4 * (2 * row[column] - 1)) for column in (BRIGHTNESS, CONTRAST))
         assert torch.allclose(
             jittered, tvf.adjust_contrast(tvf.adjust_brightness(image, brightness), contrast), atol=1e-3
         )
@@ -192,7 +182,7 @@ def test_erasing_takes_one_rectangle_of_the_stated_area() -> None:
     erase_(images, draw, 0.5)
     holes = (images == 0).all(dim=1)
     hit = holes.flatten(1).any(dim=1)
-    assert torch.equal(hit, draw[:, module._ERASE] < 0.5)
+    assert torch.equal(hit, draw[:, ERASE] < 0.5)
     for hole in holes[hit]:
         rows, columns = hole.any(dim=1).sum(), hole.any(dim=0).sum()
         assert hole.sum() == rows * columns

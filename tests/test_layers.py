@@ -78,7 +78,7 @@ ROWS = {
     "model.table daemons scaling spot cluster_file",
     "the record": "journal lease segments manifest run schedulers excerpt best attempt submission",
     "the data": "data.contents data.packed data.scan data.images data.layout data.check data.stats data.demo data.pack data.bucket data.fetch data.remote data.push stored",
-    "torch's parts": "data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
+    "torch's parts": "data.augment data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
     "checkpoint",
     "the loop": "evaluate features feed precision speed memory uploads saving agreed within train task predict predictions",
     "what is shown": "report live display follow watch results tensorboard",

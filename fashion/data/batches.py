@@ -7,7 +7,6 @@ so that switching one augmentation on leaves the others as they were.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,30 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fashion.config import DataConfig
+from fashion.data.augment import DRAWS, FLIP, augment, erase_, normalize_, unit
 from fashion.data.pack import Pack
 from fashion.errors import UserError
-
-# Columns of the uniform draws; append only, or every seed's pixels change.
-(
-    _FLIP,
-    _TOP,
-    _LEFT,
-    _AREA,
-    _ASPECT,
-    _BRIGHTNESS,
-    _CONTRAST,
-    _ERASE,
-    _ERASE_AREA,
-    _ERASE_ASPECT,
-    _ERASE_TOP,
-    _ERASE_LEFT,
-) = range(12)
-_DRAWS = 12
 
 # Batches that are gathered and copied to a GPU before the one in use is done.
 GPU_AHEAD = 2
@@ -80,12 +62,12 @@ def shuffled(n: int, batch_size: int, seed: int, epoch: int, world_size: int = 1
 
 def drawn(n: int, seed: int, epoch: int, step: int) -> NDArray[np.float32]:
     """The uniform numbers (n, 12) that decide how the images of global batch `step` are augmented."""
-    return np.random.default_rng([seed, epoch, 1, step]).random((n, _DRAWS)).astype(np.float32)
+    return np.random.default_rng([seed, epoch, 1, step]).random((n, DRAWS)).astype(np.float32)
 
 
 def flipped(draw: NDArray[np.float32], probability: float) -> NDArray[np.bool_]:
     """Which images of a batch are mirrored in training, (n,)."""
-    return draw[:, _FLIP] < np.float32(probability)
+    return draw[:, FLIP] < np.float32(probability)
 
 
 def train_batches(
@@ -148,94 +130,6 @@ def eval_batches(
         floats = unit(pixels)
         normalize_(floats, mean_, std_)
         yield Batch(floats.to(dtype), targets, len(pixels))
-
-
-def augment(pixels: Tensor, draw: Tensor, config: DataConfig, side: int) -> Tensor:
-    """Crop, flip and jitter a uint8 batch (n, S, S, 3) to floats (n, 3, side, side) in [0, 1].
-
-    `draw` (n, 12) holds uniform numbers in [0, 1), one row an image, on the batch's device.
-    """
-    flip = draw[:, _FLIP] < config.flip
-    if config.crop_mode == "resized":
-        floats = resized_crop(unit(pixels), draw, flip, config.crop_scale, side)
-    else:
-        if config.crop_mode == "random":
-            pixels = random_crop(pixels, draw, side)
-        if config.flip:
-            # torch.where takes a CPU three to ten times as long on bytes as exclusive or and a mask of ones.
-            mask = flip.to(torch.uint8).neg()[:, None, None, None]
-            pixels = pixels.flip(2).bitwise_xor_(pixels).bitwise_and_(mask).bitwise_xor_(pixels)
-        floats = unit(pixels)
-    return jitter(floats, draw, config.jitter) if config.jitter else floats
-
-
-def unit(pixels: Tensor) -> Tensor:
-    """uint8 (n, H, W, 3) to float32 (n, 3, H, W) in [0, 1], channels_last, as torchvision's ToTensor."""
-    return pixels.permute(0, 3, 1, 2).float().div_(255)
-
-
-def normalize_(images: Tensor, mean: Tensor, std: Tensor) -> None:
-    """Subtract and divide in place, as torchvision's Normalize: images (n, 3, H, W) in channels_last memory, `mean` and
-    `std` (3 W) for a row of pixels. Broadcasting over three innermost channels takes a CPU five times as long."""
-    images.permute(0, 2, 3, 1).view(*images.shape[::2], -1).sub_(mean).div_(std)
-
-
-def random_crop(pixels: Tensor, draw: Tensor, side: int) -> Tensor:
-    """Exact uint8 windows (n, side, side, 3), every offset equally likely."""
-    room = pixels.shape[1] - side + 1
-    top, left = ((draw[:, column] * room).long().clamp_(max=room - 1) for column in (_TOP, _LEFT))
-    windows = (
-        pixels.unfold(1, side, 1).unfold(2, side, 1).permute(0, 1, 2, 4, 5, 3)
-    )  # a view: (n, room, room, side, side, 3)
-    return windows[torch.arange(len(pixels), device=pixels.device), top, left]
-
-
-def resized_crop(images: Tensor, draw: Tensor, flip: Tensor, scale: float, side: int) -> Tensor:
-    """A random rectangle of each image, `scale` to 1 of its area, aspect 3/4 to 4/3, sampled to (n, 3, side, side).
-
-    One bilinear sampling for the whole batch, flip included. It does not smooth before it shrinks, so `resize` should
-    be at most about twice the training crop.
-    """
-    area = scale + (1 - scale) * draw[:, _AREA]
-    aspect = torch.exp((2 * draw[:, _ASPECT] - 1) * math.log(4 / 3))
-    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-    theta = torch.zeros(len(images), 2, 3, device=images.device)
-    theta[:, 0, 0] = torch.where(flip, -width, width)
-    theta[:, 1, 1] = height
-    theta[:, 0, 2] = (2 * draw[:, _LEFT] - 1) * (1 - width)
-    theta[:, 1, 2] = (2 * draw[:, _TOP] - 1) * (1 - height)
-    grid = F.affine_grid(theta, [len(images), 3, side, side], align_corners=False)
-    sampled = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled.contiguous(memory_format=torch.channels_last)
-
-
-def jitter(images: Tensor, draw: Tensor, strength: float) -> Tensor:
-    """Random brightness, then contrast, each by 1 - strength to 1 + strength, as torchvision's ColorJitter."""
-    brightness, contrast = (
-        1 + strength * (2 * draw[:, column, None, None, None] - 1) for column in (_BRIGHTNESS, _CONTRAST)
-    )
-    images = (images * brightness).clamp_(0, 1)
-    grey = (
-        (images * images.new_tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1))
-        .sum(1, keepdim=True)
-        .mean((2, 3), keepdim=True)
-    )
-    return torch.lerp(grey, images, contrast).clamp_(0, 1)
-
-
-def erase_(images: Tensor, draw: Tensor, probability: float) -> None:
-    """Random erasing in place (Zhong et al. 2020): with `probability` a rectangle of 2 to 33 % of the area and aspect
-    0.3 to 3.3 becomes zero, which is the mean colour of normalised images."""
-    side = images.shape[-1]
-    area = 0.02 + 0.31 * draw[:, _ERASE_AREA]
-    aspect = torch.exp((2 * draw[:, _ERASE_ASPECT] - 1) * math.log(3.3))
-    width, height = ((area * ratio).sqrt().clamp(max=1) for ratio in (aspect, 1 / aspect))
-    steps = (torch.arange(side, device=images.device) + 0.5) / side
-    top, left = draw[:, _ERASE_TOP] * (1 - height), draw[:, _ERASE_LEFT] * (1 - width)
-    rows = (steps >= top[:, None]) & (steps < (top + height)[:, None])
-    columns = (steps >= left[:, None]) & (steps < (left + width)[:, None])
-    chosen = draw[:, _ERASE] < probability
-    images.masked_fill_((rows[:, :, None] & columns[:, None, :] & chosen[:, None, None])[:, None], 0.0)
 
 
 def _arrays(pack: Pack | NDArray[np.uint8], config: DataConfig) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
