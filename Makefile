@@ -4,15 +4,16 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 BIN := .venv/bin
 
-.PHONY: help setup quickstart test test-fast test-faults test-cluster bench bench-full lint audit clean
+.PHONY: help setup quickstart test test-fast test-faults test-cluster test-slow bench bench-full lint audit clean
 
 help:
 	@echo "make setup       the environment, in .venv"
 	@echo "make quickstart  set-up, demo data, a sweep on CPU, its best model and a submission"
-	@echo "make test        set-up and all tests but the slow ones of faults and of clusters"
+	@echo "make test        set-up and all tests but those of the next lines"
 	@echo "make test-fast   set-up and the tests that start no Ray"
 	@echo "make test-faults set-up and the slow tests of faults, under 25 minutes"
 	@echo "make test-cluster set-up and the slow tests of clusters, under 20 minutes; needs root and namespaces"
+	@echo "make test-slow   set-up and other slow tests, variants of quicker ones, about 15 minutes"
 	@echo "make bench       every benchmark in short, under 20 minutes (DATA=folder of the data set)"
 	@echo "make bench-full  every benchmark"
 	@echo "make lint        ruff and mypy"
@@ -35,11 +36,14 @@ quickstart: setup
 
 # A sweep takes the whole machine: those tests run one after another.
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not ray and not faults and not cluster"
-	$(BIN)/python -m pytest -m "ray and not faults and not cluster"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not faults and not cluster and not slow"
+	$(BIN)/python -m pytest -m "ray and not faults and not cluster and not slow"
 
 test-fast: setup
-	$(BIN)/python -m pytest -n 2 -m "not ray and not faults and not cluster"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not faults and not cluster and not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
 
 test-faults: setup
 	$(BIN)/python -m pytest -m faults

@@ -118,7 +118,7 @@ def test_a_node_with_other_sources(cluster: Nodes, folder: Path, tmp_path_factor
     assert (bad["check"], bad["place"]) == ("version", "fashion-sweep")
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_node_that_can_not_load_the_package(
     cluster: Nodes, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -130,7 +130,7 @@ def test_a_node_that_can_not_load_the_package(
     assert (bad["check"], bad["place"]) == ("node", "Ray node")
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_cluster_without_a_token_is_told_so(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     nodes = Nodes(tmp_path_factory.mktemp("open"))
     nodes.env["RAY_AUTH_MODE"] = "disabled"

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.ray
 
 # Ray's autoscaler, and its second version.
 BOTH = pytest.mark.parametrize(
-    "version", [pytest.param(1, marks=pytest.mark.cluster), pytest.param(2, marks=pytest.mark.faults)]
+    "version", [pytest.param(1, marks=pytest.mark.cluster), pytest.param(2, marks=pytest.mark.slow)]
 )
 
 
@@ -110,7 +110,7 @@ def test_a_killed_sweep_leaves_no_request_behind(tmp_path: Path, demo_root: Path
         wait_until(lambda: nodes.workers() == 0, "the nodes are given back")
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_group_of_workers_gets_its_nodes(tmp_path: Path, demo_root: Path) -> None:
     """Also where they take longer to start than Ray Train waits for at a time, as machines do."""
     write_spec(tmp_path, demo_root, trials=1, epochs=2, workers=2, max_failures=0)

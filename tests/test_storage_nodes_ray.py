@@ -129,7 +129,7 @@ def test_trials_go_on_from_the_bucket_on_whichever_node_is_left(
     assert losses(run) == losses(whole)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_workers_of_one_trial_on_several_nodes_share_no_disk(server: Server, tmp_path: Path, demo_root: Path) -> None:
     shared = {"workers": 2, "concurrent_trials": 1}
     text = one_by_one(demo_root, trials=2, epochs=10, data={"resize": 192, "crop": 192}, resources=shared)

@@ -153,7 +153,7 @@ def test_a_sweep_is_kept_in_the_bucket_and_read_from_it_elsewhere(s3: Server, tm
     assert_tidy(s3, second.run())
 
 
-@pytest.mark.parametrize("kept", [False, pytest.param(True, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("kept", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_killed_sweep_goes_on_where_there_is_only_the_bucket(
     s3: Server, tmp_path: Path, demo_root: Path, kept: bool
 ) -> None:
@@ -173,7 +173,7 @@ def test_a_killed_sweep_goes_on_where_there_is_only_the_bucket(
     assert_tidy(s3, run)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_an_outage_in_the_midst_costs_nothing(s3: Server, tmp_path: Path, demo_root: Path) -> None:
     machine = Machine(tmp_path / "first", s3, spec(demo_root, 10))
     process = machine.begin()
@@ -192,7 +192,7 @@ def test_an_outage_in_the_midst_costs_nothing(s3: Server, tmp_path: Path, demo_r
     assert_tidy(s3, run)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_of_two_that_go_on_at_once_one_is_refused(s3: Server, tmp_path: Path, demo_root: Path) -> None:
     first = Machine(tmp_path / "first", s3, spec(demo_root, 6))
     second = Machine(tmp_path / "second", s3, spec(demo_root, 6))
@@ -207,7 +207,7 @@ def test_of_two_that_go_on_at_once_one_is_refused(s3: Server, tmp_path: Path, de
     assert_tidy(s3, winner.run())
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_an_interrupt_uploads_what_was_recorded(s3: Server, tmp_path: Path, demo_root: Path) -> None:
     machine = Machine(tmp_path / "first", s3, spec(demo_root, 30))
     process = machine.begin()
@@ -221,7 +221,7 @@ def test_an_interrupt_uploads_what_was_recorded(s3: Server, tmp_path: Path, demo
     assert json.loads(s3.read(BUCKET, "here/s/lease.json"))["released"]
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_optuna_hands_out_what_the_bucket_knows(s3: Server, tmp_path: Path, demo_root: Path) -> None:
     machine = Machine(tmp_path / "first", s3, spec(demo_root, 4, search={"method": "optuna"}))
     done = machine.typed("run", "s.yaml")

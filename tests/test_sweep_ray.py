@@ -145,7 +145,7 @@ def interrupt_after(folder: Path, reports: int, send: int) -> subprocess.Complet
 
 
 @pytest.mark.parametrize(
-    "reports", [pytest.param(0, marks=pytest.mark.faults), 3, pytest.param(11, marks=pytest.mark.faults)]
+    "reports", [pytest.param(0, marks=pytest.mark.slow), 3, pytest.param(11, marks=pytest.mark.slow)]
 )
 def test_a_killed_sweep_goes_on_to_the_undisturbed_numbers(
     one_by_one: tuple[Path, Run], tmp_path: Path, reports: int
@@ -161,7 +161,7 @@ def test_a_killed_sweep_goes_on_to_the_undisturbed_numbers(
     assert ranking.best(run).trial == ranking.best(whole).trial
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_sweep_says_how_to_go_on(
     one_by_one: tuple[Path, Run], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -219,9 +219,7 @@ def test_a_sweep_in_which_nothing_learns_fails(tmp_path: Path, demo_root: Path) 
     assert fashion(tmp_path, "best", "s").returncode == 2
 
 
-@pytest.mark.parametrize(
-    "resources", [{"gpus_per_worker": 1}, pytest.param({"workers": 999}, marks=pytest.mark.faults)]
-)
+@pytest.mark.parametrize("resources", [{"gpus_per_worker": 1}, pytest.param({"workers": 999}, marks=pytest.mark.slow)])
 def test_an_impossible_request_is_refused_before_anything_starts(
     tmp_path: Path, demo_root: Path, resources: dict[str, int]
 ) -> None:
