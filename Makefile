@@ -9,7 +9,7 @@ BIN := .venv/bin
 help:
 	@echo "make setup       the environment, in .venv"
 	@echo "make quickstart  set-up, demo data, a sweep on CPU, its best model and a submission"
-	@echo "make test        set-up and all tests but those of the next lines"
+	@echo "make test        set-up and all tests but the slow ones"
 	@echo "make test-fast   set-up and the tests that start no Ray"
 	@echo "make test-faults set-up and the slow tests of faults, under 25 minutes"
 	@echo "make test-cluster set-up and the slow tests of clusters, under 20 minutes; needs root and namespaces"
