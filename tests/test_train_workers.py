@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Iterator
@@ -96,6 +97,8 @@ def _worker(rank: int, root: Path, folder: Path) -> None:
     except TrialDiverged as error:
         found["diverged"] = [{str(error): 0.0}]
     (folder / f"{rank}.json").write_text(json.dumps(found))
+    gc.collect()  # DDP's threads must not outlive the group, or the interpreter may abort as it ends
+    group.barrier()
     group.destroy_process_group()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
@@ -279,6 +280,7 @@ def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
     (tmp_path / f"{until}-{rank}.json").write_text(
         json.dumps([numbers(found), [each for each in found if isinstance(each, str)]])
     )
+    gc.collect()  # DDP's threads must not outlive the group, or the interpreter may abort as it ends
     group.barrier()
     group.destroy_process_group()
 
