@@ -3,6 +3,7 @@ PYTHON ?= python3
 # The set of versions that was tested. `make setup CONSTRAINTS=` takes the newest that setup.cfg allows.
 CONSTRAINTS ?= -c constraints.txt
 BIN := .venv/bin
+QUICK := not faults and not cluster and not slow
 
 .PHONY: help setup quickstart test test-fast test-faults test-cluster test-slow bench bench-full lint audit clean
 
@@ -36,11 +37,11 @@ quickstart: setup
 
 # A sweep takes the whole machine: those tests run one after another.
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not ray and not faults and not cluster and not slow"
-	$(BIN)/python -m pytest -m "ray and not faults and not cluster and not slow"
+	$(BIN)/python -m pytest -n 2 -m "not ray and $(QUICK)"
+	$(BIN)/python -m pytest -m "ray and $(QUICK)"
 
 test-fast: setup
-	$(BIN)/python -m pytest -n 2 -m "not ray and not faults and not cluster and not slow"
+	$(BIN)/python -m pytest -n 2 -m "not ray and $(QUICK)"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -93,10 +93,10 @@ def follow(server: Server, job: Job, follower: Follower, say: Callable[[str], No
                     follower.line(line)
             job = server.job(job.id)
             # Ray looks for new lines and then whether the job has ended: what comes in between, it does not send.
-            if job.ended and (again or (follower.done and job.exit_code == 0)):
-                return job
-            again = job.ended
-            if again:
+            if job.ended:
+                if again or (follower.done and job.exit_code == 0):
+                    return job
+                again = True
                 continue
         except LostError as error:
             if lost is None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import threading
 from types import TracebackType
 from typing import Self
 
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
+from s3_server import RESET
 
 
 class Relay:
@@ -25,7 +24,7 @@ class Relay:
         self.port: int = self.listener.getsockname()[1]
 
     def cut(self) -> None:
-        for each in (self.listener, *list(self.open)):
+        for each in (self.listener, *self.open):
             with contextlib.suppress(OSError):
                 if each is not self.listener:
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

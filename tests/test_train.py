@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from process_group import leave_together
 
 from fashion.checkpoint import LAST, PREVIOUS, best_path, mend_last
 from fashion.config import TrialConfig
@@ -194,9 +194,7 @@ def _worker(rank: int, world: int, root: str, folder: str) -> None:
     wanted = config(Path(root), epochs=2)
     reports = list(fit(wanted, packs(Path(root), wanted), NONE, Path(folder), 0, Place(rank, world)))
     (Path(folder) / f"rank{rank}.json").write_text(json.dumps(numbers(reports)))
-    gc.collect()  # DDP's threads must not outlive the group, or the interpreter may abort as it ends
-    dist.barrier()
-    dist.destroy_process_group()
+    leave_together()
 
 
 def test_three_workers_agree_and_count_every_validation_image_once(demo_root: Path, tmp_path: Path) -> None:

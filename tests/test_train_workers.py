@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from process_group import leave_together
 
 from fashion import checkpoint, train
 from fashion.config import TrialConfig
@@ -97,9 +97,7 @@ def _worker(rank: int, root: Path, folder: Path) -> None:
     except TrialDiverged as error:
         found["diverged"] = [{str(error): 0.0}]
     (folder / f"{rank}.json").write_text(json.dumps(found))
-    gc.collect()  # DDP's threads must not outlive the group, or the interpreter may abort as it ends
-    group.barrier()
-    group.destroy_process_group()
+    leave_together()
 
 
 def test_two_workers_agree_with_each_other_and_with_one(root: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
+from process_group import leave_together
 from s3_server import Server
 
 from fashion import attempt, saving
@@ -280,9 +280,7 @@ def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
     (tmp_path / f"{until}-{rank}.json").write_text(
         json.dumps([numbers(found), [each for each in found if isinstance(each, str)]])
     )
-    gc.collect()  # DDP's threads must not outlive the group, or the interpreter may abort as it ends
-    group.barrier()
-    group.destroy_process_group()
+    leave_together()
 
 
 def test_workers_of_several_machines_go_on_from_the_bucket(s3: Server, demo_root: Path, tmp_path: Path) -> None:
