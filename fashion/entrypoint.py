@@ -14,6 +14,7 @@ from fashion.errors import Problem, SpecError
 from fashion.fields import show
 from fashion.spec import SweepSpec
 
+BEGINS = "fashion-sweep's output begins"  # the first line of it
 LARGEST = 120_000  # bytes: a shell gets all of it as one word, and Linux takes 128 KiB in one
 
 
@@ -37,6 +38,7 @@ def entrypoint(
     words += ["--fresh"] if fresh else []
     end = f"END-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     lines = [
+        f"echo {shlex.quote(BEGINS)}",
         *(
             [f"cd {shlex.quote(folder)} || {_refuse(f'--folder {folder}: the head of the cluster has none')}"]
             if folder

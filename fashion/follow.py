@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fashion.display import Display, Mode
+from fashion.entrypoint import BEGINS
 from fashion.errors import ClusterError, SpecError, printable
 from fashion.record import EpochReport
 from fashion.recorded import parse
@@ -39,7 +40,9 @@ class Follower:
         self.version = ""  # the cluster's
         self.done = False  # the sweep has told its end
         self._head = f"Running entrypoint for job {name}: "
-        self._repeated = command.count("\n")  # lines of the command that Ray repeats after the first
+        self._command_lines = command.count("\n")  # of those that Ray repeats, all but the first
+        self._repeated = 0  # of them, those that are still to come
+        self._headed = False
         self._begun = False
         self._early: list[Event] = []  # until the sweep itself is known
         self._sweep: Event | None = None
@@ -56,10 +59,16 @@ class Follower:
 
         Raises ClusterError for an event that this version does not understand.
         """
-        if not self._begun:  # Ray's own lines
-            self._begun = text.startswith(self._head)
+        # Ray writes its head before it starts the command, but leaves it in a buffer: what ends at once is before it.
+        if not self._headed and text.startswith(self._head):
+            self._headed = self._begun = True
+            self._repeated = self._command_lines
         elif self._repeated:
             self._repeated -= 1
+        elif text == BEGINS:
+            self._begun = True
+        elif not self._begun:
+            pass  # Ray's own lines
         elif not self.version and (found := VERSION.fullmatch(text)):
             self._compare(found[1])
         elif (event := event_of(text)) is None:

@@ -19,7 +19,7 @@ from test_display import begin, end, new_run, report, sweep
 
 from fashion import watch
 from fashion.display import Display
-from fashion.entrypoint import entrypoint
+from fashion.entrypoint import BEGINS, entrypoint
 from fashion.errors import ClusterError, SpecError
 from fashion.follow import Follower
 from fashion.run import Run
@@ -124,7 +124,7 @@ def test_a_relative_folder_and_a_spec_that_is_too_long_are_refused(tmp_path: Pat
 # -- the log
 
 
-COMMAND = "fashion-sweep --version\nexec fashion-sweep run - <<'END'\nname: s\nEND"
+COMMAND = f"echo '{BEGINS}'\nfashion-sweep --version\nexec fashion-sweep run - <<'END'\nname: s\nEND"
 
 
 def log_of(events: str, version: str = "9.9") -> list[str]:
@@ -132,6 +132,7 @@ def log_of(events: str, version: str = "9.9") -> list[str]:
     return [
         *ray,
         *f"Running entrypoint for job s: {COMMAND}".split("\n"),
+        BEGINS,
         f"fashion-sweep, version {version}",
         *events.splitlines(),
     ]
@@ -215,6 +216,20 @@ def test_the_last_words_of_a_sweep_that_failed_are_told_later_too(capsys: pytest
         follower.line(line)
     follower.finish(failed=True)
     assert "Error: the data are gone" in capsys.readouterr().err
+
+
+def test_what_ends_at_once_may_be_in_the_log_before_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    setting_up, *command = log_of("Error: no such folder")
+    at = command.index(BEGINS)
+    follower = Follower("s", COMMAND, "plain")
+    for line in [setting_up, *command[at:], *command[:at]]:
+        follower.line(line)
+    follower.finish(failed=True)
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1] == "Error: no such folder"
+    assert BEGINS not in out + err
+    assert "name: s" not in out + err
+    assert "Runtime env" not in out + err
 
 
 def test_events_of_another_version_are_refused_in_words(tmp_path: Path) -> None:
