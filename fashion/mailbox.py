@@ -6,15 +6,23 @@ It outlives the workers and their controller, so that a group that is made anew 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+import torch.distributed as dist
+from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import UserCallback
 
 from fashion.deaths import machine_went
 from fashion.record import EpochReport
 from fashion.task import Task
+
+KNOWN_SECONDS = 90.0  # after which Ray knows of any machine that is gone: by its own settings 65
+LOOK_SECONDS = 0.5
+QUIET_SECONDS = 2.0  # of waiting for it, before the user is told
+
+Member = tuple[str, str]  # a worker's actor and its node, by their ids
 
 
 @ray.remote
@@ -28,7 +36,7 @@ class Mailbox:
         self.handed_out = 0  # but for those times that follow the loss of a machine or a lack of memory
         self.lost = 0
         self.excused = ""  # the group whose end is no failure of the trial
-        self.group = ""
+        self.group, self.members = "", list[Member]()
         self.changed = asyncio.Condition()
         self.messages: asyncio.Queue[tuple[str, Any, int]] = asyncio.Queue()
         self.answers: dict[int, asyncio.Future[str]] = {}
@@ -41,11 +49,11 @@ class Mailbox:
             self.number, self.task, self.handed_out, self.lost = self.number + 1, task, 0, 0
             self.changed.notify_all()
 
-    async def next_task(self, done: int, group: str) -> tuple[int, Task | None]:
+    async def next_task(self, done: int, group: str, members: list[Member]) -> tuple[int, Task | None]:
         """The current trial, as soon as there is one that this group has not done; none for a group that is replaced."""
         async with self.changed:
             # Groups come one after another. The call of one that died while it waited here goes on, and must not count.
-            self.group = group
+            self.group, self.members = group, members
             self.changed.notify_all()
             while True:
                 await self.changed.wait_for(
@@ -61,6 +69,11 @@ class Mailbox:
                 else:
                     return self.number, self.task
                 self.task = None
+
+    async def dismiss(self) -> tuple[int, list[Member]]:
+        """The current trial's number and the workers of the current group, which has ended: asked again, none."""
+        members, self.members = self.members, []
+        return self.number, members
 
     async def lost_machine(self) -> None:
         """The current group ended because a machine of its was preempted, drained or lost."""
@@ -130,8 +143,42 @@ class TellMailbox(UserCallback):
         self.mailbox = mailbox
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        if any(
-            machine_went(type(error).__name__, str(error), isinstance(error, RayActorError) and error.preempted)
-            for error in worker_exceptions.values()
+        causes = [getattr(error, "health_check_failure", error) for error in worker_exceptions.values()]
+        number, members = ray.get(self.mailbox.dismiss.remote())
+        if any(map(_names_machine, causes)) or (
+            all(map(_names_nothing, causes)) and self._machine_lost(number, members)
         ):
             ray.get(self.mailbox.lost_machine.remote())
+
+    def _machine_lost(self, number: int, members: list[Member]) -> bool:
+        """Whether a machine of these workers is gone. Waits for Ray's word: that a process died, it knows at once; that a
+        machine did, when that has been silent for a while. The neighbours' connections break sooner."""
+        began, told = time.monotonic(), False
+        while time.monotonic() - began < KNOWN_SECONDS:
+            # In this order: Ray gives up a lost node first, its actors then.
+            dead = any(ray._private.state.actors(actor).get("State") == "DEAD" for actor, _ in members)
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            if any(node not in alive for _, node in members):
+                return True
+            if dead or not members:
+                return False
+            if not told and time.monotonic() - began > QUIET_SECONDS:
+                told = True
+                text = f"a worker does not answer: waiting up to {KNOWN_SECONDS:.0f} s for word whether its machine is gone"
+                ray.get(self.mailbox.note.remote(number, text))
+            time.sleep(LOOK_SECONDS)
+        return False
+
+
+def lost_neighbour(error: Exception) -> bool:
+    """Whether a collective operation failed because another worker is gone. Gloo raises a plain RuntimeError."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+
+
+def _names_machine(error: Exception) -> bool:
+    return machine_went(type(error).__name__, str(error), isinstance(error, RayActorError) and error.preempted)
+
+
+def _names_nothing(error: Exception) -> bool:
+    """Whether it tells that a worker is gone, and not why."""
+    return lost_neighbour(error) or isinstance(error, ActorUnavailableError)

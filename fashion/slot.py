@@ -33,7 +33,7 @@ from fashion.cluster import leaving
 from fashion.deaths import Deaths, machine_went
 from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
 from fashion.feed import Place
-from fashion.mailbox import Mailbox, TellMailbox
+from fashion.mailbox import Mailbox, TellMailbox, lost_neighbour
 from fashion.memory import OutOfMemory
 from fashion.record import EpochReport
 from fashion.task import Job, Task, describe_failure, first_line, trial_reports
@@ -167,12 +167,14 @@ def _work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     done, group = 0, uuid.uuid4().hex
-    nodes: list[Any] = [None] * place.world_size
-    dist.all_gather_object(nodes, ray.get_runtime_context().get_node_id())
+    own = ray.get_runtime_context()
+    members: list[Any] = [None] * place.world_size  # Member of each worker
+    dist.all_gather_object(members, (own.get_actor_id(), own.get_node_id()))
+    nodes = [node for _, node in members]
     while True:
         received: list[Any] = [None]
         if place.rank == 0:
-            received = [ray.get(mailbox.next_task.remote(done, group))]
+            received = [ray.get(mailbox.next_task.remote(done, group, members))]
         # One word for all: a worker that asked for itself could be handed another trial than its neighbours.
         dist.broadcast_object_list(received, src=0)
         done, task = received[0]
@@ -195,7 +197,7 @@ def _work(config: dict[str, Any]) -> None:
                 ray.get(mailbox.end.remote(done, "blocked", reason))
             elif alike and place.rank == 0:
                 ray.get(mailbox.end.remote(done, "failed", str(error)))
-            elif not alike and not _lost_neighbour(error):
+            elif not alike and not lost_neighbour(error):
                 # Perhaps this worker alone: the group has to be made anew, but the trial is not tried again,
                 # unless all that happened here is that a neighbour's process died.
                 ray.get(mailbox.end.remote(done, "failed", describe_failure(task, error)))
@@ -204,11 +206,6 @@ def _work(config: dict[str, Any]) -> None:
         gc.collect()
         if place.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _lost_neighbour(error: Exception) -> bool:
-    """Whether a collective operation failed because another worker is gone. Gloo raises a plain RuntimeError."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
 def _train(number: int, task: Task, place: Place, mailbox: Any, nodes: list[str]) -> None:

@@ -74,9 +74,11 @@ class Node:
 
     def kill(self) -> None:
         """All its processes at once and without a word, as when a machine loses its power."""
-        for pid in [self.process.pid, *self.processes()]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        processes = [self.process.pid, *self.processes()]
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # none of them is left to tell of another's end
+            for pid in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         self.process.wait(PATIENCE)
 
 

@@ -9,20 +9,24 @@ import signal
 import subprocess
 from collections.abc import Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from descendants import descendants
+from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from running import PATIENCE, start, wait_for_reports
 
+from fashion import mailbox as module
 from fashion.data.layout import read_dataset
-from fashion.mailbox import Mailbox
+from fashion.mailbox import Mailbox, Member, TellMailbox, lost_neighbour
+from fashion.memory import OutOfMemory
 from fashion.record import EpochReport
 from fashion.run import Run
 from fashion.schedulers import make_scheduler, replay
-from fashion.slot import _lost_neighbour
 from fashion.spec import SweepSpec
 from fashion.task import Task
 
@@ -44,9 +48,9 @@ def play(scene: Coroutine[Any, Any, None]) -> None:
 def test_a_group_that_died_waiting_takes_no_trial_and_counts_as_no_attempt() -> None:
     async def scene() -> None:
         mailbox = PlainMailbox(0)
-        dead = asyncio.create_task(mailbox.next_task(0, "dead"))
+        dead = asyncio.create_task(mailbox.next_task(0, "dead", []))
         await asyncio.sleep(0)
-        alive = asyncio.create_task(mailbox.next_task(0, "alive"))
+        alive = asyncio.create_task(mailbox.next_task(0, "alive", []))
         assert await dead == (0, None)
         await mailbox.submit(TASK)
         assert await alive == (1, TASK)
@@ -60,8 +64,8 @@ def test_a_trial_is_given_up_when_its_workers_died_too_often() -> None:
         mailbox = PlainMailbox(1)
         await mailbox.submit(TASK)
         for group in ("first", "second"):
-            assert await mailbox.next_task(0, group) == (1, TASK)
-        third = asyncio.create_task(mailbox.next_task(0, "third"))
+            assert await mailbox.next_task(0, group, []) == (1, TASK)
+        third = asyncio.create_task(mailbox.next_task(0, "third", []))
         kind, reason, _ = await mailbox.take()
         assert (kind, reason) == ("failed", "its workers died 2 times")
         await mailbox.submit(TASK)  # the next trial starts with a clean sheet, in the same group
@@ -74,15 +78,83 @@ def test_a_lost_machine_is_no_failure_of_the_trial() -> None:
     async def scene() -> None:
         mailbox = PlainMailbox(0, 1)
         await mailbox.submit(TASK)
-        assert await mailbox.next_task(0, "first") == (1, TASK)
+        assert await mailbox.next_task(0, "first", []) == (1, TASK)
         await mailbox.lost_machine()
         await mailbox.lost_machine()  # told twice of one group
-        assert await mailbox.next_task(0, "second") == (1, TASK)
+        assert await mailbox.next_task(0, "second", []) == (1, TASK)
         await mailbox.lost_machine()
-        third = asyncio.create_task(mailbox.next_task(0, "third"))
+        third = asyncio.create_task(mailbox.next_task(0, "third", []))
         assert (await mailbox.take())[:2] == ("failed", "its workers' machines were lost 2 times")
         await mailbox.submit(TASK)
         assert await third == (2, TASK)
+
+    play(scene())
+
+
+GLOO = RuntimeError("[/gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+UNAVAILABLE = WorkerHealthCheckFailedError("a poll failed", ActorUnavailableError("unavailable", None))
+
+
+class World:
+    """What Ray knows of two workers, a and b, on the nodes 1 and 2: as of each look, what changed."""
+
+    def __init__(self, *changes: str) -> None:
+        self.changes = [*changes]
+        self.gone: set[str] = set()
+        self._private = SimpleNamespace(state=SimpleNamespace(actors=self.actor))
+        self.calls: list[str] = []
+        self.mailbox = SimpleNamespace(
+            dismiss=self.remote("dismiss", (1, [("a", "1"), ("b", "2")])),
+            lost_machine=self.remote("lost_machine"),
+            note=self.remote("note"),
+        )
+
+    def remote(self, name: str, answer: Any = None) -> SimpleNamespace:
+        return SimpleNamespace(remote=lambda *arguments: self.calls.append(name) or answer)
+
+    def get(self, answer: Any) -> Any:
+        return answer
+
+    def actor(self, identity: str) -> dict[str, str]:
+        return {"State": "DEAD" if identity in self.gone else "ALIVE"}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        alive = [{"NodeID": node, "Alive": node not in self.gone} for node in ("1", "2")]
+        self.gone |= {self.changes.pop(0)} if self.changes else set()
+        return alive
+
+
+@pytest.mark.parametrize(
+    ("error", "changes", "lost"),
+    [
+        (GLOO, ["", "", "2"], True),
+        (UNAVAILABLE, ["2"], True),
+        (GLOO, ["", "b"], False),  # its process died, its machine is there
+        (GLOO, [], False),  # nothing becomes known
+        (OutOfMemory("out of memory", 2), ["2"], False),  # told: whatever else happens then
+        (WorkerHealthCheckFailedError("a poll failed", RayActorError(preempted=True)), [], True),
+        (WorkerHealthCheckFailedError("a poll failed", RayActorError(error_msg="The node has died")), [], True),
+    ],
+)
+def test_ray_is_asked_why_a_worker_went_that_nobody_can_tell_of(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, changes: list[str], lost: bool
+) -> None:
+    world = World(*changes)
+    monkeypatch.setattr(module, "ray", world)
+    for name, seconds in (("KNOWN_SECONDS", 0.3), ("LOOK_SECONDS", 0.01), ("QUIET_SECONDS", 0.2)):
+        monkeypatch.setattr(module, name, seconds)
+    TellMailbox(world.mailbox).after_exception(None, {0: error})
+    assert ("lost_machine" in world.calls) is lost
+    assert ("note" in world.calls) is (error is GLOO and not changes), "told where it takes long"
+
+
+def test_workers_are_asked_for_once() -> None:
+    async def scene() -> None:
+        mailbox, members = PlainMailbox(0), list[Member]([("a", "1")])
+        await mailbox.submit(TASK)
+        await mailbox.next_task(0, "first", members)
+        assert await mailbox.dismiss() == (1, members)
+        assert await mailbox.dismiss() == (1, []), "the next group has not begun"
 
     play(scene())
 
@@ -91,10 +163,10 @@ def test_a_lack_of_memory_is_no_death_and_is_told_once_a_group() -> None:
     async def scene() -> None:
         mailbox = PlainMailbox(0)
         await mailbox.submit(TASK)
-        assert await mailbox.next_task(0, "first") == (1, TASK)
+        assert await mailbox.next_task(0, "first", []) == (1, TASK)
         await mailbox.smaller(1, "rank 0's words")
         await mailbox.smaller(1, "rank 1's words")
-        assert await mailbox.next_task(0, "second") == (1, TASK)
+        assert await mailbox.next_task(0, "second", []) == (1, TASK)
         assert (await mailbox.take())[:2] == ("note", "rank 0's words")
         assert mailbox.messages.empty()
 
@@ -112,7 +184,7 @@ def test_words_about_an_earlier_trial_do_not_touch_the_current_one() -> None:
         await mailbox.end(1, "failed", "the slowest worker's")
         assert await mailbox.report(1, report(1)) == "stop"
         assert mailbox.messages.empty()
-        assert await mailbox.next_task(1, "group") == (2, TASK)
+        assert await mailbox.next_task(1, "group", []) == (2, TASK)
 
     play(scene())
 
@@ -135,9 +207,9 @@ def test_a_report_waits_for_its_verdict(verdict: str) -> None:
 
 def test_only_a_lost_neighbour_is_no_failure_of_the_trial() -> None:
     gloo = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1234"
-    assert _lost_neighbour(RuntimeError(gloo))
-    assert not _lost_neighbour(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not _lost_neighbour(ValueError("gloo"))
+    assert lost_neighbour(RuntimeError(gloo))
+    assert not lost_neighbour(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not lost_neighbour(ValueError("gloo"))
 
 
 def wait_for_trial(process: subprocess.Popen[str], folder: Path, trial: int) -> None:
