@@ -32,6 +32,7 @@ CODES = {  # what S3 itself says with each of these
     500: ("InternalError", "We encountered an internal error. Please try again."),
     503: ("SlowDown", "Please reduce your request rate."),
 }
+Answer = tuple[int, list[tuple[str, str]], bytes]  # status, headers, body
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: the connection ends with a reset
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
@@ -139,10 +140,10 @@ class Server:
 
 
 @contextmanager
-def s3_server() -> Iterator[Server]:
-    """A fresh server with no buckets, on a port that was free."""
+def s3_server(handler: type[Handler] | None = None) -> Iterator[Server]:
+    """A fresh server with no buckets, on a port that was free. `handler`: for another protocol before it."""
     faults = Faults()
-    proxy = _Proxy(("127.0.0.1", 0), _Handler)
+    proxy = Proxy(("127.0.0.1", 0), handler or Handler)
     server = Server(f"http://127.0.0.1:{proxy.server_address[1]}", _moto(), faults)
     proxy.told = server
     thread = threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True)
@@ -186,7 +187,7 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
         patch.undo()
 
 
-class _Proxy(ThreadingHTTPServer):
+class Proxy(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     told: Server
@@ -197,9 +198,9 @@ class _Proxy(ThreadingHTTPServer):
         """Connections that end in mid-request are what this proxy is for."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Proxy
+    server: Proxy
 
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
@@ -230,18 +231,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _any  # noqa: N815
 
-    def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _forward(self, body: bytes) -> Answer:
         host = self.server.told.moto_url.removeprefix("http://")
         connection = http.client.HTTPConnection(host, timeout=60)
         try:
-            # The signature covers the Host header, so that it stays the proxy's.
-            dropped = HOP - {"date"} | ({"if-match", "if-none-match"} if self.server.told.ignores_conditions else set())
-            kept = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
-            connection.request(self.command, self.path, body=body, headers=kept)
+            connection.request(self.command, self.path, body=body, headers=self._headers())
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()
         finally:
             connection.close()
+
+    def _headers(self) -> dict[str, str]:
+        """The request's, as they are forwarded."""
+        # The signature covers the Host header, so that it stays the proxy's.
+        dropped = HOP - {"date"} | ({"if-match", "if-none-match"} if self.server.told.ignores_conditions else set())
+        return {name: value for name, value in self.headers.items() if name.lower() not in dropped}
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         self.send_response(status)

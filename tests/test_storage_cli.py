@@ -28,13 +28,11 @@ STORAGE = "s3://sweeps/team/a"
 OFF = "http://127.0.0.1:1"
 
 
-@pytest.fixture
-def bucket(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The run of test_cli_results, made on one machine; this one is another, which has nothing."""
-    another_machine(monkeypatch, tmp_path / "first machine")
-    address = parse_address(STORAGE) / "lr"
+def record_lr(storage: str) -> None:
+    """The run of test_cli_results, driven with this bucket's address as its storage."""
+    address = parse_address(storage) / "lr"
     store = Store(address)
-    with held(STORAGE, "lr", pytest.fail) as there:
+    with held(storage, "lr", pytest.fail) as there:
         assert there is not None
         there.path.parent.mkdir(parents=True, exist_ok=True)
         manifest = {
@@ -58,6 +56,13 @@ def bucket(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
                 store.put(str(path.relative_to(run.path)), path)
             assert mirror.flush() == ""
         run.close()
+
+
+@pytest.fixture
+def bucket(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run that was made on one machine; this one is another, which has nothing."""
+    another_machine(monkeypatch, tmp_path / "first machine")
+    record_lr(STORAGE)
     s3.write("sweeps", "team/a/pictures/1.jpg", b"no run")
     another_machine(monkeypatch, tmp_path / "second machine")
     return STORAGE

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -235,55 +233,3 @@ def test_a_name_that_this_client_can_not_have(store: Store, s3: Server) -> None:
         store.require()
     assert not isinstance(caught.value, AwayError)
     assert "deep/er/a//b" in str(caught.value)
-
-
-def test_conditional_puts_to_google_name_the_generation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no Google server to be had here: what is sent, and what is made of the answers that its documentation gives."""
-    asked: list[tuple[str, str | None]] = []
-
-    class Google(BaseHTTPRequestHandler):
-        generation = 0
-
-        def do_PUT(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            wanted = self.headers.get("x-goog-if-generation-match")
-            asked.append((self.path, wanted))
-            right = wanted in (None, str(self.generation))
-            type(self).generation += right
-            self.answer(200 if right else 412)
-
-        def do_GET(self) -> None:
-            self.answer(200, b"content")
-
-        def answer(self, status: int, body: bytes = b"") -> None:
-            self.send_response(status)
-            for name, value in {
-                "ETag": '"same"', "x-goog-generation": str(self.generation),
-                "Last-Modified": "Wed, 25 Nov 2026 22:50:53 GMT", "Content-Length": str(len(body)),
-            }.items():  # fmt: skip
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Google)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    account = {
-        "gcs_base_url": f"http://127.0.0.1:{server.server_address[1]}", "disable_oauth": True,
-        "client_email": "", "private_key": "", "private_key_id": "",
-    }  # fmt: skip
-    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps(account))
-    store = Store(parse_address("gs://sweeps/a"), patience=1.0)
-    first = store.put("x", b"1", create=True)
-    with pytest.raises(TakenError):
-        store.put("x", b"1", create=True)
-    assert store.get_version("x") == (b"content", first)
-    second = store.put("x", b"2", version=first)
-    with pytest.raises(TakenError):
-        store.put("x", b"3", version=first)
-    server.shutdown()
-    server.server_close()
-    assert (first, second) == ("1", "2")
-    assert [wanted for _, wanted in asked] == ["0", "0", "1", "1"]
