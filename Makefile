@@ -12,7 +12,7 @@ help:
 	@echo "make quickstart  set-up, demo data, a sweep on CPU, its best model and a submission"
 	@echo "make test        set-up and all tests but the slow ones"
 	@echo "make test-fast   set-up and the tests that start no Ray"
-	@echo "make test-faults set-up and the slow tests of faults, under 25 minutes"
+	@echo "make test-faults set-up and the slow tests of faults, about 35 minutes"
 	@echo "make test-cluster set-up and the slow tests of clusters, under 20 minutes; needs root and namespaces"
 	@echo "make test-slow   set-up and other slow tests, variants of quicker ones, about 15 minutes"
 	@echo "make bench       every benchmark in short, under 20 minutes (DATA=folder of the data set)"
