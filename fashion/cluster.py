@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -50,18 +51,31 @@ QUIET = ("ray.tune", "ray.train", "ray._private.authentication")
 
 KNOCK_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # between two looks at which nodes there are
+ANSWER_SECONDS = 2.0  # that the GCS, which takes milliseconds, is given for one
 
 
-_draining: tuple[float, frozenset[str]] = (-math.inf, frozenset())  # when this process last asked, and what it heard
+_draining = frozenset[str]()
+_asked = -math.inf  # when Ray last said so
+_asking: threading.Thread | None = None
 
 
 def leaving(nodes: Collection[str]) -> bool:
     """Whether one of these nodes (their ids) was told to drain: it will be taken away, and is given nothing new. As of at
-    most LOOK_SECONDS ago: trials ask after every epoch, which may be short, and a notice comes minutes ahead."""
-    global _draining
-    if time.monotonic() - _draining[0] > LOOK_SECONDS:
-        _draining = time.monotonic(), frozenset(ray._private.state.state.get_draining_nodes())
-    return not _draining[1].isdisjoint(nodes)
+    most LOOK_SECONDS ago: trials ask after every epoch, which may be short, and a notice comes minutes ahead.
+
+    Where the GCS is away, what it said last: Ray's own call would wait for it, on a node that is cut off for ever.
+    """
+    global _asking
+    if time.monotonic() - _asked > LOOK_SECONDS and not (_asking and _asking.is_alive()):
+        _asking = threading.Thread(target=_ask, daemon=True, name="draining-nodes")
+        _asking.start()
+        _asking.join(ANSWER_SECONDS)
+    return not _draining.isdisjoint(nodes)
+
+
+def _ask() -> None:
+    global _draining, _asked
+    _draining, _asked = frozenset(ray._private.state.state.get_draining_nodes()), time.monotonic()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from ray_nodes import Nodes, launch, wait_until
 from running import PATIENCE, assert_same, start
 from test_nodes_ray import TRIAL, finish, wait_for_epoch, write_spec
 
-from fashion import spot
+from fashion import cluster, spot
 from fashion.daemons import Daemon
 from fashion.spot import Ec2, Gce, Notice, SpotError, find_cloud, find_raylet, watch
 
@@ -190,3 +191,25 @@ def test_a_notice_moves_the_trial_and_is_no_failure(tmp_path: Path, demo_root: P
     assert "its machine will be taken away, it goes on elsewhere" in said
     assert "its process died" not in said
     assert_same(tmp_path / "runs" / "s", tmp_path / "alone" / "runs" / "s")
+
+
+def test_a_node_that_is_cut_off_is_taken_for_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's question to a GCS that is away has no end: a trial must not wait for it."""
+    answers, away = [{"a": 0}], threading.Event()
+
+    def draining() -> dict[str, int]:
+        if not answers:
+            away.wait(60)
+        return answers.pop()
+
+    monkeypatch.setattr("ray._private.state.state.get_draining_nodes", draining)
+    for name, value in {"LOOK_SECONDS": 0.0, "ANSWER_SECONDS": 0.1, "_draining": frozenset(), "_asked": 0.0}.items():
+        monkeypatch.setattr(cluster, name, value)
+    monkeypatch.setattr(cluster, "_asking", None)
+    assert [cluster.leaving(nodes) for nodes in (["a", "b"], ["b"], ["b", "a"])] == [True, False, True]
+    answers.append({"b": 0})
+    away.set()
+    assert cluster._asking is not None
+    cluster._asking.join(10)
+    answers.append({"b": 0})
+    assert cluster.leaving(["b"])
