@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def test_a_node_that_is_cut_off_writes_no_more(tmp_path: Path, demo_root: Path, 
         )  # fmt: skip
         wait_for_epoch(process, tmp_path, 0, 2)
         (victim,) = first.processes(TRIAL)
-        os.kill(victim, signal.SIGSTOP)  # somewhere in an epoch
+        time.sleep(0.4)  # Tune's answer to the report has come, or it would wait for that
+        os.kill(victim, signal.SIGSTOP)  # somewhere in an epoch, which takes a second
         network.cut(1)
         nodes.add(at(network, 2), within=network.inside(2))
         wait_for_reports(process, journal, lambda found: any(report["attempt"] == 2 for report in found))
