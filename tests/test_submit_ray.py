@@ -148,7 +148,7 @@ def test_the_laptop_goes_away_and_comes_back(cluster: Cluster, tmp_path: Path, d
     assert epochs == sorted(set(epochs)), "an epoch was trained twice"
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_a_tunnel_that_breaks_is_told_and_nothing_is_told_twice(
     cluster: Cluster, tmp_path: Path, demo_root: Path
 ) -> None:
