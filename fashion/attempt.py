@@ -264,8 +264,12 @@ class Attempt:
         )
         self.bests -= gone
 
+    def keep(self) -> None:
+        """What was put last is wanted."""
+        self.just_put = []
+
     def take_back(self) -> None:
-        """Delete what was put last: the trial was stopped meanwhile, and has been cleared."""
+        """Delete what was put last, if it came: the trial was stopped meanwhile, and has been cleared."""
         with suppress(StorageError):  # a leftover that nobody reads
             self.store.delete(self.just_put)
 

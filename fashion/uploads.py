@@ -25,6 +25,7 @@ class Uploads:
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
+        attempt.keep()
         self.up: At = attempt.up  # the furthest state that is in the bucket, with the best weights before it
         self.told: deque[str] = deque()
         self.changed = threading.Condition()
@@ -89,6 +90,8 @@ class Uploads:
                 self.error = error
                 self.changed.notify_all()
         finally:
+            if self.closed:  # also of a call that failed: its request may have been carried out
+                self.attempt.take_back()
             if self.state is not None:
                 self.state[1].unlink(missing_ok=True)
 
@@ -126,9 +129,9 @@ class Uploads:
                     self.changed.wait_for(lambda: self.closed, self.outage.pause)
                 continue
             self._tell(self.outage.worked())
-            if self.closed:
-                self.attempt.take_back()
-            return not self.closed
+            if not self.closed:
+                self.attempt.keep()
+                return True
         return False
 
     def _tell(self, text: str) -> None:

@@ -75,7 +75,7 @@ def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_pat
 # From the bottom up; a module imports from its own row and those above it in this list, never from those below.
 ROWS = {
     "the spec": "errors address store_client store recorded record config settings deaths space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
-    "model.table daemons scaling spot cluster_file",
+    "model.table daemons scaling spot cluster_file entrypoint",
     "the record": "journal lease segments manifest run schedulers excerpt best attempt submission",
     "the data": "data.contents data.packed data.scan data.images data.layout data.check data.stats data.demo data.pack data.bucket data.fetch data.remote data.push stored",
     "torch's parts": "data.augment data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
@@ -84,7 +84,7 @@ ROWS = {
     "what is shown": "report live display follow watch results tensorboard",
     "the sweep without Ray": "mirror search extend prepare reuse recorder doctor_folder doctor_bucket doctor doctor_spec doctor_torch",
     "Ray": "cluster room mailbox slot trial engine sweep predict_job doctor_job submit capacity",
-    "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model cli_doctor cli_spot entrypoint cli_submit",
+    "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model cli_doctor cli_spot cli_submit",
 }
 ROW = {name: number for number, names in enumerate(ROWS.values()) for name in names.split()}
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from test_train import NONE, config, packs
 
 from fashion import checkpoint
 from fashion.errors import TrialDiverged
 from fashion.train import fit
-from tests.test_train import NONE, config, packs
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from process_group import leave_together
+from ray_nodes import wait_until
 from s3_server import Server
+from test_train import config
 
 from fashion import attempt, saving
 from fashion.address import parse_address
@@ -28,8 +30,6 @@ from fashion.model.weights import ResolvedWeights
 from fashion.record import EpochReport
 from fashion.store import Store
 from fashion.task import Task, trial_reports
-from tests.ray_nodes import wait_until
-from tests.test_train import config
 
 RUN = parse_address("s3://sweeps/lr")
 RECIPE = {"optimizer": "adamw", "lr": 0.005, "schedule": "onecycle", "ema": 0.9, "batch_size": 16}
@@ -221,6 +221,32 @@ def test_what_was_being_put_when_the_scheduler_stopped_the_trial_does_not_stay(
     wait_until(lambda: not [each for each in threading.enumerate() if each.name == "upload"], "the thread's end", 20)
     names = {name.rpartition("/")[2] for name in s3.names("sweeps", "lr/trials")}
     assert names <= {"best-0001.safetensors", "val-0001.parquet"}
+
+
+def test_a_put_that_failed_when_the_trial_was_stopped_does_not_stay_either(
+    s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights were gone from the disk when their turn came, after the predictions that belong to them."""
+    came, go_on = threading.Event(), threading.Event()
+    put = attempt.Attempt.put
+
+    def slow(self: attempt.Attempt, path: Path, folder: str | None = None) -> None:
+        if path.name != "best-0001.safetensors":
+            return put(self, path, folder)
+        came.set()
+        go_on.wait(20)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(attempt.Attempt, "put", slow)
+    trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=6), Place())
+    for _ in trial:  # no report, as long as the bucket lacks it: signs of life
+        if came.is_set():
+            break
+    trial.close()
+    assert s3.names("sweeps", "lr/trials")
+    go_on.set()
+    wait_until(lambda: not [each for each in threading.enumerate() if each.name == "upload"], "the thread's end", 20)
+    assert s3.names("sweeps", "lr/trials") == []
 
 
 def leaving_at(monkeypatch: pytest.MonkeyPatch, *when: tuple[int, int]) -> Callable[[], bool]:
