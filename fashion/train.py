@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,8 +52,9 @@ def fit(
     on_step: Callable[[int, int, int], None] | None = None,
     best: tuple[int, float] = (0, math.inf),
 ) -> Iterator[EpochReport]:
-    """Train one trial, yielding a report an epoch: `fit_and_tell` where there is no bucket, of which to tell anything."""
-    return cast("Iterator[EpochReport]", fit_and_tell(config, data, weights, folder, trial, place, on_step, best))
+    """Train one trial, yielding a report an epoch: `fit_and_tell` without what else it tells."""
+    with closing(fit_and_tell(config, data, weights, folder, trial, place, on_step, best)) as told:
+        yield from (each for each in told if isinstance(each, EpochReport))
 
 
 def fit_and_tell(
@@ -67,7 +68,7 @@ def fit_and_tell(
     best: tuple[int, float] = (0, math.inf),
     attempt: Attempt | None = None,
     leaves: Callable[[], bool] = lambda: False,
-) -> Iterator[EpochReport | str]:
+) -> Generator[EpochReport | str, None, None]:
     """Train one trial, yielding a report an epoch and, as text, on rank 0 alone, what else is to be told (nothing:
     a sign of life of a trial whose reports wait for the bucket).
 
