@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -23,7 +22,6 @@ SIGNED = f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/{REGION}/s3/aws4_request, 
 class _Google(Handler):
     generations: dict[str, int]
     count: Iterator[int]
-    writing: threading.Lock
 
     def _headers(self) -> dict[str, str]:
         kept = {name: value for name, value in super()._headers().items() if name.lower() != "authorization"}
@@ -37,7 +35,7 @@ class _Google(Handler):
             return status, [*headers, *self._generation(name, status)], content
         if "delete" in query:
             return _error(400, "InvalidArgument")
-        with self.writing:
+        with self.server.writing:
             return self._write(name, query, body)
 
     def _write(self, name: str, query: dict[str, list[str]], body: bytes) -> Answer:
@@ -70,7 +68,6 @@ def google_server() -> Iterator[Server]:
     class Google(_Google):
         generations: dict[str, int] = {}  # noqa: RUF012 (of this server alone)
         count = itertools.count(1_700_000_000_000_001)
-        writing = threading.Lock()
 
     with s3_server(Google) as server:
         yield server

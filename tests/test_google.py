@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from running import fashion
 from s3_server import Server, environment
 from test_cli_results import typed
 from test_storage_cli import record_lr
+from test_store import assert_long_lists_are_whole, created_at_once
 from test_stored import another_machine
 
 from fashion.address import parse_address
@@ -69,11 +69,7 @@ def test_objects(store: Store, google: Server, tmp_path: Path) -> None:
 
 
 def test_long_lists_are_whole(store: Store, google: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fashion.store.PAGE", 50)
-    for number in range(110):
-        google.write("sweeps", f"team/a/many/{number:05d}", b"")
-    assert [each.name for each in store.objects("many")] == [f"many/{number:05d}" for number in range(110)]
-    assert len(list(store.objects("many", after="many/00099"))) == 10
+    assert_long_lists_are_whole(store, google, monkeypatch)
 
 
 def test_conditional_puts_name_the_generation(store: Store) -> None:
@@ -93,21 +89,7 @@ def test_conditional_puts_name_the_generation(store: Store) -> None:
 
 
 def test_of_two_that_create_at_once_one_succeeds(store: Store) -> None:
-    outcomes: list[str] = []
-
-    def put(text: bytes) -> None:
-        try:
-            store.put("x", text, create=True)
-            outcomes.append("done")
-        except TakenError:
-            outcomes.append("taken")
-
-    threads = [threading.Thread(target=put, args=(str(number).encode(),)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes) == ["done"] + ["taken"] * 7
+    assert created_at_once(store) == ["done"] + ["taken"] * 7
 
 
 def test_failures_are_told_as_those_of_s3(store: Store, google: Server) -> None:
