@@ -256,7 +256,6 @@ class Attempt:
 
     def forget_bests(self, before: int) -> None:
         """Delete the best weights and predictions of epochs before the recorded best one."""
-        self.just_put = []
         gone = {epoch for epoch in self.bests if epoch < before}
         kinds = ("best-{:04d}.safetensors", "val-{:04d}.parquet")
         self.store.delete(
