@@ -48,11 +48,11 @@ def main(full: bool, only: tuple[str, ...], data: Path | None, place: Path) -> N
     rows: list[Row] = []
     try:
         for number, name in enumerate(names, start=1):
-            click.echo(f"[{number}/{len(names)}] {name}: ", err=True, nl=False)
+            click.echo(f"[{number}/{len(names)}] {name}", err=True)
             started = time.monotonic()
             rows += importlib.import_module(f"benchmarks.{name}").run(full, data)
             write(rows, place)
-            click.echo(f"{time.monotonic() - started:.0f} s", err=True)
+            click.echo(f"      {name} took {time.monotonic() - started:.0f} s", err=True)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         sys.exit(130)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+SILENT_SECONDS = 2.0  # a figure that took longer is told as soon as it is there
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,16 @@ def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[
     for number in range(rounds):
         names = list(contenders) if number % 2 == 0 else list(contenders)[::-1]
         for name in names:
+            started = time.monotonic()
             figures[name].append(contenders[name]())
+            if time.monotonic() - started > SILENT_SECONDS:
+                tell(f"round {number + 1} of {rounds}, {name}: {figures[name][-1]:.4g}")
     return figures
+
+
+def tell(line: str) -> None:
+    """A line of progress: a long benchmark is never silent, and what it had measured when it was cut off can be read."""
+    print(f"      {line}", file=sys.stderr, flush=True)
 
 
 def medians(figures: Mapping[str, list[float]]) -> dict[str, float]:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bare, child
-from benchmarks.rows import Row, in_turn
+from benchmarks.rows import Row, in_turn, tell
 from fashion.data.layout import Dataset, read_dataset
 from fashion.run import Run
 from fashion.spec import SweepSpec, load_spec
@@ -114,6 +114,7 @@ def ours(path: Path, folder: Path, found: dict[str, Found]) -> float:
     record = Run.open(folder / "runs" / "sweep")
     losses = [report.metrics["val_loss"] for trial in record.trials.values() for report in trial.reports]
     found[OURS] = Found(len(losses), min(losses))
+    tell(f"{OURS}: {found[OURS]}")
     return ended.seconds
 
 
@@ -140,6 +141,7 @@ def plain(
     ended = child.module(program, arguments, folder)
     losses = [float(entry["val_loss"]) for entry in child.notes(noted) if entry["event"] == "epoch"]
     found[name] = Found(len(losses), min(losses))
+    tell(f"{name}: {found[name]}")
     return ended.seconds
 
 

@@ -7,6 +7,7 @@ import ast
 import json
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from benchmarks import gpu, original, training
+from benchmarks import gpu, original, rows, training
 from benchmarks import input as input_
 from benchmarks.__main__ import BENCHMARKS, main, shown
 from benchmarks.case import Case, first_images
@@ -124,6 +125,20 @@ def run_main(monkeypatch: pytest.MonkeyPatch, place: Path, error: BaseException 
     return CliRunner().invoke(main, ["--only", "start", "--only", "trial", "--json", str(place)])
 
 
+def test_a_figure_that_took_long_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rows, "SILENT_SECONDS", 0.05)
+
+    def slow() -> float:
+        time.sleep(0.1)
+        return 12.3456
+
+    in_turn({"quick": lambda: 1.0, "slow": slow}, 2)
+    told = capsys.readouterr().err.splitlines()
+    assert [line.strip() for line in told] == ["round 1 of 2, slow: 12.35", "round 2 of 2, slow: 12.35"]
+
+
 def test_rows_are_written_and_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     place = tmp_path / "new" / "bench.json"
     result = run_main(monkeypatch, place, None)
@@ -131,7 +146,8 @@ def test_rows_are_written_and_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     row = {"id": "trial", "contender": "ours", "value": 1234.5, "unit": "s", "ratio": 0.5, "target": "ratio <= 1"}
     assert json.loads(place.read_text()) == [{**row, "met": True}] * 2
     assert "1,234" in result.output
-    assert "[2/2] start: " in result.output
+    assert "[2/2] start\n" in result.output
+    assert "start took 0 s" in result.output
 
 
 def test_what_was_measured_is_written_when_a_benchmark_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
