@@ -41,7 +41,7 @@ def ls(storage: str, as_json: bool) -> None:
     from fashion.address import is_address
     from fashion.errors import RunError
     from fashion.results import final, overview, page
-    from fashion.run import run_paths
+    from fashion.runs import run_paths
     from fashion.stored import NoRunError, addresses
 
     places: list[Path] | list[Address] = addresses(storage) if is_address(storage) else run_paths(storage)
@@ -185,7 +185,7 @@ def _find(storage: str, name: str | None) -> Path | Address:
 
         if (address := find(storage, name)) is not None:
             return address
-    from fashion.run import find_path
+    from fashion.runs import find_path
 
     return find_path(storage, name)
 

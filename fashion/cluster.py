@@ -59,6 +59,17 @@ _asked = -math.inf  # when Ray last said so
 _asking: threading.Thread | None = None
 
 
+class RayDied(BaseException):
+    """Ray's own processes on this machine, started by this one, have ended: their names. (No Exception: Tune must not take it
+    for a trial's.)"""
+
+
+def dead_daemons() -> list[str]:
+    """Those of Ray's own processes that were started by this one (no cluster's that it joined) and have ended."""
+    node = ray._private.worker._global_node
+    return [name for name, _ in node.dead_processes()] if node is not None else []
+
+
 def leaving(nodes: Collection[str]) -> bool:
     """Whether one of these nodes (their ids) was told to drain: it will be taken away, and is given nothing new. As of at
     most LOOK_SECONDS ago: trials ask after every epoch, which may be short, and a notice comes minutes ahead.

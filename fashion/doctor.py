@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion.data.contents import default_cache_dir
-from fashion.data.scan import LABELLED, LARGEST_LIST
+from fashion.data.lists import LABELLED, LARGEST_LIST
 from fashion.doctor_bucket import Bucket, examine_bucket
 from fashion.doctor_folder import HERE, Finding, Folder, examine_folder
 from fashion.errors import Problem

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from fashion.address import Address
 from fashion.data.bucket import lists
+from fashion.data.lists import LABELLED
 from fashion.data.packed import MANIFEST, Form, Pushed
 from fashion.data.remote import Copy
-from fashion.data.scan import LABELLED
 from fashion.doctor_folder import LEAST_FREE, LEAST_SPEED, SCRATCH, Finding, existing
 from fashion.errors import DataError, Problem, StorageError
 from fashion.store import PART, NotThereError, Store, TakenError

@@ -19,6 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from fashion.cluster import RayDied, dead_daemons
 from fashion.deaths import Deaths, machine_went
 from fashion.errors import BlockedError, refusal
 from fashion.record import EpochReport
@@ -28,11 +29,6 @@ from fashion.task import first_line
 
 # The data set is looked at again when a trial is handed out, but not more often than this.
 DATA_SECONDS = 10.0
-
-
-class RayDied(BaseException):
-    """Ray's own processes on this machine, started by this one, have ended: their names. (No Exception: Tune must not take it
-    for a trial's.)"""
 
 
 def block(recorder: Recorder, reason: str) -> NoReturn:
@@ -286,12 +282,6 @@ class EpochTimeout(tune.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-
-def dead_daemons() -> list[str]:
-    """Those of Ray's own processes that were started by this one (no cluster's that it joined) and have ended."""
-    node = ray._private.worker._global_node
-    return [name for name, _ in node.dead_processes()] if node is not None else []
 
 
 def _error(trial: Any) -> BaseException:

@@ -19,7 +19,8 @@ from fashion.checkpoint import best_path, predictions_path
 from fashion.errors import CheckpointError, RunError
 from fashion.manifest import read_manifest
 from fashion.record import Trial, placeless
-from fashion.run import Run, run_paths
+from fashion.run import Run
+from fashion.runs import run_paths
 
 SAME = ("data_fingerprint", "code_version", "packages")
 

@@ -16,10 +16,10 @@ from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
 from fashion import excerpt
-from fashion.cluster import cluster
+from fashion.cluster import RayDied, cluster
 from fashion.data.layout import read_unchanged
 from fashion.display import Display
-from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RayDied, RecordScheduler
+from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler
 from fashion.errors import BlockedError
 from fashion.journal import RunLock, require_own
 from fashion.mirror import Mirror

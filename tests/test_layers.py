@@ -17,8 +17,8 @@ MAY_IMPORT_RAY = {
 # No torch here, not even inside a function: they serve commands that must start at once, or run beside any torch.
 NO_TORCH = {
     "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
-    "yaml_lines", "cluster_file", "address", "store_client", "store", "lease", "segments", "stored", "mirror", "journal", "excerpt", "recorded", "record", "manifest", "run", "best", "attempt", "uploads", "schedulers", "submission", "report", "live", "display", "results",
-    "search", "extend", "doctor", "doctor_bucket", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.scan", "data.check", "data.stats",
+    "yaml_lines", "cluster_file", "address", "store_client", "store", "lease", "segments", "stored", "mirror", "journal", "excerpt", "recorded", "record", "manifest", "run", "runs", "best", "attempt", "uploads", "schedulers", "submission", "report", "live", "display", "results",
+    "search", "extend", "doctor", "doctor_bucket", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.lists", "data.scan", "data.check", "data.stats",
     "data.contents", "data.demo", "data.pack", "data.images", "data.packed", "data.bucket", "data.fetch", "data.remote", "data.push", "model.table", "daemons", "scaling", "spot", "cli_spot", "entrypoint", "follow", "watch", "cli_submit",
 }  # fmt: skip
 
@@ -76,8 +76,8 @@ def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_pat
 ROWS = {
     "the spec": "errors address store_client store recorded record config settings deaths space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
     "model.table daemons scaling spot cluster_file entrypoint",
-    "the record": "journal lease segments manifest run schedulers excerpt best attempt submission",
-    "the data": "data.contents data.packed data.scan data.images data.layout data.check data.stats data.demo data.pack data.bucket data.fetch data.remote data.push stored",
+    "the record": "journal lease segments manifest run runs schedulers excerpt best attempt submission",
+    "the data": "data.contents data.packed data.lists data.scan data.images data.layout data.check data.stats data.demo data.pack data.bucket data.fetch data.remote data.push stored",
     "torch's parts": "data.augment data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
     "checkpoint",
     "the loop": "evaluate features feed precision speed memory uploads saving agreed within train task predict predictions",

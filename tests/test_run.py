@@ -14,7 +14,8 @@ import pytest
 
 from fashion.errors import RunError
 from fashion.record import EpochReport
-from fashion.run import TOLD, Run, RunLock, find_path, run_paths
+from fashion.run import TOLD, Run, RunLock
+from fashion.runs import find_path, run_paths
 
 MANIFEST: dict[str, Any] = {
     "spec": {"scheduler": {"name": "asha"}},

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fashion.data.lists import LARGEST_LIST, SPLITS
 from fashion.data.packed import MANIFEST, PackFile
-from fashion.data.scan import LARGEST_LIST, SPLITS, scan_layout
+from fashion.data.scan import scan_layout
 from fashion.errors import DataError, Problem
 from fashion.store import NotThereError, Object, Store
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.data.contents import contents_digest
+from fashion.data.lists import Attribute
 from fashion.data.packed import MANIFEST, Pushed
-from fashion.data.scan import Attribute, scan_layout
+from fashion.data.scan import scan_layout
 from fashion.errors import BlockedError, DataError, Problem
 
 __all__ = ["Attribute", "Baseline", "Dataset", "Split", "majority_baseline", "read_dataset", "read_unchanged"]

@@ -22,9 +22,9 @@ from fashion.address import Address, is_address, parse_address
 from fashion.data import bucket
 from fashion.data.fetch import Fetch, Progress
 from fashion.data.layout import Dataset, read_dataset
+from fashion.data.lists import LABELLED
 from fashion.data.pack import put_seal
 from fashion.data.packed import MANIFEST, Form, Pushed, read_manifest
-from fashion.data.scan import LABELLED
 from fashion.errors import BlockedError, DataError, Problem
 from fashion.journal import write_atomic
 from fashion.store import Object, Store

@@ -4,65 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from fashion.data.lists import INSIDE, LABELLED, SPLITS, Attribute, Scan, text_lines
 from fashion.data.packed import MANIFEST, Pushed, read_manifest
-from fashion.errors import CONTROLS, Problem
+from fashion.errors import CONTROLS
 
-SPLITS = ("train", "val", "test")
-LABELLED = ("train", "val")  # these need labels; test may have them
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
 _NAME = re.compile(r"[^\s/]+")
-LARGEST_LIST = 1 << 30  # bytes; ten million images have a third of it
 MOST_CLASSES = 10_000  # of an attribute whose classes nobody has named: one wrong label must not make a billion of them
 TAKEN_NAME = "image"  # a column of every file of predictions
-_INSIDE = "must lie in the data set's folder, where symbolic links lead as well"
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """One head: a category ("sleeve") and the names of its classes in label order."""
-
-    name: str
-    classes: tuple[str, ...]
-
-
-@dataclass
-class Scan:
-    """All that could be read, and every structural problem with its kind; `check` goes on from here even then.
-
-    `lines[split][i]` is the line number of `images[split][i]`; `rows[split][i]` its labels, None where that line is
-    bad, read from line `row_lines[split][i]`. `refused` holds listed images that lie elsewhere: nobody may open them.
-    `packed`: packed caches stand in the images' place, which need not be there.
-    """
-
-    root: Path
-    problems: list[tuple[str, Problem]] = field(default_factory=list)
-    attributes: tuple[Attribute, ...] = ()
-    images: dict[str, list[str]] = field(default_factory=dict)
-    lines: dict[str, list[int]] = field(default_factory=dict)
-    rows: dict[str, list[tuple[int, ...] | None]] = field(default_factory=dict)
-    row_lines: dict[str, list[int]] = field(default_factory=dict)
-    refused: set[str] = field(default_factory=set)
-    packed: Pushed | None = None
-    _folders: dict[str, bool] = field(default_factory=dict)
-
-    def elsewhere(self, name: str) -> str:
-        """Where a symbolic link leads with a file of the data set, if that is outside of it; else empty."""
-        folder = os.path.dirname(name)
-        if folder not in self._folders:  # a hundred thousand images have a few folders
-            self._folders[folder] = self._leaves(self.root / folder)
-        path = self.root / name
-        return os.path.realpath(path) if self._folders[folder] or (os.path.islink(path) and self._leaves(path)) else ""
-
-    def _leaves(self, path: Path) -> bool:
-        return not Path(os.path.realpath(path)).is_relative_to(self.root)
-
-    def add(self, kind: str, place: str, rule: str, value: str = "", fix: str = "") -> None:
-        self.problems.append((kind, Problem(place, rule, value, fix)))
 
 
 def scan_layout(root: str | Path) -> Scan:
@@ -103,7 +55,7 @@ def scan_layout(root: str | Path) -> Scan:
 def _read_packed(scan: Scan) -> Pushed | None:
     try:
         if outside := scan.elsewhere(MANIFEST):
-            raise ValueError(f"{_INSIDE}: {outside}")
+            raise ValueError(f"{INSIDE}: {outside}")
         found = read_manifest(scan.root)
     except ValueError as error:
         scan.add("unreadable", MANIFEST, "must be as `fashion-sweep data push` wrote it", str(error), "Push it again")
@@ -111,53 +63,8 @@ def _read_packed(scan: Scan) -> Pushed | None:
     return found if found is not None and found.packs else None
 
 
-def _text_lines(scan: Scan, name: str) -> list[tuple[int, str]] | None:
-    """(line number, stripped text) of a file in split/; trailing blank lines dropped, others are problems."""
-    path = scan.root / "split" / name
-    if outside := scan.elsewhere(f"split/{name}"):
-        scan.add("path", f"split/{name}", _INSIDE, outside)
-        return None
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
-            scan.add("unreadable", f"split/{name}", "must be a file", stat.filemode(found.st_mode))
-            return None
-        if found.st_size > LARGEST_LIST:
-            scan.add("unreadable", f"split/{name}", f"has at most {LARGEST_LIST:,} bytes", f"{found.st_size:,}")
-            return None
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        scan.add("missing", f"split/{name}", "the file must exist")
-        return None
-    except OSError as error:
-        scan.add("unreadable", f"split/{name}", "the file must be readable", str(error.strerror))
-        return None
-    except UnicodeDecodeError as error:
-        scan.add(
-            "unreadable",
-            f"split/{name}",
-            "must be UTF-8 text",
-            f"byte {error.object[error.start]:#04x} at {error.start}",
-        )
-        return None
-    if "\0" in text:
-        scan.add("unreadable", f"split/{name}", "must be text", "a NUL character")
-        return None
-    lines = [(number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1)]
-    while lines and not lines[-1][1]:
-        lines.pop()
-    for number, line in lines:
-        if not line:
-            scan.add("blank", f"split/{name}:{number}", "no blank lines: images and labels are matched line by line")
-    kept = [(number, line) for number, line in lines if line]
-    if not kept:
-        scan.add("empty", f"split/{name}", "must not be empty")
-        return None
-    return kept
-
-
 def _read_images(scan: Scan, split: str) -> None:
-    lines = _text_lines(scan, f"{split}.txt")
+    lines = text_lines(scan, f"{split}.txt")
     if lines is None:
         return
     first = lines[0][1]
@@ -180,7 +87,7 @@ def _read_images(scan: Scan, split: str) -> None:
             scan.add("path", place, "an image's path is relative to the data set, with / and without ..", repr(image))
         elif outside := scan.elsewhere(image):
             scan.refused.add(image)
-            scan.add("path", place, f"an image {_INSIDE}", f"{image} -> {outside}")
+            scan.add("path", place, f"an image {INSIDE}", f"{image} -> {outside}")
         elif scan.packed is None and not os.path.isfile(scan.root / image):
             scan.add("missing", place, "the image file must exist", image)
 
@@ -188,7 +95,7 @@ def _read_images(scan: Scan, split: str) -> None:
 def _read_labels(scan: Scan, split: str) -> list[str] | None:
     """Fill `scan.rows[split]`; returns the header's words if the file has one."""
     name = f"split/{split}_attr.txt"
-    lines = _text_lines(scan, f"{split}_attr.txt")
+    lines = text_lines(scan, f"{split}_attr.txt")
     if lines is None:
         return None
     header = None
@@ -233,7 +140,7 @@ def _read_class_names(scan: Scan) -> list[tuple[str, ...]] | None:
     name = "split/list_attr_cloth.txt"
     if not (scan.root / name).exists():
         return None
-    lines = _text_lines(scan, "list_attr_cloth.txt")
+    lines = text_lines(scan, "list_attr_cloth.txt")
     if lines is None:
         return None
     count = int(lines[0][1]) if _INTEGER.fullmatch(lines[0][1]) else None
@@ -281,7 +188,7 @@ def _attribute_names(scan: Scan, heads: int | None, headers: dict[str, list[str]
                 )
     if (scan.root / "split/attribute_names.txt").exists():
         place = "split/attribute_names.txt"
-        names = [line for _, line in _text_lines(scan, "attribute_names.txt") or []]
+        names = [line for _, line in text_lines(scan, "attribute_names.txt") or []]
         if names and len(names) != heads:
             scan.add("names", place, f"one name for each of the {heads} columns of labels", f"{len(names)} names")
     times = Counter(names)
