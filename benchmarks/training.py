@@ -27,7 +27,7 @@ from fashion.model.backbone import make_backbone
 from fashion.model.build import build_model
 from fashion.model.table import row
 from fashion.model.weights import ResolvedWeights
-from fashion.precision import Setting
+from fashion.precision import Setting, computes_bf16
 from fashion.train import fit
 
 REPORT, OURS, LIMIT = "the report's loop", "ours", "bare limit"
@@ -50,7 +50,8 @@ def measure(
     compiled: str = "none",
 ) -> Measured:  # fmt: skip
     """`rounds` rounds of `block` steps; an epoch of `data` must have more than `block` steps. `folder` is for fit's files."""
-    bare = {setting: bare_step(case, data.class_counts, device, setting) for setting in SETTINGS}
+    settings = [setting for setting in SETTINGS if computes_bf16(device) or not setting.bf16]
+    bare = {setting: bare_step(case, data.class_counts, device, setting) for setting in settings}
     bare = close_to_fastest(bare, block, device)
     others = {REPORT: report_step(case, data.class_counts, device), **{str(each): step for each, step in bare.items()}}
     seconds: dict[str, list[float]] = {OURS: [], **{name: [] for name in others}}

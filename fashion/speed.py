@@ -30,12 +30,14 @@ from fashion.config import TrialConfig
 from fashion.errors import ResourcesError
 from fashion.journal import write_atomic
 from fashion.model.build import build_model
-from fashion.precision import Setting
+from fashion.precision import Setting, computes_bf16
 
 FORMAT_VERSION = 4
 ROUNDS = 4
 # More rounds while the two fastest settings are this close: up to so many, and so many seconds in all.
 CLOSE, MOST_ROUNDS, LONGEST = 1.2, 16, 4.0
+# A setting that takes so many times as long as the fastest is measured no further: it costs more than it tells.
+FAR = 3.0
 # Another than the usual setting must be faster by this much: a choice should not turn on noise.
 MARGIN = 1.05
 # The mean loss of the measured steps may differ from fp32's by this share. (Their last losses may differ by more where
@@ -97,9 +99,8 @@ def choose(
 def candidates(config: TrialConfig, device: torch.device) -> list[Setting]:
     """What is allowed and can run here, the usual setting first; where `train.compile` is auto, before compilation."""
     train = config.train
-    has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.backends.mkldnn.is_available()
     if train.precision == "auto":
-        precisions = [False] if train.mode == "probe" or not has_bf16 else [False, True]
+        precisions = [False, True] if train.mode == "full" and computes_bf16(device) else [False]
     else:
         precisions = [train.precision == "bf16"]
     layouts = [True, False] if train.layout == "auto" else [train.layout == "channels_last"]
@@ -168,7 +169,9 @@ def measure(
                 started = time.perf_counter()
                 losses[setting].append(next(steps))
                 seconds[setting].append(time.perf_counter() - started)
-    for setting in running:
+            least = min(map(statistics.median, seconds.values()), default=0.0)
+            running = {s: steps for s, steps in running.items() if statistics.median(seconds[s]) <= FAR * least}
+    for setting in seconds:
         middle, mean = statistics.median(seconds[setting]), statistics.fmean(losses[setting])
         found[setting] = replace(found[setting], seconds=middle, loss=mean)
     return found

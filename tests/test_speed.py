@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,10 +44,36 @@ def configured(**train: Any) -> TrialConfig:
         ({"mode": "probe"}, [LAST]),
     ],
 )
-def test_what_is_fixed_by_hand_is_no_candidate(options: dict[str, Any], expected: list[Setting]) -> None:
+def test_what_is_fixed_by_hand_is_no_candidate(
+    options: dict[str, Any], expected: list[Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "computes_bf16", lambda device: True)
     found = candidates(configured(**options), CPU)
     assert found[0] == expected[0]
     assert set(found) == set(expected)
+
+
+def test_bf16_is_no_candidate_where_it_is_imitated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "computes_bf16", lambda device: False)
+    assert candidates(configured(), CPU) == [LAST, NCHW]
+    assert candidates(configured(precision="bf16", layout="nchw"), CPU) == [Setting(True, False)]  # by hand: obeyed
+
+
+def test_a_setting_that_is_far_slower_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, clock = {LAST: 0, NCHW: 0, BF16: 0}, [0.0]
+
+    def step(model: Any, images: Any, targets: Any, setting: Setting, optimizer: Any) -> float:
+        steps[setting] += 1
+        clock[0] += 1.0 if setting == BF16 else 0.1
+        return 1.0
+
+    monkeypatch.setattr(speed, "_step", step)
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    measured = measure(configured(), (3, 2), CPU, [LAST, NCHW, BF16])
+    assert steps[BF16] == 2  # the first of all, which tells nothing, and a measured one
+    assert min(steps[LAST], steps[NCHW]) > speed.ROUNDS
+    assert measured[BF16].seconds == pytest.approx(1.0)
+    assert fastest(measured) in (LAST, NCHW)
 
 
 def found(*rows: tuple[Setting, float, float]) -> dict[Setting, Measured]:
@@ -102,7 +129,7 @@ def test_one_process_measures_and_the_others_read(tmp_path: Path, monkeypatch: p
     (path,) = tmp_path.glob("speed-*.json")
     content = json.loads(path.read_text())
     rows = {Setting(row["bf16"], row["channels_last"], row["compile"]): row for row in content["settings"]}
-    assert set(rows) == {LAST, NCHW, BF16}
+    assert set(rows) == set(candidates(config, CPU))
     assert first in rows
     assert content["torch"] == torch.__version__
     monkeypatch.setattr(speed, "measure", lambda *arguments: pytest.fail("measured again"))
@@ -120,7 +147,7 @@ def test_a_damaged_finding_is_measured_again(tmp_path: Path, content: str) -> No
     (path,) = tmp_path.glob("speed-*.json")
     path.write_text(content)
     choose(config, (3, 2), CPU, tmp_path, 100)
-    assert len(json.loads(path.read_text())["settings"]) == 3
+    assert len(json.loads(path.read_text())["settings"]) == len(candidates(config, CPU))
 
 
 def test_a_compiled_setting_is_measured_and_trains(tmp_path: Path) -> None:
@@ -143,8 +170,9 @@ def test_measuring_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_all_settings_train_alike() -> None:
+def test_all_settings_train_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the same weights on the same images; bf16 within its few digits."""
+    monkeypatch.setattr(speed, "FAR", math.inf)  # equally many steps of all, also where bf16 is imitated
     allowed = [LAST, NCHW, BF16]
     measured = measure(configured(), (3, 2), CPU, allowed)
     assert all(each.seconds > 0 for each in measured.values())
