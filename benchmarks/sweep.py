@@ -10,7 +10,8 @@ ResNet-18 from random weights at 64 px, the same configurations for all contende
 - the limit (`bare.py`): bare steps for the epochs that ours ran, divided by the cores.
 
 Asynchronous halving depends on the order in which reports arrive, and Optuna's Hyperband has brackets of its own, so
-the contenders don't train the same number of epochs: that is a row each. ASHA and Hyperband: from 1 epoch, reduction 3.
+the contenders don't train the same number of epochs: that is a row each, and so is the wall clock divided by it, which
+turns on no trial's luck. ASHA and Hyperband: from 1 epoch, reduction 3.
 
 Full: 12 trials of up to 9 epochs on all images. Short: 4 trials of up to 3 epochs on 500 images, where starting
 processes weighs twenty times as much; what is wanted of the limit is therefore asked of all images only. Each contender
@@ -107,6 +108,11 @@ def rows(seconds: dict[str, float], found: dict[str, Found], all_images: bool) -
     result.append(Row("sweep", f"{LIMIT}: ours' {found[OURS].epochs} epochs bare", limit, "s", over, target, met))
     result += [Row("sweep", f"{name}: best val_loss", each.val_loss, "nats") for name, each in found.items()]
     result += [Row("sweep", f"{name}: epochs trained", each.epochs, "epochs") for name, each in found.items()]
+    an_epoch = {name: seconds[name] / each.epochs for name, each in found.items()}
+    result += [
+        Row("sweep", f"{name}: wall clock an epoch", value, "s", value / an_epoch[OURS])
+        for name, value in an_epoch.items()
+    ]
     return result
 
 
