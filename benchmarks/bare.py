@@ -3,8 +3,8 @@
     python -m benchmarks.bare FILE              (see `child.module`)
 
 All cores are busy with the same at once, because that is how a sweep uses them: a lone thread may run faster. Training
-takes the faster of fp32 and bf16, each in both memory layouts; validation is fp32, as a metric should be, in the
-faster layout and batch size.
+takes the faster of fp32 and bf16 (where the CPU has it), each in both memory layouts; validation is fp32, as a metric
+should be, in the faster layout and batch size.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 
 from benchmarks.child import arguments_of, side_by_side
 from benchmarks.plain import Network, head_loss
+from fashion.precision import computes_bf16
 
 WARM_UP = 3  # steps that are not counted
 VALIDATION_BATCHES = (16, 32, 64)
@@ -73,8 +74,7 @@ def worker(number: int, given: dict[str, Any], together: Barrier) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     layouts = (torch.contiguous_format, torch.channels_last)
-    # Elsewhere oneDNN imitates bf16, at a tenth of fp32's speed.
-    precisions = (False, True) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (False,)
+    precisions = (False, True) if computes_bf16(torch.device("cpu")) else (False,)
     found: dict[str, list[float]] = {"train": [], "validate": []}
     for layout in layouts:
         for bf16 in precisions:
