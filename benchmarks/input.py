@@ -48,7 +48,9 @@ Item = TypeVar("Item")
 def run(full: bool, data: Path) -> list[Row]:
     dataset = read_dataset(data)
     networks = ("resnet18", "mobilenet_v3_small") if full else ("resnet18",)
-    with tempfile.TemporaryDirectory(prefix="input-") as name, child.cores(CORES):
+    with tempfile.TemporaryDirectory(prefix="input-") as name, child.cores(CORES), warnings.catch_warnings():
+        # torch's advice against the report's own 4 processes on 2 cores
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
         folder = Path(name)
         rows = delivery(dataset, folder, 5000 if full else 1024, 5 if full else 3)
         for network in networks:
@@ -77,9 +79,7 @@ def delivery(dataset: Dataset, folder: Path, count: int, rounds: int) -> list[Ro
     contenders: dict[str, Callable[[], float]] = {}
     for processes in PROCESSES:
         photos = Photos(dataset.root, split, RESIZE, train=True, crop=SIDE)
-        with warnings.catch_warnings():  # torch's advice against the report's own 4 processes on 2 cores
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
-            loader = DataLoader(photos, BATCH, shuffle=True, num_workers=processes, persistent_workers=True)
+        loader = DataLoader(photos, BATCH, shuffle=True, num_workers=processes, persistent_workers=True)
         contenders[report_name(processes)] = lambda loader=loader: rate(lambda: loader, 1)  # type: ignore[misc]
     contenders[BYTES] = lambda: rate(uint8, 1)
     for number in (1, CORES):

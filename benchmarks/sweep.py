@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from benchmarks import bare, child
 from benchmarks.rows import Row, in_turn, tell
 from fashion.data.layout import Dataset, read_dataset
@@ -39,6 +41,7 @@ from fashion.run import Run
 from fashion.spec import SweepSpec, load_spec
 
 CORES = 2
+LEAST_IMAGES = 160  # five batches
 SIDE, BATCH, GRACE, REDUCTION = 64, 32, 1, 3
 LR, WEIGHT_DECAY, DROPOUT = (0.005, 0.2), (1e-5, 1e-2), (0.0, 0.2, 0.5)
 SPEC = f"""
@@ -74,7 +77,7 @@ def run(full: bool, data: Path) -> list[Row]:
     trials, epochs = (12, 9) if full else (4, 3)
     with tempfile.TemporaryDirectory(prefix="sweep-") as name, child.cores(CORES):
         folder = Path(name)
-        count = int(os.environ.get("SWEEP_IMAGES", 0 if full else 500))
+        count = images_asked(0 if full else 500)
         dataset = read_dataset(shortened(data, folder / "data", {"train": count, "val": count // 5}) if count else data)
         path = folder / "sweep.yaml"
         path.write_text(SPEC.format(root=dataset.root, trials=trials, epochs=epochs, storage=folder / "runs"))
@@ -96,6 +99,14 @@ def run(full: bool, data: Path) -> list[Row]:
         seconds = {contender: values[0] for contender, values in in_turn(contenders, 1).items()}
     seconds[LIMIT] = (seconds[BEFORE] + seconds[AFTER]) / 2
     return rows(seconds, found, all_images=not count)
+
+
+def images_asked(usual: int) -> int:
+    """SWEEP_IMAGES, or the usual number; 0 for all. Raises click.UsageError for what is no number of images."""
+    given = os.environ.get("SWEEP_IMAGES", "")
+    if given and (not given.isdecimal() or int(given) < LEAST_IMAGES):
+        raise click.UsageError(f"SWEEP_IMAGES must be a number of images, at least {LEAST_IMAGES}, got {given!r}.")
+    return int(given or usual)
 
 
 def rows(seconds: dict[str, float], found: dict[str, Found], all_images: bool) -> list[Row]:

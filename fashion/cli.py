@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 done, 1 the sweep failed or `doctor` found something, 2 the user's mistake, 130 interrupted."""
     # At its end Python looks for cycles among all objects of torch and Ray, which takes a second and is of no use.
     atexit.register(gc.freeze)
+    # pydantic would read the entry points of every installed package for plugins of its own, at each light command's start.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         cli(args=arguments, standalone_mode=False)
     except UserError as error:

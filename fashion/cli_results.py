@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -199,7 +200,13 @@ def _read(place: Path | Address, every_report: bool = False) -> Run:
     from fashion.run import Run
 
     def read(path: Path) -> Run:
-        return Run.open(path, progress=told) if every_report else glance(path, told)
+        # Much comes in and nothing goes: the collector would look at all of it again and again.
+        gc.disable()
+        try:
+            return Run.open(path, progress=told) if every_report else glance(path, told)
+        finally:
+            gc.freeze()
+            gc.enable()
 
     with Bars() as bars:
         told = bars.of(f"reading {place.name}, MB")

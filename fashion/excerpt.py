@@ -1,7 +1,8 @@
 """A journal's excerpt: what `ls`, `show` and `best` print of a long run, without parsing every report once more.
 
-Of each trial it keeps the best report, the last, and those that entered a rung. It is derived from the journal and may
-be deleted at any time; a stamp (how many bytes it covers, and a digest of the last of them) ties it to its journal.
+Of each trial it keeps the best report, and of the last and of those that entered a rung what they rank by. It is derived
+from the journal and may be deleted at any time; a stamp (how many bytes it covers, and a digest of the last of them)
+ties it to its journal.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fashion.recorded import EVENT, check, parse
 from fashion.run import Known, Progress, Run
 from fashion.schedulers import Scheduler, fresh_scheduler_of
 
-FORMAT = 3
+FORMAT = 4
 NAME = "excerpt.json"
 # Below this many reports reading the journal takes no time that anybody would notice.
 WORTH = 5_000
@@ -44,6 +45,7 @@ def save(run: Run) -> None:
     """Write the excerpt of what `run` has read."""
     scheduler = fresh_scheduler_of(run)
     entered = set(_entered(run.history, scheduler))
+    shared = next((trial.config for trial in run.trials.values()), {})
     trials = []
     for trial in run.trials.values():
         best, last = trial.best(), trial.reports[-1] if trial.reports else None
@@ -51,22 +53,21 @@ def save(run: Run) -> None:
         trials.append(
             {
                 "number": trial.number,
-                "config": trial.config,
+                "config": _less(trial.config, shared),
                 "attempt": trial.attempt,
                 "ended": trial.ended,
                 "reason": trial.reason,
                 "origin": trial.origin,
                 "notes": trial.notes,
-                "reports": [
-                    _slim(r, scheduler.metric) if r is not best and r is not last else r.to_json() for r in kept
-                ],
+                "reports": [r.to_json() if r is best else _slim(r, scheduler.metric) for r in kept],
                 "decisions": [trial.decisions[r.epoch] for r in kept],
                 "left_out": trial.left_out + len(trial.reports) - len(kept),
                 "left_out_seconds": trial.left_out_seconds + sum(r.seconds for r in trial.reports if r not in kept),
             }
         )
     order = [[report.trial, report.epoch] for report, _ in run.history if (report.trial, report.epoch) in entered]
-    content = {"format": FORMAT, "stamp": _stamp(run.journal_path, run.offset), "trials": trials, "entered": order}
+    stamp = _stamp(run.journal_path, run.offset)
+    content = {"format": FORMAT, "stamp": stamp, "shared": shared, "trials": trials, "entered": order}
     write_atomic(run.path / NAME, json.dumps(content, allow_nan=False, separators=(",", ":")).encode())
 
 
@@ -76,7 +77,7 @@ def load(journal: Path) -> Known | None:
         content = parse((journal.parent / NAME).read_bytes())
         if content["format"] != FORMAT or content["stamp"] != _stamp(journal, content["stamp"]["bytes"]):
             return None
-        trials = {entry["number"]: _trial(entry) for entry in content["trials"]}
+        trials = {entry["number"]: _trial(entry, content["shared"]) for entry in content["trials"]}
         reports = {(r.trial, r.epoch): (r, t.decisions[r.epoch]) for t in trials.values() for r in t.reports}
         history = [reports[number, epoch] for number, epoch in content["entered"]]
         return trials, history, content["stamp"]["bytes"]
@@ -97,12 +98,43 @@ def _slim(report: EpochReport, metric: str) -> dict[str, Any]:
     return {**whole, "metrics": {name: whole["metrics"][name] for name in {"val_loss", metric}}}
 
 
-def _trial(entry: dict[str, Any]) -> Trial:
-    check({**entry, "trial": entry["number"]}, EVENT)
+def _fields(config: dict[str, Any]) -> dict[tuple[str, ...], Any]:
+    """A configuration's values by their place: (section, field), or (name,) of what is no section."""
+    places: dict[tuple[str, ...], Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            places |= {(name, field): inner for field, inner in value.items()}
+        else:
+            places[name,] = value
+    return places
+
+
+def _less(config: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any] | list[list[Any]]:
+    """What differs from `shared`, as [section, field, value]; the whole configuration where its fields are others."""
+    mine, common = _fields(config), _fields(shared)
+    if list(mine) != list(common):
+        return config
+    # By their text: 1, 1.0 and true are equal in Python.
+    return [[*place, value] for place, value in mine.items() if repr(value) != repr(common[place])]
+
+
+def _more(less: dict[str, Any] | list[list[Any]], shared: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of which `_less` has kept what differs."""
+    if isinstance(less, dict):
+        return less
+    config = {name: dict(value) if isinstance(value, dict) else value for name, value in shared.items()}
+    for *section, name, value in less:
+        (config[section[0]] if section else config)[name] = value
+    return config
+
+
+def _trial(entry: dict[str, Any], shared: dict[str, Any]) -> Trial:
+    config = _more(entry["config"], shared)
+    check({**entry, "trial": entry["number"], "config": config}, EVENT)
     reports = [EpochReport.from_json(value) for value in entry["reports"]]
     decisions = dict(zip((report.epoch for report in reports), entry["decisions"], strict=True))
     return Trial(
-        entry["number"], entry["config"], reports, decisions, entry["attempt"], entry["ended"], entry["reason"],
+        entry["number"], config, reports, decisions, entry["attempt"], entry["ended"], entry["reason"],
         left_out=entry["left_out"], left_out_seconds=entry["left_out_seconds"],
         origin=tuple(entry["origin"]) if entry["origin"] else None, notes=entry["notes"],
     )  # fmt: skip

@@ -57,6 +57,13 @@ def computes_bf16(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def imitated(precision: str, device: torch.device) -> str:
+    """What is to be told of a precision that is fixed by hand and that the device only imitates; else empty."""
+    if precision != "bf16" or computes_bf16(device):
+        return ""
+    return "train.precision: bf16 is only imitated on this machine, many times slower than fp32; auto takes what is fastest"
+
+
 @cache
 def _in_float32(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
     """A convolution like `kind` that computes in fp32 under autocast, too.

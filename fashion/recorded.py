@@ -16,6 +16,8 @@ from fashion.errors import CONTROLS
 
 Rule = Callable[[Any], bool]
 LEAST_REDUCTION = 1.1  # closer to 1 there would be rungs without end
+LARGEST = 2.0**1000  # of a metric; what is computed with it stays finite
+NUMBERS = (int, float)
 
 
 def parse(content: bytes | str) -> Any:
@@ -33,7 +35,7 @@ def whole(least: int) -> Rule:
 
 def number(value: Any) -> bool:
     """A number that is neither negative nor beyond all use."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**60
+    return isinstance(value, NUMBERS) and not isinstance(value, bool) and 0 <= value < 2**60
 
 
 def word(value: Any) -> bool:
@@ -47,9 +49,11 @@ def title(value: Any) -> bool:
 
 def metric(value: Any) -> bool:
     """A number, or the strings in whose place JSON has none."""
+    if type(value) is float:  # nearly all, and a large record has a hundred thousand to look at
+        return -LARGEST < value < LARGEST
     if isinstance(value, str):
         return value in ("nan", "inf", "-inf")
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**1000
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def moment(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from fashion.best import Ranked
 from fashion.errors import printable
 from fashion.live import View, picture
 from fashion.record import metrics_to_json
+from fashion.report import Row
 from fashion.run import Run
 from fashion.schedulers import scheduler_of
 
@@ -27,13 +29,15 @@ def page() -> Console:
     return out if out.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
-def overview(run: Run) -> dict[str, Any]:
-    """A run in a few JSON values: {run, path, state, created, active, trials, counts, best}.
+def overview(run: Run, rows: Sequence[Row] | None = None) -> dict[str, Any]:
+    """A run in a few JSON values: {run, path, state, created, active, trials, counts, best}; from its `rows` where they are
+    made already.
 
     `active` is the time of the last event in seconds since the epoch, `trials` how many the spec asks for.
     """
     trials = run.total_trials
-    rows = [report.row(trial) for trial in run.trials.values()]
+    if rows is None:
+        rows = [report.row(trial) for trial in run.trials.values()]
     counts = report.counts(rows, trials)
     state = "running" if run.driven else "finished" if final(counts) >= trials else "unfinished"
     leader = report.leader(rows)
@@ -109,10 +113,10 @@ def winner_json(run: Run, winner: Ranked, folder: str) -> dict[str, Any]:
 
 def print_run(run: Run, out: Console, most: int | None = None) -> None:
     """Print the trials (the `most` best of them) from the best down, the rungs and the failures."""
-    entry = overview(run)
     scheduler = scheduler_of(run)
     fields = report.varying(run.manifest)
     rows = [report.row(run.trials[number], fields) for number in sorted(run.trials)]
+    entry = overview(run, rows)
     place = f"{run.place}  {entry['state']}, last active {report.ago(entry['active'])}"
     view = View(
         run.name,

@@ -32,6 +32,7 @@ from fashion.features import open_features
 from fashion.feed import Place, TrainingData
 from fashion.journal import write_atomic
 from fashion.model.weights import ResolvedWeights, resolve_weights
+from fashion.precision import imitated
 from fashion.record import EpochReport
 from fashion.stored import working_copy
 from fashion.train import fit_and_tell
@@ -121,6 +122,8 @@ def trial_reports(
     with ExitStack() as stack:
         attempt, best = None, (0, math.inf)
         if place.rank == 0:
+            if told := imitated(task.config.train.precision, place.device):
+                yield told
             stack.enter_context(checkpoint.claimed(task.folder))
             stack.enter_context(_left_clean(task))
             mended = checkpoint.mend_last(task.folder)

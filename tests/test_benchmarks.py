@@ -12,12 +12,13 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from benchmarks import gpu, original, rows, training
+from benchmarks import gpu, original, rows, sweep, training
 from benchmarks import input as input_
 from benchmarks.__main__ import BENCHMARKS, main, shown
 from benchmarks.case import Case, first_images
@@ -31,6 +32,20 @@ from fashion.loss import report_loss
 ROOT = Path(__file__).parents[1]
 TINY = Case("tiny", 40, 32, 8)
 CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("given", ["x", "1.5", "-3", "20", " "])
+def test_a_wrong_number_of_images_for_the_sweep_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEP_IMAGES", given)
+    with pytest.raises(click.UsageError, match="SWEEP_IMAGES must be a number of images, at least 160"):
+        sweep.images_asked(500)
+
+
+def test_the_number_of_images_for_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SWEEP_IMAGES", raising=False)
+    assert (sweep.images_asked(500), sweep.images_asked(0)) == (500, 0)
+    monkeypatch.setenv("SWEEP_IMAGES", "1500")
+    assert sweep.images_asked(500) == 1500
 
 
 def test_contenders_take_turns_in_alternating_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,3 +102,49 @@ def test_a_foreign_or_damaged_excerpt_is_ignored(recorded: Run, damage: str) -> 
 def test_a_short_journal_needs_none(recorded: Run) -> None:
     excerpt.glance(recorded.path)
     assert not (recorded.path / excerpt.NAME).exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model": {"backbone": "tiny", "dropout": 0.5}, "train": {"epochs": 9, "lr": 0.1}, "seed": 0},
+        {"model": {"backbone": "tiny", "dropout": 0}, "train": {"epochs": 9, "lr": 1.0}, "seed": 1},  # 0 is no 0.0
+        {"model": {"backbone": None, "dropout": False}, "train": {"epochs": 9, "lr": [1, 2]}, "seed": 1},
+        {
+            "model": {"dropout": 0.0, "backbone": "tiny"},
+            "train": {"epochs": 9, "lr": 1.0},
+            "seed": 1,
+        },  # in another order
+        {"model": {}, "train": {"epochs": 9, "lr": 0.1}, "seed": 0},
+        {"train": {"epochs": 9}},
+        {"other": 3, "extra": {"a": {"b": 1}}},
+        {},
+    ],
+)
+def test_a_configuration_comes_back_to_the_letter(tmp_path: Path, config: dict[str, Any]) -> None:
+    """The excerpt keeps what differs from the first trial's."""
+    first = {"model": {"backbone": "tiny", "dropout": 0.0}, "train": {"epochs": 9, "lr": 1.0}, "seed": 1}
+    settings = {"name": "fifo", "metric": "val_loss", "grace": 0.2, "reduction": 3.0, "compare": "epoch", "brackets": 1}
+    manifest = {
+        "spec": {"search": {"trials": 2}, "scheduler": settings}, "data_fingerprint": "f",
+        "attributes": [], "label_counts": {},
+    }  # fmt: skip
+    run = Run.create(tmp_path, "x", manifest)
+    run.record_trial(0, first)
+    run.record_trial(1, config)
+    run.close()
+    excerpt.save(run)
+    known = excerpt.load(run.journal_path)
+    assert known is not None
+    assert [json.dumps(trial.config) for trial in known[0].values()] == [json.dumps(first), json.dumps(config)]
+
+
+@pytest.mark.parametrize("shared", [None, 3, [], {}, {"train": 3}, {"seed": 1}])
+def test_an_excerpt_with_foreign_common_settings_is_ignored(recorded: Run, shared: Any) -> None:
+    excerpt.save(recorded)
+    path = recorded.path / excerpt.NAME
+    content = json.loads(path.read_text())
+    content["trials"][5]["config"] = [["train", "epochs", 0]]
+    path.write_text(json.dumps({**content, "shared": shared}))
+    assert excerpt.load(recorded.journal_path) is None
+    assert run_json(excerpt.glance(recorded.path)) == run_json(Run.open(recorded.path))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from fashion import memory
+from fashion import memory, precision
 from fashion.checkpoint import LAST
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
@@ -146,6 +146,17 @@ def test_without_batch_statistics_the_numbers_are_those_of_whole_batches(
     for one, other in zip(whole, parts, strict=True):
         assert other.metrics["val_loss"] == pytest.approx(one.metrics["val_loss"], rel=1e-5)
         assert other.setting == f"{one.setting}, 2 micro-batches"
+
+
+def test_a_trial_tells_that_its_precision_is_only_imitated(
+    demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: False)
+    mine = task(demo_root, tmp_path / "trials" / "0000", configured(demo_root, epochs=1, precision="bf16"))
+    first, *others = trial_reports(mine, Place())
+    assert isinstance(first, str)
+    assert "bf16 is only imitated" in first
+    assert [each.setting for each in others if isinstance(each, EpochReport)] == ["bf16 nchw"]
 
 
 def test_a_step_that_never_fits_ends_the_trial_with_its_reason(

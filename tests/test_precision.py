@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from fashion import precision
 from fashion.config import ModelConfig
 from fashion.model.build import build_model
-from fashion.precision import Setting
+from fashion.precision import Setting, imitated
 
 CPU = torch.device("cpu")
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -75,3 +76,11 @@ def test_a_deep_copy_computes_with_its_own_weights() -> None:
 )
 def test_a_setting_says_what_it_is(setting: Setting, shown: str) -> None:
     assert str(setting) == shown
+
+
+def test_a_precision_fixed_by_hand_that_the_device_only_imitates_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: False)
+    assert imitated("bf16", CPU).startswith("train.precision: bf16 is only imitated on this machine")
+    assert imitated("fp32", CPU) == imitated("auto", CPU) == ""
+    monkeypatch.setattr(precision, "computes_bf16", lambda device: True)
+    assert imitated("bf16", CPU) == ""
