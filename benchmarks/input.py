@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from benchmarks import child
 from benchmarks.case import Case, first_images, threads
 from benchmarks.plain import MEAN, STD, Photos
-from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds
+from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
 from fashion.data import batches
 from fashion.data.layout import Dataset, Split, read_dataset
 from fashion.data.pack import Pack
@@ -63,6 +63,7 @@ def delivery(dataset: Dataset, folder: Path, count: int, rounds: int) -> list[Ro
     train = dataset.splits["train"]
     split = Split("train", train.images[:count], dataset.labels("train")[:count])
     few = Dataset(dataset.root, dataset.attributes, {"train": split})
+    tell(f"filling the cache with {count} images")
     filling = seconds(lambda: Pack.open_or_build(few, "train", RESIZE, cache_dir=folder))
     pack = Pack.open_or_build(few, "train", RESIZE, cache_dir=folder)
     config = Case("resnet18", RESIZE, SIDE, BATCH).config().data
@@ -143,6 +144,7 @@ def waiting(case: Case, dataset: Dataset, folder: Path, steps: int) -> list[Row]
     def on_step(_: int, step: int, __: int) -> None:
         marks[step] = (time.perf_counter(), delivered.seconds, gathered.seconds)
 
+    tell(f"{case}: {steps} steps")
     data = first_images(dataset, case, (SKIPPED + steps) * case.batch, 16, folder / "cache")
     with (
         threads(1),

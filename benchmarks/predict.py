@@ -26,7 +26,7 @@ from benchmarks import child
 from benchmarks.case import Case, threads
 from benchmarks.original import ReportModel, predicted
 from benchmarks.plain import Photos
-from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds
+from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
 from benchmarks.training import timed
 from fashion.data.layout import Dataset, Split, read_dataset
 from fashion.data.pack import Pack
@@ -59,6 +59,7 @@ def measured(dataset: Dataset, folder: Path, rounds: int) -> list[Row]:
     backbone = copy.deepcopy(model.backbone)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as load_promoted leaves it
     promoted = Promoted("benchmark", 0, 1, config, dataset.attributes, dataset.fingerprint(), {})
+    tell("filling the cache")
     pack = Pack.open_or_build(dataset, ALL, CASE.resize, cache_dir=folder)
     count = len(pack)
 
@@ -69,6 +70,7 @@ def measured(dataset: Dataset, folder: Path, rounds: int) -> list[Row]:
     theirs = ReportModel(backbone, model.feature_count, dataset.class_counts)
     photos = Photos(dataset.root, dataset.splits[ALL], CASE.resize, train=False, crop=CASE.side)
     loader = DataLoader(photos, CASE.batch, num_workers=CORES, persistent_workers=True)
+    tell("looking for the fastest bare pass")
     limit, forward, size = bare_pass(model)
     contenders: dict[str, Callable[[], float]] = {
         CACHE: lambda: count / seconds(lambda: predict(model, promoted, pack)),

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.case import Case, first_images, threads
-from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds
+from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.features import open_features
@@ -36,6 +36,7 @@ def run(full: bool, data: Path) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="probe-") as name, threads(1):
         folder = Path(name)
         found = first_images(dataset, CASE, images, images // 5, folder / "cache")
+        tell(f"features of {images} images")
         computed: list[TrainingData] = []
         once = seconds(lambda: computed.append(with_features(found, probe, weights)))
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import child
-from benchmarks.rows import Row, in_turn, medians
+from benchmarks.rows import Row, in_turn, medians, tell
 from fashion.data.demo import write_demo
 
 SKIPPED = 10  # the first trials, in which the slots start
@@ -61,6 +61,7 @@ def run(full: bool, data: Path) -> list[Row]:
 
 
 def driver(folder: Path, trials: int) -> Cost:
+    tell(f"a sweep of {trials:,} trials")
     noted, spec = folder / "notes", folder / "scale.yaml"
     noted.mkdir(parents=True)
     root = write_demo(folder / "data", train=16, val=8, test=8, size=16)
@@ -98,6 +99,7 @@ def driver_rows(costs: dict[int, Cost]) -> list[Row]:
 
 
 def record_rows(folder: Path, rounds: int) -> list[Row]:
+    tell(f"a record of {TRIALS:,} x {EPOCHS}")
     storage, result = folder / "runs", folder / "result.json"
     arguments = {"storage": str(storage), "trials": TRIALS, "epochs": EPOCHS, "result": str(result)}
     child.module("big_record", arguments, folder)

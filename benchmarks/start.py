@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import child
 from benchmarks.big_record import FINGERPRINT, SPEC, record_seconds
-from benchmarks.rows import Row, in_turn, median_ratio, medians
+from benchmarks.rows import Row, in_turn, median_ratio, medians, tell
 from fashion.data.demo import ATTRIBUTES
 from fashion.run import Run
 from fashion.spec import load_spec
@@ -40,7 +40,9 @@ def run(full: bool, data: Path) -> list[Row]:
             for name, words in commands.items()
         }
         in_turn(contenders, 1)  # compiles and brings the files into memory
-        figures = in_turn(contenders, 25 if full else 7)
+        rounds = 25 if full else 7
+        tell(f"{rounds} rounds")
+        figures = in_turn(contenders, rounds)
     more = {
         name: [ours - click for ours, click in zip(values, figures[CLICK], strict=True)]
         for name, values in figures.items()

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.case import Case, first_images, threads
-from benchmarks.rows import Row
+from benchmarks.rows import Row, tell
 from benchmarks.training import measure, rows_of
 from fashion.data.layout import read_dataset
 
@@ -42,13 +42,16 @@ def run(full: bool, data: Path) -> list[Row]:
     for short, rounds, wanted in CASES:
         case = replace(short, batch=short.batch * FULL_BATCH) if full else short
         rounds *= FULL_ROUNDS if full else 1
+        tell(f"{case}, {rounds} rounds")
         with tempfile.TemporaryDirectory(prefix="step-") as name, threads(1):
             folder = Path(name)
             images = first_images(dataset, case, (rounds + 1) * case.batch, VAL_IMAGES, folder / "cache")
             found = measure(case, images, folder / "trial", device, rounds)
         report, ours, limit = rows_of("step", case, found, wanted, OF_LIMIT)
-        rows += [report, ours, limit]
         assert ours.ratio is not None
+        assert limit.ratio is not None
+        rows += [report, ours, limit]
+        tell(f"{ours.contender}: {ours.ratio:.3f} x the report's loop, {limit.ratio:.3f} of the limit")
         gains.append(ours.ratio)
     mean = statistics.fmean(gains)
     return [*rows, Row("step", "ours, mean of the five ratios", mean, "x", mean, f"ratio >= {MEAN:g}", mean >= MEAN)]
