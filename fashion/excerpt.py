@@ -46,6 +46,7 @@ def save(run: Run) -> None:
     scheduler = fresh_scheduler_of(run)
     entered = set(_entered(run.history, scheduler))
     shared = next((trial.config for trial in run.trials.values()), {})
+    common = _fields(shared)
     trials = []
     for trial in run.trials.values():
         best, last = trial.best(), trial.reports[-1] if trial.reports else None
@@ -53,7 +54,7 @@ def save(run: Run) -> None:
         trials.append(
             {
                 "number": trial.number,
-                "config": _less(trial.config, shared),
+                "config": _less(trial.config, common),
                 "attempt": trial.attempt,
                 "ended": trial.ended,
                 "reason": trial.reason,
@@ -109,9 +110,9 @@ def _fields(config: dict[str, Any]) -> dict[tuple[str, ...], Any]:
     return places
 
 
-def _less(config: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any] | list[list[Any]]:
-    """What differs from `shared`, as [section, field, value]; the whole configuration where its fields are others."""
-    mine, common = _fields(config), _fields(shared)
+def _less(config: dict[str, Any], common: dict[tuple[str, ...], Any]) -> dict[str, Any] | list[list[Any]]:
+    """What differs from the common fields, as [section, field, value]; the whole configuration where its fields are others."""
+    mine = _fields(config)
     if list(mine) != list(common):
         return config
     # By their text: 1, 1.0 and true are equal in Python.
