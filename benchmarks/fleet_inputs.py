@@ -207,8 +207,8 @@ def counted_store() -> Any:
     import boto3
     from moto.server import ThreadedMotoServer
 
-    from fashion.address import parse_address
-    from fashion.store import Store
+    from fashion.bucket.address import parse_address
+    from fashion.bucket.store import Store
 
     seen: list[str] = []
 

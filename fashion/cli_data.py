@@ -207,7 +207,7 @@ def push(
     Example:
       fashion-sweep data push data/FashionDataset s3://my-bucket/FashionDataset --resize 320
     """
-    from fashion.address import parse_address
+    from fashion.bucket.address import parse_address
     from fashion.cli_progress import Bars
     from fashion.data.layout import read_dataset
     from fashion.data.push import push as push_data

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fashion.address import is_address, parse_address
 from fashion.best import Ranked
+from fashion.bucket.address import is_address, parse_address
 from fashion.errors import DataError, Problem, RunError
 from fashion.journal import require_own
 from fashion.run import Run

@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fashion.address import Address
+    from fashion.bucket.address import Address
     from fashion.run import Run
 
 storage_option = click.option(
@@ -39,7 +39,7 @@ def ls(storage: str, as_json: bool) -> None:
     from rich.table import Table
 
     from fashion import report
-    from fashion.address import is_address
+    from fashion.bucket.address import is_address
     from fashion.errors import RunError
     from fashion.results import final, overview, page
     from fashion.runs import run_paths
@@ -146,7 +146,7 @@ def best(
     Example: fashion-sweep best --predict --images photos
     """
     from fashion import best as ranking
-    from fashion.address import Address
+    from fashion.bucket.address import Address
     from fashion.results import page, print_winner, winner_json
 
     if (split or images or address) and not predict:
@@ -158,7 +158,7 @@ def best(
     winner = ranking.best(record)
     if isinstance(place, Address):
         from fashion.attempt import fetch_best
-        from fashion.store import Store
+        from fashion.bucket.store import Store
         from fashion.stored import push_folder
 
         fetch_best(Store(place), record.path, winner.trial, winner.epoch)
@@ -179,7 +179,7 @@ def best(
 
 def _find(storage: str, name: str | None) -> Path | Address:
     """Where the run of that name is; without one the run of the latest activity."""
-    from fashion.address import is_address
+    from fashion.bucket.address import is_address
 
     if is_address(storage) or (name is not None and is_address(name)):
         from fashion.stored import find

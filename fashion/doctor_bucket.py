@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fashion.address import Address
+from fashion.bucket.address import Address
+from fashion.bucket.store import PART, NotThereError, Store, TakenError
 from fashion.data.bucket import lists
 from fashion.data.lists import LABELLED
 from fashion.data.packed import MANIFEST, Form, Pushed
 from fashion.data.remote import Copy
 from fashion.doctor_folder import LEAST_FREE, LEAST_SPEED, SCRATCH, Finding, existing
 from fashion.errors import DataError, Problem, StorageError
-from fashion.store import PART, NotThereError, Store, TakenError
 
 PATIENCE = 6.0  # seconds without an answer until that is a finding
 MOST_LATENCY = 1.0  # seconds of one small request; a report makes a handful

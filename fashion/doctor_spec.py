@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fashion.address import is_address, parse_address
+from fashion.bucket.address import is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.lists import LABELLED

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from fashion.address import is_address
+from fashion.bucket.address import is_address
 from fashion.errors import Problem, SpecError
 from fashion.fields import show
 from fashion.spec import SweepSpec

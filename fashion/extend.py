@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fashion import stored
-from fashion.address import Address, is_address, parse_address
+from fashion.bucket.address import Address, is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.errors import Problem, RunError
 from fashion.fields import SAMPLED, show

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from fashion.address import is_address, parse_address
+from fashion.bucket.address import is_address, parse_address
 from fashion.config import DataConfig, ModelConfig, TrainConfig
 from fashion.settings import ResourcesConfig, SchedulerConfig, SearchConfig
 

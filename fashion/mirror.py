@@ -19,9 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from fashion.bucket.store import AwayError, Store, TakenError
 from fashion.errors import StorageError
 from fashion.segments import Segment, mark, segment_name, segments
-from fashion.store import AwayError, Store, TakenError
 from fashion.stored import Held
 
 INTERVAL = 1.0  # seconds between two puts of new lines

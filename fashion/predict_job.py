@@ -8,7 +8,7 @@ from pathlib import Path
 import ray
 import torch
 
-from fashion.address import Address
+from fashion.bucket.address import Address
 from fashion.cluster import cluster
 from fashion.errors import UserError
 from fashion.predictions import Source, Written, fetch_predictions, predict_in_bucket, predict_into

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fashion.address import Address
+from fashion.bucket.address import Address
+from fashion.bucket.store import Store
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack, pack_folder
 from fashion.data.remote import Where, on_this_machine
 from fashion.errors import CheckpointError, DataError, Problem
 from fashion.predict import DESCRIPTION, Predictions, accuracy, load_promoted, predict, require_attributes
-from fashion.store import Store
 from fashion.stored import push_folder, working_copy
 from fashion.submission import (
     ARCHIVE_NAME,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fashion.address import Address
+from fashion.bucket.address import Address
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset

@@ -18,10 +18,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fashion.bucket.store import NotThereError, Store
 from fashion.errors import Problem, RunError
 from fashion.journal import write_atomic
 from fashion.recorded import parse
-from fashion.store import NotThereError, Store
 
 Progress = Callable[[int, int], None]
 

@@ -15,7 +15,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from fashion import spec_rules
-from fashion.address import is_address, parse_address
+from fashion.bucket.address import is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.errors import Problem, SpecError
 from fashion.fields import NAME, SAMPLED, TOP_LEVEL, nearest, section_rules

@@ -26,16 +26,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fashion import lease as leases
-from fashion.address import Address, is_address, parse_address
+from fashion.bucket import lease as leases
+from fashion.bucket.address import Address, is_address, parse_address
+from fashion.bucket.lease import Lease
+from fashion.bucket.store import NotThereError, Store, TakenError
 from fashion.data.contents import default_cache_dir
 from fashion.errors import Problem, RunError
 from fashion.journal import driver_alive, now, write_atomic
-from fashion.lease import Lease
 from fashion.recorded import parse
 from fashion.run import Run
 from fashion.segments import Progress, follow, last_put, mark, segments
-from fashion.store import NotThereError, Store, TakenError
 
 MANIFEST = "manifest.json"
 LOCK_SECONDS = 600.0

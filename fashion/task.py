@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from fashion import checkpoint, memory
-from fashion.address import Address
 from fashion.attempt import Attempt, folder_of, opened
+from fashion.bucket.address import Address
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.fetch import Progress

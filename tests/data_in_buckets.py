@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from s3_server import Server
 
-from fashion.address import Address, parse_address
+from fashion.bucket.address import Address, parse_address
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
 from fashion.data.packed import Form

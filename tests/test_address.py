@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fashion.address import Address, is_address, parse_address
+from fashion.bucket.address import Address, is_address, parse_address
 
 
 @pytest.mark.parametrize(

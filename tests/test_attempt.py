@@ -11,10 +11,10 @@ import pytest
 from s3_server import Server
 
 from fashion import attempt as module
-from fashion.address import parse_address
 from fashion.attempt import Attempt, clear, fetch_best
+from fashion.bucket.address import parse_address
+from fashion.bucket.store import Store
 from fashion.errors import BlockedError, CheckpointError
-from fashion.store import Store
 
 RUN = parse_address("s3://sweeps/team/lr")
 TRIAL = "team/lr/trials/0007"

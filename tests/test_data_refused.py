@@ -11,7 +11,7 @@ import pytest
 from data_in_buckets import FORM, HERE, pushed
 from s3_server import Server
 
-from fashion.address import Address, parse_address
+from fashion.bucket.address import Address, parse_address
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.data.packed import MANIFEST

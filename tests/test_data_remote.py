@@ -21,7 +21,7 @@ import torch
 from data_in_buckets import FORM, HERE, IMAGES, LISTS, names, pushed
 from s3_server import Server
 
-from fashion.address import parse_address
+from fashion.bucket.address import parse_address
 from fashion.config import TrialConfig
 from fashion.data import fetch
 from fashion.data.layout import read_dataset, read_unchanged
@@ -197,7 +197,7 @@ def test_an_outage_in_mid_fetch_heals(s3: Server, demo_root: Path, tmp_path: Pat
 CHILD = """
 import sys
 from pathlib import Path
-from fashion.address import parse_address
+from fashion.bucket.address import parse_address
 from fashion.data.remote import on_this_machine
 print(on_this_machine(parse_address("s3://sweeps/data/demo"), Path(sys.argv[1])))
 """

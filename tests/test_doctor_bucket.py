@@ -12,7 +12,7 @@ import pytest
 from s3_server import Server, environment
 
 from fashion import doctor_bucket, doctor_spec
-from fashion.address import parse_address
+from fashion.bucket.address import parse_address
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
 from fashion.data.packed import Form

@@ -21,12 +21,12 @@ from test_storage_cli import record_lr
 from test_store import assert_long_lists_are_whole, created_at_once
 from test_stored import another_machine
 
-from fashion.address import parse_address
+from fashion.bucket.address import parse_address
+from fashion.bucket.lease import Lease
+from fashion.bucket.store import AwayError, NotThereError, Store, TakenError
 from fashion.data.layout import read_dataset
 from fashion.data.remote import on_this_machine
 from fashion.errors import RunError, StorageError
-from fashion.lease import Lease
-from fashion.store import AwayError, NotThereError, Store, TakenError
 
 demo_root = data_in_buckets.demo_root  # the fixture
 

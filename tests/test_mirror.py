@@ -20,11 +20,11 @@ from s3_server import Server
 from test_stored import STORAGE, another_machine, config, create
 
 from fashion import mirror as mirrors
-from fashion.address import Address, parse_address
+from fashion.bucket.address import Address, parse_address
+from fashion.bucket.store import Store
 from fashion.mirror import Mirror
 from fashion.run import Run
 from fashion.segments import segment_name, segments
-from fashion.store import Store
 from fashion.stored import brought, held
 
 pytestmark = pytest.mark.usefixtures("machine")

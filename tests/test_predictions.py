@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from s3_server import Server
 
-from fashion.address import parse_address
 from fashion.best import promote
+from fashion.bucket.address import parse_address
 from fashion.config import TrialConfig
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack

@@ -15,11 +15,11 @@ from s3_server import Server, environment
 from test_cli_results import ATTRIBUTES, COUNTS, SPEC, record, typed
 from test_stored import another_machine
 
-from fashion.address import parse_address
+from fashion.bucket.address import parse_address
+from fashion.bucket.store import Store
 from fashion.cli import main
 from fashion.mirror import Mirror
 from fashion.run import Run
-from fashion.store import Store
 from fashion.stored import held, push_manifest, working_copy
 
 pytestmark = pytest.mark.usefixtures("machine")

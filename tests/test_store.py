@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from s3_server import Server, environment
 
-from fashion.address import parse_address
+from fashion.bucket.address import parse_address
+from fashion.bucket.store import AwayError, NotThereError, Store, TakenError
 from fashion.errors import StorageError
-from fashion.store import AwayError, NotThereError, Store, TakenError
 
 PREFIX = "s3://sweeps/deep/er"
 
@@ -105,7 +105,7 @@ def test_lists(store: Store, s3: Server) -> None:
 
 
 def assert_long_lists_are_whole(store: Store, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fashion.store.PAGE", 50)
+    monkeypatch.setattr("fashion.bucket.store.PAGE", 50)
     client = server.client()
     for number in range(110):
         client.put_object(Bucket="sweeps", Key=f"{store.address.prefix}/many/{number:05d}", Body=b"")

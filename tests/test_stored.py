@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from s3_server import Server
 
-from fashion.address import Address, parse_address
+from fashion.bucket.address import Address, parse_address
+from fashion.bucket.store import Store
 from fashion.errors import RunError, StorageError
 from fashion.journal import RunLock
 from fashion.run import Run
 from fashion.segments import mark, segment_name
-from fashion.store import Store
 from fashion.stored import Held, NoRunError, brought, find, held, push_folder, push_manifest, working_copy
 
 pytestmark = pytest.mark.usefixtures("machine")

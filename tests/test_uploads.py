@@ -20,15 +20,15 @@ from s3_server import Server
 from test_train import config
 
 from fashion import attempt, saving
-from fashion.address import parse_address
 from fashion.attempt import LAST, clear
+from fashion.bucket.address import parse_address
+from fashion.bucket.store import Store
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.errors import BlockedError, Leaving
 from fashion.feed import Place
 from fashion.model.weights import ResolvedWeights
 from fashion.record import EpochReport
-from fashion.store import Store
 from fashion.task import Task, trial_reports
 
 RUN = parse_address("s3://sweeps/lr")

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fashion.bucket.store import NotThereError, Object, Store
 from fashion.data.lists import LARGEST_LIST, SPLITS
 from fashion.data.packed import MANIFEST, PackFile
 from fashion.data.scan import scan_layout
 from fashion.errors import DataError, Problem
-from fashion.store import NotThereError, Object, Store
 
 CLAIM = "fashion-sweep.pushing.json"  # while a data set is being pushed
 

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from fashion.bucket.store import PART, AwayError, NotThereError, Object, Store
 from fashion.errors import DataError, Problem
-from fashion.store import PART, AwayError, NotThereError, Object, Store
 
 # label, done, total
 Progress = Callable[[str, int, int], None]

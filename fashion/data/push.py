@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fashion.address import Address
+from fashion.bucket.address import Address
+from fashion.bucket.store import PART, NotThereError, Object, Store, TakenError
 from fashion.data.bucket import CLAIM, LISTS
 from fashion.data.fetch import THREADS, Progress, Waiting, megabytes
 from fashion.data.layout import Dataset
 from fashion.data.pack import Pack, read_seal
 from fashion.data.packed import MANIFEST, Form, PackFile, Pushed
 from fashion.errors import DataError, Problem
-from fashion.store import PART, NotThereError, Object, Store, TakenError
 
 PATIENCE = 5.0  # seconds that one request is repeated for
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fashion.address import Address, is_address, parse_address
+from fashion.bucket.address import Address, is_address, parse_address
+from fashion.bucket.store import Object, Store
 from fashion.data import bucket
 from fashion.data.fetch import Fetch, Progress
 from fashion.data.layout import Dataset, read_dataset
@@ -27,7 +28,6 @@ from fashion.data.pack import put_seal
 from fashion.data.packed import MANIFEST, Form, Pushed, read_manifest
 from fashion.errors import BlockedError, DataError, Problem
 from fashion.journal import write_atomic
-from fashion.store import Object, Store
 
 # Seconds that one request is repeated for, and within which it is answered. What is under way is waited for by `data.fetch`,
 # which can be interrupted.

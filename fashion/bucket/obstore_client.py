@@ -6,7 +6,7 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from fashion.address import Address
+from fashion.bucket.address import Address
 from fashion.errors import Problem, StorageError
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fashion.address import Address
+from fashion.bucket.address import Address
+from fashion.bucket.obstore_client import NO_BUCKET, hopeless, make_client, refused
 from fashion.errors import FashionError, Problem, StorageError
-from fashion.store_client import NO_BUCKET, hopeless, make_client, refused
 
 # Seconds: what a command waits for before it gives up. A sweep under way waits longer, see `mirror`.
 PATIENCE = 10.0

@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from fashion.address import Address
+from fashion.bucket.address import Address
+from fashion.bucket.store import AwayError, NotThereError, Object, Store, TakenError
 from fashion.errors import Problem, RunError, StorageError, printable
 from fashion.journal import now
 from fashion.recorded import parse
-from fashion.store import AwayError, NotThereError, Object, Store, TakenError
 
 NAME = "lease.json"
 LEASE = 20.0  # seconds without a renewal after which another machine may take it over
