@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.child import arguments_of, side_by_side
 from benchmarks.plain import Network, head_loss
-from fashion.precision import computes_bf16
+from fashion.model.precision import computes_bf16
 
 WARM_UP = 3  # steps that are not counted
 VALIDATION_BATCHES = (16, 32, 64)

@@ -13,7 +13,7 @@ from fashion.config import ModelConfig, TrialConfig
 from fashion.data.layout import Dataset, Split
 from fashion.data.pack import Pack
 from fashion.feed import TrainingData
-from fashion.model.table import row
+from fashion.model.backbones import row
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ from benchmarks.training import OURS, REPORT, measure, rows_of, synchronize
 from fashion.data.batches import steps_per_epoch
 from fashion.data.demo import write_demo
 from fashion.data.layout import Dataset, Split, read_dataset
-from fashion.model.backbone import make_backbone
-from fashion.model.table import BACKBONES, row
+from fashion.model.backbones import BACKBONES, row
+from fashion.model.network import make_backbone
 
 BLOCK, ROUNDS = 25, 6
 PROCESSES = 4  # the report's num_workers

@@ -30,7 +30,7 @@ from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
 from benchmarks.training import timed
 from fashion.data.layout import Dataset, Split, read_dataset
 from fashion.data.pack import Pack
-from fashion.model.build import MultiHeadClassifier, build_model
+from fashion.model.classifier import MultiHeadClassifier, build_model
 from fashion.model.weights import resolve_weights
 from fashion.predict import Promoted, predict
 

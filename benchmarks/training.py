@@ -23,11 +23,11 @@ from benchmarks.original import ReportModel, training_step
 from benchmarks.rows import Row, median_ratio, medians
 from fashion.data.batches import steps_per_epoch
 from fashion.feed import Place, TrainingData
-from fashion.model.backbone import make_backbone
-from fashion.model.build import build_model
-from fashion.model.table import row
+from fashion.model.backbones import row
+from fashion.model.classifier import build_model
+from fashion.model.network import make_backbone
+from fashion.model.precision import Setting, computes_bf16
 from fashion.model.weights import ResolvedWeights
-from fashion.precision import Setting, computes_bf16
 from fashion.train import fit
 
 REPORT, OURS, LIMIT = "the report's loop", "ours", "bare limit"

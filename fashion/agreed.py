@@ -13,7 +13,7 @@ from fashion import checkpoint, memory
 from fashion.config import TrialConfig
 from fashion.errors import CheckpointError, TrialDiverged
 from fashion.feed import Place, TrainingData
-from fashion.precision import Setting
+from fashion.model.precision import Setting
 from fashion.speed import choose
 
 

@@ -46,16 +46,16 @@ def model(
         raise click.UsageError("Give the data set that the heads are for: --data ROOT.")
     from fashion.cli_data import folder_of
     from fashion.data.layout import read_dataset
-    from fashion.model import table
+    from fashion.model import backbones
 
-    row = table.row(backbone)  # a wrong name must not wait for torch
+    row = backbones.row(backbone)  # a wrong name must not wait for torch
     dataset = read_dataset(folder_of(root))
 
     import torch
 
     from fashion.config import ModelConfig
-    from fashion.model.backbone import complete_row
-    from fashion.model.build import build_model
+    from fashion.model.classifier import build_model
+    from fashion.model.network import complete_row
     from fashion.model.summary import summarize
 
     row = complete_row(row)
@@ -72,7 +72,7 @@ def model(
 
 
 def _list(as_json: bool) -> None:
-    from fashion.model.table import BACKBONES
+    from fashion.model.backbones import BACKBONES
 
     if as_json:
         click.echo(json.dumps([asdict(row) for row in BACKBONES.values()], indent=2))

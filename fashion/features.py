@@ -24,8 +24,8 @@ from fashion.data.batches import Batch, drawn, eval_batches, flipped, shuffled
 from fashion.data.pack import Pack, check_seal, write_seal
 from fashion.errors import BlockedError
 from fashion.evaluate import evaluation_batch_size
-from fashion.model.build import build_model, normalization
-from fashion.model.table import row
+from fashion.model.backbones import row
+from fashion.model.classifier import build_model, normalization
 from fashion.model.weights import ResolvedWeights
 
 FORMAT_VERSION = 1

@@ -16,8 +16,8 @@ from fashion.data.layout import Attribute
 from fashion.data.pack import Pack
 from fashion.evaluate import evaluation_batch_size, with_mirrors
 from fashion.features import Features
-from fashion.model.build import normalization
-from fashion.model.table import row
+from fashion.model.backbones import row
+from fashion.model.classifier import normalization
 
 CPU = torch.device("cpu")
 

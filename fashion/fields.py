@@ -177,7 +177,7 @@ def _hint(value: Any, rule: FieldRule) -> str:
 def _check_meaning(name: str, value: Any) -> None:
     """Rules that a type can't say."""
     if name == "model.backbone" and not value.startswith("timm:"):
-        from fashion.model.table import BACKBONES
+        from fashion.model.backbones import BACKBONES
 
         if value not in BACKBONES:
             everywhere = "`fashion-sweep model --list` shows them; timm:NAME takes any timm model"

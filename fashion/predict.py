@@ -26,8 +26,8 @@ from fashion.data.layout import Attribute
 from fashion.data.pack import Pack
 from fashion.errors import CheckpointError, Problem
 from fashion.evaluate import evaluation_batch_size, log_probabilities, on_host, with_mirrors
-from fashion.model.build import MultiHeadClassifier, build_model, normalization
-from fashion.model.table import row
+from fashion.model.backbones import row
+from fashion.model.classifier import MultiHeadClassifier, build_model, normalization
 from fashion.record import metrics_from_json
 from fashion.recorded import attributes_of, check, metric, parse, whole
 

@@ -19,7 +19,7 @@ from fashion.data.pack import Pack
 from fashion.data.remote import Where, on_this_machine, place_of
 from fashion.extend import continue_with, known_run, run_path
 from fashion.features import open_features
-from fashion.model.build import build_model
+from fashion.model.classifier import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.run import Run
 from fashion.spec import SweepSpec

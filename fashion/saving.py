@@ -19,7 +19,7 @@ import torch.distributed as dist
 from fashion import checkpoint
 from fashion.config import TrialConfig
 from fashion.feed import Place
-from fashion.model.build import MultiHeadClassifier
+from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.weights import ResolvedWeights
 from fashion.record import EpochReport
 from fashion.uploads import AHEAD, Uploads

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from fashion.errors import Problem
 from fashion.fields import section_rules, show
-from fashion.model.table import row
+from fashion.model.backbones import row
 from fashion.space import (
     Choice,
     Distribution,

@@ -29,8 +29,8 @@ from torch.nn import functional as F
 from fashion.config import TrialConfig
 from fashion.errors import ResourcesError
 from fashion.journal import write_atomic
-from fashion.model.build import build_model
-from fashion.precision import Setting, computes_bf16
+from fashion.model.classifier import build_model
+from fashion.model.precision import Setting, computes_bf16
 
 FORMAT_VERSION = 4
 ROUNDS = 4

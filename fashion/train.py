@@ -29,11 +29,11 @@ from fashion.data.batches import steps_per_epoch
 from fashion.errors import Leaving, TrialDiverged
 from fashion.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
 from fashion.feed import Place, TrainingData, make_feed
-from fashion.loss import build_loss
-from fashion.metrics import Meter
-from fashion.model.build import build_model
+from fashion.model.classifier import build_model
+from fashion.model.loss import build_loss
+from fashion.model.metrics import Meter
+from fashion.model.optim import build_ema, build_optimizer, build_schedule
 from fashion.model.weights import ResolvedWeights
-from fashion.optim import build_ema, build_optimizer, build_schedule
 from fashion.record import EpochReport
 from fashion.saving import Best, Saver, set_backbone_aside
 from fashion.uploads import Uploads

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fashion.feed import Place
-from fashion.metrics import Meter
+from fashion.model.metrics import Meter
 
 
 class Within(NamedTuple):

@@ -27,7 +27,7 @@ from benchmarks.rows import Row, in_turn, median_ratio
 from fashion.data.batches import eval_batches
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
-from fashion.loss import report_loss
+from fashion.model.loss import report_loss
 
 ROOT = Path(__file__).parents[1]
 TINY = Case("tiny", 40, 32, 8)

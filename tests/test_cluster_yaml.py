@@ -16,7 +16,7 @@ from ray_nodes import wait_until
 
 from fashion.cli import HIDDEN
 from fashion.cluster_file import TOKEN
-from fashion.model.table import BACKBONES
+from fashion.model.backbones import BACKBONES
 from fashion.spec import load_spec
 
 SETUP = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")

@@ -34,7 +34,7 @@ from importlib.machinery import PathFinder
 
 class Limited(MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "fashion.model.build":
+        if name != "fashion.model.classifier":
             return None
         spec = PathFinder.find_spec(name, path, target)
         execute = spec.loader.exec_module

@@ -17,7 +17,7 @@ from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.features import features_path, open_features, open_or_compute
 from fashion.feed import FeatureFeed, PixelFeed, Place, TrainingData
-from fashion.model.build import build_model
+from fashion.model.classifier import build_model
 from fashion.model.weights import ResolvedWeights
 from fashion.train import fit
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fashion.config import TrainConfig
-from fashion.loss import build_loss, class_weights, cross_entropy, report_loss
+from fashion.model.loss import build_loss, class_weights, cross_entropy, report_loss
 
 CLASSES = (7, 3, 3, 4, 6, 3)
 

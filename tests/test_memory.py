@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from fashion import memory, precision
+from fashion import memory
 from fashion.checkpoint import LAST
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.feed import Place
-from fashion.loss import build_loss
 from fashion.memory import NOTE, OutOfMemory, add_gradients, is_out_of_memory, micro_batches
-from fashion.model.build import MultiHeadClassifier
+from fashion.model import precision
+from fashion.model.classifier import MultiHeadClassifier
+from fashion.model.loss import build_loss
 from fashion.model.weights import ResolvedWeights
 from fashion.record import EpochReport
 from fashion.task import Task, trial_reports

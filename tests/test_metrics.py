@@ -11,7 +11,7 @@ import torch
 import torch.multiprocessing
 from torch import Tensor
 
-from fashion.metrics import Meter
+from fashion.model.metrics import Meter
 
 CLASSES = (7, 3, 2)
 NAMES = ["pattern", "sleeve", "hem"]

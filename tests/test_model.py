@@ -15,10 +15,10 @@ from torch import nn
 from fashion.cli_model import model as command
 from fashion.config import ModelConfig
 from fashion.errors import UserError
-from fashion.loss import cross_entropy
-from fashion.model import table
-from fashion.model.backbone import classifier_parameters, complete_row, make_backbone
-from fashion.model.build import MultiHeadClassifier, build_model, normalization
+from fashion.model import backbones
+from fashion.model.classifier import MultiHeadClassifier, build_model, normalization
+from fashion.model.loss import cross_entropy
+from fashion.model.network import classifier_parameters, complete_row, make_backbone
 from fashion.model.summary import summarize
 
 REPORT_CLASSES = (7, 3, 3, 4, 6, 3)
@@ -34,13 +34,13 @@ def count(module: nn.Module) -> int:
 
 
 def test_the_table_is_read_without_torch() -> None:
-    code = "import sys, fashion.model.table; sys.exit('torch' in sys.modules)"
+    code = "import sys, fashion.model.backbones; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
 
 
-@pytest.mark.parametrize("name", table.BACKBONES)
+@pytest.mark.parametrize("name", backbones.BACKBONES)
 def test_every_row_says_what_it_builds(name: str) -> None:
-    row = table.row(name)
+    row = backbones.row(name)
     if row.source == "timm":
         pytest.importorskip("timm")
     with torch.device("meta"):
@@ -49,11 +49,11 @@ def test_every_row_says_what_it_builds(name: str) -> None:
     assert count(backbone) == row.parameters
 
 
-@pytest.mark.parametrize("name", [row.name for row in table.BACKBONES.values() if row.source == "torchvision"])
+@pytest.mark.parametrize("name", [row.name for row in backbones.BACKBONES.values() if row.source == "torchvision"])
 def test_every_row_says_torchvisions_normalisation_and_size(name: str) -> None:
     import torchvision
 
-    row = table.row(name)
+    row = backbones.row(name)
     weights = torchvision.models.get_weight(row.weights_name)
     transforms = weights.transforms()
     assert weights == torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
@@ -61,9 +61,9 @@ def test_every_row_says_torchvisions_normalisation_and_size(name: str) -> None:
     assert row.native_size == transforms.crop_size[0]
 
 
-@pytest.mark.parametrize("name", [n for n in table.BACKBONES if n != "convnext_small"])
+@pytest.mark.parametrize("name", [n for n in backbones.BACKBONES if n != "convnext_small"])
 def test_forward_and_backward(name: str) -> None:
-    if table.row(name).source == "timm":
+    if backbones.row(name).source == "timm":
         pytest.importorskip("timm")
     torch.manual_seed(0)
     model = build(name, drop_path=0.1)
@@ -80,7 +80,7 @@ def test_the_reports_parameter_counts() -> None:
         model = build("efficientnet_b3", REPORT_CLASSES)
     assert count(model) == 10_736_194
     assert sum(p.numel() for p in model.head_parameters()) == 39_962
-    summary = summarize(model, 300, table.row("efficientnet_b3"))
+    summary = summarize(model, 300, backbones.row("efficientnet_b3"))
     assert summary.parameters == 10_736_194 == sum(stage.parameters for stage in summary.stages)
     assert summary.unused_classifier == 1_537_000
     assert summary.parameters + summary.unused_classifier == 12_273_194
@@ -90,10 +90,10 @@ def test_the_reports_parameter_counts() -> None:
 
 
 def test_a_classifier_that_is_left_out_is_the_imagenet_one() -> None:
-    assert classifier_parameters(table.row("resnet18")) == 512 * 1000 + 1000
-    assert classifier_parameters(table.row("convnext_tiny")) == 768 * 1000 + 1000
-    assert classifier_parameters(table.row("mobilenet_v3_small")) == 1024 * 1000 + 1000
-    assert classifier_parameters(table.row("tiny")) == 0
+    assert classifier_parameters(backbones.row("resnet18")) == 512 * 1000 + 1000
+    assert classifier_parameters(backbones.row("convnext_tiny")) == 768 * 1000 + 1000
+    assert classifier_parameters(backbones.row("mobilenet_v3_small")) == 1024 * 1000 + 1000
+    assert classifier_parameters(backbones.row("tiny")) == 0
 
 
 def test_features_are_what_torchvisions_own_classifier_sees() -> None:
@@ -101,7 +101,7 @@ def test_features_are_what_torchvisions_own_classifier_sees() -> None:
 
     for name, last in (("resnet18", "fc"), ("mobilenet_v3_small", "classifier.3"), ("convnext_tiny", "classifier.2")):
         own = torchvision.models.get_model(name, weights=None).eval()
-        backbone, _ = make_backbone(table.row(name))
+        backbone, _ = make_backbone(backbones.row(name))
         backbone.load_state_dict({k: v for k, v in own.state_dict().items() if not k.startswith(last)})
         images = torch.randn(2, 3, 64, 64)
         with torch.no_grad():
@@ -174,38 +174,38 @@ def test_the_tiny_network_learns() -> None:
 
 
 def test_normalisations() -> None:
-    lite = table.row("efficientnet_lite0")
+    lite = backbones.row("efficientnet_lite0")
     mean, std = normalization("weights", lite)
     assert mean[0] * 255 == pytest.approx(127)
     assert std[0] * 255 == pytest.approx(128)
-    assert normalization("imagenet", lite) == (table.IMAGENET_MEAN, table.IMAGENET_STD)
+    assert normalization("imagenet", lite) == (backbones.IMAGENET_MEAN, backbones.IMAGENET_STD)
     assert normalization("half", lite) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def test_unknown_names_come_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"'efficientnet_b33'.*efficientnet_b3"):
-        table.row("efficientnet_b33")
+        backbones.row("efficientnet_b33")
     with pytest.raises(UserError, match="timm:NAME"):
-        table.row("timm:")
+        backbones.row("timm:")
 
 
 def test_timm_by_name() -> None:
     pytest.importorskip("timm")
-    row = complete_row(table.row("timm:vit_tiny_patch16_224"))
+    row = complete_row(backbones.row("timm:vit_tiny_patch16_224"))
     assert row.native_size == 224
     assert row.mean == (0.5, 0.5, 0.5)
     model = build("timm:mobilenetv3_small_050", drop_path=0.1)
     assert [tuple(head.shape) for head in model(torch.randn(2, 3, 64, 64))] == [(2, 2), (2, 5), (2, 9)]
     assert build("timm:vgg11", drop_path=0.1).feature_count == 4096  # vgg11 has no stochastic depth
     with pytest.raises(UserError, match="timm:resnet18"):
-        complete_row(table.row("timm:resnet1888"))
+        complete_row(backbones.row("timm:resnet1888"))
 
 
 def test_summary_accounts_for_every_parameter() -> None:
     for name in ("tiny", "resnet18", "timm:vit_tiny_patch16_224"):
         if name.startswith("timm:"):
             pytest.importorskip("timm")
-        row = complete_row(table.row(name))
+        row = complete_row(backbones.row(name))
         with torch.device("meta"):
             model = build(name)
         model.freeze_backbone()
@@ -246,9 +246,9 @@ def test_the_command_prints_table_and_json(tmp_path: Path) -> None:
     assert CliRunner().invoke(command, ["tiny"]).exit_code == 2
     assert "--data" in CliRunner().invoke(command, ["tiny"]).output
     listed = CliRunner().invoke(command, ["--list"]).output
-    assert all(name in listed for name in table.BACKBONES)
+    assert all(name in listed for name in backbones.BACKBONES)
     rows = json.loads(CliRunner().invoke(command, ["--list", "--json"]).stdout)
-    assert [row["name"] for row in rows] == list(table.BACKBONES)
+    assert [row["name"] for row in rows] == list(backbones.BACKBONES)
 
 
 @pytest.mark.real

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from fashion.config import ModelConfig
 from fashion.errors import UserError, WeightsError
-from fashion.model import table
-from fashion.model.backbone import make_backbone
-from fashion.model.build import build_model
+from fashion.model import backbones
+from fashion.model.classifier import build_model
+from fashion.model.network import make_backbone
 from fashion.model.weights import ResolvedWeights, read_state, resolve_weights
 
 
@@ -154,7 +154,7 @@ def test_pickled_code_is_not_executed(tmp_path: Path) -> None:
 
 
 def test_bad_files_are_refused(tmp_path: Path) -> None:
-    state = make_backbone(table.row("tiny"))[0].state_dict()
+    state = make_backbone(backbones.row("tiny"))[0].state_dict()
     torch.save(state, tmp_path / "good.pth")
     whole = (tmp_path / "good.pth").read_bytes()
     (tmp_path / "truncated.pth").write_bytes(whole[: len(whole) // 2])
@@ -185,9 +185,9 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_changes_after_it_was_resolved_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
-    torch.save(make_backbone(table.row("tiny"))[0].state_dict(), path)
+    torch.save(make_backbone(backbones.row("tiny"))[0].state_dict(), path)
     weights = resolve_weights(config("tiny", path))
-    torch.save(make_backbone(table.row("tiny"))[0].state_dict(), path)
+    torch.save(make_backbone(backbones.row("tiny"))[0].state_dict(), path)
     with pytest.raises(WeightsError, match="not the file that was resolved"):
         build_model(config("tiny", path), (2,), weights)
     path.unlink()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fashion.config import TrainConfig
-from fashion.optim import build_ema, build_optimizer, build_schedule
+from fashion.model.optim import build_ema, build_optimizer, build_schedule
 
 STEPS = 10  # an epoch
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from fashion import precision
 from fashion.config import ModelConfig
-from fashion.model.build import build_model
-from fashion.precision import Setting, imitated
+from fashion.model import precision
+from fashion.model.classifier import build_model
+from fashion.model.precision import Setting, imitated
 
 CPU = torch.device("cpu")
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -16,7 +16,7 @@ import torch
 from fashion import speed
 from fashion.config import TrialConfig
 from fashion.errors import ResourcesError
-from fashion.precision import Setting
+from fashion.model.precision import Setting
 from fashion.speed import Measured, candidates, choose, fastest, measure
 
 CPU = torch.device("cpu")

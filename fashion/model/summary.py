@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fashion.errors import UserError
-from fashion.model.backbone import classifier_parameters, stages_of
-from fashion.model.build import MultiHeadClassifier
-from fashion.model.table import Row
+from fashion.model.backbones import Row
+from fashion.model.classifier import MultiHeadClassifier
+from fashion.model.network import classifier_parameters, stages_of
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from fashion.config import ModelConfig
 from fashion.errors import WeightsError
-from fashion.model import table
-from fashion.model.backbone import CLASSIFIER_NAMES, complete_row, import_timm, make_backbone
-from fashion.model.table import Row
+from fashion.model import backbones
+from fashion.model.backbones import Row
+from fashion.model.network import CLASSIFIER_NAMES, complete_row, import_timm, make_backbone
 
 Progress = Callable[[int, int], None]
 
@@ -50,7 +50,7 @@ def resolve_weights(model: ModelConfig, progress: Progress | None = None) -> Res
     downloaded (`progress` gets bytes done and total). Raises UserError for an unknown backbone and WeightsError, naming
     the remedies, when the weights can't be had, can't be read safely, or belong to another network.
     """
-    row = complete_row(table.row(model.backbone))
+    row = complete_row(backbones.row(model.backbone))
     if model.weights == "none":
         return ResolvedWeights("none")
     if model.weights == "imagenet":
@@ -194,7 +194,7 @@ def _imagenet_file(row: Row, progress: Progress | None) -> Path:
 
 def _package_file(row: Row) -> Path:
     import_timm(f"model.backbone: {row.name}")
-    file = table.packaged_weights(row.package)
+    file = backbones.packaged_weights(row.package)
     if file is None:
         raise WeightsError(
             f"model.weights: the ImageNet weights of {row.name} are in the package {row.package}, which is not "

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fashion.loss import cross_entropy, report_loss
+from fashion.model.loss import cross_entropy, report_loss
 
 # A sample's loss is rounded to multiples of 2^-30, so that float64 adds up to 2^23 of loss without rounding: the
 # sum does not depend on how samples are split over batches and ranks.

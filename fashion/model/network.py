@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fashion.errors import UserError
-from fashion.model.table import Row
+from fashion.model.backbones import Row
 from fashion.model.tiny import TinyNet
 
 # Containers whose members are the stages (torchvision's and timm's names).

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from fashion.config import ModelConfig, TrainConfig
 from fashion.errors import UserError
-from fashion.model import table
-from fashion.model.backbone import complete_row, make_backbone, stages_of
-from fashion.model.table import HALF, IMAGENET_MEAN, IMAGENET_STD, Channels, Row
+from fashion.model import backbones
+from fashion.model.backbones import HALF, IMAGENET_MEAN, IMAGENET_STD, Channels, Row
+from fashion.model.network import complete_row, make_backbone, stages_of
 from fashion.model.weights import ResolvedWeights, load_into
 
 
@@ -104,7 +104,7 @@ def build_model(
     random values come from torch's global generator, which the caller seeds.
     Raises UserError for an unknown backbone, WeightsError when the weights can't be read or don't fit.
     """
-    row = table.row(config.backbone)
+    row = backbones.row(config.backbone)
     backbone, features = make_backbone(row, config.drop_path)
     if weights is not None and weights.path is not None:
         load_into(backbone, row, weights)

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from fashion.model.build import MultiHeadClassifier
+from fashion.model.classifier import MultiHeadClassifier
 
 
 @dataclass(frozen=True)
