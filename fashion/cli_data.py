@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from fashion.data.packed import Form
+    from fashion.data.pushed import Form
 
 SPLITS = ("train", "val", "test")
 
@@ -41,7 +41,7 @@ def check(root: str, as_json: bool) -> None:
     from fashion.cli_progress import Bars
     from fashion.data.check import check as check_data
     from fashion.data.contents import default_cache_dir
-    from fashion.data.remote import fetch_unread, place_of
+    from fashion.data.remote.local_copy import fetch_unread, place_of
 
     place = place_of(root)
     with Bars() as bars:
@@ -210,7 +210,7 @@ def push(
     from fashion.bucket.address import parse_address
     from fashion.cli_progress import Bars
     from fashion.data.layout import read_dataset
-    from fashion.data.push import push as push_data
+    from fashion.data.remote.push import push as push_data
 
     try:
         target = parse_address(address)
@@ -233,7 +233,7 @@ def folder_of(root: str, forms: Sequence[Form] = (), splits: Sequence[str] = SPL
     """The folder itself, or this machine's copy of what is at an address, with the packed images of these forms."""
     from fashion.cli_progress import Bars
     from fashion.data.contents import default_cache_dir
-    from fashion.data.remote import on_this_machine, place_of
+    from fashion.data.remote.local_copy import on_this_machine, place_of
 
     with Bars() as bars:
         return on_this_machine(place_of(root), default_cache_dir().absolute(), forms, splits, progress=bars)

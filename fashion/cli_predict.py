@@ -15,7 +15,7 @@ from fashion.journal import require_own
 from fashion.run import Run
 
 if TYPE_CHECKING:
-    from fashion.data.remote import Where
+    from fashion.data.remote.local_copy import Where
 
 
 def predict_winner(
@@ -65,7 +65,7 @@ def predict_winner(
 
 def data_root(record: Run, winner: Ranked) -> Where:
     """The data set as the spec names it, from where the command is typed; else where the sweep found it."""
-    from fashion.data.remote import place_of
+    from fashion.data.remote.local_copy import place_of
 
     written, recorded = winner.config.get("data", {}).get("root"), record.manifest.get("data_root")
     if not isinstance(written, str):

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from fashion.bucket.address import Address
 from fashion.bucket.store import PART, NotThereError, Store, TakenError
-from fashion.data.bucket import lists
 from fashion.data.lists import LABELLED
-from fashion.data.packed import MANIFEST, Form, Pushed
-from fashion.data.remote import Copy
+from fashion.data.pushed import MANIFEST, Form, Pushed
+from fashion.data.remote.listing import lists
+from fashion.data.remote.local_copy import Copy
 from fashion.doctor_folder import LEAST_FREE, LEAST_SPEED, SCRATCH, Finding, existing
 from fashion.errors import DataError, Problem, StorageError
 

@@ -9,7 +9,7 @@ from fashion.bucket.address import is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.lists import LABELLED
-from fashion.data.remote import place_of
+from fashion.data.remote.local_copy import place_of
 from fashion.doctor import Request, Weights, ask_torch, listed
 from fashion.doctor_bucket import Bucket
 from fashion.doctor_folder import LEAST_FREE, Folder

@@ -16,7 +16,7 @@ from fashion.bucket.store import Store
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack, pack_folder
-from fashion.data.remote import Where, on_this_machine
+from fashion.data.remote.local_copy import Where, on_this_machine
 from fashion.errors import CheckpointError, DataError, Problem
 from fashion.predict import DESCRIPTION, Predictions, accuracy, load_promoted, predict, require_attributes
 from fashion.stored import push_folder, working_copy

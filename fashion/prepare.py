@@ -16,7 +16,7 @@ from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
-from fashion.data.remote import Where, on_this_machine, place_of
+from fashion.data.remote.local_copy import Where, on_this_machine, place_of
 from fashion.extend import continue_with, known_run, run_path
 from fashion.features import open_features
 from fashion.model.classifier import build_model

@@ -22,11 +22,11 @@ from fashion.attempt import Attempt, folder_of, opened
 from fashion.bucket.address import Address
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
-from fashion.data.fetch import Progress
 from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
-from fashion.data.packed import Form
-from fashion.data.remote import Where, on_this_machine
+from fashion.data.pushed import Form
+from fashion.data.remote.fetch import Progress
+from fashion.data.remote.local_copy import Where, on_this_machine
 from fashion.errors import BlockedError, DataError, FashionError, StorageError
 from fashion.features import open_features
 from fashion.feed import Place, TrainingData

@@ -11,8 +11,8 @@ from s3_server import Server
 from fashion.bucket.address import Address, parse_address
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
-from fashion.data.packed import Form
-from fashion.data.push import Sent, push
+from fashion.data.pushed import Form
+from fashion.data.remote.push import Sent, push
 
 IMAGES, LISTS = 60, 8  # of the data set here
 HERE = parse_address("s3://sweeps/data/demo")

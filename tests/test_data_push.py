@@ -13,8 +13,8 @@ from s3_server import Server
 
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
-from fashion.data.packed import MANIFEST
-from fashion.data.remote import on_this_machine
+from fashion.data.pushed import MANIFEST
+from fashion.data.remote.local_copy import on_this_machine
 from fashion.errors import DataError, StorageError
 
 demo_root, copy_of_demo = data_in_buckets.demo_root, data_in_buckets.copy_of_demo  # the fixtures

@@ -14,8 +14,8 @@ from s3_server import Server
 from fashion.bucket.address import Address, parse_address
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
-from fashion.data.packed import MANIFEST
-from fashion.data.remote import on_this_machine, place_of
+from fashion.data.pushed import MANIFEST
+from fashion.data.remote.local_copy import on_this_machine, place_of
 from fashion.errors import BlockedError, DataError, SpecError, StorageError
 from fashion.spec import load_spec
 
@@ -123,7 +123,7 @@ def test_a_full_disk_is_told(s3: Server, demo_root: Path, tmp_path: Path, monkey
     (tmp_path / "data").write_text("a file in its place")
     with pytest.raises(BlockedError, match="FASHION_CACHE"):
         on_this_machine(HERE, tmp_path)
-    monkeypatch.setattr("fashion.data.remote.shutil.disk_usage", lambda path: replace_free(100))
+    monkeypatch.setattr("fashion.data.remote.local_copy.shutil.disk_usage", lambda path: replace_free(100))
     with pytest.raises(BlockedError, match="GB are free"):
         on_this_machine(HERE, tmp_path / "other")
 

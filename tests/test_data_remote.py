@@ -23,11 +23,11 @@ from s3_server import Server
 
 from fashion.bucket.address import parse_address
 from fashion.config import TrialConfig
-from fashion.data import fetch
 from fashion.data.layout import read_dataset, read_unchanged
 from fashion.data.pack import Pack
-from fashion.data.packed import MANIFEST, Form
-from fashion.data.remote import Copy, on_this_machine
+from fashion.data.pushed import MANIFEST, Form
+from fashion.data.remote import fetch
+from fashion.data.remote.local_copy import Copy, on_this_machine
 from fashion.errors import BlockedError, DataError, StorageError
 from fashion.model.weights import resolve_weights
 from fashion.task import Task, fetch_data, training_data
@@ -95,7 +95,7 @@ def test_a_worker_tells_what_it_fetched_and_stops_the_sweep_where_it_cannot(
     assert re.fullmatch(r"fetched the data set, \d+ MB in \d+ s", fetch_data(task))
     s3.faults.refuse()
     assert fetch_data(task) == "", "it is here: the bucket is not asked"
-    monkeypatch.setattr("fashion.data.remote.PATIENCE", 0.5)
+    monkeypatch.setattr("fashion.data.remote.local_copy.PATIENCE", 0.5)
     elsewhere = replace(task, cache_dir=tmp_path / "other")
     with pytest.raises(BlockedError, match=rf"can't be had on {platform.node()}.*does not answer"):
         fetch_data(elsewhere)
@@ -132,7 +132,7 @@ def test_an_interrupted_fetch_goes_on(
     s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed(demo_root)
-    monkeypatch.setattr("fashion.data.fetch.WAIT", 0.5)
+    monkeypatch.setattr("fashion.data.remote.fetch.WAIT", 0.5)
     last = read_dataset(demo_root).splits["val"].images[-1]
     s3.faults.fail(403, named=last)
     s3.requests.clear()
@@ -198,7 +198,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from fashion.bucket.address import parse_address
-from fashion.data.remote import on_this_machine
+from fashion.data.remote.local_copy import on_this_machine
 print(on_this_machine(parse_address("s3://sweeps/data/demo"), Path(sys.argv[1])))
 """
 

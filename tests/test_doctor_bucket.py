@@ -15,8 +15,8 @@ from fashion import doctor_bucket, doctor_spec
 from fashion.bucket.address import parse_address
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
-from fashion.data.packed import Form
-from fashion.data.push import push
+from fashion.data.pushed import Form
+from fashion.data.remote.push import push
 from fashion.doctor import Request, examine
 from fashion.doctor_bucket import Bucket, examine_bucket
 from fashion.doctor_folder import Finding

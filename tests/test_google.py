@@ -25,7 +25,7 @@ from fashion.bucket.address import parse_address
 from fashion.bucket.lease import Lease
 from fashion.bucket.store import AwayError, NotThereError, Store, TakenError
 from fashion.data.layout import read_dataset
-from fashion.data.remote import on_this_machine
+from fashion.data.remote.local_copy import on_this_machine
 from fashion.errors import RunError, StorageError
 
 demo_root = data_in_buckets.demo_root  # the fixture

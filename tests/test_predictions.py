@@ -18,7 +18,7 @@ from fashion.bucket.address import parse_address
 from fashion.config import TrialConfig
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
-from fashion.data.push import push
+from fashion.data.remote.push import push
 from fashion.errors import CheckpointError, DataError
 from fashion.model.weights import ResolvedWeights
 from fashion.predictions import PROBABILITIES_NAME, Source, fetch_predictions, predict_in_bucket, predict_into

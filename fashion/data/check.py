@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fashion.data.images import IMAGE_SUFFIXES, load_rgb
 from fashion.data.lists import Scan
-from fashion.data.packed import MANIFEST
+from fashion.data.pushed import MANIFEST
 from fashion.data.scan import scan_layout
 from fashion.errors import DataError, printable
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fashion.data.contents import contents_digest
 from fashion.data.lists import Attribute
-from fashion.data.packed import MANIFEST, Pushed
+from fashion.data.pushed import MANIFEST, Pushed
 from fashion.data.scan import scan_layout
 from fashion.errors import BlockedError, DataError, Problem
 

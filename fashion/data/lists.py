@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fashion.data.packed import Pushed
+from fashion.data.pushed import Pushed
 from fashion.errors import Problem
 
 SPLITS = ("train", "val", "test")

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from fashion.data.lists import INSIDE, LABELLED, SPLITS, Attribute, Scan, text_lines
-from fashion.data.packed import MANIFEST, Pushed, read_manifest
+from fashion.data.pushed import MANIFEST, Pushed, read_manifest
 from fashion.errors import CONTROLS
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from fashion.bucket.address import Address
 from fashion.bucket.store import PART, NotThereError, Object, Store, TakenError
-from fashion.data.bucket import CLAIM, LISTS
-from fashion.data.fetch import THREADS, Progress, Waiting, megabytes
 from fashion.data.layout import Dataset
 from fashion.data.pack import Pack, read_seal
-from fashion.data.packed import MANIFEST, Form, PackFile, Pushed
+from fashion.data.pushed import MANIFEST, Form, PackFile, Pushed
+from fashion.data.remote.fetch import THREADS, Progress, Waiting, megabytes
+from fashion.data.remote.listing import CLAIM, LISTS
 from fashion.errors import DataError, Problem
 
 PATIENCE = 5.0  # seconds that one request is repeated for

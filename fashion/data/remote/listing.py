@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fashion.bucket.store import NotThereError, Object, Store
 from fashion.data.lists import LARGEST_LIST, SPLITS
-from fashion.data.packed import MANIFEST, PackFile
+from fashion.data.pushed import MANIFEST, PackFile
 from fashion.data.scan import scan_layout
 from fashion.errors import DataError, Problem
 

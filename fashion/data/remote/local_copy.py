@@ -20,12 +20,12 @@ from filelock import FileLock, Timeout
 
 from fashion.bucket.address import Address, is_address, parse_address
 from fashion.bucket.store import Object, Store
-from fashion.data import bucket
-from fashion.data.fetch import Fetch, Progress
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.lists import LABELLED
 from fashion.data.pack import put_seal
-from fashion.data.packed import MANIFEST, Form, Pushed, read_manifest
+from fashion.data.pushed import MANIFEST, Form, Pushed, read_manifest
+from fashion.data.remote import listing
+from fashion.data.remote.fetch import Fetch, Progress
 from fashion.errors import BlockedError, DataError, Problem
 from fashion.journal import write_atomic
 
@@ -148,20 +148,20 @@ class Copy:
     def fetch(self, forms: Collection[Form], splits: Collection[str], progress: Progress | None) -> None:
         """Bring what is missing here or another one there, and remove what is no longer there."""
         store = Store(self.address, PATIENCE, QUIET)
-        lists = bucket.lists(store)
+        lists = listing.lists(store)
         self.root.mkdir(parents=True, exist_ok=True)
         known = self._bring(store, self._fetched(), lists, {}, progress)
-        self._forget(known, {name for name in known if bucket.is_list(name)} - lists.keys())
+        self._forget(known, {name for name in known if listing.is_list(name)} - lists.keys())
         pushed = self._manifest()
         if pushed is not None and pushed.packs:
             packs = pushed.wanted(splits, forms, str(self.address))
-            wanted, still = bucket.packs(store, packs), {pack.path for pack in pushed.packs}
+            wanted, still = listing.packs(store, packs), {pack.path for pack in pushed.packs}
             for pack in packs:
                 (self.root / pack.path).parent.mkdir(parents=True, exist_ok=True)
                 put_seal(self.root / pack.path, pack.seal)  # first: a cache file without one is taken for damaged
             known = self._bring(store, known, wanted, {pack.path: pack.sha256 for pack in packs}, progress)
         else:
-            wanted = bucket.images(store, self.root)
+            wanted = listing.images(store, self.root)
             still = set(wanted)
             known = self._bring(store, known, wanted, {}, progress)
         self._forget(known, known.keys() - lists.keys() - still)
