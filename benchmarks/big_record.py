@@ -22,11 +22,11 @@ import torch
 from benchmarks.child import arguments_of
 from benchmarks.noted import resident
 from fashion import checkpoint
-from fashion.best import best
 from fashion.data.demo import ATTRIBUTES
-from fashion.journal import now
-from fashion.record import EpochReport
-from fashion.run import Run
+from fashion.record.journal import now
+from fashion.record.ranking import best
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport
 from fashion.spec import load_spec
 
 FINGERPRINT = "0123456789abcdef"

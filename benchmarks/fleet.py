@@ -24,7 +24,7 @@ from typing import Any
 import click
 
 from benchmarks.fleet_sim import Fleet, Service, Work
-from fashion.journal import write_atomic
+from fashion.record.journal import write_atomic
 from fashion.schedulers import Asha, Fifo, Median
 
 PLACE = Path(__file__).with_name("fleet.json")

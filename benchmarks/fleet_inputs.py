@@ -26,8 +26,8 @@ from benchmarks.big_record import FINGERPRINT, SPEC, report
 from benchmarks.noted import resident
 from fashion.data.demo import ATTRIBUTES, write_demo
 from fashion.display import Display
+from fashion.record.run import Run
 from fashion.recorder import Recorder
-from fashion.run import Run
 from fashion.schedulers import Scheduler, scheduler_of
 from fashion.search import OptunaSource
 from fashion.spec import SweepSpec, load_spec

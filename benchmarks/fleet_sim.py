@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fashion.record import Decision
+from fashion.record.trial import Decision
 from fashion.schedulers import Asha, Scheduler
 
 

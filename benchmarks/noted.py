@@ -21,7 +21,7 @@ import fashion.sweep
 import fashion.trial
 from benchmarks.child import note
 from fashion import cli
-from fashion.record import EpochReport
+from fashion.record.trial import EpochReport
 from fashion.recorder import Recorder
 from fashion.trial import Job, run_trial
 

@@ -15,7 +15,7 @@ from benchmarks import child
 from benchmarks.big_record import FINGERPRINT, SPEC, record_seconds
 from benchmarks.rows import Row, in_turn, median_ratio, medians, tell
 from fashion.data.demo import ATTRIBUTES
-from fashion.run import Run
+from fashion.record.run import Run
 from fashion.spec import load_spec
 
 TRIALS, EPOCHS = 20, 10

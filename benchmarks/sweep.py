@@ -37,7 +37,7 @@ import click
 from benchmarks import bare, child
 from benchmarks.rows import Row, in_turn, tell
 from fashion.data.layout import Dataset, read_dataset
-from fashion.run import Run
+from fashion.record.run import Run
 from fashion.spec import SweepSpec, load_spec
 
 CORES = 2

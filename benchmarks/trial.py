@@ -33,7 +33,7 @@ from typing import Any
 from benchmarks.child import module, notes, python
 from benchmarks.rows import Row, in_turn
 from fashion.data.demo import write_demo
-from fashion.journal import read_journal
+from fashion.record.journal import read_journal
 
 WORKERS = (1, 2)
 TARGETS = {1: 0.1, 2: 2.0}  # seconds from decision to first step, warm

@@ -23,11 +23,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from fashion.best import read_header
 from fashion.bucket.address import Address
 from fashion.bucket.store import AwayError, NotThereError, Store
 from fashion.errors import BlockedError, CheckpointError, Problem, StorageError
-from fashion.journal import write_atomic
+from fashion.record.journal import write_atomic
+from fashion.record.ranking import read_header
 
 LAST = re.compile(r"last-(\d{4,})(?:\.(\d+))?-([0-9a-f]{8})\.pt")
 BEST = re.compile(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)")

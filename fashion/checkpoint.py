@@ -25,9 +25,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from fashion.best import read_header
 from fashion.errors import BlockedError, CheckpointError, Superseded, refusal
-from fashion.record import metrics_from_json
+from fashion.record.ranking import read_header
+from fashion.record.trial import metrics_from_json
 
 LAST = "last.pt"
 PREVIOUS = "last-previous.pt"

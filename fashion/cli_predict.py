@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fashion.best import Ranked
 from fashion.bucket.address import is_address, parse_address
 from fashion.errors import DataError, Problem, RunError
-from fashion.journal import require_own
-from fashion.run import Run
+from fashion.record.journal import require_own
+from fashion.record.ranking import Ranked
+from fashion.record.run import Run
 
 if TYPE_CHECKING:
     from fashion.data.remote.local_copy import Where

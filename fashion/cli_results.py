@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fashion.bucket.address import Address
-    from fashion.run import Run
+    from fashion.record.run import Run
 
 storage_option = click.option(
     "--storage",
@@ -41,8 +41,8 @@ def ls(storage: str, as_json: bool) -> None:
     from fashion import report
     from fashion.bucket.address import is_address
     from fashion.errors import RunError
+    from fashion.record.find import run_paths
     from fashion.results import final, overview, page
-    from fashion.runs import run_paths
     from fashion.stored import NoRunError, addresses
 
     places: list[Path] | list[Address] = addresses(storage) if is_address(storage) else run_paths(storage)
@@ -145,8 +145,8 @@ def best(
     Example: fashion-sweep best --predict
     Example: fashion-sweep best --predict --images photos
     """
-    from fashion import best as ranking
     from fashion.bucket.address import Address
+    from fashion.record import ranking
     from fashion.results import page, print_winner, winner_json
 
     if (split or images or address) and not predict:
@@ -186,7 +186,7 @@ def _find(storage: str, name: str | None) -> Path | Address:
 
         if (address := find(storage, name)) is not None:
             return address
-    from fashion.runs import find_path
+    from fashion.record.find import find_path
 
     return find_path(storage, name)
 
@@ -196,8 +196,8 @@ def _read(place: Path | Address, every_report: bool = False) -> Run:
     from pathlib import Path
 
     from fashion.cli_progress import Bars
-    from fashion.excerpt import glance
-    from fashion.run import Run
+    from fashion.record.excerpt import glance
+    from fashion.record.run import Run
 
     def read(path: Path) -> Run:
         # Much comes in and nothing goes: the collector would look at all of it again and again.

@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from fashion.display import Mode
-    from fashion.run import Run
+    from fashion.record.run import Run
     from fashion.spec import SweepSpec
 
 

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.live import Live
 
 from fashion import report as words
-from fashion.journal import now
 from fashion.live import Screen, View, picture
-from fashion.record import Decision, EpochReport, Trial
+from fashion.record.journal import now
+from fashion.record.run import Run
+from fashion.record.trial import Decision, EpochReport, Trial
 from fashion.report import Row
-from fashion.run import Run
 from fashion.schedulers import make_scheduler
 
 if TYPE_CHECKING:

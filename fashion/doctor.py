@@ -22,7 +22,7 @@ from fashion.data.lists import LABELLED, LARGEST_LIST
 from fashion.doctor_bucket import Bucket, examine_bucket
 from fashion.doctor_folder import HERE, Finding, Folder, examine_folder
 from fashion.errors import Problem
-from fashion.manifest import code_version, package_versions
+from fashion.record.manifest import code_version, package_versions
 
 # A machine that is set by NTP is off by milliseconds. Reports carry the time of the machine they were made on, and object
 # stores refuse requests whose time is minutes off.

@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 from fashion.cluster import RayDied, dead_daemons
 from fashion.deaths import Deaths, machine_went
 from fashion.errors import BlockedError, refusal
-from fashion.record import EpochReport
+from fashion.record.trial import EpochReport
 from fashion.recorder import Recorder
 from fashion.search import Source
 from fashion.task import first_line

@@ -18,9 +18,9 @@ from typing import Any, TextIO
 from fashion.display import Display, Mode
 from fashion.entrypoint import BEGINS
 from fashion.errors import ClusterError, SpecError, printable
-from fashion.record import EpochReport
-from fashion.recorded import parse
-from fashion.run import Run
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport
+from fashion.record.validate import parse
 from fashion.spec import SweepSpec
 
 Event = Mapping[str, Any]

@@ -15,7 +15,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import UserCallback
 
 from fashion.deaths import machine_went
-from fashion.record import EpochReport
+from fashion.record.trial import EpochReport
 from fashion.task import Task
 
 KNOWN_SECONDS = 90.0  # after which Ray knows of any machine that is gone: by its own settings 65

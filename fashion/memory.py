@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fashion.errors import FashionError
 from fashion.feed import Place
-from fashion.journal import write_atomic
+from fashion.record.journal import write_atomic
 
 NOTE = "micro-batches.json"
 # Batch normalisation needs two images.

@@ -21,7 +21,7 @@ from fashion.extend import continue_with, known_run, run_path
 from fashion.features import open_features
 from fashion.model.classifier import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
-from fashion.run import Run
+from fashion.record.run import Run
 from fashion.spec import SweepSpec
 from fashion.stored import Held, push_manifest
 

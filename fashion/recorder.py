@@ -12,9 +12,9 @@ from fashion.checkpoint import CLAIM, LAST, PREVIOUS, prune
 from fashion.display import Display
 from fashion.memory import NOTE
 from fashion.mirror import Mirror
-from fashion.record import Decision, End, EpochReport, Trial
+from fashion.record.run import Run
+from fashion.record.trial import Decision, End, EpochReport, Trial
 from fashion.reuse import Trained, link
-from fashion.run import Run
 from fashion.schedulers import Scheduler, replay
 from fashion.tensorboard import EventFiles
 

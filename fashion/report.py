@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fashion.errors import printable
-from fashion.record import Trial
+from fashion.record.trial import Trial
 
 FINAL = ("completed", "stopped", "failed")
 SECTIONS = ("model", "data", "train")

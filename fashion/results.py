@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fashion import best as ranking
 from fashion import report
-from fashion.best import Ranked
 from fashion.errors import printable
 from fashion.live import View, picture
-from fashion.record import metrics_to_json
+from fashion.record import ranking
+from fashion.record.ranking import Ranked
+from fashion.record.run import Run
+from fashion.record.trial import metrics_to_json
 from fashion.report import Row
-from fashion.run import Run
 from fashion.schedulers import scheduler_of
 
 PIPED_WIDTH = 200  # columns where there is no terminal: nothing is cut off from what a script greps

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashion.best import read_header
 from fashion.checkpoint import best_path, predictions_path
 from fashion.errors import CheckpointError, RunError
-from fashion.manifest import read_manifest
-from fashion.record import Trial, placeless
-from fashion.run import Run
-from fashion.runs import run_paths
+from fashion.record.find import run_paths
+from fashion.record.manifest import read_manifest
+from fashion.record.ranking import read_header
+from fashion.record.run import Run
+from fashion.record.trial import Trial, placeless
 
 SAME = ("data_fingerprint", "code_version", "packages")
 

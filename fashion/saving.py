@@ -21,7 +21,7 @@ from fashion.config import TrialConfig
 from fashion.feed import Place
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.weights import ResolvedWeights
-from fashion.record import EpochReport
+from fashion.record.trial import EpochReport
 from fashion.uploads import AHEAD, Uploads
 
 # Longest that a note waits while the loop waits for the bucket.

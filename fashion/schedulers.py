@@ -18,11 +18,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fashion.errors import Problem, RunError
-from fashion.record import Decision, EpochReport
-from fashion.recorded import SCHEDULER, check
+from fashion.record.trial import Decision, EpochReport
+from fashion.record.validate import SCHEDULER, check
 
 if TYPE_CHECKING:
-    from fashion.run import Run
+    from fashion.record.run import Run
 
 Mode = Literal["min", "max"]
 Compare = Literal["fraction", "epoch"]

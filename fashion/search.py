@@ -8,8 +8,8 @@ from typing import Any, Literal, Protocol
 from pydantic import ValidationError
 
 from fashion.config import TrialConfig
-from fashion.record import Trial
-from fashion.run import Run
+from fashion.record.run import Run
+from fashion.record.trial import Trial
 from fashion.space import Choice, Distribution, Int, LogUniform, Scalar, Uniform
 from fashion.spec import SweepSpec
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from fashion.bucket.store import NotThereError, Store
 from fashion.errors import Problem, RunError
-from fashion.journal import write_atomic
-from fashion.recorded import parse
+from fashion.record.journal import write_atomic
+from fashion.record.validate import parse
 
 Progress = Callable[[int, int], None]
 

@@ -35,7 +35,7 @@ from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refu
 from fashion.feed import Place
 from fashion.mailbox import Mailbox, TellMailbox, lost_neighbour
 from fashion.memory import OutOfMemory
-from fashion.record import EpochReport
+from fashion.record.trial import EpochReport
 from fashion.task import Job, Task, describe_failure, first_line, trial_reports
 
 FREE_SECONDS = 3.0

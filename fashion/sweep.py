@@ -15,19 +15,19 @@ from types import FrameType
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
-from fashion import excerpt
 from fashion.cluster import RayDied, cluster
 from fashion.data.layout import read_unchanged
 from fashion.display import Display
 from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler
 from fashion.errors import BlockedError
-from fashion.journal import RunLock, require_own
 from fashion.mirror import Mirror
 from fashion.prepare import Prepared
+from fashion.record import excerpt
+from fashion.record.journal import RunLock, require_own
+from fashion.record.run import Run
 from fashion.recorder import Recorder
 from fashion.reuse import key, trained_elsewhere
 from fashion.room import Placement, Room, find_room
-from fashion.run import Run
 from fashion.schedulers import make_scheduler
 from fashion.search import make_source
 from fashion.spec import SweepSpec

@@ -30,10 +30,10 @@ from fashion.data.remote.local_copy import Where, on_this_machine
 from fashion.errors import BlockedError, DataError, FashionError, StorageError
 from fashion.features import open_features
 from fashion.feed import Place, TrainingData
-from fashion.journal import write_atomic
 from fashion.model.precision import imitated
 from fashion.model.weights import ResolvedWeights, resolve_weights
-from fashion.record import EpochReport
+from fashion.record.journal import write_atomic
+from fashion.record.trial import EpochReport
 from fashion.stored import working_copy
 from fashion.train import fit_and_tell
 

@@ -22,8 +22,8 @@ from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams
 
-from fashion.record import EpochReport, Trial
-from fashion.run import Run
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport, Trial
 
 _SHOWN = (
     "val_loss",

@@ -34,7 +34,7 @@ from fashion.model.loss import build_loss
 from fashion.model.metrics import Meter
 from fashion.model.optim import build_ema, build_optimizer, build_schedule
 from fashion.model.weights import ResolvedWeights
-from fashion.record import EpochReport
+from fashion.record.trial import EpochReport
 from fashion.saving import Best, Saver, set_backbone_aside
 from fashion.uploads import Uploads
 

@@ -21,7 +21,7 @@ from fashion.cluster import leaving
 from fashion.config import TrialConfig
 from fashion.errors import Leaving, Superseded, refusal
 from fashion.feed import Place
-from fashion.record import EpochReport
+from fashion.record.trial import EpochReport
 from fashion.slot import run_in_slot
 from fashion.task import Job, Task, describe_failure, trial_reports
 

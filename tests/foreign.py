@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fashion.best import promote
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.feed import TrainingData
 from fashion.model.weights import ResolvedWeights
-from fashion.run import Run
+from fashion.record.ranking import promote
+from fashion.record.run import Run
 from fashion.train import fit
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from descendants import title
 from safetensors.numpy import load_file
 
-from fashion import best as ranking
-from fashion.run import Run
+from fashion.record import ranking
+from fashion.record.run import Run
 
 PATIENCE = 400  # seconds for one command on a busy machine
 

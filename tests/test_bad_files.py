@@ -27,9 +27,9 @@ from fashion.cli import main
 from fashion.data.images import load_rgb
 from fashion.data.pack import pack_folder
 from fashion.errors import CheckpointError, DataError, RunError, SubmissionError
-from fashion.excerpt import load
 from fashion.predict import load_promoted
-from fashion.run import Run
+from fashion.record.excerpt import load
+from fashion.record.run import Run
 from fashion.submission import (
     read_probabilities,
     validate_probabilities,
@@ -158,7 +158,7 @@ def test_record_files_that_are_none(name: str, content: bytes, storage: Path, ca
 
 
 def test_an_excerpt_of_nonsense_is_not_believed(storage: Path) -> None:
-    from fashion.excerpt import save
+    from fashion.record.excerpt import save
 
     run = Run.open(storage / "lr")
     save(run)

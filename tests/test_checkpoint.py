@@ -17,7 +17,6 @@ import torch
 from disks import tmpfs
 from safetensors import safe_open
 
-from fashion.best import read_header
 from fashion.checkpoint import (
     CLAIM,
     LAST,
@@ -34,6 +33,7 @@ from fashion.checkpoint import (
     save_weights,
 )
 from fashion.errors import BlockedError, CheckpointError, Superseded
+from fashion.record.ranking import read_header
 
 
 class Trap:

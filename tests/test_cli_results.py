@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from fashion.cli import main
-from fashion.record import EpochReport
-from fashion.run import Run
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport
 
 ATTRIBUTES = [{"name": "sleeve", "classes": ["long", "short", "none"]}, {"name": "fit", "classes": ["tight", "loose"]}]
 COUNTS = {"train": [[5, 2, 3], [8, 2]], "val": [[4, 3, 3], [6, 4]]}

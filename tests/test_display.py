@@ -20,8 +20,8 @@ from rich.console import Console
 
 from fashion.display import Display
 from fashion.live import picture
-from fashion.record import EpochReport
-from fashion.run import Run
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport
 
 SCHEDULER = {"name": "asha", "metric": "val_loss", "compare": "fraction", "grace": 0.1, "reduction": 3.0, "brackets": 1}
 SAMPLED = {

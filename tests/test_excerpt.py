@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from fashion import best as ranking
-from fashion import excerpt
-from fashion.record import EpochReport
+from fashion.record import excerpt, ranking
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport
 from fashion.results import overview, run_json
-from fashion.run import Run
 from fashion.schedulers import make_scheduler, scheduler_of
 from fashion.settings import SchedulerConfig
 

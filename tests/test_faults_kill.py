@@ -25,7 +25,7 @@ from running import (
 )
 
 from fashion.checkpoint import LAST, PREVIOUS, load_last
-from fashion.run import Run
+from fashion.record.run import Run
 
 pytestmark = pytest.mark.ray
 

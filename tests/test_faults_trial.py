@@ -22,7 +22,7 @@ from running import (
     wait_until_gone,
 )
 
-from fashion.run import Run
+from fashion.record.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from running import PATIENCE, assert_same, fashion, one_by_one, start, wait_for_reports
 
-from fashion.manifest import FORMAT
-from fashion.run import Run
+from fashion.record.manifest import FORMAT
+from fashion.record.run import Run
 
 SHORT, LONG = 3, 24  # epochs; the long ones outlast two other commands
 

@@ -17,7 +17,7 @@ from test_bad_files import told
 from fashion.cli import main
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
-from fashion.run import Run
+from fashion.record.run import Run
 
 Shell = pytest.CaptureFixture[str]
 SIDE = 24

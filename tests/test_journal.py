@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from fashion.errors import RunError
-from fashion.journal import Journal, RunLock, driver_alive, read_events, read_journal, write_atomic
+from fashion.record.journal import Journal, RunLock, driver_alive, read_events, read_journal, write_atomic
 
 WRITER = """
 import sys
-from fashion.journal import Journal
+from fashion.record.journal import Journal
 journal = Journal(sys.argv[1])
 number = int(sys.argv[2])
 while True:
@@ -28,7 +28,7 @@ while True:
 
 HOLDER = """
 import sys, time
-from fashion.journal import RunLock
+from fashion.record.journal import RunLock
 with RunLock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

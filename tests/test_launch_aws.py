@@ -18,7 +18,7 @@ from launching import OFFLINE, STAND_INS, USED, Client, sweep, without_downloads
 from ray_nodes import wait_until
 from running import PATIENCE, events, wait_for_reports
 
-from fashion.run import Run
+from fashion.record.run import Run
 
 pytest.importorskip("moto", reason="moto is not installed: pip install '.[dev]'")
 from ec2 import PORT, Ec2, account, env

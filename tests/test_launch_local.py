@@ -17,7 +17,7 @@ from hosts import Hosts, run_within
 from launching import OFFLINE, STAND_INS, USED, Client, local_config, sweep, without_downloads
 from running import PATIENCE, events, wait_for_reports
 
-from fashion.run import Run
+from fashion.record.run import Run
 
 # Waits until the dashboard's port answers.
 ANSWERS = """

@@ -22,7 +22,7 @@ from fashion.model import precision
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.loss import build_loss
 from fashion.model.weights import ResolvedWeights
-from fashion.record import EpochReport
+from fashion.record.trial import EpochReport
 from fashion.task import Task, trial_reports
 
 NONE = ResolvedWeights("none")

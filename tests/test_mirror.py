@@ -23,7 +23,7 @@ from fashion import mirror as mirrors
 from fashion.bucket.address import Address, parse_address
 from fashion.bucket.store import Store
 from fashion.mirror import Mirror
-from fashion.run import Run
+from fashion.record.run import Run
 from fashion.segments import segment_name, segments
 from fashion.stored import brought, held
 

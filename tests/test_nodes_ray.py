@@ -14,7 +14,7 @@ from networks import Network
 from ray_nodes import Node, Nodes, launch, wait_until
 from running import PATIENCE, assert_same, one_by_one, start, wait_for_reports
 
-from fashion.run import Run
+from fashion.record.run import Run
 
 pytestmark = pytest.mark.ray
 

@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from fashion.best import promote
 from fashion.config import TrialConfig
 from fashion.data.layout import Attribute, Dataset, read_dataset
 from fashion.data.pack import Pack, pack_folder
 from fashion.errors import CheckpointError
 from fashion.model.weights import ResolvedWeights
 from fashion.predict import accuracy, load_promoted, predict, require_attributes
-from fashion.run import Run
+from fashion.record.ranking import promote
+from fashion.record.run import Run
 from fashion.submission import validate_probabilities, validate_submission, write_probabilities, write_submission
 from fashion.train import TrainingData, fit
 

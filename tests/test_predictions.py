@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from s3_server import Server
 
-from fashion.best import promote
 from fashion.bucket.address import parse_address
 from fashion.config import TrialConfig
 from fashion.data.layout import Dataset, read_dataset
@@ -22,7 +21,8 @@ from fashion.data.remote.push import push
 from fashion.errors import CheckpointError, DataError
 from fashion.model.weights import ResolvedWeights
 from fashion.predictions import PROBABILITIES_NAME, Source, fetch_predictions, predict_in_bucket, predict_into
-from fashion.run import Run
+from fashion.record.ranking import promote
+from fashion.record.run import Run
 from fashion.stored import working_copy
 from fashion.submission import read_probabilities
 from fashion.train import TrainingData, fit

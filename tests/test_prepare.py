@@ -15,7 +15,7 @@ from fashion.data.pack import Pack
 from fashion.errors import DataError, RunError, UserError, WeightsError
 from fashion.extend import begun_trials, total_with
 from fashion.prepare import OPTUNA_DRAWS, Prepared, open_run, possible_trials, prepare
-from fashion.run import Run
+from fashion.record.run import Run
 from fashion.spec import SweepSpec, load_spec
 
 Load = Callable[..., SweepSpec]

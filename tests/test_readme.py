@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fashion import best as ranking
 from fashion.cli import COMMANDS
 from fashion.data.demo import write_demo
 from fashion.data.layout import majority_baseline, read_dataset
-from fashion.run import Run
+from fashion.record import ranking
+from fashion.record.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 500

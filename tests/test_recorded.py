@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fashion.recorded import metric, number
+from fashion.record.validate import metric, number
 
 
 @pytest.mark.parametrize("value", [0.5, 0, 1, -3.0, -7, 1e300, 10**300, "nan", "inf", "-inf"])

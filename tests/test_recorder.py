@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fashion.display import Display
-from fashion.record import EpochReport
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport
 from fashion.recorder import Recorder, keep_only
-from fashion.run import Run
 from fashion.schedulers import Scheduler, make_scheduler
 from fashion.spec import SweepSpec, load_spec
 from fashion.tensorboard import EventFiles

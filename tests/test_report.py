@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fashion.record import EpochReport, Trial
+from fashion.record.trial import EpochReport, Trial
 from fashion.report import Row, choose, counts, duration, leader, row, seconds_left, short, short_names, varying
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fashion.best import promote
 from fashion.display import Display
 from fashion.errors import CheckpointError, RunError
-from fashion.excerpt import load, save
-from fashion.record import EpochReport
+from fashion.record.excerpt import load, save
+from fashion.record.ranking import promote
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport
 from fashion.recorder import Recorder
 from fashion.reuse import key, link, trained_elsewhere
-from fashion.run import Run
 from fashion.schedulers import make_scheduler
 from fashion.spec import SweepSpec, load_spec
 from fashion.tensorboard import EventFiles

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fashion.record import EpochReport
-from fashion.run import Run
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport
 from fashion.schedulers import Asha, Fifo, Hyperband, Median, Scheduler, _Rung, make_scheduler, replay, scheduler_of
 
 SETTINGS = {"name": "asha", "metric": "val_loss", "grace": 0.1, "reduction": 3.0, "compare": "fraction", "brackets": 1}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from fashion.record import End, EpochReport
-from fashion.run import Run
+from fashion.record.run import Run
+from fashion.record.trial import End, EpochReport
 from fashion.search import OptunaSource, SeededSource, make_source
 from fashion.spec import SweepSpec, load_spec
 

@@ -24,8 +24,8 @@ from fashion import mailbox as module
 from fashion.data.layout import read_dataset
 from fashion.mailbox import Mailbox, Member, TellMailbox, lost_neighbour
 from fashion.memory import OutOfMemory
-from fashion.record import EpochReport
-from fashion.run import Run
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport
 from fashion.schedulers import make_scheduler, replay
 from fashion.spec import SweepSpec
 from fashion.task import Task

@@ -19,7 +19,7 @@ from fashion.bucket.address import parse_address
 from fashion.bucket.store import Store
 from fashion.cli import main
 from fashion.mirror import Mirror
-from fashion.run import Run
+from fashion.record.run import Run
 from fashion.stored import held, push_manifest, working_copy
 
 pytestmark = pytest.mark.usefixtures("machine")

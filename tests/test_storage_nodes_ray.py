@@ -15,8 +15,8 @@ from ray_nodes import Node, Nodes, launch, wait_until
 from running import PATIENCE, fashion, one_by_one, start, wait_for_reports
 from s3_server import Server, s3_server
 
-from fashion import best as ranking
-from fashion.run import Run
+from fashion.record import ranking
+from fashion.record.run import Run
 
 pytestmark = pytest.mark.ray
 

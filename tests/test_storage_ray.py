@@ -15,8 +15,8 @@ import pytest
 from running import PATIENCE, fashion, start
 from s3_server import Server, s3_server
 
-from fashion.record import EpochReport
-from fashion.run import Run
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport
 from fashion.schedulers import make_scheduler, replay
 from fashion.spec import SweepSpec
 

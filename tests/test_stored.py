@@ -16,8 +16,8 @@ from s3_server import Server
 from fashion.bucket.address import Address, parse_address
 from fashion.bucket.store import Store
 from fashion.errors import RunError, StorageError
-from fashion.journal import RunLock
-from fashion.run import Run
+from fashion.record.journal import RunLock
+from fashion.record.run import Run
 from fashion.segments import mark, segment_name
 from fashion.stored import Held, NoRunError, brought, find, held, push_folder, push_manifest, working_copy
 

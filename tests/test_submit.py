@@ -22,7 +22,7 @@ from fashion.display import Display
 from fashion.entrypoint import BEGINS, entrypoint
 from fashion.errors import ClusterError, SpecError
 from fashion.follow import Follower
-from fashion.run import Run
+from fashion.record.run import Run
 from fashion.spec import load_spec
 from fashion.watch import Job, LostError, account, follow
 

@@ -17,7 +17,7 @@ from ray_nodes import Nodes, free_port, wait_until
 from relay import Relay
 from running import PATIENCE, one_by_one, recorded_reports
 
-from fashion.run import Run
+from fashion.record.run import Run
 
 pytestmark = pytest.mark.ray
 

@@ -16,9 +16,9 @@ import pytest
 from descendants import descendants
 from running import PATIENCE, start, wait_for_reports
 
-from fashion import best as ranking
 from fashion.data.layout import read_dataset
-from fashion.run import Run
+from fashion.record import ranking
+from fashion.record.run import Run
 from fashion.schedulers import make_scheduler, replay
 from fashion.spec import SweepSpec
 

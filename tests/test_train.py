@@ -20,7 +20,7 @@ from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import CheckpointError, TrialDiverged
 from fashion.model.weights import ResolvedWeights
-from fashion.record import EpochReport
+from fashion.record.trial import EpochReport
 from fashion.train import Place, TrainingData, fit
 
 NONE = ResolvedWeights("none")

@@ -20,7 +20,7 @@ from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import TrialDiverged
 from fashion.model.weights import ResolvedWeights
-from fashion.record import EpochReport
+from fashion.record.trial import EpochReport
 from fashion.train import Place, TrainingData, fit
 
 NO_WEIGHTS = ResolvedWeights("none")

@@ -28,7 +28,7 @@ from fashion.data.layout import read_dataset
 from fashion.errors import BlockedError, Leaving
 from fashion.feed import Place
 from fashion.model.weights import ResolvedWeights
-from fashion.record import EpochReport
+from fashion.record.trial import EpochReport
 from fashion.task import Task, trial_reports
 
 RUN = parse_address("s3://sweeps/lr")

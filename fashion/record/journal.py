@@ -21,7 +21,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from fashion.errors import Problem, RunError, refusal
-from fashion.recorded import parse
+from fashion.record.validate import parse
 
 Event = dict[str, Any]
 

@@ -20,10 +20,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fashion.errors import CheckpointError, Problem, RunError
-from fashion.journal import now, require_own, sync_folder, write_atomic
-from fashion.record import metrics_to_json, placeless
-from fashion.recorded import parse
-from fashion.run import Run
+from fashion.record.journal import now, require_own, sync_folder, write_atomic
+from fashion.record.run import Run
+from fashion.record.trial import metrics_to_json, placeless
+from fashion.record.validate import parse
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
-from fashion.recorded import REPORT, check
+from fashion.record.validate import REPORT, check
 
 Decision = Literal["continue", "stop"]
 End = Literal["completed", "stopped", "failed"]

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fashion.journal import write_atomic
-from fashion.record import Decision, EpochReport, Trial
-from fashion.recorded import EVENT, check, parse
-from fashion.run import Known, Progress, Run
+from fashion.record.journal import write_atomic
+from fashion.record.run import Known, Progress, Run
+from fashion.record.trial import Decision, EpochReport, Trial
+from fashion.record.validate import EVENT, check, parse
 from fashion.schedulers import Scheduler, fresh_scheduler_of
 
 FORMAT = 4

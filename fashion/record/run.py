@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from fashion.errors import Problem, RunError
-from fashion.journal import Event, Journal, RunLock, driver_alive, events_from, now, write_atomic
-from fashion.manifest import FORMAT, REQUIRED, code_version, package_versions, read_manifest
-from fashion.record import Decision, End, EpochReport, Trial
-from fashion.recorded import EVENT, check
+from fashion.record.journal import Event, Journal, RunLock, driver_alive, events_from, now, write_atomic
+from fashion.record.manifest import FORMAT, REQUIRED, code_version, package_versions, read_manifest
+from fashion.record.trial import Decision, End, EpochReport, Trial
+from fashion.record.validate import EVENT, check
 
 Progress = Callable[[int, int], None]
 TOLD = 5_000  # events between two calls of it

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion.errors import Problem, RunError
-from fashion.recorded import manifest_problem, parse
+from fashion.record.validate import manifest_problem, parse
 
 # 2: notes of what happened to a trial. A run of format 1 has none; it is read as it is, and is of this format once a
 # sweep goes on with it.
@@ -49,7 +49,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def code_version() -> str:
     """The package's version and a digest of its source files: trials are a function of the code, too."""
     digest = hashlib.sha256()
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for source in sorted(package.rglob("*.py")):
         digest.update(str(source.relative_to(package)).encode() + b"\0" + source.read_bytes())
     return f"{importlib.metadata.version('fashion-sweep')}+{digest.hexdigest()[:12]}"
