@@ -25,7 +25,7 @@ import click
 
 from benchmarks.fleet_sim import Fleet, Service, Work
 from fashion.record.journal import write_atomic
-from fashion.schedulers import Asha, Fifo, Median
+from fashion.schedulers.asha import Asha, Fifo, Median
 
 PLACE = Path(__file__).with_name("fleet.json")
 GPUS = (10, 100, 1000)

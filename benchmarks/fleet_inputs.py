@@ -28,7 +28,7 @@ from fashion.data.demo import ATTRIBUTES, write_demo
 from fashion.display import Display
 from fashion.record.run import Run
 from fashion.recorder import Recorder
-from fashion.schedulers import Scheduler, scheduler_of
+from fashion.schedulers.asha import Scheduler, scheduler_of
 from fashion.search import OptunaSource
 from fashion.spec import SweepSpec, load_spec
 from fashion.tensorboard import EventFiles

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fashion.record.trial import Decision
-from fashion.schedulers import Asha, Scheduler
+from fashion.schedulers.asha import Asha, Scheduler
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import fleet
 from benchmarks.__main__ import shown
 from benchmarks.fleet_sim import Fleet, Outcome, Service, Work
-from fashion.schedulers import Asha
+from fashion.schedulers.asha import Asha
 
 GROUPED = 8  # reports that would share one fsync
 SLOW_DISK = 0.005  # seconds of an fsync on a disk that others use, too

@@ -24,7 +24,7 @@ from fashion.record.journal import now
 from fashion.record.run import Run
 from fashion.record.trial import Decision, EpochReport, Trial
 from fashion.report import Row
-from fashion.schedulers import make_scheduler
+from fashion.schedulers.asha import make_scheduler
 
 if TYPE_CHECKING:
     from fashion.spec import SweepSpec

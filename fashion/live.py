@@ -15,7 +15,7 @@ from rich.text import Text
 from fashion import report
 from fashion.errors import printable
 from fashion.report import Row
-from fashion.schedulers import RungState
+from fashion.schedulers.asha import RungState
 
 STYLES = {
     "running": "cyan",

@@ -15,7 +15,7 @@ from fashion.mirror import Mirror
 from fashion.record.run import Run
 from fashion.record.trial import Decision, End, EpochReport, Trial
 from fashion.reuse import Trained, link
-from fashion.schedulers import Scheduler, replay
+from fashion.schedulers.asha import Scheduler, replay
 from fashion.tensorboard import EventFiles
 
 # One failure may be one bad configuration; this many, with nothing ever learnt, are a broken set-up.

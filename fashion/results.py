@@ -18,7 +18,7 @@ from fashion.record.ranking import Ranked
 from fashion.record.run import Run
 from fashion.record.trial import metrics_to_json
 from fashion.report import Row
-from fashion.schedulers import scheduler_of
+from fashion.schedulers.asha import scheduler_of
 
 PIPED_WIDTH = 200  # columns where there is no terminal: nothing is cut off from what a script greps
 

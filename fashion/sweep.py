@@ -28,7 +28,7 @@ from fashion.record.run import Run
 from fashion.recorder import Recorder
 from fashion.reuse import key, trained_elsewhere
 from fashion.room import Placement, Room, find_room
-from fashion.schedulers import make_scheduler
+from fashion.schedulers.asha import make_scheduler
 from fashion.search import make_source
 from fashion.spec import SweepSpec
 from fashion.stored import Held

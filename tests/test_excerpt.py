@@ -13,7 +13,7 @@ from fashion.record import excerpt, ranking
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.results import overview, run_json
-from fashion.schedulers import make_scheduler, scheduler_of
+from fashion.schedulers.asha import make_scheduler, scheduler_of
 from fashion.settings import SchedulerConfig
 
 

@@ -14,7 +14,7 @@ from fashion.display import Display
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.recorder import Recorder, keep_only
-from fashion.schedulers import Scheduler, make_scheduler
+from fashion.schedulers.asha import Scheduler, make_scheduler
 from fashion.spec import SweepSpec, load_spec
 from fashion.tensorboard import EventFiles
 

@@ -226,7 +226,7 @@ def test_run_pickles_without_its_open_journal(run: Run) -> None:
 
 def test_reading_loads_neither_ray_nor_torch_nor_pydantic(run: Run) -> None:
     code = (
-        "import sys, fashion.record.run, fashion.record.ranking, fashion.schedulers; fashion.record.run.Run.open(sys.argv[1]);"
+        "import sys, fashion.record.run, fashion.record.ranking, fashion.schedulers.asha; fashion.record.run.Run.open(sys.argv[1]);"
         "print({'ray', 'torch', 'pydantic', 'numpy', 'safetensors'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=True)

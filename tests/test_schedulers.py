@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
-from fashion.schedulers import Asha, Fifo, Hyperband, Median, Scheduler, _Rung, make_scheduler, replay, scheduler_of
+from fashion.schedulers.asha import (
+    Asha,
+    Fifo,
+    Hyperband,
+    Median,
+    Scheduler,
+    _Rung,
+    make_scheduler,
+    replay,
+    scheduler_of,
+)
 
 SETTINGS = {"name": "asha", "metric": "val_loss", "grace": 0.1, "reduction": 3.0, "compare": "fraction", "brackets": 1}
 

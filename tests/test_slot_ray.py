@@ -26,7 +26,7 @@ from fashion.mailbox import Mailbox, Member, TellMailbox, lost_neighbour
 from fashion.memory import OutOfMemory
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
-from fashion.schedulers import make_scheduler, replay
+from fashion.schedulers.asha import make_scheduler, replay
 from fashion.spec import SweepSpec
 from fashion.task import Task
 

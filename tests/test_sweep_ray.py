@@ -19,7 +19,7 @@ from running import PATIENCE, start, wait_for_reports
 from fashion.data.layout import read_dataset
 from fashion.record import ranking
 from fashion.record.run import Run
-from fashion.schedulers import make_scheduler, replay
+from fashion.schedulers.asha import make_scheduler, replay
 from fashion.spec import SweepSpec
 
 pytestmark = pytest.mark.ray

@@ -18,7 +18,7 @@ from fashion.record.journal import write_atomic
 from fashion.record.run import Known, Progress, Run
 from fashion.record.trial import Decision, EpochReport, Trial
 from fashion.record.validate import EVENT, check, parse
-from fashion.schedulers import Scheduler, fresh_scheduler_of
+from fashion.schedulers.asha import Scheduler, fresh_scheduler_of
 
 FORMAT = 4
 NAME = "excerpt.json"
