@@ -27,7 +27,7 @@ from fashion.record.journal import now
 from fashion.record.ranking import best
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
-from fashion.spec import load_spec
+from fashion.spec.sweep_spec import load_spec
 
 FINGERPRINT = "0123456789abcdef"
 SPEC = """

@@ -30,7 +30,7 @@ from fashion.record.run import Run
 from fashion.recorder import Recorder
 from fashion.schedulers.asha import Scheduler, scheduler_of
 from fashion.search import OptunaSource
-from fashion.spec import SweepSpec, load_spec
+from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.tensorboard import EventFiles
 
 EPOCHS = 50

@@ -16,7 +16,7 @@ from benchmarks.big_record import FINGERPRINT, SPEC, record_seconds
 from benchmarks.rows import Row, in_turn, median_ratio, medians, tell
 from fashion.data.demo import ATTRIBUTES
 from fashion.record.run import Run
-from fashion.spec import load_spec
+from fashion.spec.sweep_spec import load_spec
 
 TRIALS, EPOCHS = 20, 10
 MORE = 0.25  # s

@@ -38,7 +38,7 @@ from benchmarks import bare, child
 from benchmarks.rows import Row, in_turn, tell
 from fashion.data.layout import Dataset, read_dataset
 from fashion.record.run import Run
-from fashion.spec import SweepSpec, load_spec
+from fashion.spec.sweep_spec import SweepSpec, load_spec
 
 CORES = 2
 LEAST_IMAGES = 160  # five batches

@@ -34,7 +34,7 @@ def doctor(spec: str | None, address: str | None, as_json: bool) -> None:
     from fashion.doctor import Node, compare, examine, versions
     from fashion.doctor_folder import HERE
     from fashion.doctor_spec import request_for
-    from fashion.spec import load_spec
+    from fashion.spec.sweep_spec import load_spec
 
     request = request_for(None if spec is None else load_spec(spec))
     if address is None:

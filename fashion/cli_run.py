@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from fashion.display import Mode
     from fashion.record.run import Run
-    from fashion.spec import SweepSpec
+    from fashion.spec.sweep_spec import SweepSpec
 
 
 @click.command()
@@ -53,7 +53,7 @@ def run(
     Example: fashion-sweep run sweeps/lr.yaml --name lr-adam --set train.optimizer=adam
     Example: fashion-sweep run sweeps/quickstart.yaml --trials +4
     """
-    from fashion.spec import load_spec
+    from fashion.spec.sweep_spec import load_spec
 
     if plain and as_json:
         raise click.UsageError("--plain and --json exclude each other.")
@@ -124,7 +124,7 @@ def _tell_end(record: Run, early: str) -> None:
 def _with_trials(path: str, overrides: tuple[str, ...], trials: str) -> SweepSpec:
     """The spec with `--trials N`, or `--trials +N` of the run that is there."""
     from fashion.extend import total_with
-    from fashion.spec import load_spec
+    from fashion.spec.sweep_spec import load_spec
 
     if not re.fullmatch(r"\+?[1-9][0-9]{0,6}", trials):
         raise click.BadParameter(

@@ -30,7 +30,7 @@ def check(specs: tuple[str, ...], overrides: tuple[str, ...], cluster: str | Non
     Example: fashion-sweep check --cluster cluster.yaml sweeps/*.yaml
     """
     from fashion.errors import SpecError
-    from fashion.spec import load_spec
+    from fashion.spec.sweep_spec import load_spec
 
     results: list[dict[str, Any]] = []
     wanted = []
@@ -70,7 +70,7 @@ def schema() -> None:
     and as the first line of a spec:
     # yaml-language-server: $schema=../spec.schema.json
     """
-    from fashion.spec_schema import json_schema
+    from fashion.spec.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
 
@@ -87,7 +87,7 @@ def _summary(spec: Any) -> dict[str, Any]:
 
 def _show(result: dict[str, Any]) -> None:
     from fashion.errors import printable
-    from fashion.space import case_name
+    from fashion.spec.space import case_name
 
     trials = f"{result['trials']} trial{'s' if result['trials'] != 1 else ''}"
     click.echo(f"{printable(result['spec'])}: ok, {trials}, search {result['method']}, scheduler {result['scheduler']}")

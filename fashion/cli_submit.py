@@ -51,8 +51,8 @@ def submit(
     Example: fashion-sweep submit sweeps/lr.yaml --storage s3://bucket/runs --set data.root=/mnt/data --detach
     """
     from fashion.entrypoint import entrypoint
-    from fashion.spec import load_spec
-    from fashion.yaml_lines import read_text
+    from fashion.spec.sweep_spec import load_spec
+    from fashion.spec.yaml_lines import read_text
 
     mode = _mode(plain, as_json)
     if name is not None:

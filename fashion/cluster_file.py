@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fashion.errors import Problem
-from fashion.fields import nearest
 from fashion.scaling import RAYS_MAXIMUM, Growth, NodeType
-from fashion.settings import ResourcesConfig
-from fashion.yaml_lines import Document
-from fashion.yaml_lines import Path as Where
+from fashion.spec.fields import nearest
+from fashion.spec.settings import ResourcesConfig
+from fashion.spec.yaml_lines import Document
+from fashion.spec.yaml_lines import Path as Where
 
 PLACEHOLDER = "CHANGE-ME"
 TOKEN = "~/.ray/auth_token"

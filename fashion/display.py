@@ -27,7 +27,7 @@ from fashion.report import Row
 from fashion.schedulers.asha import make_scheduler
 
 if TYPE_CHECKING:
-    from fashion.spec import SweepSpec
+    from fashion.spec.sweep_spec import SweepSpec
 
 Mode = Literal["auto", "live", "plain", "json"]
 LINE_METRICS = ("val_loss", "val_accuracy", "train_loss", "lr")

@@ -14,8 +14,8 @@ from fashion.doctor import Request, Weights, ask_torch, listed
 from fashion.doctor_bucket import Bucket
 from fashion.doctor_folder import LEAST_FREE, Folder
 from fashion.model import backbones
-from fashion.spec import SweepSpec
-from fashion.spec_rules import MOST_DRAWN
+from fashion.spec.rules import MOST_DRAWN
+from fashion.spec.sweep_spec import SweepSpec
 
 
 def request_for(spec: SweepSpec | None) -> Request:

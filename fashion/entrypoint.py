@@ -11,8 +11,8 @@ from typing import Any
 
 from fashion.bucket.address import is_address
 from fashion.errors import Problem, SpecError
-from fashion.fields import show
-from fashion.spec import SweepSpec
+from fashion.spec.fields import show
+from fashion.spec.sweep_spec import SweepSpec
 
 BEGINS = "fashion-sweep's output begins"  # the first line of it
 LARGEST = 120_000  # bytes: a shell gets all of it as one word, and Linux takes 128 KiB in one

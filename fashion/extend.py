@@ -11,11 +11,11 @@ from fashion import stored
 from fashion.bucket.address import Address, is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.errors import Problem, RunError
-from fashion.fields import SAMPLED, show
 from fashion.record.journal import now
 from fashion.record.manifest import FORMAT
 from fashion.record.run import Run
-from fashion.spec import SweepSpec
+from fashion.spec.fields import SAMPLED, show
+from fashion.spec.sweep_spec import SweepSpec
 
 ANOTHER_NAME = "Give the new sweep another name (name: in the spec, or --name)"
 

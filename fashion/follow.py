@@ -21,7 +21,7 @@ from fashion.errors import ClusterError, SpecError, printable
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.record.validate import parse
-from fashion.spec import SweepSpec
+from fashion.spec.sweep_spec import SweepSpec
 
 Event = Mapping[str, Any]
 KINDS = ("sweep", "start", "report", "end", "note", "done")

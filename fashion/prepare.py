@@ -22,7 +22,7 @@ from fashion.features import open_features
 from fashion.model.classifier import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.run import Run
-from fashion.spec import SweepSpec
+from fashion.spec.sweep_spec import SweepSpec
 from fashion.stored import Held, push_manifest
 
 # label, done, total

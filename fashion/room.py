@@ -24,7 +24,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 from fashion.cluster import LOOK_SECONDS
 from fashion.errors import ResourcesError
 from fashion.scaling import Growth, growth_here, workers_that_fit
-from fashion.settings import ResourcesConfig
+from fashion.spec.settings import ResourcesConfig
 
 HEAD = "node:__internal_head__"  # a resource that the head alone has
 ELSEWHERE = (

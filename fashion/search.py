@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from fashion.config import TrialConfig
 from fashion.record.run import Run
 from fashion.record.trial import Trial
-from fashion.space import Choice, Distribution, Int, LogUniform, Scalar, Uniform
-from fashion.spec import SweepSpec
+from fashion.spec.space import Choice, Distribution, Int, LogUniform, Scalar, Uniform
+from fashion.spec.sweep_spec import SweepSpec
 
 
 class Source(Protocol):

@@ -30,7 +30,7 @@ from fashion.reuse import key, trained_elsewhere
 from fashion.room import Placement, Room, find_room
 from fashion.schedulers.asha import make_scheduler
 from fashion.search import make_source
-from fashion.spec import SweepSpec
+from fashion.spec.sweep_spec import SweepSpec
 from fashion.stored import Held
 from fashion.task import SCRATCH, Job
 from fashion.tensorboard import EventFiles

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from fashion.cluster_file import PLACEHOLDER
-from fashion.spec import load_spec
+from fashion.spec.sweep_spec import load_spec
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECS = sorted((ROOT / "sweeps").glob("*.yaml"))

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from fashion.cli import main
-from fashion.yaml_lines import parse_yaml
+from fashion.spec.yaml_lines import parse_yaml
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 TEXTS = {path.stem: path.read_text() for path in sorted(SWEEPS.glob("*.yaml"))}

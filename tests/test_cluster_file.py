@@ -14,7 +14,7 @@ import pytest
 from cluster_files import CONFIG, FILLED, ROOT, SHIPPED, WANTED, prepared
 
 from fashion.cluster_file import NODE_KEYS, check_cluster
-from fashion.settings import ResourcesConfig
+from fashion.spec.settings import ResourcesConfig
 
 
 @pytest.fixture

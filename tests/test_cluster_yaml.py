@@ -17,7 +17,7 @@ from ray_nodes import wait_until
 from fashion.cli import HIDDEN
 from fashion.cluster_file import TOKEN
 from fashion.model.backbones import BACKBONES
-from fashion.spec import load_spec
+from fashion.spec.sweep_spec import load_spec
 
 SETUP = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
 START = ("head_start_ray_commands", "worker_start_ray_commands")

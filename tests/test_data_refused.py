@@ -17,7 +17,7 @@ from fashion.data.pack import Pack
 from fashion.data.pushed import MANIFEST
 from fashion.data.remote.local_copy import on_this_machine, place_of
 from fashion.errors import BlockedError, DataError, SpecError, StorageError
-from fashion.spec import load_spec
+from fashion.spec.sweep_spec import load_spec
 
 demo_root, copy_of_demo = data_in_buckets.demo_root, data_in_buckets.copy_of_demo  # the fixtures
 

@@ -18,7 +18,7 @@ from fashion import doctor, doctor_spec
 from fashion.doctor import Node, Request, Weights, compare, examine, versions
 from fashion.doctor_folder import BLOCK, BLOCKS, LEAST_FREE, SCRATCH, Finding, Folder, examine_folder, marked
 from fashion.errors import Problem, ResourcesError
-from fashion.spec import load_spec
+from fashion.spec.sweep_spec import load_spec
 
 INSTEAD = "set storage to another folder"
 NOBODY = 65534  # a user who owns nothing

@@ -21,7 +21,7 @@ from fashion.doctor import Request, examine
 from fashion.doctor_bucket import Bucket, examine_bucket
 from fashion.doctor_folder import Finding
 from fashion.errors import Problem
-from fashion.spec import load_spec
+from fashion.spec.sweep_spec import load_spec
 
 RUNS, DATA = "s3://sweeps/runs", "s3://sweeps/data/demo"
 FORM: Form = (24, "stretch", "bicubic")

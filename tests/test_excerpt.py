@@ -14,7 +14,7 @@ from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.results import overview, run_json
 from fashion.schedulers.asha import make_scheduler, scheduler_of
-from fashion.settings import SchedulerConfig
+from fashion.spec.settings import SchedulerConfig
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fashion.errors import DataError, RunError, UserError, WeightsError
 from fashion.extend import begun_trials, total_with
 from fashion.prepare import OPTUNA_DRAWS, Prepared, open_run, possible_trials, prepare
 from fashion.record.run import Run
-from fashion.spec import SweepSpec, load_spec
+from fashion.spec.sweep_spec import SweepSpec, load_spec
 
 Load = Callable[..., SweepSpec]
 TEXT = """\

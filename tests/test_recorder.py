@@ -15,7 +15,7 @@ from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.recorder import Recorder, keep_only
 from fashion.schedulers.asha import Scheduler, make_scheduler
-from fashion.spec import SweepSpec, load_spec
+from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.tensorboard import EventFiles
 
 TEXT = """\

@@ -20,7 +20,7 @@ from fashion.record.trial import EpochReport
 from fashion.recorder import Recorder
 from fashion.reuse import key, link, trained_elsewhere
 from fashion.schedulers.asha import make_scheduler
-from fashion.spec import SweepSpec, load_spec
+from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.tensorboard import EventFiles
 
 TEXT = """\

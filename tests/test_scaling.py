@@ -16,7 +16,7 @@ from fashion.daemons import autoscalers
 from fashion.errors import ResourcesError
 from fashion.room import HEAD, Placement, place
 from fashion.scaling import Growth, NodeType, growth_here, growth_of, read_config
-from fashion.settings import ResourcesConfig
+from fashion.spec.settings import ResourcesConfig
 
 GPU_WORKER = {"CPU": 1.0, "GPU": 1.0}
 SHIPPED = growth_of(prepared(FILLED))

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from fashion.record.run import Run
 from fashion.record.trial import End, EpochReport
 from fashion.search import OptunaSource, SeededSource, make_source
-from fashion.spec import SweepSpec, load_spec
+from fashion.spec.sweep_spec import SweepSpec, load_spec
 
 TEXT = """\
 name: sweep

@@ -27,7 +27,7 @@ from fashion.memory import OutOfMemory
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.schedulers.asha import make_scheduler, replay
-from fashion.spec import SweepSpec
+from fashion.spec.sweep_spec import SweepSpec
 from fashion.task import Task
 
 pytestmark = pytest.mark.ray

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashion.space import Choice, Grid, Int, LogUniform, Switch, Uniform, When, combinations, leaves, resolve, unit
+from fashion.spec.space import Choice, Grid, Int, LogUniform, Switch, Uniform, When, combinations, leaves, resolve, unit
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 positive = st.floats(1e-8, 1e6)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fashion.errors import SpecError
-from fashion.spec import SweepSpec, load_spec
+from fashion.spec.sweep_spec import SweepSpec, load_spec
 
 BASE = """\
 name: base
@@ -59,7 +59,7 @@ def test_trials_are_a_function_of_spec_and_number(load):
 
 def test_the_same_trials_in_another_process(load, tmp_path):
     spec = load(BASE + "  lr: {loguniform: [0.001, 0.1]}\n")
-    code = f"from fashion.spec import load_spec; print(load_spec({str(tmp_path / 'base.yaml')!r}).trial(3).model_dump_json())"
+    code = f"from fashion.spec.sweep_spec import load_spec; print(load_spec({str(tmp_path / 'base.yaml')!r}).trial(3).model_dump_json())"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(result.stdout) == spec.trial(3).model_dump(mode="json")
 
@@ -215,7 +215,7 @@ def test_a_record_that_this_version_can_not_read_is_refused(load):
 
 
 def test_importing_the_spec_is_cheap():
-    code = "import sys, fashion.spec; print([m for m in ('torch', 'ray', 'numpy', 'pyarrow', 'pandas') if m in sys.modules])"
+    code = "import sys, fashion.spec.sweep_spec; print([m for m in ('torch', 'ray', 'numpy', 'pyarrow', 'pandas') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fashion.cli_spec import check
 from fashion.errors import SpecError
-from fashion.fields import sampled_rules
-from fashion.spec import SweepSpec, load_spec
+from fashion.spec.fields import sampled_rules
+from fashion.spec.sweep_spec import SweepSpec, load_spec
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 BASE = "data: {root: d, resize: 64, crop: 56}\nmodel: {backbone: tiny, weights: none}\ntrain:\n"

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from fashion.cli_spec import schema
 from fashion.errors import SpecError
-from fashion.spec import load_spec
-from fashion.spec_schema import json_schema
-from fashion.yaml_lines import read_yaml
+from fashion.spec.schema import json_schema
+from fashion.spec.sweep_spec import load_spec
+from fashion.spec.yaml_lines import read_yaml
 
 jsonschema = pytest.importorskip("jsonschema", reason="independent validator; comes with ray")
 SWEEPS = sorted((Path(__file__).parent.parent / "sweeps").glob("*.yaml"))
@@ -96,7 +96,7 @@ def test_fields_carry_their_descriptions_and_defaults():
 def test_the_page_on_the_spec_is_up_to_date() -> None:
     from pathlib import Path
 
-    from fashion.spec_docs import markdown
+    from fashion.spec.docs import markdown
 
     page = Path(__file__).parents[1] / "docs" / "spec.md"
-    assert page.read_text() == markdown(), "run: python -m fashion.spec_docs > docs/spec.md"
+    assert page.read_text() == markdown(), "run: python -m fashion.spec.docs > docs/spec.md"

@@ -18,7 +18,7 @@ from s3_server import Server, s3_server
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.schedulers.asha import make_scheduler, replay
-from fashion.spec import SweepSpec
+from fashion.spec.sweep_spec import SweepSpec
 
 pytestmark = pytest.mark.ray
 

@@ -23,7 +23,7 @@ from fashion.entrypoint import BEGINS, entrypoint
 from fashion.errors import ClusterError, SpecError
 from fashion.follow import Follower
 from fashion.record.run import Run
-from fashion.spec import load_spec
+from fashion.spec.sweep_spec import load_spec
 from fashion.watch import Job, LostError, account, follow
 
 ABSOLUTE = "data: {root: /d}\nstorage: /runs\nmodel: {backbone: tiny, weights: none}\n"

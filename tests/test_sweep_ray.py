@@ -20,7 +20,7 @@ from fashion.data.layout import read_dataset
 from fashion.record import ranking
 from fashion.record.run import Run
 from fashion.schedulers.asha import make_scheduler, replay
-from fashion.spec import SweepSpec
+from fashion.spec.sweep_spec import SweepSpec
 
 pytestmark = pytest.mark.ray
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fashion.space import Choice
-from fashion.spec import load_spec
+from fashion.spec.space import Choice
+from fashion.spec.sweep_spec import load_spec
 
 FOLDER = Path(__file__).parent.parent / "sweeps"
 PATHS = sorted(FOLDER.glob("*.yaml"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fashion.fields import NAME, NEVER_SAMPLED, SAMPLED, SETTINGS, FieldRule, sampled_rules, section_rules
+from fashion.spec.fields import NAME, NEVER_SAMPLED, SAMPLED, SETTINGS, FieldRule, sampled_rules, section_rules
 
 
 def json_schema() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from fashion.bucket.address import is_address, parse_address
 from fashion.config import DataConfig, ModelConfig, TrainConfig
-from fashion.settings import ResourcesConfig, SchedulerConfig, SearchConfig
+from fashion.spec.settings import ResourcesConfig, SchedulerConfig, SearchConfig
 
 SAMPLED: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
 SETTINGS: dict[str, type[BaseModel]] = {

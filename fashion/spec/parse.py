@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fashion.errors import Problem
-from fashion.fields import (
+from fashion.spec.fields import (
     NEVER_SAMPLED,
     SAMPLED,
     SETTINGS,
@@ -20,8 +20,8 @@ from fashion.fields import (
     section_rules,
     show,
 )
-from fashion.space import Choice, Expression, Grid, Int, LogUniform, Switch, Uniform, When, case_name
-from fashion.yaml_lines import Document, Path
+from fashion.spec.space import Choice, Expression, Grid, Int, LogUniform, Switch, Uniform, When, case_name
+from fashion.spec.yaml_lines import Document, Path
 
 KINDS = ("choice", "grid", "uniform", "loguniform", "int")
 

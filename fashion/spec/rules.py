@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 
 from fashion.errors import Problem
-from fashion.fields import section_rules, show
 from fashion.model.backbones import row
-from fashion.space import (
+from fashion.spec.fields import section_rules, show
+from fashion.spec.space import (
     Choice,
     Distribution,
     Expression,
@@ -24,10 +24,10 @@ from fashion.space import (
     dependencies,
     leaves,
 )
-from fashion.yaml_lines import Document, Path
+from fashion.spec.yaml_lines import Document, Path
 
 if TYPE_CHECKING:
-    from fashion.spec import SweepSpec
+    from fashion.spec.sweep_spec import SweepSpec
 
 MOST_COMBINATIONS = 100_000
 MOST_DRAWN = 1_000

@@ -1,13 +1,13 @@
-"""docs/spec.md, made from the fields themselves: `python -m fashion.spec_docs > docs/spec.md`."""
+"""docs/spec.md, made from the fields themselves: `python -m fashion.spec.docs > docs/spec.md`."""
 
 from __future__ import annotations
 
-from fashion.fields import SAMPLED, SETTINGS, describe, section_rules
+from fashion.spec.fields import SAMPLED, SETTINGS, describe, section_rules
 
 INTRODUCTION = """\
 # The sweep spec
 
-Made from the fields' own definitions by `python -m fashion.spec_docs`. Besides these sections a spec has `name` (of the
+Made from the fields' own definitions by `python -m fashion.spec.docs`. Besides these sections a spec has `name` (of the
 sweep and its run directory; default: the file's name) and `storage` (the folder of run directories, or
 `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` ([storage.md](storage.md)); default: `runs`).
 

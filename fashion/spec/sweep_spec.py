@@ -14,13 +14,14 @@ from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any
 
-from fashion import spec_rules
 from fashion.bucket.address import is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.errors import Problem, SpecError
-from fashion.fields import NAME, SAMPLED, TOP_LEVEL, nearest, section_rules
-from fashion.settings import ResourcesConfig, SchedulerConfig, SearchConfig
-from fashion.space import (
+from fashion.spec import rules
+from fashion.spec.fields import NAME, SAMPLED, TOP_LEVEL, nearest, section_rules
+from fashion.spec.parse import Parser
+from fashion.spec.settings import ResourcesConfig, SchedulerConfig, SearchConfig
+from fashion.spec.space import (
     Choice,
     Distribution,
     Expression,
@@ -35,8 +36,7 @@ from fashion.space import (
     to_json,
     unit,
 )
-from fashion.spec_parse import Parser
-from fashion.yaml_lines import Document, parse_yaml, read_yaml
+from fashion.spec.yaml_lines import Document, parse_yaml, read_yaml
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class SweepSpec:
         """The crossed dimensions' values, in the order in which the trials take them: the grids, and under method grid
         the choices too; one empty combination if nothing is crossed."""
         crossed = (Grid, Choice) if self.search.method == "grid" else (Grid,) if self.search.method == "random" else ()
-        return tuple(islice(combinations(self.expressions, crossed), spec_rules.MOST_COMBINATIONS + 1))
+        return tuple(islice(combinations(self.expressions, crossed), rules.MOST_COMBINATIONS + 1))
 
     def trial(self, number: int) -> TrialConfig:
         """Trial `number`, counted from 0. Methods random and grid only: under optuna the searcher has the values."""
@@ -152,7 +152,7 @@ def load_spec(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec:
         _override(document, override, problems)
     spec = _parse(document, problems, FilePath(path).stem)
     if spec is not None and not problems:
-        spec_rules.every_trial(spec, document, problems)
+        rules.every_trial(spec, document, problems)
     if spec is None or problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
         raise SpecError(f"{path}: {count}", sorted(problems, key=_line))
@@ -210,9 +210,9 @@ def _parse(
     raw = parser.mapping(document.value, (), TOP_LEVEL, "sections")
     expressions = {section: parser.fields(section, raw.get(section)) for section in SAMPLED}
     together = {name: value for fields in expressions.values() for name, value in fields.items()}
-    spec_rules.cycles(together, parser.problem)
+    rules.cycles(together, parser.problem)
     if not recorded:
-        spec_rules.reachable(together, document, parser.problem)
+        rules.reachable(together, document, parser.problem)
     search, search_written = parser.settings("search", raw.get("search"))
     scheduler, _ = parser.settings("scheduler", raw.get("scheduler"))
     resources, _ = parser.settings("resources", raw.get("resources"))
@@ -233,7 +233,7 @@ def _parse(
         for section, fields in expressions.items()
     }
     spec = SweepSpec(name=name, **sections, search=search, scheduler=scheduler, resources=resources, storage=storage)
-    spec_rules.crossing(spec, parser.problem)
+    rules.crossing(spec, parser.problem)
     if problems or search.method != "grid":
         return spec
     trials = len(spec.combinations)
