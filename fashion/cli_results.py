@@ -43,7 +43,7 @@ def ls(storage: str, as_json: bool) -> None:
     from fashion.errors import RunError
     from fashion.record.find import run_paths
     from fashion.results import final, overview, page
-    from fashion.stored import NoRunError, addresses
+    from fashion.storage.working_copy import NoRunError, addresses
 
     places: list[Path] | list[Address] = addresses(storage) if is_address(storage) else run_paths(storage)
     found: list[dict[str, Any]] = []
@@ -157,9 +157,9 @@ def best(
     record = _read(place)
     winner = ranking.best(record)
     if isinstance(place, Address):
-        from fashion.attempt import fetch_best
         from fashion.bucket.store import Store
-        from fashion.stored import push_folder
+        from fashion.storage.trial_objects import fetch_best
+        from fashion.storage.working_copy import push_folder
 
         fetch_best(Store(place), record.path, winner.trial, winner.epoch)
         push_folder(place, ranking.promote(record, winner), last="model.json")
@@ -182,7 +182,7 @@ def _find(storage: str, name: str | None) -> Path | Address:
     from fashion.bucket.address import is_address
 
     if is_address(storage) or (name is not None and is_address(name)):
-        from fashion.stored import find
+        from fashion.storage.working_copy import find
 
         if (address := find(storage, name)) is not None:
             return address
@@ -212,7 +212,7 @@ def _read(place: Path | Address, every_report: bool = False) -> Run:
         told = bars.of(f"reading {place.name}, MB")
         if isinstance(place, Path):
             return read(place)
-        from fashion.stored import brought
+        from fashion.storage.working_copy import brought
 
         copy = brought(place, bars.of(f"fetching {place.name}, MB"))
         for note in copy.notes:

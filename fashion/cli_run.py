@@ -77,7 +77,7 @@ def _carry_out(sweep: SweepSpec, mode: Mode, recorded: bool, address: str | None
     from fashion.cli_progress import Bars
     from fashion.display import Display
     from fashion.extend import begun_trials
-    from fashion.stored import held
+    from fashion.storage.working_copy import held
 
     with ExitStack() as stack:
         bars = stack.enter_context(Bars())

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fashion import stored
 from fashion.bucket.address import Address, is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.errors import Problem, RunError
@@ -16,6 +15,7 @@ from fashion.record.manifest import FORMAT
 from fashion.record.run import Run
 from fashion.spec.fields import SAMPLED, show
 from fashion.spec.sweep_spec import SweepSpec
+from fashion.storage import working_copy
 
 ANOTHER_NAME = "Give the new sweep another name (name: in the spec, or --name)"
 
@@ -29,8 +29,8 @@ def total_with(added: int, spec: SweepSpec) -> tuple[int, int]:
     none = f"there is no run {spec.storage}/{spec.name} to extend"
     if is_address(spec.storage):
         try:
-            stored.brought(_address(spec))
-        except stored.NoRunError:
+            working_copy.brought(_address(spec))
+        except working_copy.NoRunError:
             raise RunError(f"--trials +{added}: {none}. Without the + it is the number of trials.") from None
     elif not run_path(spec).exists():
         raise RunError(f"--trials +{added}: {none}. Without the + it is the number of trials.")
@@ -72,7 +72,7 @@ def run_path(spec: SweepSpec) -> Path:
     """Where the spec's run is, or will be; of one in a bucket the working copy. Raises RunError when no folder can be
     there."""
     if is_address(spec.storage):
-        return stored.working_copy(_address(spec))
+        return working_copy.working_copy(_address(spec))
     path = Path(spec.storage) / spec.name
     try:
         first = next(place for place in (path, *path.parents) if place.exists())

@@ -19,7 +19,7 @@ from fashion.data.pack import Pack, pack_folder
 from fashion.data.remote.local_copy import Where, on_this_machine
 from fashion.errors import CheckpointError, DataError, Problem
 from fashion.predict import DESCRIPTION, Predictions, accuracy, load_promoted, predict, require_attributes
-from fashion.stored import push_folder, working_copy
+from fashion.storage.working_copy import push_folder, working_copy
 from fashion.submission import (
     ARCHIVE_NAME,
     TEXT_NAME,

@@ -23,7 +23,7 @@ from fashion.model.classifier import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
-from fashion.stored import Held, push_manifest
+from fashion.storage.working_copy import Held, push_manifest
 
 # label, done, total
 Progress = Callable[[str, int, int], None]

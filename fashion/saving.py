@@ -22,7 +22,7 @@ from fashion.feed import Place
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
-from fashion.uploads import AHEAD, Uploads
+from fashion.storage.trial_upload import AHEAD, Uploads
 
 # Longest that a note waits while the loop waits for the bucket.
 NOTES_SECONDS = 1.0

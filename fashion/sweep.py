@@ -20,7 +20,6 @@ from fashion.data.layout import read_unchanged
 from fashion.display import Display
 from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler
 from fashion.errors import BlockedError
-from fashion.mirror import Mirror
 from fashion.prepare import Prepared
 from fashion.record import excerpt
 from fashion.record.journal import RunLock, require_own
@@ -31,7 +30,8 @@ from fashion.room import Placement, Room, find_room
 from fashion.schedulers.asha import make_scheduler
 from fashion.search import make_source
 from fashion.spec.sweep_spec import SweepSpec
-from fashion.stored import Held
+from fashion.storage.record_upload import Mirror
+from fashion.storage.working_copy import Held
 from fashion.task import SCRATCH, Job
 from fashion.tensorboard import EventFiles
 from fashion.trial import run_trial

@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 
 from fashion import checkpoint, memory
-from fashion.attempt import Attempt, folder_of, opened
 from fashion.bucket.address import Address
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
@@ -34,7 +33,8 @@ from fashion.model.precision import imitated
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.journal import write_atomic
 from fashion.record.trial import EpochReport
-from fashion.stored import working_copy
+from fashion.storage.trial_objects import Attempt, folder_of, opened
+from fashion.storage.working_copy import working_copy
 from fashion.train import fit_and_tell
 
 PROGRESS_SECONDS = 1.0

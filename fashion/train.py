@@ -23,7 +23,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fashion import agreed, checkpoint, memory, within
-from fashion.attempt import Attempt
 from fashion.config import TrialConfig
 from fashion.data.batches import steps_per_epoch
 from fashion.errors import Leaving, TrialDiverged
@@ -36,7 +35,8 @@ from fashion.model.optim import build_ema, build_optimizer, build_schedule
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.saving import Best, Saver, set_backbone_aside
-from fashion.uploads import Uploads
+from fashion.storage.trial_objects import Attempt
+from fashion.storage.trial_upload import Uploads
 
 # Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
 DIVERGENCE_CHECK_STEPS = 20

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from s3_server import Server
 
-from fashion import attempt as module
-from fashion.attempt import Attempt, clear, fetch_best
 from fashion.bucket.address import parse_address
 from fashion.bucket.store import Store
 from fashion.errors import BlockedError, CheckpointError
+from fashion.storage import trial_objects as module
+from fashion.storage.trial_objects import Attempt, clear, fetch_best
 
 RUN = parse_address("s3://sweeps/team/lr")
 TRIAL = "team/lr/trials/0007"

@@ -19,13 +19,13 @@ import pytest
 from s3_server import Server
 from test_stored import STORAGE, another_machine, config, create
 
-from fashion import mirror as mirrors
 from fashion.bucket.address import Address, parse_address
 from fashion.bucket.store import Store
-from fashion.mirror import Mirror
 from fashion.record.run import Run
-from fashion.segments import segment_name, segments
-from fashion.stored import brought, held
+from fashion.storage import record_upload as mirrors
+from fashion.storage.record_upload import Mirror
+from fashion.storage.segments import segment_name, segments
+from fashion.storage.working_copy import brought, held
 
 pytestmark = pytest.mark.usefixtures("machine")
 

@@ -23,7 +23,7 @@ from fashion.model.weights import ResolvedWeights
 from fashion.predictions import PROBABILITIES_NAME, Source, fetch_predictions, predict_in_bucket, predict_into
 from fashion.record.ranking import promote
 from fashion.record.run import Run
-from fashion.stored import working_copy
+from fashion.storage.working_copy import working_copy
 from fashion.submission import read_probabilities
 from fashion.train import TrainingData, fit
 

@@ -18,9 +18,9 @@ from test_stored import another_machine
 from fashion.bucket.address import parse_address
 from fashion.bucket.store import Store
 from fashion.cli import main
-from fashion.mirror import Mirror
 from fashion.record.run import Run
-from fashion.stored import held, push_manifest, working_copy
+from fashion.storage.record_upload import Mirror
+from fashion.storage.working_copy import held, push_manifest, working_copy
 
 pytestmark = pytest.mark.usefixtures("machine")
 

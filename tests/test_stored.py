@@ -18,8 +18,8 @@ from fashion.bucket.store import Store
 from fashion.errors import RunError, StorageError
 from fashion.record.journal import RunLock
 from fashion.record.run import Run
-from fashion.segments import mark, segment_name
-from fashion.stored import Held, NoRunError, brought, find, held, push_folder, push_manifest, working_copy
+from fashion.storage.segments import mark, segment_name
+from fashion.storage.working_copy import Held, NoRunError, brought, find, held, push_folder, push_manifest, working_copy
 
 pytestmark = pytest.mark.usefixtures("machine")
 

@@ -19,8 +19,7 @@ from ray_nodes import wait_until
 from s3_server import Server
 from test_train import config
 
-from fashion import attempt, saving
-from fashion.attempt import LAST, clear
+from fashion import saving
 from fashion.bucket.address import parse_address
 from fashion.bucket.store import Store
 from fashion.config import TrialConfig
@@ -29,6 +28,8 @@ from fashion.errors import BlockedError, Leaving
 from fashion.feed import Place
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
+from fashion.storage import trial_objects
+from fashion.storage.trial_objects import LAST, clear
 from fashion.task import Task, trial_reports
 
 RUN = parse_address("s3://sweeps/lr")
@@ -38,8 +39,8 @@ RECIPE = {"optimizer": "adamw", "lr": 0.005, "schedule": "onecycle", "ema": 0.9,
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that gives up after half a second; connections belong to one test's server."""
-    monkeypatch.setattr(attempt, "opened", lambda address: Store(address, patience=0.5))
-    monkeypatch.setattr(attempt, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(trial_objects, "opened", lambda address: Store(address, patience=0.5))
+    monkeypatch.setattr(trial_objects, "FIRST_PAUSE", 0.05)
 
 
 def task(root: Path, folder: Path, bucket: bool = True, **train: Any) -> Task:
@@ -174,7 +175,7 @@ def test_a_connection_cut_in_an_upload_leaves_nothing_half(
 def test_a_bucket_that_stays_away_stops_the_sweep_and_the_same_machine_goes_on(
     s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(attempt, "AWAY_SECONDS", 2.0)
+    monkeypatch.setattr(trial_objects, "AWAY_SECONDS", 2.0)
     trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=4), Place())
     first = [next(trial)]
     s3.faults.refuse()
@@ -228,16 +229,16 @@ def test_a_put_that_failed_when_the_trial_was_stopped_does_not_stay_either(
 ) -> None:
     """The weights were gone from the disk when their turn came, after the predictions that belong to them."""
     came, go_on = threading.Event(), threading.Event()
-    put = attempt.Attempt.put
+    put = trial_objects.Attempt.put
 
-    def slow(self: attempt.Attempt, path: Path, folder: str | None = None) -> None:
+    def slow(self: trial_objects.Attempt, path: Path, folder: str | None = None) -> None:
         if path.name != "best-0001.safetensors":
             return put(self, path, folder)
         came.set()
         go_on.wait(20)
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr(attempt.Attempt, "put", slow)
+    monkeypatch.setattr(trial_objects.Attempt, "put", slow)
     trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=6), Place())
     for _ in trial:  # no report, as long as the bucket lacks it: signs of life
         if came.is_set():

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from fashion.attempt import At, Attempt, Outage
 from fashion.errors import StorageError
+from fashion.storage.trial_objects import At, Attempt, Outage
 
 # Epochs that a trial trains further than what the bucket holds; then it waits.
 AHEAD = 20

@@ -21,8 +21,8 @@ from typing import NamedTuple, Self
 
 from fashion.bucket.store import AwayError, Store, TakenError
 from fashion.errors import StorageError
-from fashion.segments import Segment, mark, segment_name, segments
-from fashion.stored import Held
+from fashion.storage.segments import Segment, mark, segment_name, segments
+from fashion.storage.working_copy import Held
 
 INTERVAL = 1.0  # seconds between two puts of new lines
 GROUP = 4 << 20  # bytes; so large grows an object of the journal, and so much is held in memory
@@ -258,7 +258,7 @@ class Mirror:
         mark(self.path, self.sent)
 
     def _tidy(self, ended: _Ended) -> None:
-        from fashion.attempt import clear
+        from fashion.storage.trial_objects import clear
 
         folder = self.path / "trials" / f"{ended.number:04d}"
         if ended.before and ended.number not in self._shown and not any(folder.glob("tb/*")):

@@ -35,7 +35,7 @@ from fashion.errors import Problem, RunError
 from fashion.record.journal import driver_alive, now, write_atomic
 from fashion.record.run import Run
 from fashion.record.validate import parse
-from fashion.segments import Progress, follow, last_put, mark, segments
+from fashion.storage.segments import Progress, follow, last_put, mark, segments
 
 MANIFEST = "manifest.json"
 LOCK_SECONDS = 600.0
