@@ -21,13 +21,13 @@ import torch
 
 from benchmarks.child import arguments_of
 from benchmarks.noted import resident
-from fashion import checkpoint
 from fashion.data.demo import ATTRIBUTES
 from fashion.record.journal import now
 from fashion.record.ranking import best
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.spec.sweep_spec import load_spec
+from fashion.training import checkpoint
 
 FINGERPRINT = "0123456789abcdef"
 SPEC = """

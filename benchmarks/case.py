@@ -12,8 +12,8 @@ import torch
 from fashion.config import ModelConfig, TrialConfig
 from fashion.data.layout import Dataset, Split
 from fashion.data.pack import Pack
-from fashion.feed import TrainingData
 from fashion.model.backbones import row
+from fashion.training.feed import TrainingData
 
 
 @dataclass(frozen=True)

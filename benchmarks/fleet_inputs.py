@@ -177,11 +177,11 @@ def picture_seconds(live: int, ended: int) -> float:
 def checkpoint_bytes(backbone: str) -> dict[str, int]:
     """Sizes of what a trial leaves after an epoch of `fit` (SGD with momentum, no average of weights)."""
     from benchmarks.case import Case, first_images
-    from fashion import checkpoint
     from fashion.config import TrialConfig
     from fashion.data.layout import read_dataset
     from fashion.model.weights import resolve_weights
-    from fashion.train import fit
+    from fashion.training import checkpoint
+    from fashion.training.loop import fit
 
     case = Case(backbone, 72, 64, CASES[backbone])  # the images' size is none of the files'
     with tempfile.TemporaryDirectory(prefix="fleet-") as name, mock.patch.dict(os.environ, FASHION_CACHE=name):

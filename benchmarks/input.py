@@ -31,9 +31,9 @@ from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
 from fashion.data import batches
 from fashion.data.layout import Dataset, Split, read_dataset
 from fashion.data.pack import Pack
-from fashion.feed import PixelFeed
 from fashion.model.weights import ResolvedWeights
-from fashion.train import fit
+from fashion.training.feed import PixelFeed
+from fashion.training.loop import fit
 
 CORES, BATCH = 2, 32
 RESIZE, SIDE = 320, 300

@@ -18,10 +18,10 @@ from benchmarks.case import Case, first_images, threads
 from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
-from fashion.features import open_features
-from fashion.feed import TrainingData
 from fashion.model.weights import ResolvedWeights, resolve_weights
-from fashion.train import fit
+from fashion.training.features import open_features
+from fashion.training.feed import TrainingData
+from fashion.training.loop import fit
 
 CASE = Case("efficientnet_lite0", 160, 160, 32)
 FASTER = 20.0

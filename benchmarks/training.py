@@ -1,6 +1,6 @@
 """Training steps of the report's loop, of ours and of the bare limit, measured in turn in one process.
 
-Ours is the real `fashion.train.fit` on a real image cache. Its `on_step` hook is where the others take their turns: after
+Ours is the real `fashion.training.loop.fit` on a real image cache. Its `on_step` hook is where the others take their turns: after
 each block of our steps they do a block each, and the clock starts again when they are done. On a CPU a block is one step,
 so that a drift of the machine's speed hits all alike. Nothing of ours is left out but the first step of an epoch, which
 waits for the first images, and what follows the last: validation and checkpoint. While the others take their turns our
@@ -22,13 +22,13 @@ from benchmarks.case import Case
 from benchmarks.original import ReportModel, training_step
 from benchmarks.rows import Row, median_ratio, medians
 from fashion.data.batches import steps_per_epoch
-from fashion.feed import Place, TrainingData
 from fashion.model.backbones import row
 from fashion.model.classifier import build_model
 from fashion.model.network import make_backbone
 from fashion.model.precision import Setting, computes_bf16
 from fashion.model.weights import ResolvedWeights
-from fashion.train import fit
+from fashion.training.feed import Place, TrainingData
+from fashion.training.loop import fit
 
 REPORT, OURS, LIMIT = "the report's loop", "ours", "bare limit"
 SETTINGS = [Setting(bf16, last) for bf16 in (False, True) for last in (False, True)]

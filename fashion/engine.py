@@ -25,7 +25,7 @@ from fashion.errors import BlockedError, refusal
 from fashion.record.trial import EpochReport
 from fashion.recorder import Recorder
 from fashion.search import Source
-from fashion.task import first_line
+from fashion.training.worker import first_line
 
 # The data set is looked at again when a trial is handed out, but not more often than this.
 DATA_SECONDS = 10.0

@@ -16,7 +16,7 @@ from ray.train import UserCallback
 
 from fashion.deaths import machine_went
 from fashion.record.trial import EpochReport
-from fashion.task import Task
+from fashion.training.worker import Task
 
 KNOWN_SECONDS = 90.0  # after which Ray knows of any machine that is gone: by its own settings 65
 LOOK_SECONDS = 0.5

@@ -18,12 +18,12 @@ from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.remote.local_copy import Where, on_this_machine, place_of
 from fashion.extend import continue_with, known_run, run_path
-from fashion.features import open_features
 from fashion.model.classifier import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.working_copy import Held, push_manifest
+from fashion.training.features import open_features
 
 # label, done, total
 Progress = Callable[[str, int, int], None]

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashion.checkpoint import best_path, predictions_path
 from fashion.errors import CheckpointError, RunError
 from fashion.record.find import run_paths
 from fashion.record.manifest import read_manifest
 from fashion.record.ranking import read_header
 from fashion.record.run import Run
 from fashion.record.trial import Trial, placeless
+from fashion.training.checkpoint import best_path, predictions_path
 
 SAME = ("data_fingerprint", "code_version", "packages")
 

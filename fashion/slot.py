@@ -32,11 +32,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from fashion.cluster import leaving
 from fashion.deaths import Deaths, machine_went
 from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
-from fashion.feed import Place
 from fashion.mailbox import Mailbox, TellMailbox, lost_neighbour
-from fashion.memory import OutOfMemory
 from fashion.record.trial import EpochReport
-from fashion.task import Job, Task, describe_failure, first_line, trial_reports
+from fashion.training.feed import Place
+from fashion.training.micro_batches import OutOfMemory
+from fashion.training.worker import Job, Task, describe_failure, first_line, trial_reports
 
 FREE_SECONDS = 3.0
 

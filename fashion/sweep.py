@@ -32,8 +32,8 @@ from fashion.search import make_source
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.record_upload import Mirror
 from fashion.storage.working_copy import Held
-from fashion.task import SCRATCH, Job
 from fashion.tensorboard import EventFiles
+from fashion.training.worker import SCRATCH, Job
 from fashion.trial import run_trial
 
 # The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a CPU

@@ -20,10 +20,10 @@ from ray.train.torch import TorchTrainer
 from fashion.cluster import leaving
 from fashion.config import TrialConfig
 from fashion.errors import Leaving, Superseded, refusal
-from fashion.feed import Place
 from fashion.record.trial import EpochReport
 from fashion.slot import run_in_slot
-from fashion.task import Job, Task, describe_failure, trial_reports
+from fashion.training.feed import Place
+from fashion.training.worker import Job, Task, describe_failure, trial_reports
 
 
 def run_trial(config: dict[str, Any], job: Job) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
-from fashion.feed import TrainingData
 from fashion.model.weights import ResolvedWeights
 from fashion.record.ranking import promote
 from fashion.record.run import Run
-from fashion.train import fit
+from fashion.training.feed import TrainingData
+from fashion.training.loop import fit
 
 
 def promoted_run(root: Path, storage: Path, **data: Any) -> Run:

@@ -22,7 +22,6 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from test_cli_results import ATTRIBUTES, COUNTS, SPEC, record
 
-from fashion.checkpoint import LAST
 from fashion.cli import main
 from fashion.data.images import load_rgb
 from fashion.data.pack import pack_folder
@@ -37,7 +36,8 @@ from fashion.submission import (
     write_probabilities,
     write_submission,
 )
-from fashion.train import fit
+from fashion.training.checkpoint import LAST
+from fashion.training.loop import fit
 
 Shell = pytest.CaptureFixture[str]
 DEEP = "[" * 100_000

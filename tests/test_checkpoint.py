@@ -17,7 +17,9 @@ import torch
 from disks import tmpfs
 from safetensors import safe_open
 
-from fashion.checkpoint import (
+from fashion.errors import BlockedError, CheckpointError, Superseded
+from fashion.record.ranking import read_header
+from fashion.training.checkpoint import (
     CLAIM,
     LAST,
     PREVIOUS,
@@ -32,8 +34,6 @@ from fashion.checkpoint import (
     save_predictions,
     save_weights,
 )
-from fashion.errors import BlockedError, CheckpointError, Superseded
-from fashion.record.ranking import read_header
 
 
 class Trap:

@@ -30,7 +30,7 @@ from fashion.data.remote import fetch
 from fashion.data.remote.local_copy import Copy, on_this_machine
 from fashion.errors import BlockedError, DataError, StorageError
 from fashion.model.weights import resolve_weights
-from fashion.task import Task, fetch_data, training_data
+from fashion.training.worker import Task, fetch_data, training_data
 
 demo_root, copy_of_demo = data_in_buckets.demo_root, data_in_buckets.copy_of_demo  # the fixtures
 

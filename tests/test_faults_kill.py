@@ -24,8 +24,8 @@ from running import (
     wait_until_gone,
 )
 
-from fashion.checkpoint import LAST, PREVIOUS, load_last
 from fashion.record.run import Run
+from fashion.training.checkpoint import LAST, PREVIOUS, load_last
 
 pytestmark = pytest.mark.ray
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from fashion import features as module
 from fashion.config import TrialConfig
 from fashion.data.batches import eval_batches, train_batches
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
-from fashion.features import features_path, open_features, open_or_compute
-from fashion.feed import FeatureFeed, PixelFeed, Place, TrainingData
 from fashion.model.classifier import build_model
 from fashion.model.weights import ResolvedWeights
-from fashion.train import fit
+from fashion.training import features as module
+from fashion.training.features import features_path, open_features, open_or_compute
+from fashion.training.feed import FeatureFeed, PixelFeed, Place, TrainingData
+from fashion.training.loop import fit
 
 NO_WEIGHTS = ResolvedWeights("none")
 

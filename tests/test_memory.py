@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import nn
 
-from fashion import memory
-from fashion.checkpoint import LAST
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
-from fashion.feed import Place
-from fashion.memory import NOTE, OutOfMemory, add_gradients, is_out_of_memory, micro_batches
 from fashion.model import precision
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.loss import build_loss
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
-from fashion.task import Task, trial_reports
+from fashion.training import micro_batches
+from fashion.training.checkpoint import LAST
+from fashion.training.feed import Place
+from fashion.training.micro_batches import NOTE, OutOfMemory, add_gradients, is_out_of_memory, noted_parts
+from fashion.training.worker import Task, trial_reports
 
 NONE = ResolvedWeights("none")
 
@@ -132,7 +132,7 @@ def test_a_trial_goes_on_with_smaller_micro_batches(
     assert calls[:2] == [32, 16]
     assert set(calls[2:]) == {8}
     assert len(calls[2:]) == 2 * 3 * 4  # two epochs of three steps of four parts: nothing was done twice
-    assert micro_batches(mine.folder) == 4  # also for whoever resumes it
+    assert noted_parts(mine.folder) == 4  # also for whoever resumes it
 
 
 def test_without_batch_statistics_the_numbers_are_those_of_whole_batches(
@@ -182,7 +182,7 @@ def test_another_error_is_not_taken_for_it(demo_root: Path, tmp_path: Path, monk
 
 @pytest.fixture(autouse=True)
 def packs_of_their_own() -> Iterator[None]:
-    from fashion import task as module
+    from fashion.training import worker as module
 
     module._packs.cache_clear()
     yield
@@ -190,8 +190,8 @@ def packs_of_their_own() -> Iterator[None]:
 
 
 def test_the_note_is_plain(tmp_path: Path) -> None:
-    assert micro_batches(tmp_path) == 1
-    with pytest.raises(OutOfMemory), memory.smaller_next_time(tmp_path, 3, 2, 64, Place(0, 2)):
+    assert noted_parts(tmp_path) == 1
+    with pytest.raises(OutOfMemory), micro_batches.smaller_next_time(tmp_path, 3, 2, 64, Place(0, 2)):
         raise MemoryError
     assert json.loads((tmp_path / NOTE).read_bytes()) == {"micro_batches": 4}
-    assert memory.in_words(micro_batches(tmp_path)) == ", 4 micro-batches"
+    assert micro_batches.in_words(noted_parts(tmp_path)) == ", 4 micro-batches"

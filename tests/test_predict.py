@@ -24,7 +24,7 @@ from fashion.predict import accuracy, load_promoted, predict, require_attributes
 from fashion.record.ranking import promote
 from fashion.record.run import Run
 from fashion.submission import validate_probabilities, validate_submission, write_probabilities, write_submission
-from fashion.train import TrainingData, fit
+from fashion.training.loop import TrainingData, fit
 
 
 def config_of(root: Path, **train: Any) -> TrialConfig:

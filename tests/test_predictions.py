@@ -25,7 +25,7 @@ from fashion.record.ranking import promote
 from fashion.record.run import Run
 from fashion.storage.working_copy import working_copy
 from fashion.submission import read_probabilities
-from fashion.train import TrainingData, fit
+from fashion.training.loop import TrainingData, fit
 
 FILES = ["prediction.txt", "prediction.txt.zip", PROBABILITIES_NAME]
 

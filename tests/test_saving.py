@@ -10,9 +10,9 @@ import pytest
 import torch
 from test_train import NONE, config, packs
 
-from fashion import checkpoint
 from fashion.errors import TrialDiverged
-from fashion.train import fit
+from fashion.training import checkpoint
+from fashion.training.loop import fit
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from descendants import descendants
 from ray_nodes import Nodes, launch
 from running import PATIENCE, start, wait_for_reports
 
-from fashion.memory import NOTE
+from fashion.training.micro_batches import NOTE
 
 pytestmark = pytest.mark.ray
 

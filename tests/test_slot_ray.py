@@ -23,12 +23,12 @@ from running import PATIENCE, start, wait_for_reports
 from fashion import mailbox as module
 from fashion.data.layout import read_dataset
 from fashion.mailbox import Mailbox, Member, TellMailbox, lost_neighbour
-from fashion.memory import OutOfMemory
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.schedulers.asha import make_scheduler, replay
 from fashion.spec.sweep_spec import SweepSpec
-from fashion.task import Task
+from fashion.training.micro_batches import OutOfMemory
+from fashion.training.worker import Task
 
 pytestmark = pytest.mark.ray
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from fashion import speed
 from fashion.config import TrialConfig
 from fashion.errors import ResourcesError
 from fashion.model.precision import Setting
-from fashion.speed import Measured, candidates, choose, fastest, measure
+from fashion.training import autotune
+from fashion.training.autotune import Measured, candidates, choose, fastest, measure
 
 CPU = torch.device("cpu")
 NCHW, LAST, BF16 = Setting(False, False), Setting(False, True), Setting(True, True)
@@ -47,14 +47,14 @@ def configured(**train: Any) -> TrialConfig:
 def test_what_is_fixed_by_hand_is_no_candidate(
     options: dict[str, Any], expected: list[Setting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "computes_bf16", lambda device: True)
+    monkeypatch.setattr(autotune, "computes_bf16", lambda device: True)
     found = candidates(configured(**options), CPU)
     assert found[0] == expected[0]
     assert set(found) == set(expected)
 
 
 def test_bf16_is_no_candidate_where_it_is_imitated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "computes_bf16", lambda device: False)
+    monkeypatch.setattr(autotune, "computes_bf16", lambda device: False)
     assert candidates(configured(), CPU) == [LAST, NCHW]
     assert candidates(configured(precision="bf16", layout="nchw"), CPU) == [Setting(True, False)]  # by hand: obeyed
 
@@ -67,11 +67,11 @@ def test_a_setting_that_is_far_slower_is_measured_once(monkeypatch: pytest.Monke
         clock[0] += 1.0 if setting == BF16 else 0.1
         return 1.0
 
-    monkeypatch.setattr(speed, "_step", step)
-    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(autotune, "_step", step)
+    monkeypatch.setattr(autotune, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     measured = measure(configured(), (3, 2), CPU, [LAST, NCHW, BF16])
     assert steps[BF16] == 2  # the first of all, which tells nothing, and a measured one
-    assert min(steps[LAST], steps[NCHW]) > speed.ROUNDS
+    assert min(steps[LAST], steps[NCHW]) > autotune.ROUNDS
     assert measured[BF16].seconds == pytest.approx(1.0)
     assert fastest(measured) in (LAST, NCHW)
 
@@ -116,7 +116,7 @@ def test_what_does_not_fit_into_the_memory_is_refused(tmp_path: Path, monkeypatc
     def full(*_: Any) -> float:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(speed, "_step", full)
+    monkeypatch.setattr(autotune, "_step", full)
     with pytest.raises(ResourcesError, match=r"gpus_per_worker.*tiny at 32 px with 4 images does not fit.*Lower"):
         choose(configured(), (3, 2), CPU, tmp_path, 100)
     with pytest.raises(ResourcesError):  # as the finding says
@@ -132,7 +132,7 @@ def test_one_process_measures_and_the_others_read(tmp_path: Path, monkeypatch: p
     assert set(rows) == set(candidates(config, CPU))
     assert first in rows
     assert content["torch"] == torch.__version__
-    monkeypatch.setattr(speed, "measure", lambda *arguments: pytest.fail("measured again"))
+    monkeypatch.setattr(autotune, "measure", lambda *arguments: pytest.fail("measured again"))
     rows[NCHW]["seconds"] = 1e-9
     path.write_text(json.dumps(content))
     assert choose(config, (3, 2), CPU, tmp_path, 100) == NCHW
@@ -172,12 +172,12 @@ def test_measuring_leaves_the_random_numbers_alone(tmp_path: Path) -> None:
 
 def test_all_settings_train_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the same weights on the same images; bf16 within its few digits."""
-    monkeypatch.setattr(speed, "FAR", math.inf)  # equally many steps of all, also where bf16 is imitated
+    monkeypatch.setattr(autotune, "FAR", math.inf)  # equally many steps of all, also where bf16 is imitated
     allowed = [LAST, NCHW, BF16]
     measured = measure(configured(), (3, 2), CPU, allowed)
     assert all(each.seconds > 0 for each in measured.values())
     assert measured[NCHW].loss == pytest.approx(measured[LAST].loss, rel=1e-4)
-    assert measured[BF16].loss == pytest.approx(measured[LAST].loss, rel=speed.TOLERANCE)
+    assert measured[BF16].loss == pytest.approx(measured[LAST].loss, rel=autotune.TOLERANCE)
 
 
 @pytest.fixture(autouse=True)

@@ -14,14 +14,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from process_group import leave_together
 
-from fashion.checkpoint import LAST, PREVIOUS, best_path, mend_last
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import CheckpointError, TrialDiverged
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
-from fashion.train import Place, TrainingData, fit
+from fashion.training.checkpoint import LAST, PREVIOUS, best_path, mend_last
+from fashion.training.loop import Place, TrainingData, fit
 
 NONE = ResolvedWeights("none")
 RECIPES = {

@@ -13,7 +13,6 @@ import pytest
 import torch
 from process_group import leave_together
 
-from fashion import checkpoint, train
 from fashion.config import TrialConfig
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
@@ -21,7 +20,8 @@ from fashion.data.pack import Pack
 from fashion.errors import TrialDiverged
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
-from fashion.train import Place, TrainingData, fit
+from fashion.training import checkpoint, loop
+from fashion.training.loop import Place, TrainingData, fit
 
 NO_WEIGHTS = ResolvedWeights("none")
 
@@ -62,15 +62,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _broken_on_rank_0(rank: int, step: int) -> None:
     """From now on the objective is NaN at that step, where the loop looks for it, and on rank 0 alone."""
-    build, calls = train.build_loss, iter(range(1, 1000))
+    build, calls = loop.build_loss, iter(range(1, 1000))
 
     def build_broken(*arguments: Any) -> Any:
         loss = build(*arguments)
         return lambda logits, targets: loss(logits, targets) * (float("nan") if next(calls) == step else 1.0)
 
     if rank == 0:
-        setattr(train, "build_loss", build_broken)  # noqa: B010 (no assignment: its type is another)
-    train.DIVERGENCE_CHECK_STEPS = step
+        setattr(loop, "build_loss", build_broken)  # noqa: B010 (no assignment: its type is another)
+    loop.DIVERGENCE_CHECK_STEPS = step
 
 
 def _worker(rank: int, root: Path, folder: Path) -> None:

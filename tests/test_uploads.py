@@ -19,18 +19,18 @@ from ray_nodes import wait_until
 from s3_server import Server
 from test_train import config
 
-from fashion import saving
 from fashion.bucket.address import parse_address
 from fashion.bucket.store import Store
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.errors import BlockedError, Leaving
-from fashion.feed import Place
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.storage import trial_objects
 from fashion.storage.trial_objects import LAST, clear
-from fashion.task import Task, trial_reports
+from fashion.training import saver
+from fashion.training.feed import Place
+from fashion.training.worker import Task, trial_reports
 
 RUN = parse_address("s3://sweeps/lr")
 RECIPE = {"optimizer": "adamw", "lr": 0.005, "schedule": "onecycle", "ema": 0.9, "batch_size": 16}
@@ -89,7 +89,7 @@ def states(server: Server) -> list[int]:
 
 def steps_seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(epoch, step) of every training step from now on."""
-    from fashion import task as module
+    from fashion.training import worker as module
 
     seen: list[tuple[int, int]] = []
     monkeypatch.setattr(module._ProgressNote, "__call__", lambda self, epoch, step, steps: seen.append((epoch, step)))
@@ -131,8 +131,8 @@ def test_every_best_epoch_is_in_the_bucket_when_it_is_recorded(
 def test_with_the_bucket_away_it_trains_so_far_ahead_then_waits_then_goes_on(
     s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(saving, "AHEAD", 2)
-    monkeypatch.setattr(saving, "ALIVE_SECONDS", 0.5)
+    monkeypatch.setattr(saver, "AHEAD", 2)
+    monkeypatch.setattr(saver, "ALIVE_SECONDS", 0.5)
     seen = steps_seen(monkeypatch)
     trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=12), Place())
     found = [next(trial)]  # the bucket was there at the start
@@ -287,8 +287,8 @@ def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
     """One of two workers on machines of their own; `until` "stop" after the first report, "leave" within epoch 2, "end"."""
     torch.set_num_threads(1)
     patch = pytest.MonkeyPatch()
-    patch.setattr("fashion.train.DIVERGENCE_CHECK_STEPS", 4)
-    patch.setattr("fashion.saving.AHEAD", 0)  # so that it is known how far the bucket is
+    patch.setattr("fashion.training.loop.DIVERGENCE_CHECK_STEPS", 4)
+    patch.setattr("fashion.training.saver.AHEAD", 0)  # so that it is known how far the bucket is
     group = torch.distributed
     wait = timedelta(seconds=120)
     group.init_process_group("gloo", init_method=f"file://{tmp_path}/{until}", rank=rank, world_size=2, timeout=wait)

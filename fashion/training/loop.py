@@ -22,21 +22,21 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fashion import agreed, checkpoint, memory, within
 from fashion.config import TrialConfig
 from fashion.data.batches import steps_per_epoch
 from fashion.errors import Leaving, TrialDiverged
-from fashion.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
-from fashion.feed import Place, TrainingData, make_feed
 from fashion.model.classifier import build_model
 from fashion.model.loss import build_loss
 from fashion.model.metrics import Meter
 from fashion.model.optim import build_ema, build_optimizer, build_schedule
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
-from fashion.saving import Best, Saver, set_backbone_aside
 from fashion.storage.trial_objects import Attempt
 from fashion.storage.trial_upload import Uploads
+from fashion.training import agreement, checkpoint, micro_batches, mid_epoch
+from fashion.training.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
+from fashion.training.feed import Place, TrainingData, make_feed
+from fashion.training.saver import Best, Saver, set_backbone_aside
 
 # Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
 DIVERGENCE_CHECK_STEPS = 20
@@ -113,10 +113,10 @@ class _Session:
             torch.set_float32_matmul_precision("high")  # TF32
             torch.backends.cudnn.benchmark = True  # shapes are fixed
             torch.cuda.reset_peak_memory_stats(device)
-        state = agreed.last_state(folder, config, data.fingerprint, place)
+        state = agreement.last_state(folder, config, data.fingerprint, place)
         self.steps = steps_per_epoch(len(data.train.names), train.batch_size, place.world_size)
-        self.setting = agreed.setting(config, data, state, folder, place, train.epochs * self.steps)
-        self.parts = agreed.micro_batches(folder, state, place)
+        self.setting = agreement.setting(config, data, state, folder, place, train.epochs * self.steps)
+        self.parts = agreement.parts(folder, state, place)
         torch.manual_seed(config.seed)
         model = build_model(config.model, data.class_counts, weights)
         self.backbone_file: str | None = None
@@ -147,7 +147,7 @@ class _Session:
         """Train and validate one epoch and begin to save it. Yields reports of epochs before."""
         self.started = time.monotonic()
         batch_size = self.config.train.batch_size
-        with memory.smaller_next_time(self.folder, self.epoch + 1, self.parts, batch_size, self.place):
+        with micro_batches.smaller_next_time(self.folder, self.epoch + 1, self.parts, batch_size, self.place):
             train_metrics = yield from self.train_one_epoch(on_step)
         val_metrics, probabilities = self.validate()
         yield from self.saver.delivered(wait=True)
@@ -162,13 +162,13 @@ class _Session:
         self.save(
             EpochReport(
                 self.trial, self.attempt, self.epoch, self.config.train.epochs, metrics, seconds,
-                datetime.now(UTC).isoformat(), str(self.setting) + memory.in_words(self.parts),
+                datetime.now(UTC).isoformat(), str(self.setting) + micro_batches.in_words(self.parts),
             ),
             probabilities,
         )  # fmt: skip
         if self.place.world_size > 1:  # all workers yield at the same step
             yield from self.saver.settled()
-        if self.epoch < self.config.train.epochs and agreed.most(self.leaves(), self.place):
+        if self.epoch < self.config.train.epochs and agreement.most(self.leaves(), self.place):
             raise Leaving(f"after epoch {self.epoch}")
 
     def train_one_epoch(
@@ -184,14 +184,14 @@ class _Session:
         done, lr = 0, 0.0
         if self.within is not None:
             with checkpoint.contents_of(self.folder / checkpoint.LAST):
-                done, seconds, lr = within.restored(self.within, meter, objective, place)
+                done, seconds, lr = mid_epoch.restored(self.within, meter, objective, place)
             self.started, self.within = self.started - seconds, None
         for step, batch in enumerate(self.feed.train(epoch, done), start=done + 1):
             images = batch.images if self.setting.channels_last else batch.images.contiguous()
             self.optimizer.zero_grad(set_to_none=True)
             # DDP averages gradients over workers; shards may be uneven, so each counts by its images.
             scale = place.world_size / batch.global_count
-            logits, losses = memory.add_gradients(
+            logits, losses = micro_batches.add_gradients(
                 self.net, self.criterion, images, batch.targets, scale, self.parts,
                 lambda: self.setting.autocast(place.device),
             )  # fmt: skip
@@ -209,11 +209,11 @@ class _Session:
             checked = step % DIVERGENCE_CHECK_STEPS == 0
             yield from self.saver.delivered(wait=checked)
             if checked:
-                agreed.require_finite(objective[0].clone(), place, f"epoch {epoch}, step {step}")
+                agreement.require_finite(objective[0].clone(), place, f"epoch {epoch}, step {step}")
             # Workers have to agree, which takes a moment of all: with the other things that they agree on.
-            if (checked or place.world_size == 1) and agreed.most(self.leaves(), place):
-                at = within.Within(step, time.monotonic() - self.started, lr)
-                mine = within.captured(at, meter, objective, place)
+            if (checked or place.world_size == 1) and agreement.most(self.leaves(), place):
+                at = mid_epoch.Within(step, time.monotonic() - self.started, lr)
+                mine = mid_epoch.captured(at, meter, objective, place)
                 self.saver.save_within(self.epoch, step, {**self._state(), "within": mine})
                 raise Leaving(f"in epoch {epoch}, after step {step} of {self.steps}")
         meter.reduce()

@@ -23,10 +23,10 @@ from fashion.config import TrialConfig
 from fashion.data.batches import Batch, drawn, eval_batches, flipped, shuffled
 from fashion.data.pack import Pack, check_seal, write_seal
 from fashion.errors import BlockedError
-from fashion.evaluate import evaluation_batch_size
 from fashion.model.backbones import row
 from fashion.model.classifier import build_model, normalization
 from fashion.model.weights import ResolvedWeights
+from fashion.training.evaluate import evaluation_batch_size
 
 FORMAT_VERSION = 1
 

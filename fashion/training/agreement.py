@@ -9,12 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fashion import checkpoint, memory
 from fashion.config import TrialConfig
 from fashion.errors import CheckpointError, TrialDiverged
-from fashion.feed import Place, TrainingData
 from fashion.model.precision import Setting
-from fashion.speed import choose
+from fashion.training import checkpoint, micro_batches
+from fashion.training.autotune import choose
+from fashion.training.feed import Place, TrainingData
 
 
 def rank_0s(value: Any, place: Place) -> Any:
@@ -58,9 +58,9 @@ def last_state(folder: Path, config: TrialConfig, fingerprint: str, place: Place
     return state
 
 
-def micro_batches(folder: Path, state: dict[str, Any] | None, place: Place) -> int:
+def parts(folder: Path, state: dict[str, Any] | None, place: Place) -> int:
     """In how many parts the trial takes its batches: as many as any worker, or the checkpoint's, found that it has to."""
-    mine = memory.micro_batches(folder)
+    mine = micro_batches.noted_parts(folder)
     if state is not None:
         with checkpoint.contents_of(folder / checkpoint.LAST):
             mine = max(mine, int(state.get("parts", 1)))

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from fashion.errors import FashionError
-from fashion.feed import Place
 from fashion.record.journal import write_atomic
+from fashion.training.feed import Place
 
 NOTE = "micro-batches.json"
 # Batch normalisation needs two images.
@@ -45,7 +45,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
 
 
-def micro_batches(folder: Path) -> int:
+def noted_parts(folder: Path) -> int:
     """In how many parts the trial in `folder` takes its batches: 1 unless it ran out of memory."""
     path = folder / NOTE
     return int(json.loads(path.read_bytes())["micro_batches"]) if path.exists() else 1

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-from fashion import checkpoint, memory
 from fashion.bucket.address import Address
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
@@ -27,15 +26,16 @@ from fashion.data.pushed import Form
 from fashion.data.remote.fetch import Progress
 from fashion.data.remote.local_copy import Where, on_this_machine
 from fashion.errors import BlockedError, DataError, FashionError, StorageError
-from fashion.features import open_features
-from fashion.feed import Place, TrainingData
 from fashion.model.precision import imitated
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.journal import write_atomic
 from fashion.record.trial import EpochReport
 from fashion.storage.trial_objects import Attempt, folder_of, opened
 from fashion.storage.working_copy import working_copy
-from fashion.train import fit_and_tell
+from fashion.training import checkpoint, micro_batches
+from fashion.training.features import open_features
+from fashion.training.feed import Place, TrainingData
+from fashion.training.loop import fit_and_tell
 
 PROGRESS_SECONDS = 1.0
 SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that lasts depends on
@@ -138,11 +138,11 @@ def trial_reports(
                     task.config, data, task.weights, task.folder, task.number, place, note, best, attempt, leaves
                 )
                 return
-            except memory.OutOfMemory as error:
+            except micro_batches.OutOfMemory as error:
                 if not error.parts or place.world_size > 1:
                     raise
                 told = str(error)
-            memory.free(place.device)
+            micro_batches.free(place.device)
             yield told
 
 

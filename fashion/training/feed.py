@@ -14,10 +14,10 @@ from fashion.config import TrialConfig
 from fashion.data.batches import Batch, eval_batches, train_batches
 from fashion.data.layout import Attribute
 from fashion.data.pack import Pack
-from fashion.evaluate import evaluation_batch_size, with_mirrors
-from fashion.features import Features
 from fashion.model.backbones import row
 from fashion.model.classifier import normalization
+from fashion.training.evaluate import evaluation_batch_size, with_mirrors
+from fashion.training.features import Features
 
 CPU = torch.device("cpu")
 

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from fashion import checkpoint
 from fashion.config import TrialConfig
-from fashion.feed import Place
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.storage.trial_upload import AHEAD, Uploads
+from fashion.training import checkpoint
+from fashion.training.feed import Place
 
 # Longest that a note waits while the loop waits for the bucket.
 NOTES_SECONDS = 1.0

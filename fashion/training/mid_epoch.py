@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fashion.feed import Place
 from fashion.model.metrics import Meter
+from fashion.training.feed import Place
 
 
 class Within(NamedTuple):
