@@ -47,7 +47,7 @@ def check(specs: tuple[str, ...], overrides: tuple[str, ...], cluster: str | Non
             if not as_json:
                 _show(results[-1])
     if cluster is not None:
-        from fashion.cluster_file import check_cluster
+        from fashion.cluster.cluster_file import check_cluster
 
         found = check_cluster(cluster, wanted)
         results.append({"cluster": cluster, "ok": not found, "problems": [asdict(each) for each in found]})

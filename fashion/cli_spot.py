@@ -18,7 +18,7 @@ def spot_watch(node_id: str) -> None:
     """
     import time
 
-    from fashion.spot import find_cloud, find_raylet, watch
+    from fashion.cluster.spot import find_cloud, find_raylet, watch
 
     def say(text: str) -> None:
         click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} spot-watch: {text}", err=True)

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fashion.cluster import cluster
+from fashion.cluster.session import cluster
 from fashion.doctor import Node, Request, compare, examine, versions
 from fashion.doctor_folder import HERE, Finding, Folder, marked, unwritable
 from fashion.errors import Problem

@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from fashion.cluster import RayDied, dead_daemons
+from fashion.cluster.session import RayDied, dead_daemons
 from fashion.deaths import Deaths, machine_went
 from fashion.errors import BlockedError, refusal
 from fashion.record.trial import EpochReport

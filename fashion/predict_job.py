@@ -9,10 +9,10 @@ import ray
 import torch
 
 from fashion.bucket.address import Address
-from fashion.cluster import cluster
+from fashion.cluster.placement import largest_process
+from fashion.cluster.session import cluster
 from fashion.errors import UserError
 from fashion.predictions import Source, Written, fetch_predictions, predict_in_bucket, predict_into
-from fashion.room import largest_process
 
 POLL_SECONDS = 0.25
 

@@ -29,7 +29,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fashion.cluster import leaving
+from fashion.cluster.session import leaving
 from fashion.deaths import Deaths, machine_went
 from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
 from fashion.mailbox import Mailbox, TellMailbox, lost_neighbour

@@ -15,7 +15,8 @@ from types import FrameType
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
-from fashion.cluster import RayDied, cluster
+from fashion.cluster.placement import Placement, Room, find_room
+from fashion.cluster.session import RayDied, cluster
 from fashion.data.layout import read_unchanged
 from fashion.display import Display
 from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler
@@ -26,7 +27,6 @@ from fashion.record.journal import RunLock, require_own
 from fashion.record.run import Run
 from fashion.recorder import Recorder
 from fashion.reuse import key, trained_elsewhere
-from fashion.room import Placement, Room, find_room
 from fashion.schedulers.asha import make_scheduler
 from fashion.search import make_source
 from fashion.spec.sweep_spec import SweepSpec

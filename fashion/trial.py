@@ -17,7 +17,7 @@ from ray import tune
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from fashion.cluster import leaving
+from fashion.cluster.session import leaving
 from fashion.config import TrialConfig
 from fashion.errors import Leaving, Superseded, refusal
 from fashion.record.trial import EpochReport

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from fashion.cluster_file import PLACEHOLDER
+from fashion.cluster.cluster_file import PLACEHOLDER
 from fashion.spec.sweep_spec import load_spec
 
 ROOT = Path(__file__).resolve().parents[1]

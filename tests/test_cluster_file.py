@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cluster_files import CONFIG, FILLED, ROOT, SHIPPED, WANTED, prepared
 
-from fashion.cluster_file import NODE_KEYS, check_cluster
+from fashion.cluster.cluster_file import NODE_KEYS, check_cluster
 from fashion.spec.settings import ResourcesConfig
 
 
@@ -47,7 +47,7 @@ def test_what_is_shipped_lacks_nothing_but_what_is_the_users_own(write: Callable
 
 
 def test_ray_and_the_check_read_the_same(write: Callable[[str], Path]) -> None:
-    from fashion.cluster_file import _read
+    from fashion.cluster.cluster_file import _read
 
     assert _read(write(FILLED), []).value == CONFIG
 

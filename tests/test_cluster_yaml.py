@@ -15,7 +15,7 @@ from cluster_files import CONFIG, FILLED, ROOT, SPECS, prepared
 from ray_nodes import wait_until
 
 from fashion.cli import HIDDEN
-from fashion.cluster_file import TOKEN
+from fashion.cluster.cluster_file import TOKEN
 from fashion.model.backbones import BACKBONES
 from fashion.spec.sweep_spec import load_spec
 

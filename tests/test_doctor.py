@@ -305,20 +305,20 @@ def test_room_for_the_image_caches_is_asked_for_once(
 
 
 def test_a_cluster_of_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fashion import cluster
+    from fashion.cluster import session
 
     def mismatch(**arguments: object) -> None:
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.0.0\n    Python: 3.8.1\n")
 
     for name, value in {
-        **cluster.ENVIRONMENT,
+        **session.ENVIRONMENT,
         "RAY_AUTH_MODE": "disabled",
         "RAY_gcs_server_port_wait_time_s": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cluster.ray, "init", mismatch)
+    monkeypatch.setattr(session.ray, "init", mismatch)
     with pytest.raises(ResourcesError, match=r"--address auto: other versions than here.*Ray: 2\.0\.0 Python: 3\.8\.1"):
-        cluster._join("auto")
+        session._join("auto")
 
 
 def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

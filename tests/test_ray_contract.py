@@ -21,7 +21,7 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from fashion.cluster import cluster, dead_daemons
+from fashion.cluster.session import cluster, dead_daemons
 from fashion.slot import orphaned_groups
 
 pytestmark = pytest.mark.ray

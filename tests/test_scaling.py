@@ -12,10 +12,10 @@ import pytest
 from cluster_files import FILLED, prepared
 from ray_nodes import wait_until
 
-from fashion.daemons import autoscalers
+from fashion.cluster.growth import Growth, NodeType, growth_here, growth_of, read_config
+from fashion.cluster.placement import HEAD, Placement, place
+from fashion.cluster.processes import autoscalers
 from fashion.errors import ResourcesError
-from fashion.room import HEAD, Placement, place
-from fashion.scaling import Growth, NodeType, growth_here, growth_of, read_config
 from fashion.spec.settings import ResourcesConfig
 
 GPU_WORKER = {"CPU": 1.0, "GPU": 1.0}

@@ -16,9 +16,9 @@ from ray_nodes import Nodes, launch, wait_until
 from running import PATIENCE, assert_same, start
 from test_nodes_ray import TRIAL, finish, wait_for_epoch, write_spec
 
-from fashion import cluster, spot
-from fashion.daemons import Daemon
-from fashion.spot import Ec2, Gce, Notice, SpotError, find_cloud, find_raylet, watch
+from fashion.cluster import session, spot
+from fashion.cluster.processes import Daemon
+from fashion.cluster.spot import Ec2, Gce, Notice, SpotError, find_cloud, find_raylet, watch
 
 NOWHERE = "http://127.0.0.1:9"  # nobody listens on the discard port
 
@@ -204,12 +204,12 @@ def test_a_node_that_is_cut_off_is_taken_for_what_it_was(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("ray._private.state.state.get_draining_nodes", draining)
     for name, value in {"LOOK_SECONDS": 0.0, "ANSWER_SECONDS": 0.1, "_draining": frozenset(), "_asked": 0.0}.items():
-        monkeypatch.setattr(cluster, name, value)
-    monkeypatch.setattr(cluster, "_asking", None)
-    assert [cluster.leaving(nodes) for nodes in (["a", "b"], ["b"], ["b", "a"])] == [True, False, True]
+        monkeypatch.setattr(session, name, value)
+    monkeypatch.setattr(session, "_asking", None)
+    assert [session.leaving(nodes) for nodes in (["a", "b"], ["b"], ["b", "a"])] == [True, False, True]
     answers.append({"b": 0})
     away.set()
-    assert cluster._asking is not None
-    cluster._asking.join(10)
+    assert session._asking is not None
+    session._asking.join(10)
     answers.append({"b": 0})
-    assert cluster.leaving(["b"])
+    assert session.leaving(["b"])

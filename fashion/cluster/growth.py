@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashion.daemons import autoscalers
+from fashion.cluster.processes import autoscalers
 from fashion.errors import ResourcesError
 
 RAYS_MAXIMUM = 2  # workers, where the file does not say

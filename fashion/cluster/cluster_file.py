@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fashion.cluster.growth import RAYS_MAXIMUM, Growth, NodeType
 from fashion.errors import Problem
-from fashion.scaling import RAYS_MAXIMUM, Growth, NodeType
 from fashion.spec.fields import nearest
 from fashion.spec.settings import ResourcesConfig
 from fashion.spec.yaml_lines import Document

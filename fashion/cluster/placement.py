@@ -21,9 +21,9 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 
-from fashion.cluster import LOOK_SECONDS
+from fashion.cluster.growth import Growth, growth_here, workers_that_fit
+from fashion.cluster.session import LOOK_SECONDS
 from fashion.errors import ResourcesError
-from fashion.scaling import Growth, growth_here, workers_that_fit
 from fashion.spec.settings import ResourcesConfig
 
 HEAD = "node:__internal_head__"  # a resource that the head alone has

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from fashion.daemons import Daemon, raylets
+from fashion.cluster.processes import Daemon, raylets
 from fashion.errors import UserError, printable
 
 METADATA = "http://169.254.169.254"  # on EC2 and on Compute Engine
