@@ -24,7 +24,7 @@ def predict_winner(
     """Predict with the promoted model, print what came of it, and return it for --json."""
     from fashion.cli_progress import Bars
     from fashion.predict_job import predict_on_cluster
-    from fashion.predictions import Source
+    from fashion.prediction.write import Source
 
     if images is not None:
         place = Path(os.path.expanduser(images)).absolute()  # pathlib's raises for a user that there is not

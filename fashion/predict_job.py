@@ -12,7 +12,7 @@ from fashion.bucket.address import Address
 from fashion.cluster.placement import largest_process
 from fashion.cluster.session import cluster
 from fashion.errors import UserError
-from fashion.predictions import Source, Written, fetch_predictions, predict_in_bucket, predict_into
+from fashion.prediction.write import Source, Written, fetch_predictions, predict_in_bucket, predict_into
 
 POLL_SECONDS = 0.25
 

@@ -26,16 +26,16 @@ from fashion.cli import main
 from fashion.data.images import load_rgb
 from fashion.data.pack import pack_folder
 from fashion.errors import CheckpointError, DataError, RunError, SubmissionError
-from fashion.predict import load_promoted
-from fashion.record.excerpt import load
-from fashion.record.run import Run
-from fashion.submission import (
+from fashion.prediction.predict import load_promoted
+from fashion.prediction.submission import (
     read_probabilities,
     validate_probabilities,
     validate_submission,
     write_probabilities,
     write_submission,
 )
+from fashion.record.excerpt import load
+from fashion.record.run import Run
 from fashion.training.checkpoint import LAST
 from fashion.training.loop import fit
 

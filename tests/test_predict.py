@@ -20,10 +20,15 @@ from fashion.data.layout import Attribute, Dataset, read_dataset
 from fashion.data.pack import Pack, pack_folder
 from fashion.errors import CheckpointError
 from fashion.model.weights import ResolvedWeights
-from fashion.predict import accuracy, load_promoted, predict, require_attributes
+from fashion.prediction.predict import accuracy, load_promoted, predict, require_attributes
+from fashion.prediction.submission import (
+    validate_probabilities,
+    validate_submission,
+    write_probabilities,
+    write_submission,
+)
 from fashion.record.ranking import promote
 from fashion.record.run import Run
-from fashion.submission import validate_probabilities, validate_submission, write_probabilities, write_submission
 from fashion.training.loop import TrainingData, fit
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fashion.errors import SubmissionError
-from fashion.submission import (
+from fashion.prediction.submission import (
     collapsed_heads,
     read_probabilities,
     validate_probabilities,

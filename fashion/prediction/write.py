@@ -18,9 +18,8 @@ from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack, pack_folder
 from fashion.data.remote.local_copy import Where, on_this_machine
 from fashion.errors import CheckpointError, DataError, Problem
-from fashion.predict import DESCRIPTION, Predictions, accuracy, load_promoted, predict, require_attributes
-from fashion.storage.working_copy import push_folder, working_copy
-from fashion.submission import (
+from fashion.prediction.predict import DESCRIPTION, Predictions, accuracy, load_promoted, predict, require_attributes
+from fashion.prediction.submission import (
     ARCHIVE_NAME,
     TEXT_NAME,
     collapsed_heads,
@@ -29,6 +28,7 @@ from fashion.submission import (
     write_probabilities,
     write_submission,
 )
+from fashion.storage.working_copy import push_folder, working_copy
 
 PROBABILITIES_NAME = "probabilities.parquet"
 
