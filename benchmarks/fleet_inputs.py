@@ -25,13 +25,13 @@ import numpy as np
 from benchmarks.big_record import FINGERPRINT, SPEC, report
 from benchmarks.noted import resident
 from fashion.data.demo import ATTRIBUTES, write_demo
-from fashion.display import Display
+from fashion.display.live import Display
+from fashion.display.tensorboard import EventFiles
 from fashion.record.run import Run
 from fashion.recorder import Recorder
 from fashion.schedulers.asha import Scheduler, scheduler_of
 from fashion.search import OptunaSource
 from fashion.spec.sweep_spec import SweepSpec, load_spec
-from fashion.tensorboard import EventFiles
 
 EPOCHS = 50
 ROUNDS = 200  # reports, or whatever else is repeated
@@ -163,7 +163,7 @@ def picture_seconds(live: int, ended: int) -> float:
         filled(run, spec, 0, live + ended)
         from rich.console import Console
 
-        from fashion.live import Screen
+        from fashion.display.tables import Screen
 
         display = Display(run, spec, io.StringIO(), "plain")
         for number in range(live):

@@ -38,11 +38,11 @@ def ls(storage: str, as_json: bool) -> None:
     """
     from rich.table import Table
 
-    from fashion import report
     from fashion.bucket.address import is_address
+    from fashion.display import rows as words
+    from fashion.display.pages import final, overview, page
     from fashion.errors import RunError
     from fashion.record.find import run_paths
-    from fashion.results import final, overview, page
     from fashion.storage.working_copy import NoRunError, addresses
 
     places: list[Path] | list[Address] = addresses(storage) if is_address(storage) else run_paths(storage)
@@ -78,9 +78,9 @@ def ls(storage: str, as_json: bool) -> None:
             entry["run"],
             entry["state"],
             f"{final(entry['counts'])}/{entry['trials']}",
-            report.number(best.get("val_loss", math.nan)),
-            report.percent(math.nan if accuracy is None else accuracy),
-            report.ago(entry["active"]),
+            words.number(best.get("val_loss", math.nan)),
+            words.percent(math.nan if accuracy is None else accuracy),
+            words.ago(entry["active"]),
         )
     page().print(table)
 
@@ -100,8 +100,8 @@ def show(run: str | None, storage: str, trial: int | None, everything: bool, as_
     Example: fashion-sweep show
     Example: fashion-sweep show backbones --trial 7
     """
+    from fashion.display.pages import page, print_run, print_trial, run_json, trial_json
     from fashion.errors import Problem, RunError
-    from fashion.results import page, print_run, print_trial, run_json, trial_json
 
     record = _read(_find(storage, run), every_report=trial is not None)
     if trial is not None and trial not in record.trials:
@@ -146,8 +146,8 @@ def best(
     Example: fashion-sweep best --predict --images photos
     """
     from fashion.bucket.address import Address
+    from fashion.display.pages import page, print_winner, winner_json
     from fashion.record import ranking
-    from fashion.results import page, print_winner, winner_json
 
     if (split or images or address) and not predict:
         raise click.UsageError("--split, --images and --address go with --predict.")

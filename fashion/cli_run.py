@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from fashion.display import Mode
+    from fashion.display.live import Mode
     from fashion.record.run import Run
     from fashion.spec.sweep_spec import SweepSpec
 
@@ -75,7 +75,7 @@ def _carry_out(sweep: SweepSpec, mode: Mode, recorded: bool, address: str | None
     from contextlib import ExitStack
 
     from fashion.cli_progress import Bars
-    from fashion.display import Display
+    from fashion.display.live import Display
     from fashion.extend import begun_trials
     from fashion.storage.working_copy import held
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from fashion.display import Mode
+    from fashion.display.live import Mode
     from fashion.submit import JobServer
     from fashion.watch import Job
 

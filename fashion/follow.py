@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from fashion.display import Display, Mode
+from fashion.display.live import Display, Mode
 from fashion.entrypoint import BEGINS
 from fashion.errors import ClusterError, SpecError, printable
 from fashion.record.run import Run

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fashion.display import Display
+from fashion.display.live import Display
+from fashion.display.tensorboard import EventFiles
 from fashion.record.run import Run
 from fashion.record.trial import Decision, End, EpochReport, Trial
 from fashion.reuse import Trained, link
 from fashion.schedulers.asha import Scheduler, replay
 from fashion.storage.record_upload import Mirror
-from fashion.tensorboard import EventFiles
 from fashion.training.checkpoint import CLAIM, LAST, PREVIOUS, prune
 from fashion.training.micro_batches import NOTE
 

@@ -18,7 +18,8 @@ from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig
 from fashion.cluster.placement import Placement, Room, find_room
 from fashion.cluster.session import RayDied, cluster
 from fashion.data.layout import read_unchanged
-from fashion.display import Display
+from fashion.display.live import Display
+from fashion.display.tensorboard import EventFiles
 from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler
 from fashion.errors import BlockedError
 from fashion.prepare import Prepared
@@ -32,7 +33,6 @@ from fashion.search import make_source
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.record_upload import Mirror
 from fashion.storage.working_copy import Held
-from fashion.tensorboard import EventFiles
 from fashion.training.worker import SCRATCH, Job
 from fashion.trial import run_trial
 

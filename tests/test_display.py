@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fashion.display import Display
-from fashion.live import picture
+from fashion.display.live import Display
+from fashion.display.tables import picture
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 
@@ -188,7 +188,7 @@ CHILD = """
 import sys; sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_display import new_run, sweep
-from fashion.display import Display
+from fashion.display.live import Display
 run, spec = new_run(Path({folder!r}), 3)
 sweep(run, Display(run, spec, mode={mode!r}))
 print("the sweep has ended", file=sys.stderr)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from fashion.display.pages import overview, run_json
 from fashion.record import excerpt, ranking
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
-from fashion.results import overview, run_json
 from fashion.schedulers.asha import make_scheduler, scheduler_of
 from fashion.spec.settings import SchedulerConfig
 
@@ -54,7 +54,7 @@ def test_a_glance_shows_what_the_journal_shows(recorded: Run, monkeypatch: pytes
     assert run_json(glanced) == run_json(whole)
     assert scheduler_of(glanced).rungs() == scheduler_of(whole).rungs() != []
     assert ranking.best(glanced) == ranking.best(whole)
-    from fashion.report import row
+    from fashion.display.rows import row
 
     for number, trial in whole.trials.items():
         one, other = row(trial), row(glanced.trials[number])

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from fashion.display import Display
+from fashion.display.live import Display
+from fashion.display.tensorboard import EventFiles
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.recorder import Recorder, keep_only
 from fashion.schedulers.asha import Scheduler, make_scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
-from fashion.tensorboard import EventFiles
 
 TEXT = """\
 name: sweep

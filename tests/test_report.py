@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from fashion.display.rows import Row, choose, counts, duration, leader, row, seconds_left, short, short_names, varying
 from fashion.record.trial import EpochReport, Trial
-from fashion.report import Row, choose, counts, duration, leader, row, seconds_left, short, short_names, varying
 
 
 def trial(number: int, losses: list[float], epochs: int = 10, ended: str | None = None, seconds: float = 2.0) -> Trial:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fashion.display import Display
+from fashion.display.live import Display
+from fashion.display.tensorboard import EventFiles
 from fashion.errors import CheckpointError, RunError
 from fashion.record.excerpt import load, save
 from fashion.record.ranking import promote
@@ -21,7 +22,6 @@ from fashion.recorder import Recorder
 from fashion.reuse import key, link, trained_elsewhere
 from fashion.schedulers.asha import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
-from fashion.tensorboard import EventFiles
 
 TEXT = """\
 name: first

@@ -18,7 +18,7 @@ import pytest
 from test_display import begin, end, new_run, report, sweep
 
 from fashion import watch
-from fashion.display import Display
+from fashion.display.live import Display
 from fashion.entrypoint import BEGINS, entrypoint
 from fashion.errors import ClusterError, SpecError
 from fashion.follow import Follower

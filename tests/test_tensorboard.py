@@ -10,9 +10,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from fashion.display.tensorboard import EventFiles
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
-from fashion.tensorboard import EventFiles
 
 CONFIG = {
     "data": {"root": "d", "train_crop": None},

@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fashion import report
+from fashion.display import rows as words
+from fashion.display.rows import Row
+from fashion.display.tables import View, picture
 from fashion.errors import printable
-from fashion.live import View, picture
 from fashion.record import ranking
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
 from fashion.record.trial import metrics_to_json
-from fashion.report import Row
 from fashion.schedulers.asha import scheduler_of
 
 PIPED_WIDTH = 200  # columns where there is no terminal: nothing is cut off from what a script greps
@@ -37,10 +37,10 @@ def overview(run: Run, rows: Sequence[Row] | None = None) -> dict[str, Any]:
     """
     trials = run.total_trials
     if rows is None:
-        rows = [report.row(trial) for trial in run.trials.values()]
-    counts = report.counts(rows, trials)
+        rows = [words.row(trial) for trial in run.trials.values()]
+    counts = words.counts(rows, trials)
     state = "running" if run.driven else "finished" if final(counts) >= trials else "unfinished"
-    leader = report.leader(rows)
+    leader = words.leader(rows)
     best = None
     if leader is not None:
         accuracy = leader.accuracy if math.isfinite(leader.accuracy) else None
@@ -59,7 +59,7 @@ def overview(run: Run, rows: Sequence[Row] | None = None) -> dict[str, Any]:
 
 def final(counts: dict[str, int]) -> int:
     """How many of the counted trials have nothing left to do."""
-    return sum(counts.get(status, 0) for status in report.FINAL)
+    return sum(counts.get(status, 0) for status in words.FINAL)
 
 
 def trial_json(run: Run, number: int, reports: bool = False) -> dict[str, Any]:
@@ -114,10 +114,10 @@ def winner_json(run: Run, winner: Ranked, folder: str) -> dict[str, Any]:
 def print_run(run: Run, out: Console, most: int | None = None) -> None:
     """Print the trials (the `most` best of them) from the best down, the rungs and the failures."""
     scheduler = scheduler_of(run)
-    fields = report.varying(run.manifest)
-    rows = [report.row(run.trials[number], fields) for number in sorted(run.trials)]
+    fields = words.varying(run.manifest)
+    rows = [words.row(run.trials[number], fields) for number in sorted(run.trials)]
     entry = overview(run, rows)
-    place = f"{run.place}  {entry['state']}, last active {report.ago(entry['active'])}"
+    place = f"{run.place}  {entry['state']}, last active {words.ago(entry['active'])}"
     view = View(
         run.name,
         place,
@@ -164,20 +164,20 @@ def print_winner(run: Run, winner: Ranked, folder: str, out: Console) -> None:
     state = f"{final(entry['counts'])} of {entry['trials']} trials final"
     out.print(f"[bold]trial {winner.trial}, epoch {winner.epoch} of {epochs}[/] of {escape(run.place)} ({state})")
     accuracy, majority = winner.metrics.get("val_accuracy", math.nan), ranking.majority_accuracy(run.manifest)
-    baseline = f"{_points(accuracy - majority)} points on the majority baseline ({report.percent(majority)} %)"
-    loss = f"val_loss [bold]{report.number(winner.val_loss)}[/]"
-    out.print(f"{loss}, val_accuracy [bold]{report.percent(accuracy)} %[/]: {baseline}")
+    baseline = f"{_points(accuracy - majority)} points on the majority baseline ({words.percent(majority)} %)"
+    loss = f"val_loss [bold]{words.number(winner.val_loss)}[/]"
+    out.print(f"{loss}, val_accuracy [bold]{words.percent(accuracy)} %[/]: {baseline}")
     others = [name for name in ("val_balanced_accuracy", "val_exact_match") if name in winner.metrics]
     if others:
-        out.print(", ".join(f"{name} {report.percent(winner.metrics[name])} %" for name in others))
+        out.print(", ".join(f"{name} {words.percent(winner.metrics[name])} %" for name in others))
     lead = ranking.lead(run)
     if lead is None:
         out.print("no runner-up: no other trial has a finite val_loss")
     else:
         second = lead.runner_up
-        loss = f"val_loss {report.number(second.val_loss)} ({lead.val_loss:+.4f})"
+        loss = f"val_loss {words.number(second.val_loss)} ({lead.val_loss:+.4f})"
         share = second.metrics.get("val_accuracy", math.nan)
-        points = f"val_accuracy {report.percent(share)} % ({_points(-lead.val_accuracy)} points)"
+        points = f"val_accuracy {words.percent(share)} % ({_points(-lead.val_accuracy)} points)"
         out.print(f"runner-up: trial {second.trial}, epoch {second.epoch}: {loss}, {points}")
     out.print()
     table = _table("attribute", "correct", "accuracy", "majority", "gain", left=("attribute",))
@@ -185,7 +185,7 @@ def print_winner(run: Run, winner: Ranked, folder: str, out: Console) -> None:
     for row in ranking.attribute_table(run.manifest, winner.metrics):
         images = ", ".join(f"{name} {count}" for name, count in zip(row.classes, row.val_counts, strict=True))
         correct = f"{row.correct}/{row.images}" if math.isfinite(row.accuracy) else "-"
-        shares = (report.percent(row.accuracy), report.percent(row.majority_accuracy), _points(row.gain))
+        shares = (words.percent(row.accuracy), words.percent(row.majority_accuracy), _points(row.gain))
         table.add_row(escape(row.name), correct, *shares, escape(images))
     out.print(table)
     out.print()
@@ -195,7 +195,7 @@ def print_winner(run: Run, winner: Ranked, folder: str, out: Console) -> None:
 
 
 def _print_config(run: Run, config: dict[str, Any], out: Console) -> None:
-    sampled = set(report.varying(run.manifest))
+    sampled = set(words.varying(run.manifest))
     out.print("configuration (* sampled)", style="dim")
     for section, values in config.items():
         fields = values.items() if isinstance(values, dict) else [("", values)]

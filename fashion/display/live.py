@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, cast
 from rich.console import Console
 from rich.live import Live
 
-from fashion import report as words
-from fashion.live import Screen, View, picture
+from fashion.display import rows as words
+from fashion.display.rows import Row
+from fashion.display.tables import Screen, View, picture
 from fashion.record.journal import now
 from fashion.record.run import Run
 from fashion.record.trial import Decision, EpochReport, Trial
-from fashion.report import Row
 from fashion.schedulers.asha import make_scheduler
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fashion import report
+from fashion.display import rows as words
+from fashion.display.rows import Row
 from fashion.errors import printable
-from fashion.report import Row
 from fashion.schedulers.asha import RungState
 
 STYLES = {
@@ -80,10 +80,10 @@ def picture(view: View, width: int, height: int | None, most: int | None = None)
             room = with_ladder
         else:
             ladder = None
-    shown, left = report.choose(view.rows, max(room, 3))
+    shown, left = words.choose(view.rows, max(room, 3))
     parts.append(trial_table(view, shown, width))
     if left:
-        tally = report.counts_text(report.counts(left, 0))
+        tally = words.counts_text(words.counts(left, 0))
         below.append(Text(f"and {len(left)} more: {tally}", "dim", no_wrap=True, overflow="ellipsis"))
     if ladder is not None:
         below += [Text(""), ladder]
@@ -94,73 +94,73 @@ def header(view: View, width: int) -> RenderableType:
     """Title and times, progress with counts, the best trial with its hyper-parameters: four lines."""
     top = Text.assemble((view.title, "bold"), ("  " + view.place, "dim"), no_wrap=True, overflow="ellipsis")
     times = []
-    left = report.seconds_left(view.rows, view.total)
+    left = words.seconds_left(view.rows, view.total)
     if view.elapsed is not None:
-        times.append(f"{report.duration(view.elapsed)} so far")
+        times.append(f"{words.duration(view.elapsed)} so far")
         if left is not None:
-            times.append(f"about {report.duration(left)} left")
+            times.append(f"about {words.duration(left)} left")
     line = Table.grid(expand=True, padding=(0, 2))
     line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     line.add_column(justify="right", no_wrap=True)
     line.add_row(top, Text(", ".join(times)))
-    counts = report.counts(view.rows, view.total)
-    done = sum(counts.get(status, 0) for status in report.FINAL)
-    words = Text(f"{done}/{view.total} trials: ")
+    counts = words.counts(view.rows, view.total)
+    done = sum(counts.get(status, 0) for status in words.FINAL)
+    counted = Text(f"{done}/{view.total} trials: ")
     for index, (status, number) in enumerate(counts.items()):
-        words.append(", " if index else "").append(f"{number} {status}", STYLES[status])
+        counted.append(", " if index else "").append(f"{number} {status}", STYLES[status])
     if view.bars and width >= 100:
         bar = ProgressBar(total=max(view.total, 1), completed=done, width=min(30, width // 4))
-        progress: RenderableType = _beside(bar, words)
+        progress: RenderableType = _beside(bar, counted)
     else:
-        progress = words
-        words.no_wrap, words.overflow = True, "ellipsis"
+        progress = counted
+        counted.no_wrap, counted.overflow = True, "ellipsis"
     return Group(line, progress, *best_lines(view))
 
 
-def _beside(bar: ProgressBar, words: Text) -> Table:
+def _beside(bar: ProgressBar, counted: Text) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(width=bar.width)
     grid.add_column(no_wrap=True, overflow="ellipsis")
-    grid.add_row(bar, words)
+    grid.add_row(bar, counted)
     return grid
 
 
 def best_lines(view: View) -> list[Text]:
     """The trial with the lowest val_loss so far, and what sets it apart."""
-    best = report.leader(view.rows)
+    best = words.leader(view.rows)
     if best is None:
         return [Text("best  none yet", "dim"), Text("")]
     first = Text("best  ", no_wrap=True, overflow="ellipsis")
     first.append(f"trial {best.number}", "bold").append(f", epoch {best.best_epoch} of {best.epochs}: val_loss ")
-    first.append(report.number(best.best), "bold green").append(f", val_accuracy {report.percent(best.accuracy)} %")
-    names = report.short_names(view.fields)
-    values = ", ".join(f"{names[name]} {report.short(best.values.get(name))}" for name in view.fields)
+    first.append(words.number(best.best), "bold green").append(f", val_accuracy {words.percent(best.accuracy)} %")
+    names = words.short_names(view.fields)
+    values = ", ".join(f"{names[name]} {words.short(best.values.get(name))}" for name in view.fields)
     return [first, Text(f"      {values}", "dim", no_wrap=True, overflow="ellipsis")]
 
 
 def trial_table(view: View, shown: Sequence[Row], width: int) -> RenderableType:
     """One line a trial; hyper-parameters that vary fill the columns that are left, those that don't fit are counted."""
-    best = report.leader(view.rows)
+    best = words.leader(view.rows)
     bar = 10 if view.bars and width >= WIDE else 0
     columns: list[tuple[str, str, list[str]]] = [
         ("trial", "right", [f"{'*' if best and each.number == best.number else ''}{each.number}" for each in shown]),
         ("status", "left", [each.status for each in shown]),
         ("epoch", "right", [_epoch(each, view.part) for each in shown]),
-        ("val_loss", "right", [report.number(each.best) for each in shown]),
+        ("val_loss", "right", [words.number(each.best) for each in shown]),
         ("at", "right", [str(each.best_epoch or "-") for each in shown]),
-        ("val_acc", "right", [report.percent(each.accuracy) for each in shown]),
+        ("val_acc", "right", [words.percent(each.accuracy) for each in shown]),
     ]
     if width >= WIDE:
         lasts = [
-            f"{each.last:.4g}" if each.epoch and not math.isfinite(each.last) else report.number(each.last)
+            f"{each.last:.4g}" if each.epoch and not math.isfinite(each.last) else words.number(each.last)
             for each in shown
         ]
         columns.insert(3, ("last", "right", lasts))
     gap = 2 if width >= 100 else 1
     room = width - sum(_width(head, cells) + gap for head, _, cells in columns) - (bar + gap if bar else 0) - 2  # "+3"
-    names = report.short_names(view.fields)
+    names = words.short_names(view.fields)
     fields = [name for name in view.fields if name != "train.epochs"]  # the epoch column says it
-    texts = {name: [report.short(each.values.get(name)) for each in shown] for name in fields}
+    texts = {name: [words.short(each.values.get(name)) for each in shown] for name in fields}
     fitting = set()
     for name in sorted(fields, key=lambda name: name not in LEADING):
         need = _width(names[name], texts[name]) + gap
@@ -211,7 +211,7 @@ def rung_table(view: View, width: int) -> Table | None:
     table.add_row("went on", *(str(state.promoted) for state in rungs))
     table.add_row(
         "to pass" if view.metric == "val_loss" else view.metric,
-        *("-" if state.cutoff is None else report.number(state.cutoff) for state in rungs),
+        *("-" if state.cutoff is None else words.number(state.cutoff) for state in rungs),
     )
     return table
 
