@@ -32,7 +32,7 @@ from ray.util.placement_group import remove_placement_group
 
 from benchmarks.child import arguments_of, note
 from benchmarks.plain import Settings, epochs
-from fashion.slot import orphaned_groups
+from fashion.engine.worker_group import orphaned_groups
 
 DRIVER = "TRAIN_DRIVER_RESOURCE"
 SAMPLE_SECONDS = 0.05  # how often the cluster's free CPUs are looked at

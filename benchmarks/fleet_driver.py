@@ -79,7 +79,7 @@ def steps(counts: list[int]) -> dict[int, float]:
     from ray.air.execution._internal.actor_manager import RayActorManager
     from ray.air.execution.resources import FixedResourceManager
 
-    from fashion.engine import RecordScheduler
+    from fashion.engine.tune_hooks import RecordScheduler
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     actor: Any = ray.remote(_Reporter).options(max_concurrency=max(counts) + 10).remote()
@@ -132,7 +132,7 @@ class _Reporter:
 
 def reporting_trial(folder: Path, seconds: float) -> Callable[..., None]:
     def trial(config: dict[str, Any], job: Any) -> None:
-        import fashion.trial
+        import fashion.engine.tune_trial
         from benchmarks.big_record import report
 
         epochs = json.loads(config["config"])["train"]["epochs"]
@@ -142,7 +142,9 @@ def reporting_trial(folder: Path, seconds: float) -> Callable[..., None]:
             if epoch == epochs:
                 note(folder, event="waited", number=config["number"], seconds=waits)
             begun = time.perf_counter()
-            fashion.trial._report(report(config["number"], epoch, epochs, 1.0))  # the last one does not return
+            fashion.engine.tune_trial._report(
+                report(config["number"], epoch, epochs, 1.0)
+            )  # the last one does not return
             waits.append(time.perf_counter() - begun)
 
     return trial
@@ -161,13 +163,13 @@ def noting_start(folder: Path) -> Callable[[Any, int], None]:
 
 
 def main() -> None:
-    import fashion.sweep
+    import fashion.engine.driver
     from fashion import cli
     from fashion.recorder import Recorder
 
     folder = Path(sys.argv[1])
     seconds = float(os.environ["FLEET_SECONDS"])
-    setattr(fashion.sweep, "run_trial", reporting_trial(folder, seconds))  # noqa: B010 (mypy: not the same type)
+    setattr(fashion.engine.driver, "run_trial", reporting_trial(folder, seconds))  # noqa: B010 (mypy: not the same type)
     setattr(Recorder, "started", noting_start(folder))  # noqa: B010
     cli.main(sys.argv[2:])
 

@@ -17,21 +17,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fashion.sweep
-import fashion.trial
+import fashion.engine.driver
+import fashion.engine.tune_trial
 from benchmarks.child import note
 from fashion import cli
+from fashion.engine.tune_trial import Job, run_trial
 from fashion.record.trial import EpochReport
 from fashion.recorder import Recorder
-from fashion.trial import Job, run_trial
 
-report_to_tune = fashion.trial._report
+report_to_tune = fashion.engine.tune_trial._report
 
 
 def noting_trial(folder: Path) -> Callable[..., None]:
     def noted(config: dict[str, Any], job: Job) -> None:
         note(folder, event="begun", number=config["number"])
-        setattr(fashion.trial, "_report", noting_report(folder))  # noqa: B010
+        setattr(fashion.engine.tune_trial, "_report", noting_report(folder))  # noqa: B010
         try:
             run_trial(config, job)
         finally:
@@ -74,7 +74,7 @@ def most_resident() -> int:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    setattr(fashion.sweep, "run_trial", noting_trial(folder))  # noqa: B010 (mypy: not the same type)
+    setattr(fashion.engine.driver, "run_trial", noting_trial(folder))  # noqa: B010 (mypy: not the same type)
     setattr(Recorder, "started", noting_start(folder))  # noqa: B010
     try:
         cli.main(sys.argv[2:])

@@ -23,7 +23,7 @@ def predict_winner(
 ) -> dict[str, Any]:
     """Predict with the promoted model, print what came of it, and return it for --json."""
     from fashion.cli_progress import Bars
-    from fashion.predict_job import predict_on_cluster
+    from fashion.engine.predict_job import predict_on_cluster
     from fashion.prediction.write import Source
 
     if images is not None:

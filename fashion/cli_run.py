@@ -93,7 +93,7 @@ def _carry_out(sweep: SweepSpec, mode: Mode, recorded: bool, address: str | None
         bars.close()
         record, resumed = open_run(sweep, prepared, bucket)
 
-        from fashion.sweep import run_sweep
+        from fashion.engine.driver import run_sweep
 
         with Display(record, sweep, mode=mode) as display:
             if recorded:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fashion.deaths import Deaths, machine_went
+from fashion.engine.deaths import Deaths, machine_went
 
 HEAD = (
     "The actor died unexpectedly before finishing this task.\n\tclass_name: ImplicitFunc\n\tactor_id: 1f\n\tpid: 71\n"

@@ -22,7 +22,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from fashion.cluster.session import cluster, dead_daemons
-from fashion.slot import orphaned_groups
+from fashion.engine.worker_group import orphaned_groups
 
 pytestmark = pytest.mark.ray
 
@@ -100,7 +100,7 @@ class Witness(FIFOScheduler):
 
 
 def trainable(config: dict[str, Any], folder: Path) -> None:
-    """Train's local mode inside a Tune function, as fashion.trial has it."""
+    """Train's local mode inside a Tune function, as fashion.engine.tune_trial has it."""
     number = config["number"]
 
     def loop() -> None:

@@ -255,7 +255,7 @@ def test_the_mirror_hears_of_an_end_with_the_byte_behind_it(run: Run, spec: Swee
 
 
 def test_what_cannot_be_computed_again_is_handed_out_once_it_is_up(run: Run, spec: SweepSpec) -> None:
-    from fashion.engine import NumberSearcher
+    from fashion.engine.tune_hooks import NumberSearcher
     from fashion.search import SeededSource
 
     recorder, _ = recorder_of(run, spec)

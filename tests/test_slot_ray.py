@@ -20,9 +20,9 @@ from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from running import PATIENCE, start, wait_for_reports
 
-from fashion import mailbox as module
 from fashion.data.layout import read_dataset
-from fashion.mailbox import Mailbox, Member, TellMailbox, lost_neighbour
+from fashion.engine import mailbox as module
+from fashion.engine.mailbox import Mailbox, Member, TellMailbox, lost_neighbour
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.schedulers.asha import make_scheduler, replay

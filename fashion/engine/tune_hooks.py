@@ -20,7 +20,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from fashion.cluster.session import RayDied, dead_daemons
-from fashion.deaths import Deaths, machine_went
+from fashion.engine.deaths import Deaths, machine_went
 from fashion.errors import BlockedError, refusal
 from fashion.record.trial import EpochReport
 from fashion.recorder import Recorder

@@ -20,7 +20,8 @@ from fashion.cluster.session import RayDied, cluster
 from fashion.data.layout import read_unchanged
 from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
-from fashion.engine import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler
+from fashion.engine.tune_hooks import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler
+from fashion.engine.tune_trial import run_trial
 from fashion.errors import BlockedError
 from fashion.prepare import Prepared
 from fashion.record import excerpt
@@ -34,7 +35,6 @@ from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.record_upload import Mirror
 from fashion.storage.working_copy import Held
 from fashion.training.worker import SCRATCH, Job
-from fashion.trial import run_trial
 
 # The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a CPU
 # would leave too little for the workers of a trial that takes the whole machine, so it takes a sliver of the head node.

@@ -19,9 +19,9 @@ from ray.train.torch import TorchTrainer
 
 from fashion.cluster.session import leaving
 from fashion.config import TrialConfig
+from fashion.engine.worker_group import run_in_slot
 from fashion.errors import Leaving, Superseded, refusal
 from fashion.record.trial import EpochReport
-from fashion.slot import run_in_slot
 from fashion.training.feed import Place
 from fashion.training.worker import Job, Task, describe_failure, trial_reports
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import UserCallback
 
-from fashion.deaths import machine_went
+from fashion.engine.deaths import machine_went
 from fashion.record.trial import EpochReport
 from fashion.training.worker import Task
 

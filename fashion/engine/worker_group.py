@@ -30,9 +30,9 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fashion.cluster.session import leaving
-from fashion.deaths import Deaths, machine_went
+from fashion.engine.deaths import Deaths, machine_went
+from fashion.engine.mailbox import Mailbox, TellMailbox, lost_neighbour
 from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
-from fashion.mailbox import Mailbox, TellMailbox, lost_neighbour
 from fashion.record.trial import EpochReport
 from fashion.training.feed import Place
 from fashion.training.micro_batches import OutOfMemory
