@@ -151,7 +151,7 @@ def reporting_trial(folder: Path, seconds: float) -> Callable[..., None]:
 
 
 def noting_start(folder: Path) -> Callable[[Any, int], None]:
-    from fashion.recorder import Recorder
+    from fashion.sweep.recorder import Recorder
 
     started = Recorder.started
 
@@ -165,7 +165,7 @@ def noting_start(folder: Path) -> Callable[[Any, int], None]:
 def main() -> None:
     import fashion.engine.driver
     from fashion import cli
-    from fashion.recorder import Recorder
+    from fashion.sweep.recorder import Recorder
 
     folder = Path(sys.argv[1])
     seconds = float(os.environ["FLEET_SECONDS"])

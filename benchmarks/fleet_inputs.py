@@ -28,10 +28,10 @@ from fashion.data.demo import ATTRIBUTES, write_demo
 from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
 from fashion.record.run import Run
-from fashion.recorder import Recorder
 from fashion.schedulers.asha import Scheduler, scheduler_of
-from fashion.search import OptunaSource
 from fashion.spec.sweep_spec import SweepSpec, load_spec
+from fashion.sweep.recorder import Recorder
+from fashion.sweep.search import OptunaSource
 
 EPOCHS = 50
 ROUNDS = 200  # reports, or whatever else is repeated

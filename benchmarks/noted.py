@@ -23,7 +23,7 @@ from benchmarks.child import note
 from fashion import cli
 from fashion.engine.tune_trial import Job, run_trial
 from fashion.record.trial import EpochReport
-from fashion.recorder import Recorder
+from fashion.sweep.recorder import Recorder
 
 report_to_tune = fashion.engine.tune_trial._report
 

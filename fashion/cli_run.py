@@ -76,8 +76,8 @@ def _carry_out(sweep: SweepSpec, mode: Mode, recorded: bool, address: str | None
 
     from fashion.cli_progress import Bars
     from fashion.display.live import Display
-    from fashion.extend import begun_trials
     from fashion.storage.working_copy import held
+    from fashion.sweep.extend import begun_trials
 
     with ExitStack() as stack:
         bars = stack.enter_context(Bars())
@@ -87,7 +87,7 @@ def _carry_out(sweep: SweepSpec, mode: Mode, recorded: bool, address: str | None
         )
         begun = begun_trials(sweep)
 
-        from fashion.prepare import open_run, prepare
+        from fashion.sweep.prepare import open_run, prepare
 
         prepared = prepare(sweep, bars, begun)
         bars.close()
@@ -123,8 +123,8 @@ def _tell_end(record: Run, early: str) -> None:
 
 def _with_trials(path: str, overrides: tuple[str, ...], trials: str) -> SweepSpec:
     """The spec with `--trials N`, or `--trials +N` of the run that is there."""
-    from fashion.extend import total_with
     from fashion.spec.sweep_spec import load_spec
+    from fashion.sweep.extend import total_with
 
     if not re.fullmatch(r"\+?[1-9][0-9]{0,6}", trials):
         raise click.BadParameter(

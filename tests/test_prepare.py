@@ -13,10 +13,10 @@ import pytest
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import DataError, RunError, UserError, WeightsError
-from fashion.extend import begun_trials, total_with
-from fashion.prepare import OPTUNA_DRAWS, Prepared, open_run, possible_trials, prepare
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec, load_spec
+from fashion.sweep.extend import begun_trials, total_with
+from fashion.sweep.prepare import OPTUNA_DRAWS, Prepared, open_run, possible_trials, prepare
 
 Load = Callable[..., SweepSpec]
 TEXT = """\

@@ -14,9 +14,9 @@ from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
-from fashion.recorder import Recorder, keep_only
 from fashion.schedulers.asha import Scheduler, make_scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
+from fashion.sweep.recorder import Recorder, keep_only
 
 TEXT = """\
 name: sweep
@@ -256,7 +256,7 @@ def test_the_mirror_hears_of_an_end_with_the_byte_behind_it(run: Run, spec: Swee
 
 def test_what_cannot_be_computed_again_is_handed_out_once_it_is_up(run: Run, spec: SweepSpec) -> None:
     from fashion.engine.tune_hooks import NumberSearcher
-    from fashion.search import SeededSource
+    from fashion.sweep.search import SeededSource
 
     recorder, _ = recorder_of(run, spec)
     recorder.mirror = slow = Slow()  # type: ignore[assignment]

@@ -18,10 +18,10 @@ from fashion.record.excerpt import load, save
 from fashion.record.ranking import promote
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
-from fashion.recorder import Recorder
-from fashion.reuse import key, link, trained_elsewhere
 from fashion.schedulers.asha import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
+from fashion.sweep.recorder import Recorder
+from fashion.sweep.reuse import key, link, trained_elsewhere
 
 TEXT = """\
 name: first

@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 
 from fashion.record.run import Run
 from fashion.record.trial import End, EpochReport
-from fashion.search import OptunaSource, SeededSource, make_source
 from fashion.spec.sweep_spec import SweepSpec, load_spec
+from fashion.sweep.search import OptunaSource, SeededSource, make_source
 
 TEXT = """\
 name: sweep

@@ -23,17 +23,17 @@ from fashion.display.tensorboard import EventFiles
 from fashion.engine.tune_hooks import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler
 from fashion.engine.tune_trial import run_trial
 from fashion.errors import BlockedError
-from fashion.prepare import Prepared
 from fashion.record import excerpt
 from fashion.record.journal import RunLock, require_own
 from fashion.record.run import Run
-from fashion.recorder import Recorder
-from fashion.reuse import key, trained_elsewhere
 from fashion.schedulers.asha import make_scheduler
-from fashion.search import make_source
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.record_upload import Mirror
 from fashion.storage.working_copy import Held
+from fashion.sweep.prepare import Prepared
+from fashion.sweep.recorder import Recorder
+from fashion.sweep.reuse import key, trained_elsewhere
+from fashion.sweep.search import make_source
 from fashion.training.worker import SCRATCH, Job
 
 # The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a CPU

@@ -23,8 +23,8 @@ from fashion.cluster.session import RayDied, dead_daemons
 from fashion.engine.deaths import Deaths, machine_went
 from fashion.errors import BlockedError, refusal
 from fashion.record.trial import EpochReport
-from fashion.recorder import Recorder
-from fashion.search import Source
+from fashion.sweep.recorder import Recorder
+from fashion.sweep.search import Source
 from fashion.training.worker import first_line
 
 # The data set is looked at again when a trial is handed out, but not more often than this.

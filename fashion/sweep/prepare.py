@@ -17,12 +17,12 @@ from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.remote.local_copy import Where, on_this_machine, place_of
-from fashion.extend import continue_with, known_run, run_path
 from fashion.model.classifier import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.working_copy import Held, push_manifest
+from fashion.sweep.extend import continue_with, known_run, run_path
 from fashion.training.features import open_features
 
 # label, done, total

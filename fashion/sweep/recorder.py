@@ -12,9 +12,9 @@ from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
 from fashion.record.run import Run
 from fashion.record.trial import Decision, End, EpochReport, Trial
-from fashion.reuse import Trained, link
 from fashion.schedulers.asha import Scheduler, replay
 from fashion.storage.record_upload import Mirror
+from fashion.sweep.reuse import Trained, link
 from fashion.training.checkpoint import CLAIM, LAST, PREVIOUS, prune
 from fashion.training.micro_batches import NOTE
 
