@@ -11,8 +11,8 @@ import click
 
 if TYPE_CHECKING:
     from fashion.display.live import Mode
-    from fashion.submit import JobServer
-    from fashion.watch import Job
+    from fashion.submit.job_server import JobServer
+    from fashion.submit.watch import Job
 
 address_option = click.option(
     "--address", metavar="ADDRESS",
@@ -50,9 +50,9 @@ def submit(
     Example: fashion-sweep submit sweeps/backbones.yaml --folder /mnt/fashion
     Example: fashion-sweep submit sweeps/lr.yaml --storage s3://bucket/runs --set data.root=/mnt/data --detach
     """
-    from fashion.entrypoint import entrypoint
     from fashion.spec.sweep_spec import load_spec
     from fashion.spec.yaml_lines import read_text
+    from fashion.submit.command import entrypoint
 
     mode = _mode(plain, as_json)
     if name is not None:
@@ -66,7 +66,7 @@ def submit(
     sweep = load_spec(spec, overrides)
     command = entrypoint(read_text(spec), sweep, overrides, trials, fresh, folder)
 
-    from fashion.submit import JobServer
+    from fashion.submit.job_server import JobServer
 
     server = JobServer(address)
     try:
@@ -98,7 +98,7 @@ def watch(run: str | None, address: str | None, plain: bool, as_json: bool) -> N
     Example: fashion-sweep watch backbones --address http://127.0.0.1:8265
     """
     mode = _mode(plain, as_json)
-    from fashion.submit import JobServer
+    from fashion.submit.job_server import JobServer
 
     server = JobServer(address)
     _follow(server, server.find(run), mode, address, behind=True)
@@ -115,7 +115,7 @@ def stop(run: str, address: str | None) -> None:
     \b
     Example: fashion-sweep stop backbones
     """
-    from fashion.submit import STOP_SECONDS, JobServer
+    from fashion.submit.job_server import STOP_SECONDS, JobServer
 
     server = JobServer(address)
     job = server.find(run)
@@ -137,8 +137,8 @@ def _mode(plain: bool, as_json: bool) -> Mode:
 
 def _follow(server: JobServer, job: Job, mode: Mode, address: str | None, behind: bool) -> None:
     from fashion.errors import ClusterError
-    from fashion.follow import Follower
-    from fashion.watch import account, follow
+    from fashion.submit.job_log import Follower
+    from fashion.submit.watch import account, follow
 
     follower = Follower(job.id, job.command, mode, behind)
     try:

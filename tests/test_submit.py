@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from test_display import begin, end, new_run, report, sweep
 
-from fashion import watch
 from fashion.display.live import Display
-from fashion.entrypoint import BEGINS, entrypoint
 from fashion.errors import ClusterError, SpecError
-from fashion.follow import Follower
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import load_spec
-from fashion.watch import Job, LostError, account, follow
+from fashion.submit import watch
+from fashion.submit.command import BEGINS, entrypoint
+from fashion.submit.job_log import Follower
+from fashion.submit.watch import Job, LostError, account, follow
 
 ABSOLUTE = "data: {root: /d}\nstorage: /runs\nmodel: {backbone: tiny, weights: none}\n"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fashion.errors import ClusterError, printable
-from fashion.follow import Follower
+from fashion.submit.job_log import Follower
 
 PATIENCE = 60.0  # seconds for which a lost connection is tried again
 RETRY_SECONDS = 2.0

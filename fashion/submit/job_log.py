@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fashion.display.live import Display, Mode
-from fashion.entrypoint import BEGINS
 from fashion.errors import ClusterError, SpecError, printable
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.record.validate import parse
 from fashion.spec.sweep_spec import SweepSpec
+from fashion.submit.command import BEGINS
 
 Event = Mapping[str, Any]
 KINDS = ("sweep", "start", "report", "end", "note", "done")

@@ -18,7 +18,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from fashion.errors import ClusterError, Problem
-from fashion.watch import Job, LostError
+from fashion.submit.watch import Job, LostError
 
 # Where Ray's dashboard listens on the head, and where `ray dashboard` and tunnels put it on one's own machine.
 DEFAULT = "http://127.0.0.1:8265"
