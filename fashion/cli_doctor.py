@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from fashion.doctor_folder import Finding
+    from fashion.doctor.folder import Finding
 
 SHOWN = 3  # different values that one line lists before it leaves the rest out
 
@@ -31,9 +31,9 @@ def doctor(spec: str | None, address: str | None, as_json: bool) -> None:
     Example: fashion-sweep doctor
     Example: fashion-sweep doctor sweeps/backbones.yaml --address 10.0.0.1:6379
     """
-    from fashion.doctor import Node, compare, examine, versions
-    from fashion.doctor_folder import HERE
-    from fashion.doctor_spec import request_for
+    from fashion.doctor.examine import Node, compare, examine, versions
+    from fashion.doctor.folder import HERE
+    from fashion.doctor.request import request_for
     from fashion.spec.sweep_spec import load_spec
 
     request = request_for(None if spec is None else load_spec(spec))
@@ -42,7 +42,7 @@ def doctor(spec: str | None, address: str | None, as_json: bool) -> None:
             click.echo("RAY_ADDRESS names a cluster, which `run` joins: --address auto examines it.", err=True)
         found = [*compare([Node(HERE, versions())]), *examine(request)]
     else:
-        from fashion.doctor_job import examine_cluster
+        from fashion.doctor.nodes import examine_cluster
 
         found = examine_cluster(request, address, lambda text: None if as_json else click.echo(text, err=True))
     if as_json:

@@ -14,9 +14,10 @@ from pathlib import Path
 import disks
 import pytest
 
-from fashion import doctor, doctor_spec
-from fashion.doctor import Node, Request, Weights, compare, examine, versions
-from fashion.doctor_folder import BLOCK, BLOCKS, LEAST_FREE, SCRATCH, Finding, Folder, examine_folder, marked
+from fashion.doctor import examine as examining
+from fashion.doctor.examine import Node, Request, Weights, compare, examine, versions
+from fashion.doctor.folder import BLOCK, BLOCKS, LEAST_FREE, SCRATCH, Finding, Folder, examine_folder, marked
+from fashion.doctor.request import request_for
 from fashion.errors import Problem, ResourcesError
 from fashion.spec.sweep_spec import load_spec
 
@@ -48,7 +49,7 @@ def spec_file(tmp_path: Path, demo_root: Path) -> Path:
 
 
 def request_of(spec: Path, *overrides: str) -> Request:
-    return doctor_spec.request_for(load_spec(spec, overrides))
+    return request_for(load_spec(spec, overrides))
 
 
 @pytest.fixture
@@ -123,8 +124,8 @@ def test_a_slow_disk_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         now[0] += 2.0  # seconds for a block of 4 MiB
 
     now = [0.0]
-    monkeypatch.setattr("fashion.doctor_folder.time.perf_counter", lambda: now[0])
-    monkeypatch.setattr("fashion.doctor_folder.os.fsync", slow)
+    monkeypatch.setattr("fashion.doctor.folder.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("fashion.doctor.folder.os.fsync", slow)
     problem = the_one(examine_folder("n", Folder("storage", tmp_path, INSTEAD)), "speed")
     assert problem.value == f"{BLOCK / 2 / 1e6:.1f} MB/s"
     assert len(calls) == 1 < BLOCKS  # a slow disk is not written to for longer than that
@@ -232,7 +233,7 @@ def test_a_torch_that_can_not_be_imported_is_found(tmp_path: Path, monkeypatch: 
 def test_a_torch_that_hangs_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch.py").write_text("import time\ntime.sleep(60)")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(doctor, "TORCH_PATIENCE", 0.5)
+    monkeypatch.setattr(examining, "TORCH_PATIENCE", 0.5)
     assert "did not answer" in the_one(examine(Request(gpus=1)), "gpu").value
 
 

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 from s3_server import Server, environment
 
-from fashion import doctor_bucket, doctor_spec
 from fashion.bucket.address import parse_address
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
 from fashion.data.pushed import Form
 from fashion.data.remote.push import push
-from fashion.doctor import Request, examine
-from fashion.doctor_bucket import Bucket, examine_bucket
-from fashion.doctor_folder import Finding
+from fashion.doctor import bucket
+from fashion.doctor.bucket import Bucket, examine_bucket
+from fashion.doctor.examine import Request, examine
+from fashion.doctor.folder import Finding
+from fashion.doctor.request import request_for
 from fashion.errors import Problem
 from fashion.spec.sweep_spec import load_spec
 
@@ -112,7 +113,7 @@ def test_no_credentials_are_found_within_seconds(s3: Server, tmp_path: Path) -> 
 def test_a_store_that_does_not_answer_is_found_within_seconds(
     s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_bucket, "PATIENCE", 1.0)
+    monkeypatch.setattr(bucket, "PATIENCE", 1.0)
     s3.faults.refuse()
     began = time.monotonic()
     assert "does not answer" in the_one(storage(tmp_path), "bucket").value
@@ -138,8 +139,8 @@ def test_a_store_without_conditional_writes_is_found(s3: Server, tmp_path: Path)
 
 
 def test_a_slow_store_is_found(s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_bucket, "MOST_LATENCY", 0.3)
-    monkeypatch.setattr(doctor_bucket, "LEAST_SPEED", 1e8)
+    monkeypatch.setattr(bucket, "MOST_LATENCY", 0.3)
+    monkeypatch.setattr(bucket, "LEAST_SPEED", 1e8)
     s3.faults.delay(0.4)
     found = {each.check: each for each in storage(tmp_path) if not each.ok}
     assert found.keys() == {"speed", "latency"}
@@ -152,7 +153,7 @@ def test_a_clock_that_differs_from_the_stores_is_found(
     s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
     now = time.time
-    monkeypatch.setattr(doctor_bucket.time, "time", lambda: now() - ahead)
+    monkeypatch.setattr(bucket.time, "time", lambda: now() - ahead)
     problem = the_one(storage(tmp_path), "clock")
     assert problem.value.startswith(f"{'+' if ahead > 0 else '-'}{abs(ahead) // 100}") or "99" in problem.value
     assert "NTP" in problem.fix
@@ -203,7 +204,7 @@ def test_too_little_room_for_the_packed_images_is_found(
     s3: Server, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed(small, FORM)
-    monkeypatch.setattr(doctor_bucket, "LEAST_FREE", 10**18)
+    monkeypatch.setattr(bucket, "LEAST_FREE", 10**18)
     assert "FASHION_CACHE" in the_one(data(tmp_path, FORM), "free").fix
 
 
@@ -214,7 +215,7 @@ def test_a_specs_buckets_are_examined(s3: Server, small: Path, tmp_path: Path) -
         json.dumps({"data": {"root": DATA, "resize": {"choice": [24, 28]}, "crop": 20}, "storage": RUNS,
                     "model": {"backbone": "tiny", "weights": "none"}, "train": {"epochs": 2}})
     )  # fmt: skip
-    request = doctor_spec.request_for(load_spec(place))
+    request = request_for(load_spec(place))
     assert [(each.name, str(each.address), each.writes) for each in request.buckets] == [
         ("storage", RUNS, True), ("data.root", DATA, False)
     ]  # fmt: skip

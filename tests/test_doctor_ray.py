@@ -15,7 +15,7 @@ import pytest
 from ray_nodes import PATIENCE, Node, Nodes
 
 import fashion
-from fashion.doctor_folder import HERE
+from fashion.doctor.folder import HERE
 
 pytestmark = pytest.mark.ray
 

@@ -10,9 +10,9 @@ from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.lists import LABELLED
 from fashion.data.remote.local_copy import place_of
-from fashion.doctor import Request, Weights, ask_torch, listed
-from fashion.doctor_bucket import Bucket
-from fashion.doctor_folder import LEAST_FREE, Folder
+from fashion.doctor.bucket import Bucket
+from fashion.doctor.examine import Request, Weights, ask_torch, listed
+from fashion.doctor.folder import LEAST_FREE, Folder
 from fashion.model import backbones
 from fashion.spec.rules import MOST_DRAWN
 from fashion.spec.sweep_spec import SweepSpec

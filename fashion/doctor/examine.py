@@ -19,8 +19,8 @@ from typing import Any
 
 from fashion.data.contents import default_cache_dir
 from fashion.data.lists import LABELLED, LARGEST_LIST
-from fashion.doctor_bucket import Bucket, examine_bucket
-from fashion.doctor_folder import HERE, Finding, Folder, examine_folder
+from fashion.doctor.bucket import Bucket, examine_bucket
+from fashion.doctor.folder import HERE, Finding, Folder, examine_folder
 from fashion.errors import Problem
 from fashion.record.manifest import code_version, package_versions
 
@@ -150,12 +150,12 @@ def _gpus_of_the_driver() -> int:
 
 
 def ask_torch(backbones: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
-    """What `fashion.doctor_torch` answers, and why it could not: in a process of its own, since a torch that breaks on
+    """What `fashion.doctor.torch_probe` answers, and why it could not: in a process of its own, since a torch that breaks on
     import is a finding, and since a process that has asked for GPUs keeps hold of them."""
     places = [place or os.getcwd() for place in sys.path]  # it finds what this process would
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "fashion.doctor_torch"], input=json.dumps(list(backbones)), text=True,
+            [sys.executable, "-P", "-m", "fashion.doctor.torch_probe"], input=json.dumps(list(backbones)), text=True,
             capture_output=True, timeout=TORCH_PATIENCE, env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
-"""What only torch can tell, in a process of its own: `python -m fashion.doctor_torch` reads a JSON list of backbones and
+"""What only torch can tell, in a process of its own: `python -m fashion.doctor.torch_probe` reads a JSON list of backbones and
 answers with one JSON object: the GPUs that torch sees, and where each backbone's ImageNet weights are or would be.
 
-`fashion.doctor` asks it. Nothing is downloaded.
+`fashion.doctor.examine` asks it. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def _silent(host: str) -> str:
 
 
 def main() -> None:
-    backbones = json.load(sys.stdin)
-    answer = {**gpus(), "weights": {name: weights(backbones.row(name)) for name in backbones}}
+    names = json.load(sys.stdin)
+    answer = {**gpus(), "weights": {name: weights(backbones.row(name)) for name in names}}
     print(json.dumps(answer))  # the last line, whatever a library has printed before
 
 

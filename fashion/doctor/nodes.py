@@ -13,8 +13,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fashion.cluster.session import cluster
-from fashion.doctor import Node, Request, compare, examine, versions
-from fashion.doctor_folder import HERE, Finding, Folder, marked, unwritable
+from fashion.doctor.examine import Node, Request, compare, examine, versions
+from fashion.doctor.folder import HERE, Finding, Folder, marked, unwritable
 from fashion.errors import Problem
 
 NODE_PATIENCE = 120.0  # seconds for a node's whole examination; a process there starts in ten on a busy machine

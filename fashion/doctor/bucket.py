@@ -19,7 +19,7 @@ from fashion.data.lists import LABELLED
 from fashion.data.pushed import MANIFEST, Form, Pushed
 from fashion.data.remote.listing import lists
 from fashion.data.remote.local_copy import Copy
-from fashion.doctor_folder import LEAST_FREE, LEAST_SPEED, SCRATCH, Finding, existing
+from fashion.doctor.folder import LEAST_FREE, LEAST_SPEED, SCRATCH, Finding, existing
 from fashion.errors import DataError, Problem, StorageError
 
 PATIENCE = 6.0  # seconds without an answer until that is a finding
