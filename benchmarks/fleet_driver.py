@@ -164,14 +164,14 @@ def noting_start(folder: Path) -> Callable[[Any, int], None]:
 
 def main() -> None:
     import fashion.engine.driver
-    from fashion import cli
+    from fashion.cli import main as command_line
     from fashion.sweep.recorder import Recorder
 
     folder = Path(sys.argv[1])
     seconds = float(os.environ["FLEET_SECONDS"])
     setattr(fashion.engine.driver, "run_trial", reporting_trial(folder, seconds))  # noqa: B010 (mypy: not the same type)
     setattr(Recorder, "started", noting_start(folder))  # noqa: B010
-    cli.main(sys.argv[2:])
+    command_line.main(sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 import fashion.engine.driver
 import fashion.engine.tune_trial
 from benchmarks.child import note
-from fashion import cli
+from fashion.cli import main as command_line
 from fashion.engine.tune_trial import Job, run_trial
 from fashion.record.trial import EpochReport
 from fashion.sweep.recorder import Recorder
@@ -77,7 +77,7 @@ def main() -> None:
     setattr(fashion.engine.driver, "run_trial", noting_trial(folder))  # noqa: B010 (mypy: not the same type)
     setattr(Recorder, "started", noting_start(folder))  # noqa: B010
     try:
-        cli.main(sys.argv[2:])
+        command_line.main(sys.argv[2:])
     finally:
         note(folder, event="ended", cpu=time.process_time(), memory=resident(), peak=most_resident())
 

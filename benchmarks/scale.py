@@ -115,7 +115,7 @@ def record_rows(folder: Path, rounds: int) -> list[Row]:
     peaks: dict[str, int] = {}
 
     def command(*words: str) -> float:
-        ended = child.python("-m", "fashion.cli", *words, "--storage", str(storage))
+        ended = child.python("-m", "fashion", *words, "--storage", str(storage))
         peaks[words[0]] = max(peaks.get(words[0], 0), ended.peak)
         return ended.seconds
 

@@ -30,10 +30,10 @@ def run(full: bool, data: Path) -> list[Row]:
         write_record(storage)
         commands = {
             CLICK: ("-c", "import click"),
-            "fashion-sweep --help": ("-m", "fashion.cli", "--help"),
-            "fashion-sweep ls": ("-m", "fashion.cli", "ls", "--storage", str(storage)),
-            "fashion-sweep show": ("-m", "fashion.cli", "show", "--storage", str(storage)),
-            "fashion-sweep check": ("-m", "fashion.cli", "check", SHIPPED),
+            "fashion-sweep --help": ("-m", "fashion", "--help"),
+            "fashion-sweep ls": ("-m", "fashion", "ls", "--storage", str(storage)),
+            "fashion-sweep show": ("-m", "fashion", "show", "--storage", str(storage)),
+            "fashion-sweep check": ("-m", "fashion", "check", SHIPPED),
         }
         contenders = {
             name: lambda words=words: child.python(*words).seconds  # type: ignore[misc]

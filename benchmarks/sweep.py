@@ -133,7 +133,7 @@ def rows(seconds: dict[str, float], found: dict[str, Found], all_images: bool) -
 
 
 def ours(path: Path, folder: Path, found: dict[str, Found]) -> float:
-    ended = child.python("-m", "fashion.cli", "run", str(path), "--plain", FASHION_CACHE=str(folder / "cache"))
+    ended = child.python("-m", "fashion", "run", str(path), "--plain", FASHION_CACHE=str(folder / "cache"))
     record = Run.open(folder / "runs" / "sweep")
     losses = [report.metrics["val_loss"] for trial in record.trials.values() for report in trial.reports]
     found[OURS] = Found(len(losses), min(losses))

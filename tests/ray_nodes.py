@@ -49,7 +49,7 @@ def launch(folder: Path, *options: str, env: Mapping[str, str], within: Sequence
     """`fashion-sweep run s.yaml` in `folder`, in a session of its own and with no other environment than `env`; `within`
     is a command to start it under."""
     return subprocess.Popen(
-        [*within, sys.executable, "-m", "fashion.cli", "run", "s.yaml", *options], cwd=folder, env=env, text=True,
+        [*within, sys.executable, "-m", "fashion", "run", "s.yaml", *options], cwd=folder, env=env, text=True,
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

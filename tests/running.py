@@ -25,7 +25,7 @@ PATIENCE = 400  # seconds for one command on a busy machine
 def start(folder: Path, spec: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Run the spec in `folder`, in a session of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "fashion.cli", "run", spec, *arguments], cwd=folder, text=True, start_new_session=True,
+        [sys.executable, "-m", "fashion", "run", spec, *arguments], cwd=folder, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
     )  # fmt: skip
 
@@ -53,7 +53,7 @@ def recorded_reports(journal: Path) -> list[dict[str, Any]]:
 def fashion(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command, to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "fashion.cli", *arguments], cwd=folder, capture_output=True, text=True, timeout=PATIENCE,
+        [sys.executable, "-m", "fashion", *arguments], cwd=folder, capture_output=True, text=True, timeout=PATIENCE,
         env={**os.environ, **environment},
     )  # fmt: skip
 

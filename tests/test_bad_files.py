@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from test_cli_results import ATTRIBUTES, COUNTS, SPEC, record
 
-from fashion.cli import main
+from fashion.cli.main import main
 from fashion.data.images import load_rgb
 from fashion.data.pack import pack_folder
 from fashion.errors import CheckpointError, DataError, RunError, SubmissionError

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from fashion.cli import main
+from fashion.cli.main import main
 from fashion.spec.yaml_lines import parse_yaml
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
@@ -515,7 +515,7 @@ def test_as_typed(number: int, tmp_path: Path) -> None:
     mistake, name = MISTAKES[number], sorted(FORMS)[number % len(FORMS)]
     text, at = spoilt([mistake], name)
     (tmp_path / "s.yaml").write_text(text)
-    command = [sys.executable, "-m", "fashion.cli", "run", "s.yaml"]
+    command = [sys.executable, "-m", "fashion", "run", "s.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done
     assert not done.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from fashion.cli import COMMANDS, cli
+from fashion.cli.main import COMMANDS, cli
 
 
 def walk(command: click.Command, name: str) -> list[tuple[str, click.Command]]:
@@ -33,7 +33,7 @@ def test_every_command_has_help_and_an_example(name: str, command: click.Command
 
 def fashion(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "fashion.cli", *arguments], capture_output=True, text=True, cwd=folder, timeout=120
+        [sys.executable, "-m", "fashion", *arguments], capture_output=True, text=True, cwd=folder, timeout=120
     )
 
 

@@ -8,15 +8,15 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from fashion import cli_progress
-from fashion.cli_progress import Bars
+from fashion.cli import progress
+from fashion.cli.progress import Bars
 
 
 def test_off_a_terminal_long_work_prints_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 1.0, 2.5, 3.0, 16.0, 18.0, 100.0])
-    monkeypatch.setattr(cli_progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with Bars() as bars:
         for done in range(6):
             bars("decoding", done, 6)

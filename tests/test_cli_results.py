@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fashion.cli import main
+from fashion.cli.main import main
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 
@@ -176,7 +176,7 @@ def test_nothing_to_promote_and_a_missing_checkpoint(storage: Path, capsys: pyte
 @pytest.mark.parametrize("command", [["ls"], ["show"], ["show", "--trial", "0"], ["best"]])
 def test_reading_loads_neither_torch_nor_ray_nor_pydantic(storage: Path, command: list[str]) -> None:
     code = (
-        "import sys; from fashion.cli import main; main(sys.argv[1:]); "
+        "import sys; from fashion.cli.main import main; main(sys.argv[1:]); "
         "print(sorted({'torch', 'ray', 'pydantic', 'tensorboardX'} & set(sys.modules)), file=sys.stderr)"
     )
     arguments: list[Any] = [sys.executable, "-c", code, *command, "--storage", str(storage)]

@@ -181,7 +181,7 @@ def test_the_keys_of_machines_are_those_of_ec2() -> None:
 
 
 def fashion(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fashion.cli", *arguments]
+    command = [sys.executable, "-m", "fashion", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
 
 

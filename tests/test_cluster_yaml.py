@@ -14,7 +14,7 @@ import pytest
 from cluster_files import CONFIG, FILLED, ROOT, SPECS, prepared
 from ray_nodes import wait_until
 
-from fashion.cli import HIDDEN
+from fashion.cli.main import HIDDEN
 from fashion.cluster.cluster_file import TOKEN
 from fashion.model.backbones import BACKBONES
 from fashion.spec.sweep_spec import load_spec

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 from s3_server import Server
 
-from fashion.cli_data import data
+from fashion.cli.data import data
 from fashion.data.demo import write_demo
 from fashion.data.layout import majority_baseline, read_dataset
 from fashion.data.stats import distribution, figure
@@ -120,7 +120,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
 
 def test_data_modules_load_no_torch_ray_or_pyplot() -> None:
     code = (
-        "import sys, fashion.cli_data, fashion.data.check, fashion.data.stats, fashion.data.demo, fashion.data.pack\n"
+        "import sys, fashion.cli.data, fashion.data.check, fashion.data.stats, fashion.data.demo, fashion.data.pack\n"
         "assert not {'torch', 'ray', 'matplotlib'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

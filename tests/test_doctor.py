@@ -324,7 +324,7 @@ def test_a_cluster_of_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "fashion.cli", "doctor", *arguments], cwd=folder, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-m", "fashion", "doctor", *arguments], cwd=folder, capture_output=True, text=True, timeout=120,
         env={**os.environ, **environment},
     )  # fmt: skip
 
@@ -366,7 +366,7 @@ def test_what_can_not_be_examined_is_a_mistake(spec_file: Path, tmp_path: Path, 
 def test_neither_torch_nor_ray_is_loaded_here(spec_file: Path, tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from fashion.cli import main\n"
+        "from fashion.cli.main import main\n"
         "try: main(['doctor', 's.yaml'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'ray', 'torchvision', 'timm'} & set(sys.modules)), file=sys.stderr)"

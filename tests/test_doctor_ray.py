@@ -23,7 +23,7 @@ pytestmark = pytest.mark.ray
 def examined(folder: Path, address: str, env: Mapping[str, str], code: int) -> list[dict[str, Any]]:
     """What `doctor s.yaml --json` finds there, with this exit code."""
     done = subprocess.run(
-        [sys.executable, "-m", "fashion.cli", "doctor", "s.yaml", "--address", address, "--json"],
+        [sys.executable, "-m", "fashion", "doctor", "s.yaml", "--address", address, "--json"],
         cwd=folder, env=env, capture_output=True, text=True, timeout=2 * PATIENCE,
     )  # fmt: skip
     assert done.returncode == code, done
@@ -141,7 +141,7 @@ def test_a_cluster_without_a_token_is_told_so(folder: Path, tmp_path_factory: py
 
 def test_an_address_where_nobody_answers(folder: Path, cluster: Nodes) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "fashion.cli", "doctor", "s.yaml", "--address", "127.0.0.1:1025", "--json"],
+        [sys.executable, "-m", "fashion", "doctor", "s.yaml", "--address", "127.0.0.1:1025", "--json"],
         cwd=folder, env=cluster.env, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 2, done

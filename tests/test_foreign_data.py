@@ -14,7 +14,7 @@ from foreign import promoted_run
 from PIL import Image
 from test_bad_files import told
 
-from fashion.cli import main
+from fashion.cli.main import main
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.record.run import Run

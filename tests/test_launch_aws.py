@@ -146,7 +146,7 @@ def walk() -> Iterator[tuple[Hosts, Ec2, Client]]:
 @pytest.mark.cluster
 def test_up_starts_the_head_alone(walk: tuple[Hosts, Ec2, Client]) -> None:
     hosts, ec2, client = walk
-    client.run("python", "-m", "fashion.cli", "check", "--cluster", "cluster.yaml", "sweeps/lr.yaml")
+    client.run("python", "-m", "fashion", "check", "--cluster", "cluster.yaml", "sweeps/lr.yaml")
     client.up()
     (form,) = ec2.requests("RunInstances")
     (head,) = ec2.alive()

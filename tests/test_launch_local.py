@@ -108,7 +108,7 @@ def test_doctor_finds_all_nodes_well(client: Client) -> None:
 def test_a_driver_off_the_cluster_is_told_where_to_go(hosts: Hosts, client: Client) -> None:
     """Ray needs a node beside a driver, and looks for one for a minute."""
     address = f"{hosts[HEAD].address}:6379"
-    command = ["python", "-m", "fashion.cli", "run", "sweeps/quickstart.yaml", f"--address={address}"]
+    command = ["python", "-m", "fashion", "run", "sweeps/quickstart.yaml", f"--address={address}"]
     data = ["--set", f"data.root={HOME}/data/demo", "--set", f"storage={HOME}/runs"]
     said = client.run(*command, *data, seconds=50, fails=True)
     assert "this machine is no node of a Ray cluster" in said
@@ -136,7 +136,7 @@ def test_a_sweep_outlives_a_worker_and_its_results_are_read(hosts: Hosts, client
     client.ray("rsync-down", "/mnt/fashion/runs/s/", f"{HOME}/runs/s/")
     prediction = client.host.home / "runs" / "s" / "predictions" / "test" / "prediction.txt"
     assert len(prediction.read_text().splitlines()) == 24
-    assert "3 trials" in client.run("python", "-m", "fashion.cli", "show", f"{HOME}/runs/s")
+    assert "3 trials" in client.run("python", "-m", "fashion", "show", f"{HOME}/runs/s")
 
 
 @pytest.mark.cluster
@@ -145,7 +145,7 @@ def test_a_sweep_is_submitted_through_the_heads_dashboard(hosts: Hosts, client: 
     (client.host.home / "far.yaml").write_text(json.dumps(sweep("far", trials=2, epochs=1)))
     tunnel = client.start("dashboard")
     client.run("python", "-c", ANSWERS)
-    said = client.run("python", "-m", "fashion.cli", "submit", f"{HOME}/far.yaml", "--folder", "/mnt/fashion")
+    said = client.run("python", "-m", "fashion", "submit", f"{HOME}/far.yaml", "--folder", "/mnt/fashion")
     client.end(tunnel)
     assert "far is done" in said
     assert {trial.status for trial in Run.open(hosts.shared / "runs" / "far").trials.values()} == {"completed"}

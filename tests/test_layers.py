@@ -62,7 +62,7 @@ def test_the_loop_knows_nothing_of_the_sweep(name: str) -> None:
 def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from fashion.cli import main\n"
+        "from fashion.cli.main import main\n"
         f"try: main({arguments!r})\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "print(sorted({'torch', 'ray', 'torchvision', 'timm'} & set(sys.modules)), file=sys.stderr)"

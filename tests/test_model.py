@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from fashion.cli_model import model as command
+from fashion.cli.model import model as command
 from fashion.config import ModelConfig
 from fashion.errors import UserError
 from fashion.model import backbones

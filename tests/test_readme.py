@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fashion.cli import COMMANDS
+from fashion.cli.main import COMMANDS
 from fashion.data.demo import write_demo
 from fashion.data.layout import majority_baseline, read_dataset
 from fashion.record import ranking

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fashion.cli_spec import check
+from fashion.cli.spec import check
 from fashion.errors import SpecError
 from fashion.spec.fields import sampled_rules
 from fashion.spec.sweep_spec import SweepSpec, load_spec

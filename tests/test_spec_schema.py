@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fashion.cli_spec import schema
+from fashion.cli.spec import schema
 from fashion.errors import SpecError
 from fashion.spec.schema import json_schema
 from fashion.spec.sweep_spec import load_spec

@@ -110,7 +110,7 @@ def test_another_server_is_no_metadata_service(ec2: Service) -> None:
 def test_a_machine_without_a_metadata_service_says_so_at_once() -> None:
     away = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE, "GCE_METADATA_HOST": NOWHERE.removeprefix("http://")}
     done = subprocess.run(
-        [sys.executable, "-m", "fashion.cli", "spot-watch"], env={**os.environ, **away}, text=True, timeout=60,
+        [sys.executable, "-m", "fashion", "spot-watch"], env={**os.environ, **away}, text=True, timeout=60,
         capture_output=True,
     )  # fmt: skip
     assert done.returncode == 2, done
@@ -173,7 +173,7 @@ def test_a_notice_moves_the_trial_and_is_no_failure(tmp_path: Path, demo_root: P
     with Service() as ec2, Nodes(tmp_path) as nodes:
         first, second = nodes.add(), nodes.add()
         watcher = subprocess.Popen(
-            [sys.executable, "-m", "fashion.cli", "spot-watch", "--node-id", first.id], text=True,
+            [sys.executable, "-m", "fashion", "spot-watch", "--node-id", first.id], text=True,
             env={**nodes.env, **ec2.environment}, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         process = launch(tmp_path, "--address", nodes.address, env=nodes.env)

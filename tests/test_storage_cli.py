@@ -17,7 +17,7 @@ from test_stored import another_machine
 
 from fashion.bucket.address import parse_address
 from fashion.bucket.store import Store
-from fashion.cli import main
+from fashion.cli.main import main
 from fashion.record.run import Run
 from fashion.storage.record_upload import Mirror
 from fashion.storage.working_copy import held, push_manifest, working_copy
@@ -143,7 +143,7 @@ def test_a_winner_whose_weights_are_not_there(bucket: str, s3: Server, capsys: p
 @pytest.mark.parametrize("command", [["ls"], ["show"], ["show", "--trial", "0"], ["best"]])
 def test_reading_loads_neither_torch_nor_ray_nor_pydantic(bucket: str, command: list[str]) -> None:
     code = (
-        "import sys; from fashion.cli import main; main(sys.argv[1:]); "
+        "import sys; from fashion.cli.main import main; main(sys.argv[1:]); "
         "print(sorted({'torch', 'ray', 'pydantic', 'tensorboardX'} & set(sys.modules)), file=sys.stderr)"
     )
     arguments = [sys.executable, "-c", code, *command, "--storage", bucket]

@@ -354,7 +354,7 @@ def test_a_job_ends_with_its_sweeps_exit_code(status: str, code: int | None, exi
 def test_mistakes_are_one_message_and_exit_code_2(command: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("data: {root: d}\nmodel: {backbone: tiny, weights: none}\n")
     done = subprocess.run(
-        [sys.executable, "-m", "fashion.cli", *shlex.split(command)],
+        [sys.executable, "-m", "fashion", *shlex.split(command)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -383,7 +383,7 @@ def test_a_server_that_is_none_or_of_another_ray_is_told(answer: str, words: str
     with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         done = subprocess.run(
-            [sys.executable, "-m", "fashion.cli", "watch", "--address", f"127.0.0.1:{server.server_address[1]}"],
+            [sys.executable, "-m", "fashion", "watch", "--address", f"127.0.0.1:{server.server_address[1]}"],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -397,7 +397,7 @@ def test_a_server_that_is_none_or_of_another_ray_is_told(answer: str, words: str
 
 def test_a_spec_comes_from_standard_input(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "fashion.cli", "check", "-"],
+        [sys.executable, "-m", "fashion", "check", "-"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

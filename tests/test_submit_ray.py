@@ -36,7 +36,7 @@ class Cluster(Nodes):
 
     def start(self, folder: Path, *arguments: str, address: str = "", **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "fashion.cli", *arguments, "--address", address or self.url], cwd=folder, text=True,
+            [sys.executable, "-m", "fashion", *arguments, "--address", address or self.url], cwd=folder, text=True,
             env={**self.env, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 

@@ -36,7 +36,7 @@ def spec(root: Path, **sections: Any) -> str:
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "fashion.cli", *arguments]
+    return [sys.executable, "-m", "fashion", *arguments]
 
 
 def fashion(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -74,7 +74,7 @@ def _carry_out(sweep: SweepSpec, mode: Mode, recorded: bool, address: str | None
     """The sweep's run, and why it ended early (`run_sweep`)."""
     from contextlib import ExitStack
 
-    from fashion.cli_progress import Bars
+    from fashion.cli.progress import Bars
     from fashion.display.live import Display
     from fashion.storage.working_copy import held
     from fashion.sweep.extend import begun_trials

@@ -44,7 +44,7 @@ def model(
         raise click.UsageError("Give a BACKBONE, or --list to see them.")
     if root is None:
         raise click.UsageError("Give the data set that the heads are for: --data ROOT.")
-    from fashion.cli_data import folder_of
+    from fashion.cli.data import folder_of
     from fashion.data.layout import read_dataset
     from fashion.model import backbones
 

@@ -170,7 +170,7 @@ def best(
     if not as_json:
         print_winner(record, winner, folder, page())
     if predict:
-        from fashion.cli_predict import predict_winner
+        from fashion.cli.predict import predict_winner
 
         found["predictions"] = predict_winner(record, winner, split, images, address, quiet=as_json)
     if as_json:
@@ -195,7 +195,7 @@ def _read(place: Path | Address, every_report: bool = False) -> Run:
     """The run that is kept there; its excerpt where that is enough."""
     from pathlib import Path
 
-    from fashion.cli_progress import Bars
+    from fashion.cli.progress import Bars
     from fashion.record.excerpt import glance
     from fashion.record.run import Run
 

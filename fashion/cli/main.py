@@ -15,21 +15,21 @@ from fashion.errors import UserError, refusal
 
 # name -> module and attribute, imported when the command is named (or help lists them: these modules import click alone)
 COMMANDS: Mapping[str, str] = {
-    "run": "fashion.cli_run:run",
-    "submit": "fashion.cli_submit:submit",
-    "watch": "fashion.cli_submit:watch",
-    "stop": "fashion.cli_submit:stop",
-    "best": "fashion.cli_results:best",
-    "ls": "fashion.cli_results:ls",
-    "show": "fashion.cli_results:show",
-    "check": "fashion.cli_spec:check",
-    "doctor": "fashion.cli_doctor:doctor",
-    "schema": "fashion.cli_spec:schema",
-    "data": "fashion.cli_data:data",
-    "model": "fashion.cli_model:model",
+    "run": "fashion.cli.run:run",
+    "submit": "fashion.cli.submit:submit",
+    "watch": "fashion.cli.submit:watch",
+    "stop": "fashion.cli.submit:stop",
+    "best": "fashion.cli.results:best",
+    "ls": "fashion.cli.results:ls",
+    "show": "fashion.cli.results:show",
+    "check": "fashion.cli.spec:check",
+    "doctor": "fashion.cli.doctor:doctor",
+    "schema": "fashion.cli.spec:schema",
+    "data": "fashion.cli.data:data",
+    "model": "fashion.cli.model:model",
 }
 # Not listed: for machines, not for people.
-HIDDEN: Mapping[str, str] = {"spot-watch": "fashion.cli_spot:spot_watch"}
+HIDDEN: Mapping[str, str] = {"spot-watch": "fashion.cli.spot:spot_watch"}
 
 
 class Lazy(click.Group):

@@ -1,0 +1,5 @@
+"""`python -m fashion` is `fashion-sweep`."""
+
+from fashion.cli.main import main
+
+main()
