@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.child import ROOT
 from benchmarks.rows import Row
-from fashion.record.journal import write_atomic
+from fashion.files import write_atomic
 
 # id -> whether it reads the real data. Each is a module with a function `run(full, data)`, imported when its turn comes.
 BENCHMARKS = {

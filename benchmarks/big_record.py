@@ -22,7 +22,7 @@ import torch
 from benchmarks.child import arguments_of
 from benchmarks.noted import resident
 from fashion.data.demo import ATTRIBUTES
-from fashion.record.journal import now
+from fashion.files import now
 from fashion.record.ranking import best
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport

@@ -24,8 +24,10 @@ from typing import Any
 import click
 
 from benchmarks.fleet_sim import Fleet, Service, Work
-from fashion.record.journal import write_atomic
-from fashion.schedulers.asha import Asha, Fifo, Median
+from fashion.files import write_atomic
+from fashion.schedulers.asha import Asha
+from fashion.schedulers.base import Fifo
+from fashion.schedulers.median import Median
 
 PLACE = Path(__file__).with_name("fleet.json")
 GPUS = (10, 100, 1000)

@@ -28,7 +28,8 @@ from fashion.data.demo import ATTRIBUTES, write_demo
 from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
 from fashion.record.run import Run
-from fashion.schedulers.asha import Scheduler, scheduler_of
+from fashion.record.scheduler import scheduler_of
+from fashion.schedulers.base import Scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.search import OptunaSource

@@ -18,8 +18,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fashion.record.trial import Decision
-from fashion.schedulers.asha import Asha, Scheduler
+from fashion.schedulers.asha import Asha
+from fashion.schedulers.base import Decision, Scheduler
 
 
 @dataclass(frozen=True)

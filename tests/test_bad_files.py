@@ -36,7 +36,7 @@ from fashion.prediction.submission import (
 )
 from fashion.record.excerpt import load
 from fashion.record.run import Run
-from fashion.training.checkpoint import LAST
+from fashion.record.trial_files import LAST
 from fashion.training.loop import fit
 
 Shell = pytest.CaptureFixture[str]

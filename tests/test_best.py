@@ -13,9 +13,11 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from fashion.errors import CheckpointError, RunError
-from fashion.record.ranking import attribute_table, best, lead, majority_accuracy, promote, ranking, read_header
+from fashion.record.promote import promote
+from fashion.record.ranking import attribute_table, best, lead, majority_accuracy, ranking
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
+from fashion.record.trial_files import read_header
 
 ATTRIBUTES = [{"name": "sleeve", "classes": ["none", "short", "long"]}, {"name": "fit", "classes": ["loose", "tight"]}]
 MANIFEST: dict[str, Any] = {
@@ -197,7 +199,7 @@ def test_other_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
 def test_promotion_waits_for_another_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     add(run, 0, 0.9)
     save(run, 0, 1)
-    monkeypatch.setattr("fashion.record.ranking.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("fashion.record.promote.LOCK_SECONDS", 0.1)
     with FileLock(run.path / "best.lock"), pytest.raises(RunError, match="another process"):
         promote(run)
     assert promote(run) == run.best_dir

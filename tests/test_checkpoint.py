@@ -18,22 +18,8 @@ from disks import tmpfs
 from safetensors import safe_open
 
 from fashion.errors import BlockedError, CheckpointError, Superseded
-from fashion.record.ranking import read_header
-from fashion.training.checkpoint import (
-    CLAIM,
-    LAST,
-    PREVIOUS,
-    Mended,
-    best_path,
-    claimed,
-    load_last,
-    mend_last,
-    predictions_path,
-    prune,
-    save_last,
-    save_predictions,
-    save_weights,
-)
+from fashion.record.trial_files import CLAIM, LAST, PREVIOUS, best_path, predictions_path, prune, read_header
+from fashion.training.checkpoint import Mended, claimed, load_last, mend_last, save_last, save_predictions, save_weights
 
 
 class Trap:

@@ -12,8 +12,9 @@ import pytest
 from fashion.display.pages import overview, run_json
 from fashion.record import excerpt, ranking
 from fashion.record.run import Run
+from fashion.record.scheduler import scheduler_of
 from fashion.record.trial import EpochReport
-from fashion.schedulers.asha import make_scheduler, scheduler_of
+from fashion.schedulers.registry import make_scheduler
 from fashion.spec.settings import SchedulerConfig
 
 

@@ -25,7 +25,7 @@ from running import (
 )
 
 from fashion.record.run import Run
-from fashion.training.checkpoint import LAST, PREVIOUS
+from fashion.record.trial_files import LAST, PREVIOUS
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 

@@ -25,7 +25,8 @@ from running import (
 )
 
 from fashion.record.run import Run
-from fashion.training.checkpoint import LAST, PREVIOUS, load_last
+from fashion.record.trial_files import LAST, PREVIOUS
+from fashion.training.checkpoint import load_last
 
 pytestmark = pytest.mark.ray
 

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from benchmarks.fleet_sim import Fleet, Outcome, Service, Work, losses
-from fashion.schedulers.asha import Asha, Fifo, Scheduler
+from fashion.schedulers.asha import Asha
+from fashion.schedulers.base import Fifo, Scheduler
 
 FREE = Service(0.0, 0.0, hop=0.0, start=0.0)
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from fashion.errors import RunError
-from fashion.record.journal import Journal, RunLock, driver_alive, read_events, read_journal, write_atomic
+from fashion.files import write_atomic
+from fashion.record.journal import Journal, read_events, read_journal
+from fashion.record.lock import RunLock, driver_alive
 
 WRITER = """
 import sys

@@ -19,10 +19,10 @@ from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.loss import build_loss
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
+from fashion.record.trial_files import LAST, MICRO_BATCHES
 from fashion.training import micro_batches
-from fashion.training.checkpoint import LAST
 from fashion.training.feed import Place
-from fashion.training.micro_batches import NOTE, OutOfMemory, add_gradients, is_out_of_memory, noted_parts
+from fashion.training.micro_batches import OutOfMemory, add_gradients, is_out_of_memory, noted_parts
 from fashion.training.worker import Task, trial_reports
 
 NONE = ResolvedWeights("none")
@@ -177,7 +177,7 @@ def test_another_error_is_not_taken_for_it(demo_root: Path, tmp_path: Path, monk
     limit(monkeypatch, 0, RuntimeError("shapes cannot be multiplied"), [])
     with pytest.raises(RuntimeError, match="multiplied"):
         list(trial_reports(task(demo_root, tmp_path / "trial", configured(demo_root)), Place()))
-    assert not (tmp_path / "trial" / NOTE).exists()
+    assert not (tmp_path / "trial" / MICRO_BATCHES).exists()
 
 
 @pytest.fixture(autouse=True)
@@ -193,5 +193,5 @@ def test_the_note_is_plain(tmp_path: Path) -> None:
     assert noted_parts(tmp_path) == 1
     with pytest.raises(OutOfMemory), micro_batches.smaller_next_time(tmp_path, 3, 2, 64, Place(0, 2)):
         raise MemoryError
-    assert json.loads((tmp_path / NOTE).read_bytes()) == {"micro_batches": 4}
+    assert json.loads((tmp_path / MICRO_BATCHES).read_bytes()) == {"micro_batches": 4}
     assert micro_batches.in_words(noted_parts(tmp_path)) == ", 4 micro-batches"

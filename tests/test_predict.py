@@ -27,7 +27,7 @@ from fashion.prediction.submission import (
     write_probabilities,
     write_submission,
 )
-from fashion.record.ranking import promote
+from fashion.record.promote import promote
 from fashion.record.run import Run
 from fashion.training.loop import TrainingData, fit
 

@@ -22,7 +22,7 @@ from fashion.errors import CheckpointError, DataError
 from fashion.model.weights import ResolvedWeights
 from fashion.prediction.submission import read_probabilities
 from fashion.prediction.write import PROBABILITIES_NAME, Source, fetch_predictions, predict_in_bucket, predict_into
-from fashion.record.ranking import promote
+from fashion.record.promote import promote
 from fashion.record.run import Run
 from fashion.storage.working_copy import working_copy
 from fashion.training.loop import TrainingData, fit

@@ -14,7 +14,8 @@ from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
-from fashion.schedulers.asha import Scheduler, make_scheduler
+from fashion.schedulers.base import Scheduler
+from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.sweep.recorder import Recorder, keep_only
 

@@ -15,10 +15,10 @@ from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
 from fashion.errors import CheckpointError, RunError
 from fashion.record.excerpt import load, save
-from fashion.record.ranking import promote
+from fashion.record.promote import promote
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
-from fashion.schedulers.asha import make_scheduler
+from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.reuse import key, link, trained_elsewhere

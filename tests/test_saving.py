@@ -11,6 +11,7 @@ import torch
 from test_train import NONE, config, packs
 
 from fashion.errors import TrialDiverged
+from fashion.record.trial_files import LAST
 from fashion.training import checkpoint
 from fashion.training.loop import fit
 
@@ -37,13 +38,13 @@ def test_training_goes_on_while_files_are_written_and_the_report_waits_for_them(
     def on_step(epoch: int, step: int, _: int) -> None:
         steps.append((epoch, step))
         if (epoch, step) == (2, 3):
-            assert not (tmp_path / "trial" / checkpoint.LAST).exists()
+            assert not (tmp_path / "trial" / LAST).exists()
             held.set()
 
     first = next(iter(fit(wanted, packs(demo_root, wanted), NONE, tmp_path / "trial", on_step=on_step)))
     assert first.epoch == 1
     assert steps[-1] >= (2, 3)  # the loop did not wait
-    assert (tmp_path / "trial" / checkpoint.LAST).exists()
+    assert (tmp_path / "trial" / LAST).exists()
     assert (tmp_path / "trial" / "best-0001.safetensors").exists()
 
 
@@ -63,7 +64,7 @@ def test_what_is_written_is_the_epochs_end_and_not_what_training_made_of_it(
     at_once = fit(wanted, data, NONE, tmp_path / "at once")  # held is set by now
     next(at_once)
     at_once.close()
-    states = [checkpoint.load_last(tmp_path / name / checkpoint.LAST) for name in ("late", "at once")]
+    states = [checkpoint.load_last(tmp_path / name / LAST) for name in ("late", "at once")]
     assert states[0]["model"].keys() == states[1]["model"].keys()
     for name, tensor in states[0]["model"].items():
         assert torch.equal(tensor, states[1]["model"][name]), name

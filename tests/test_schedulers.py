@@ -13,18 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fashion.record.run import Run
+from fashion.record.scheduler import replay, scheduler_of
 from fashion.record.trial import EpochReport
-from fashion.schedulers.asha import (
-    Asha,
-    Fifo,
-    Hyperband,
-    Median,
-    Scheduler,
-    _Rung,
-    make_scheduler,
-    replay,
-    scheduler_of,
-)
+from fashion.schedulers.asha import Asha, Hyperband, _Rung
+from fashion.schedulers.base import Fifo, Scheduler
+from fashion.schedulers.median import Median
+from fashion.schedulers.registry import make_scheduler
 
 SETTINGS = {"name": "asha", "metric": "val_loss", "grace": 0.1, "reduction": 3.0, "compare": "fraction", "brackets": 1}
 

@@ -21,7 +21,7 @@ from descendants import descendants
 from ray_nodes import Nodes, launch
 from running import PATIENCE, start, wait_for_reports
 
-from fashion.training.micro_batches import NOTE
+from fashion.record.trial_files import MICRO_BATCHES
 
 pytestmark = pytest.mark.ray
 
@@ -101,7 +101,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Iterator
     assert first.returncode == 0, said
     # A damaged file in the next trial's folder: a failure that nobody foresaw, with a traceback.
     (folder / "runs/s/trials/0001").mkdir()
-    (folder / "runs/s/trials/0001" / NOTE).write_text("{")
+    (folder / "runs/s/trials/0001" / MICRO_BATCHES).write_text("{")
     process = launch(folder, "--trials", "4", "--set", "train.epochs=1000", env=env)
     wait_for_reports(
         process, folder / "runs/s/journal.jsonl", lambda found: any(report["trial"] > 0 for report in found)

@@ -24,8 +24,9 @@ from fashion.data.layout import read_dataset
 from fashion.engine import mailbox as module
 from fashion.engine.mailbox import Mailbox, Member, TellMailbox, lost_neighbour
 from fashion.record.run import Run
+from fashion.record.scheduler import replay
 from fashion.record.trial import EpochReport
-from fashion.schedulers.asha import make_scheduler, replay
+from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.training.micro_batches import OutOfMemory
 from fashion.training.worker import Task

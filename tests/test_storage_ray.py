@@ -16,8 +16,9 @@ from running import PATIENCE, fashion, start
 from s3_server import Server, s3_server
 
 from fashion.record.run import Run
+from fashion.record.scheduler import replay
 from fashion.record.trial import EpochReport
-from fashion.schedulers.asha import make_scheduler, replay
+from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec
 
 pytestmark = pytest.mark.ray

@@ -16,7 +16,7 @@ from s3_server import Server
 from fashion.bucket.address import Address, parse_address
 from fashion.bucket.store import Store
 from fashion.errors import RunError, StorageError
-from fashion.record.journal import RunLock
+from fashion.record.lock import RunLock
 from fashion.record.run import Run
 from fashion.storage.segments import mark, segment_name
 from fashion.storage.working_copy import Held, NoRunError, brought, find, held, push_folder, push_manifest, working_copy

@@ -19,7 +19,8 @@ from running import PATIENCE, start, wait_for_reports
 from fashion.data.layout import read_dataset
 from fashion.record import ranking
 from fashion.record.run import Run
-from fashion.schedulers.asha import make_scheduler, replay
+from fashion.record.scheduler import replay
+from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec
 
 pytestmark = pytest.mark.ray

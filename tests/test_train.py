@@ -20,7 +20,8 @@ from fashion.data.pack import Pack
 from fashion.errors import CheckpointError, TrialDiverged
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
-from fashion.training.checkpoint import LAST, PREVIOUS, best_path, mend_last
+from fashion.record.trial_files import LAST, PREVIOUS, best_path
+from fashion.training.checkpoint import mend_last
 from fashion.training.loop import Place, TrainingData, fit
 
 NONE = ResolvedWeights("none")

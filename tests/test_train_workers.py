@@ -20,6 +20,7 @@ from fashion.data.pack import Pack
 from fashion.errors import TrialDiverged
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
+from fashion.record.trial_files import LAST, best_path, predictions_path
 from fashion.training import checkpoint, loop
 from fashion.training.loop import Place, TrainingData, fit
 
@@ -125,11 +126,11 @@ def test_a_kill_between_the_files_of_an_epoch_loses_nothing(root: Path, tmp_path
         if report.epoch == 1:
             shutil.copytree(whole, killed)
         else:  # the best weights are there, but the resumable state is still the first epoch's
-            for path in (checkpoint.best_path(whole, 2), checkpoint.predictions_path(whole, 2)):
+            for path in (best_path(whole, 2), predictions_path(whole, 2)):
                 shutil.copy(path, killed)
             (killed / ".last.pt.1.tmp").write_bytes(b"half")
     assert numbers(list(fit(config, data, NO_WEIGHTS, killed))) == numbers(reports)
-    last = [checkpoint.load_last(folder / checkpoint.LAST) for folder in (whole, killed)]
+    last = [checkpoint.load_last(folder / LAST) for folder in (whole, killed)]
     for part in ("model", "ema"):
         assert all(torch.equal(value, last[1][part][name]) for name, value in last[0][part].items())
     for name in ("best-0002.safetensors", "val-0002.parquet"):

@@ -27,7 +27,7 @@ from fashion.errors import BlockedError, Leaving
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.storage import trial_objects
-from fashion.storage.trial_objects import LAST, clear
+from fashion.storage.trial_objects import STATE, clear
 from fashion.training import saver
 from fashion.training.feed import Place
 from fashion.training.worker import Task, trial_reports
@@ -84,7 +84,7 @@ def undisturbed(demo_root: Path, tmp_path: Path) -> Callable[..., list[dict[str,
 def states(server: Server) -> list[int]:
     """Epochs of the states in the bucket."""
     names = [name.rpartition("/")[2] for name in server.names("sweeps", "lr/trials/0000")]
-    return sorted(int(match[1]) for match in map(LAST.fullmatch, names) if match)
+    return sorted(int(match[1]) for match in map(STATE.fullmatch, names) if match)
 
 
 def steps_seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:

@@ -23,8 +23,7 @@ from typing import Any, Self
 from fashion.bucket.address import Address
 from fashion.bucket.store import AwayError, NotThereError, Object, Store, TakenError
 from fashion.errors import Problem, RunError, StorageError, printable
-from fashion.record.journal import now
-from fashion.record.validate import parse
+from fashion.files import now, parse
 
 NAME = "lease.json"
 LEASE = 20.0  # seconds without a renewal after which another machine may take it over

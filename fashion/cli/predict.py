@@ -10,7 +10,7 @@ import click
 
 from fashion.bucket.address import is_address, parse_address
 from fashion.errors import DataError, Problem, RunError
-from fashion.record.journal import require_own
+from fashion.files import require_own
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
 

@@ -147,7 +147,7 @@ def best(
     """
     from fashion.bucket.address import Address
     from fashion.display.pages import page, print_winner, winner_json
-    from fashion.record import ranking
+    from fashion.record import promote, ranking
 
     if (split or images or address) and not predict:
         raise click.UsageError("--split, --images and --address go with --predict.")
@@ -162,9 +162,9 @@ def best(
         from fashion.storage.working_copy import push_folder
 
         fetch_best(Store(place), record.path, winner.trial, winner.epoch)
-        push_folder(place, ranking.promote(record, winner), last="model.json")
+        push_folder(place, promote.promote(record, winner), last="model.json")
     else:
-        ranking.promote(record, winner)
+        promote.promote(record, winner)
     folder = f"{record.place}/best"
     found = winner_json(record, winner, folder)
     if not as_json:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion.errors import DataError, Problem
-from fashion.record.validate import parse, whole
+from fashion.files import parse, whole
 
 MANIFEST = "fashion-sweep.json"
 FORMAT = 1

@@ -21,10 +21,12 @@ from rich.live import Live
 from fashion.display import rows as words
 from fashion.display.rows import Row
 from fashion.display.tables import Screen, View, picture
-from fashion.record.journal import now
+from fashion.files import now
 from fashion.record.run import Run
-from fashion.record.trial import Decision, EpochReport, Trial
-from fashion.schedulers.asha import make_scheduler
+from fashion.record.trial import EpochReport, Trial
+from fashion.record.trial_files import PROGRESS
+from fashion.schedulers.base import Decision
+from fashion.schedulers.registry import make_scheduler
 
 if TYPE_CHECKING:
     from fashion.spec.sweep_spec import SweepSpec
@@ -209,7 +211,7 @@ class Display:
         looked, share = self._progress.get(row.number, (-math.inf, 0.0))
         if time.monotonic() - looked >= 1.0:
             try:
-                note = json.loads((self.run.trial_dir(row.number) / "progress.json").read_bytes())
+                note = json.loads((self.run.trial_dir(row.number) / PROGRESS).read_bytes())
                 share = note["epoch"] - 1 + note["step"] / note["steps"]
             except (OSError, ValueError, KeyError, ZeroDivisionError):  # not there yet, or a worker on another disk
                 share = 0.0

@@ -17,8 +17,8 @@ from fashion.errors import printable
 from fashion.record import ranking
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
+from fashion.record.scheduler import scheduler_of
 from fashion.record.trial import metrics_to_json
-from fashion.schedulers.asha import scheduler_of
 
 PIPED_WIDTH = 200  # columns where there is no terminal: nothing is cut off from what a script greps
 

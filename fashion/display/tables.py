@@ -15,7 +15,7 @@ from rich.text import Text
 from fashion.display import rows as words
 from fashion.display.rows import Row
 from fashion.errors import printable
-from fashion.schedulers.asha import RungState
+from fashion.schedulers.base import RungState
 
 STYLES = {
     "running": "cyan",

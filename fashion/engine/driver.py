@@ -23,10 +23,11 @@ from fashion.display.tensorboard import EventFiles
 from fashion.engine.tune_hooks import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler
 from fashion.engine.tune_trial import run_trial
 from fashion.errors import BlockedError
+from fashion.files import require_own
 from fashion.record import excerpt
-from fashion.record.journal import RunLock, require_own
+from fashion.record.lock import RunLock
 from fashion.record.run import Run
-from fashion.schedulers.asha import make_scheduler
+from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.record_upload import Mirror
 from fashion.storage.working_copy import Held

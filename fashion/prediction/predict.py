@@ -25,10 +25,11 @@ from fashion.data.batches import eval_batches
 from fashion.data.layout import Attribute
 from fashion.data.pack import Pack
 from fashion.errors import CheckpointError, Problem
+from fashion.files import parse, whole
 from fashion.model.backbones import row
 from fashion.model.classifier import MultiHeadClassifier, build_model, normalization
 from fashion.record.trial import metrics_from_json
-from fashion.record.validate import attributes_of, check, metric, parse, whole
+from fashion.record.validate import attributes_of, check, metric
 from fashion.training.evaluate import evaluation_batch_size, log_probabilities, on_host, with_mirrors
 
 FORMAT = 1

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fashion.errors import Problem, SubmissionError
-from fashion.record.journal import write_atomic
+from fashion.files import write_atomic
 
 TEXT_NAME = "prediction.txt"
 ARCHIVE_NAME = "prediction.txt.zip"

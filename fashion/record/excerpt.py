@@ -14,11 +14,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fashion.record.journal import write_atomic
+from fashion.files import parse, write_atomic
 from fashion.record.run import Known, Progress, Run
-from fashion.record.trial import Decision, EpochReport, Trial
-from fashion.record.validate import EVENT, check, parse
-from fashion.schedulers.asha import Scheduler, fresh_scheduler_of
+from fashion.record.scheduler import fresh_scheduler_of
+from fashion.record.trial import EpochReport, Trial
+from fashion.record.validate import EVENT, check
+from fashion.schedulers.base import Decision, Scheduler
 
 FORMAT = 4
 NAME = "excerpt.json"

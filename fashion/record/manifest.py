@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fashion.errors import Problem, RunError
-from fashion.record.validate import manifest_problem, parse
+from fashion.files import parse
+from fashion.record.validate import manifest_problem
 
 # 2: notes of what happened to a trial. A run of format 1 has none; it is read as it is, and is of this format once a
 # sweep goes on with it.

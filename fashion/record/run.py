@@ -19,10 +19,14 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from fashion.errors import Problem, RunError
-from fashion.record.journal import Event, Journal, RunLock, driver_alive, events_from, now, write_atomic
+from fashion.files import now, write_atomic
+from fashion.record.journal import Event, Journal, events_from
+from fashion.record.lock import RunLock, driver_alive
 from fashion.record.manifest import FORMAT, REQUIRED, code_version, package_versions, read_manifest
-from fashion.record.trial import Decision, End, EpochReport, Trial
+from fashion.record.trial import End, EpochReport, Trial
+from fashion.record.trial_files import best_path, folder_name
 from fashion.record.validate import EVENT, check
+from fashion.schedulers.base import Decision
 
 Progress = Callable[[int, int], None]
 TOLD = 5_000  # events between two calls of it
@@ -140,11 +144,11 @@ class Run:
         return self.journal_path.stat().st_mtime
 
     def trial_dir(self, number: int) -> Path:
-        return self.path / "trials" / f"{number:04d}"
+        return self.path / folder_name(number)
 
     def checkpoint_path(self, number: int, epoch: int) -> Path:
         """Where a trial keeps the weights of its best epoch."""
-        return self.trial_dir(number) / f"best-{epoch:04d}.safetensors"
+        return best_path(self.trial_dir(number), epoch)
 
     def unfinished(self, total: int) -> list[int]:
         """Trials to hand out, of `total`: the interrupted ones first, then those never started."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
 from fashion.record.validate import REPORT, check
+from fashion.schedulers.base import Decision
 
-Decision = Literal["continue", "stop"]
 End = Literal["completed", "stopped", "failed"]
 Status = Literal["running", "completed", "stopped", "failed", "interrupted"]
 

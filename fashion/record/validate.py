@@ -8,29 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from fashion.errors import CONTROLS
+from fashion.files import Rule, whole
+from fashion.schedulers.base import LEAST_REDUCTION
 
-Rule = Callable[[Any], bool]
-LEAST_REDUCTION = 1.1  # closer to 1 there would be rungs without end
 LARGEST = 2.0**1000  # of a metric; what is computed with it stays finite
 NUMBERS = (int, float)
-
-
-def parse(content: bytes | str) -> Any:
-    """A JSON value. Raises ValueError, also for brackets that are nested too deeply."""
-    try:
-        return json.loads(content)
-    except RecursionError:
-        raise ValueError("lists or objects are nested too deeply") from None
-
-
-def whole(least: int) -> Rule:
-    """A whole number of at least `least`; true and 1.0 are none."""
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
 def number(value: Any) -> bool:

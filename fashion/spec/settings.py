@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fashion.config import Frozen
-from fashion.record.validate import LEAST_REDUCTION
+from fashion.schedulers.base import LEAST_REDUCTION
 
 Metric = Literal["val_loss", "val_loss_report", "val_accuracy", "val_balanced_accuracy", "val_exact_match"]
 

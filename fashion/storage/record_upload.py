@@ -21,6 +21,7 @@ from typing import NamedTuple, Self
 
 from fashion.bucket.store import AwayError, Store, TakenError
 from fashion.errors import StorageError
+from fashion.record.trial_files import ERROR, folder_name
 from fashion.storage.segments import Segment, mark, segment_name, segments
 from fashion.storage.working_copy import Held
 
@@ -260,7 +261,7 @@ class Mirror:
     def _tidy(self, ended: _Ended) -> None:
         from fashion.storage.trial_objects import clear
 
-        folder = self.path / "trials" / f"{ended.number:04d}"
+        folder = self.path / folder_name(ended.number)
         if ended.before and ended.number not in self._shown and not any(folder.glob("tb/*")):
             self._rewrite(ended.number)  # its driver was lost with them
         if not ended.before or ended.number in self._untidy:
@@ -270,7 +271,7 @@ class Mirror:
 
     def _put_events(self, folder: Path) -> bool:
         """Put what is new of a trial's event files and its traceback; the files of an earlier driver give way."""
-        files = [*sorted(folder.glob("tb/*")), *folder.glob("error.txt")]
+        files = [*sorted(folder.glob("tb/*")), *folder.glob(ERROR)]
         changed = False
         for path in files:
             with suppress(FileNotFoundError):  # a trial that goes on writes its event files anew

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 
 from fashion.bucket.store import NotThereError, Store
 from fashion.errors import Problem, RunError
-from fashion.record.journal import write_atomic
-from fashion.record.validate import parse
+from fashion.files import parse, write_atomic
 
 Progress = Callable[[int, int], None]
 

@@ -26,18 +26,24 @@ from typing import NamedTuple, TypeVar
 from fashion.bucket.address import Address
 from fashion.bucket.store import AwayError, NotThereError, Store
 from fashion.errors import BlockedError, CheckpointError, Problem, StorageError
-from fashion.record.journal import write_atomic
-from fashion.record.ranking import read_header
+from fashion.files import write_atomic
+from fashion.record.trial_files import (
+    MICRO_BATCHES,
+    OF_BEST,
+    best_name,
+    best_path,
+    folder_name,
+    predictions_name,
+    predictions_path,
+    read_header,
+)
 
-LAST = re.compile(r"last-(\d{4,})(?:\.(\d+))?-([0-9a-f]{8})\.pt")
-BEST = re.compile(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)")
+STATE = re.compile(r"last-(\d{4,})(?:\.(\d+))?-([0-9a-f]{8})\.pt")
 
 # Seconds: how long a trial goes on, or waits, while the bucket is away, before the sweep stops (it can be resumed). Less
 # than the half hour after which workers that wait for one another give up.
 AWAY_SECONDS = 25 * 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-
-MICRO_BATCHES = "micro-batches.json"  # memory.NOTE; that module needs torch
 
 T = TypeVar("T")
 
@@ -53,13 +59,9 @@ class State(NamedTuple):
     name: str
 
 
-def folder_of(number: int) -> str:
-    return f"trials/{number:04d}"
-
-
 def _states(names: list[str]) -> list[State]:
     """The states among a trial's files, the furthest first."""
-    found = [State((int(match[1]), int(match[2] or 0)), match[0]) for name in names if (match := LAST.fullmatch(name))]
+    found = [State((int(match[1]), int(match[2] or 0)), match[0]) for name in names if (match := STATE.fullmatch(name))]
     return sorted(found, reverse=True)
 
 
@@ -71,7 +73,7 @@ def fetch_best(store: Store, run_path: Path, number: int, epoch: int) -> None:
         CheckpointError: the bucket has no such object, or what came is no checkpoint.
         StorageError: the bucket can't be read.
     """
-    name = f"{folder_of(number)}/best-{epoch:04d}.safetensors"
+    name = f"{folder_name(number)}/{best_name(epoch)}"
     _fetch_missing(store, name, run_path)
     backbone = read_header(run_path / name).get("backbone")
     if backbone is not None:
@@ -91,13 +93,13 @@ def _fetch_missing(store: Store, name: str, run_path: Path) -> None:
 def clear(store: Store, number: int, best_epoch: int | None) -> None:
     """Delete what an ended trial needs no more: its states, and all best weights and predictions but those of
     `best_epoch`. Only once the journal in the bucket says that it has ended, or the trial would have to start again."""
-    names = [each.name for each in store.objects(folder_of(number))]
+    names = [each.name for each in store.objects(folder_name(number))]
     store.delete([name for name in names if _unneeded(name.rpartition("/")[2], best_epoch)])
 
 
 def _unneeded(name: str, best_epoch: int | None) -> bool:
-    best = BEST.fullmatch(name)
-    return LAST.fullmatch(name) is not None or bool(best and int(best[1]) != best_epoch)
+    best = OF_BEST.fullmatch(name)
+    return STATE.fullmatch(name) is not None or bool(best and int(best[1]) != best_epoch)
 
 
 @lru_cache(maxsize=4)
@@ -180,13 +182,13 @@ class Attempt:
         fetched, refused = self.folder / ".fetched.tmp", set[str]()
         while True:
             names = yield from self._patiently(self._names)
-            self.bests = {int(match[1]) for match in map(BEST.fullmatch, names) if match}
+            self.bests = {int(match[1]) for match in map(OF_BEST.fullmatch, names) if match}
             self.replaced = _states(names)
             good = [each for each in self.replaced if each.name not in refused]
             self.up = good[0].at if good else (0, 0)
             if self.up <= own:
                 return own
-            name = f"{folder_of(self.number)}/{good[0].name}"
+            name = f"{folder_name(self.number)}/{good[0].name}"
             try:
                 yield from self._patiently(partial(self.store.fetch, name, fetched))
             except NotThereError:
@@ -199,10 +201,10 @@ class Attempt:
             yield f"{self.store.address / name}: no state that this trial can go on from; it looks for an earlier one"
 
     def _names(self) -> list[str]:
-        return [each.name.rpartition("/")[2] for each in self.store.objects(folder_of(self.number))]
+        return [each.name.rpartition("/")[2] for each in self.store.objects(folder_name(self.number))]
 
     def _local_bests(self) -> list[re.Match[str]]:
-        return [match for path in self.folder.glob("*") if (match := BEST.fullmatch(path.name))]
+        return [match for path in self.folder.glob("*") if (match := OF_BEST.fullmatch(path.name))]
 
     def _forget_another_sweep(self) -> None:
         """What a sweep left here whose objects were removed from the bucket is not of the one that took its name."""
@@ -218,17 +220,17 @@ class Attempt:
 
     def _forget_files(self) -> None:
         for path in self.folder.glob("*"):
-            if BEST.fullmatch(path.name) or path.suffix in (".pt", ".tmp") or path.name == MICRO_BATCHES:
+            if OF_BEST.fullmatch(path.name) or path.suffix in (".pt", ".tmp") or path.name == MICRO_BATCHES:
                 path.unlink(missing_ok=True)
 
     def put(self, path: Path, folder: str | None = None) -> None:
         """Put a file under its own name."""
-        self.store.put(f"{folder or folder_of(self.number)}/{path.name}", path)
+        self.store.put(f"{folder or folder_name(self.number)}/{path.name}", path)
 
     def put_best(self, epoch: int) -> None:
         """The best weights and validation predictions of an epoch, from the folder; first the backbone that a probe's
         weights belong to."""
-        weights = self.folder / f"best-{epoch:04d}.safetensors"
+        weights = best_path(self.folder, epoch)
         backbone = read_header(weights).get("backbone")
         if backbone is not None and backbone not in self.backbones:
             # Trials are numbered, so that only backbones come behind this name.
@@ -237,15 +239,15 @@ class Attempt:
                 self.put(self.folder.parent / backbone, "trials")
                 self.backbones.add(backbone)
         self.bests.add(epoch)
-        self.just_put = [f"{folder_of(self.number)}/{name}" for name in (weights.name, f"val-{epoch:04d}.parquet")]
-        self.put(self.folder / f"val-{epoch:04d}.parquet")
+        self.just_put = [f"{folder_name(self.number)}/{name}" for name in (weights.name, predictions_name(epoch))]
+        self.put(predictions_path(self.folder, epoch))
         self.put(weights)
 
     def put_state(self, at: At, path: Path) -> None:
         """Put a state and delete those that it replaces."""
         epoch, step = at
         state = State(at, f"last-{epoch:04d}{f'.{step:05d}' if step else ''}-{self.mark}.pt")
-        folder = folder_of(self.number)
+        folder = folder_name(self.number)
         self.just_put = [f"{folder}/{state.name}"]
         self.store.put(self.just_put[0], path)
         self.up = at
@@ -257,9 +259,12 @@ class Attempt:
     def forget_bests(self, before: int) -> None:
         """Delete the best weights and predictions of epochs before the recorded best one."""
         gone = {epoch for epoch in self.bests if epoch < before}
-        kinds = ("best-{:04d}.safetensors", "val-{:04d}.parquet")
         self.store.delete(
-            [f"{folder_of(self.number)}/{kind.format(epoch)}" for epoch in sorted(gone) for kind in kinds]
+            [
+                f"{folder_name(self.number)}/{kind(epoch)}"
+                for epoch in sorted(gone)
+                for kind in (best_name, predictions_name)
+            ]
         )
         self.bests -= gone
 

@@ -32,9 +32,9 @@ from fashion.bucket.lease import Lease
 from fashion.bucket.store import NotThereError, Store, TakenError
 from fashion.data.contents import default_cache_dir
 from fashion.errors import Problem, RunError
-from fashion.record.journal import driver_alive, now, write_atomic
+from fashion.files import now, parse, write_atomic
+from fashion.record.lock import driver_alive
 from fashion.record.run import Run
-from fashion.record.validate import parse
 from fashion.storage.segments import Progress, follow, last_put, mark, segments
 
 MANIFEST = "manifest.json"

@@ -17,9 +17,9 @@ from typing import Any, TextIO
 
 from fashion.display.live import Display, Mode
 from fashion.errors import ClusterError, SpecError, printable
+from fashion.files import parse
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
-from fashion.record.validate import parse
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.submit.command import BEGINS
 

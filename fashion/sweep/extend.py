@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from fashion.bucket.address import Address, is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.errors import Problem, RunError
-from fashion.record.journal import now
+from fashion.files import now
 from fashion.record.manifest import FORMAT
 from fashion.record.run import Run
 from fashion.spec.fields import SAMPLED, show

@@ -11,17 +11,17 @@ from typing import Any
 from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
 from fashion.record.run import Run
-from fashion.record.trial import Decision, End, EpochReport, Trial
-from fashion.schedulers.asha import Scheduler, replay
+from fashion.record.scheduler import replay
+from fashion.record.trial import End, EpochReport, Trial
+from fashion.record.trial_files import CLAIM, LAST, MICRO_BATCHES, PREVIOUS, prune
+from fashion.schedulers.base import Decision, Scheduler
 from fashion.storage.record_upload import Mirror
 from fashion.sweep.reuse import Trained, link
-from fashion.training.checkpoint import CLAIM, LAST, PREVIOUS, prune
-from fashion.training.micro_batches import NOTE
 
 # One failure may be one bad configuration; this many, with nothing ever learnt, are a broken set-up.
 EARLY_FAILURES = 3
 # What only an unfinished trial needs.
-FOR_RESUMING = (LAST, PREVIOUS, NOTE, CLAIM)
+FOR_RESUMING = (LAST, PREVIOUS, MICRO_BATCHES, CLAIM)
 
 
 class Recorder:

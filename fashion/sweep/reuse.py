@@ -17,10 +17,9 @@ from typing import Any
 from fashion.errors import CheckpointError, RunError
 from fashion.record.find import run_paths
 from fashion.record.manifest import read_manifest
-from fashion.record.ranking import read_header
 from fashion.record.run import Run
 from fashion.record.trial import Trial, placeless
-from fashion.training.checkpoint import best_path, predictions_path
+from fashion.record.trial_files import best_path, predictions_path, read_header
 
 SAME = ("data_fingerprint", "code_version", "packages")
 

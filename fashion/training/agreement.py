@@ -12,6 +12,7 @@ from torch import Tensor
 from fashion.config import TrialConfig
 from fashion.errors import CheckpointError, TrialDiverged
 from fashion.model.precision import Setting
+from fashion.record.trial_files import LAST
 from fashion.training import checkpoint, micro_batches
 from fashion.training.autotune import choose
 from fashion.training.feed import Place, TrainingData
@@ -41,7 +42,7 @@ def last_state(folder: Path, config: TrialConfig, fingerprint: str, place: Place
 
     Raises CheckpointError: it can't be read, or is another trial's.
     """
-    path = folder / checkpoint.LAST
+    path = folder / LAST
     found: Any = None
     if place.rank == 0 and path.exists():
         try:
@@ -62,7 +63,7 @@ def parts(folder: Path, state: dict[str, Any] | None, place: Place) -> int:
     """In how many parts the trial takes its batches: as many as any worker, or the checkpoint's, found that it has to."""
     mine = micro_batches.noted_parts(folder)
     if state is not None:
-        with checkpoint.contents_of(folder / checkpoint.LAST):
+        with checkpoint.contents_of(folder / LAST):
             mine = max(mine, int(state.get("parts", 1)))
     return int(most(mine, place))
 
@@ -72,7 +73,7 @@ def setting(
 ) -> Setting:
     """The setting of all workers and, in a resumed trial, of the epochs before. steps: of the whole trial."""
     if state is not None:
-        with checkpoint.contents_of(folder / checkpoint.LAST):
+        with checkpoint.contents_of(folder / LAST):
             return Setting(**state["setting"])
     found = None
     if place.rank == 0:

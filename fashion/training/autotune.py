@@ -28,9 +28,9 @@ from torch.nn import functional as F
 
 from fashion.config import TrialConfig
 from fashion.errors import ResourcesError
+from fashion.files import write_atomic
 from fashion.model.classifier import build_model
 from fashion.model.precision import Setting, computes_bf16
-from fashion.record.journal import write_atomic
 
 FORMAT_VERSION = 4
 ROUNDS = 4

@@ -26,24 +26,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from fashion.errors import BlockedError, CheckpointError, Superseded, refusal
-from fashion.record.ranking import read_header
 from fashion.record.trial import metrics_from_json
+from fashion.record.trial_files import CLAIM, LAST, PREVIOUS, read_header
 
-LAST = "last.pt"
-PREVIOUS = "last-previous.pt"
-CLAIM = ".writer"  # in a trial's folder: the mark of the process whose checkpoints count
 METADATA_KEY = "fashion"
 FORMAT = 1
 
 _claims: dict[Path, str] = {}  # the folders that this process writes checkpoints into, with its mark
-
-
-def best_path(folder: Path, epoch: int) -> Path:
-    return folder / f"best-{epoch:04d}.safetensors"
-
-
-def predictions_path(folder: Path, epoch: int) -> Path:
-    return folder / f"val-{epoch:04d}.parquet"
 
 
 @contextmanager
@@ -234,11 +223,3 @@ def standing(path: Path, config: str, fingerprint: str) -> tuple[int, int]:
             return len(state["history"]), int(state["within"]["step"]) if "within" in state else 0
     except CheckpointError:
         return 0, 0
-
-
-def prune(folder: Path, keep: set[int]) -> None:
-    """Remove the best weights and predictions of every epoch that is not in `keep`."""
-    for path in folder.glob("*"):
-        found = re.fullmatch(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)", path.name)
-        if found and int(found[1]) not in keep and not path.is_dir():
-            path.unlink(missing_ok=True)

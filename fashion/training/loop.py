@@ -31,6 +31,7 @@ from fashion.model.metrics import Meter
 from fashion.model.optim import build_ema, build_optimizer, build_schedule
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
+from fashion.record.trial_files import LAST
 from fashion.storage.trial_objects import Attempt
 from fashion.storage.trial_upload import Uploads
 from fashion.training import agreement, checkpoint, micro_batches, mid_epoch
@@ -136,7 +137,7 @@ class _Session:
         self.history: list[EpochReport] = []
         self.within: dict[str, Any] | None = None
         if state is not None:
-            with checkpoint.contents_of(folder / checkpoint.LAST):
+            with checkpoint.contents_of(folder / LAST):
                 self._resume(state)
         # After loading: DDP sends rank 0's weights to every worker when it wraps the model.
         net: nn.Module = DistributedDataParallel(self.model) if place.world_size > 1 else self.model
@@ -183,7 +184,7 @@ class _Session:
         objective = torch.zeros(2, dtype=torch.float64, device=place.device)
         done, lr = 0, 0.0
         if self.within is not None:
-            with checkpoint.contents_of(self.folder / checkpoint.LAST):
+            with checkpoint.contents_of(self.folder / LAST):
                 done, seconds, lr = mid_epoch.restored(self.within, meter, objective, place)
             self.started, self.within = self.started - seconds, None
         for step, batch in enumerate(self.feed.train(epoch, done), start=done + 1):

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from fashion.errors import FashionError
-from fashion.record.journal import write_atomic
+from fashion.files import write_atomic
+from fashion.record.trial_files import MICRO_BATCHES
 from fashion.training.feed import Place
 
-NOTE = "micro-batches.json"
 # Batch normalisation needs two images.
 SMALLEST = 2
 # A CPU's allocator and some CUDA libraries raise a plain RuntimeError.
@@ -47,7 +47,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def noted_parts(folder: Path) -> int:
     """In how many parts the trial in `folder` takes its batches: 1 unless it ran out of memory."""
-    path = folder / NOTE
+    path = folder / MICRO_BATCHES
     return int(json.loads(path.read_bytes())["micro_batches"]) if path.exists() else 1
 
 
@@ -73,7 +73,7 @@ def smaller_next_time(folder: Path, epoch: int, parts: int, batch_size: int, pla
         text += f", it goes on with {more} micro-batches" if more else ", and fewer can't be trained on"
         if more:
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(folder / NOTE, json.dumps({"micro_batches": more}).encode())
+            write_atomic(folder / MICRO_BATCHES, json.dumps({"micro_batches": more}).encode())
         raise OutOfMemory(
             f"{text} ({str(error).splitlines()[0] if str(error) else type(error).__name__})", more
         ) from error

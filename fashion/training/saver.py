@@ -20,6 +20,7 @@ from fashion.config import TrialConfig
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
+from fashion.record.trial_files import LAST, best_path, predictions_path, prune
 from fashion.storage.trial_upload import AHEAD, Uploads
 from fashion.training import checkpoint
 from fashion.training.feed import Place
@@ -163,7 +164,7 @@ class Saver:
             # Only now is the report recorded, and with it the claim that this epoch's weights are the best.
             if taken.best and self.folder is not None:
                 later = {each.report.epoch for each in self.waiting if each.best}
-                checkpoint.prune(self.folder, {taken.report.epoch} | later)
+                prune(self.folder, {taken.report.epoch} | later)
                 if self.uploads is not None:
                     self.uploads.forget_bests(taken.report.epoch)
 
@@ -198,12 +199,12 @@ def _write(
     if copied is not None:
         copied.synchronize()
     if best is not None:
-        predictions = checkpoint.predictions_path(folder, at[0])
+        predictions = predictions_path(folder, at[0])
         checkpoint.save_predictions(predictions, best.images, best.attributes, best.probabilities)
-        checkpoint.save_weights(checkpoint.best_path(folder, at[0]), copies["weights"], best.meta)
+        checkpoint.save_weights(best_path(folder, at[0]), copies["weights"], best.meta)
     checkpoint.save_last(folder, copies["last"])
     if uploads is not None:
-        uploads.add(at, folder / checkpoint.LAST, best is not None)
+        uploads.add(at, folder / LAST, best is not None)
 
 
 def _copied(value: Any, known: dict[tuple[Any, ...], torch.Tensor]) -> Any:

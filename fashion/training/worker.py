@@ -26,11 +26,12 @@ from fashion.data.pushed import Form
 from fashion.data.remote.fetch import Progress
 from fashion.data.remote.local_copy import Where, on_this_machine
 from fashion.errors import BlockedError, DataError, FashionError, StorageError
+from fashion.files import write_atomic
 from fashion.model.precision import imitated
 from fashion.model.weights import ResolvedWeights, resolve_weights
-from fashion.record.journal import write_atomic
 from fashion.record.trial import EpochReport
-from fashion.storage.trial_objects import Attempt, folder_of, opened
+from fashion.record.trial_files import ERROR, LAST, PROGRESS, folder_name
+from fashion.storage.trial_objects import Attempt, opened
 from fashion.storage.working_copy import working_copy
 from fashion.training import checkpoint, micro_batches
 from fashion.training.features import open_features
@@ -72,7 +73,7 @@ class Job:
         # Optuna may combine what no draw of `prepare` did.
         weights = self.weights[key] if key in self.weights else resolve_weights(config.model)
         return Task(
-            number, config, weights, self.run / folder_of(number), self.data_root, self.data_fingerprint, self.cache_dir,
+            number, config, weights, self.run / folder_name(number), self.data_root, self.data_fingerprint, self.cache_dir,
             self.cpus_per_worker, self.bucket,
         ).here()  # fmt: skip
 
@@ -95,7 +96,7 @@ class Task:
         """The same on this machine, whose folders, without a common disk, are its own."""
         if self.bucket is None:
             return self
-        folder = working_copy(self.bucket) / folder_of(self.number)
+        folder = working_copy(self.bucket) / folder_name(self.number)
         return replace(self, folder=folder, cache_dir=default_cache_dir().absolute())
 
 
@@ -181,7 +182,7 @@ def _begin(task: Task) -> Generator[str, None, Attempt]:
     def standing(path: Path) -> tuple[int, int]:
         return checkpoint.standing(path, config, task.data_fingerprint)
 
-    yield from attempt.begin(standing, task.folder / checkpoint.LAST)
+    yield from attempt.begin(standing, task.folder / LAST)
     return attempt
 
 
@@ -229,7 +230,7 @@ class _ProgressNote:
     """Writes `progress.json` ({epoch, step, steps}) at most once a second, for the display."""
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.written = folder / "progress.json", 0.0
+        self.path, self.written = folder / PROGRESS, 0.0
 
     def __call__(self, epoch: int, step: int, steps: int) -> None:
         now = time.monotonic()
@@ -252,11 +253,11 @@ def describe_failure(task: Task, error: BaseException) -> str:
     text = "".join(traceback.format_exception(error)).encode()
     if isinstance(error, FashionError):
         return str(error)
-    place: Path | Address = task.folder / "error.txt"
+    place: Path | Address = task.folder / ERROR
     task.folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(task.folder / "error.txt", text)
+    write_atomic(task.folder / ERROR, text)
     if task.bucket is not None:
         with suppress(StorageError):  # then it is on this machine alone, and the line says where
-            opened(task.bucket).put(f"{folder_of(task.number)}/error.txt", text)
-            place = task.bucket / folder_of(task.number) / "error.txt"
+            opened(task.bucket).put(f"{folder_name(task.number)}/{ERROR}", text)
+            place = task.bucket / folder_name(task.number) / ERROR
     return f"{type(error).__name__}: {error} (traceback: {place})"

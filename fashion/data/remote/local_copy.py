@@ -27,7 +27,7 @@ from fashion.data.pushed import MANIFEST, Form, Pushed, read_manifest
 from fashion.data.remote import listing
 from fashion.data.remote.fetch import Fetch, Progress
 from fashion.errors import BlockedError, DataError, Problem
-from fashion.record.journal import write_atomic
+from fashion.files import write_atomic
 
 # Seconds that one request is repeated for, and within which it is answered. What is under way is waited for by `data.fetch`,
 # which can be interrupted.

@@ -1,0 +1,149 @@
+"""The winner's promotion to `best/`; from the run directory alone.
+
+Neither Ray nor torch nor safetensors is needed, but for a probe's backbone: the weights are copied as bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fashion.errors import CheckpointError, Problem, RunError
+from fashion.files import now, require_own, sync_folder, write_atomic
+from fashion.record.ranking import Ranked, best
+from fashion.record.run import Run
+from fashion.record.trial import metrics_to_json, placeless
+from fashion.record.trial_files import read_header
+
+FORMAT = 1
+
+
+WEIGHTS = "model.safetensors"
+
+
+LOCK_SECONDS = 60.0
+
+
+def check_checkpoint(run: Run, winner: Ranked, path: Path) -> None:
+    """Raise CheckpointError unless the header says that it is the winner's trial, epoch, configuration and data."""
+    header = read_header(path)
+    origin = run.trials[winner.trial].origin
+    expected = {
+        "trial": (origin[1] if origin else winner.trial, header["report"]["trial"]),
+        "epoch": (winner.epoch, header["report"]["epoch"]),
+        "configuration": (placeless(winner.config), placeless(header["config"])),
+        "data fingerprint": (run.manifest["data_fingerprint"], header["data_fingerprint"]),
+    }
+    for what, (wanted, found) in expected.items():
+        if wanted != found:
+            rule = f"belongs to another {what} than the record says, {str(wanted)[:80]}"
+            raise CheckpointError(str(Problem(str(path), rule, str(found)[:80], "The file was replaced or renamed")))
+
+
+def promote(run: Run, winner: Ranked | None = None) -> Path:
+    """Copy the winner's weights to best/model.safetensors and write best/model.json; returns `best/`.
+
+    The folder is made beside its place and renamed, so that it is whole or absent. Raises RunError when there is
+    nothing to promote, CheckpointError when the checkpoint is missing, damaged or not the recorded one.
+    """
+    winner = winner or best(run)
+    source = run.checkpoint_path(winner.trial, winner.epoch)
+    require_own(run.path)
+    lock = FileLock(run.path / "best.lock")
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise RunError(
+            str(Problem(str(run.best_dir), f"another process has been promoting for {LOCK_SECONDS:g} s"))
+        ) from None
+    try:
+        check_checkpoint(run, winner, source)
+        for leftover in run.path.glob(".best.*"):  # of a promotion that was killed; the lock says that none runs
+            _remove(leftover)
+        fresh = Path(tempfile.mkdtemp(prefix=".best.", dir=run.path))
+        try:
+            fresh.chmod(0o755)
+            digest, size = _whole(run, source, fresh / WEIGHTS)
+            write_atomic(fresh / "model.json", _model_json(run, winner, digest, size))
+            if run.best_dir.exists():
+                os.rename(run.best_dir, fresh.with_name(fresh.name + ".old"))
+            os.rename(fresh, run.best_dir)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        sync_folder(run.path)
+        for replaced in run.path.glob(".best.*"):
+            _remove(replaced)
+    finally:
+        lock.release()
+    return run.best_dir
+
+
+def _remove(path: Path) -> None:
+    """A folder, or the file that somebody had put in its place. (No symbolic link: `require_own` has refused those.)"""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _whole(run: Run, source: Path, target: Path) -> tuple[str, int]:
+    """Write the winner's weights to `target`; a probe's checkpoint holds its heads alone, its backbone lies beside."""
+    header = read_header(source)
+    if "backbone" not in header:
+        return _copy(source, target)
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file, save  # numpy only here, where it is needed
+
+    backbone = run.path / "trials" / Path(str(header["backbone"])).name
+    if not backbone.is_file():
+        fix = "Restore the file, or train that trial again"
+        raise CheckpointError(str(Problem(str(backbone), "the frozen backbone is missing", fix=fix)))
+    tensors: dict[str, Any] = {}
+    for path in (backbone, source):
+        try:
+            tensors |= load_file(path)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            rule = "must be a whole safetensors file"
+            fix = "Restore the file, or train that trial again"
+            raise CheckpointError(str(Problem(str(path), rule, str(error), fix))) from error
+    content = save(tensors, {"fashion": json.dumps(header)})
+    write_atomic(target, content)
+    return hashlib.sha256(content).hexdigest(), len(content)
+
+
+def _copy(source: Path, target: Path) -> tuple[str, int]:
+    """Copy and fsync; returns the sha256 of what was written and its size in bytes."""
+    digest = hashlib.sha256()
+    with open(source, "rb") as read, open(target, "wb") as write:
+        while block := read.read(1 << 20):
+            digest.update(block)
+            write.write(block)
+        write.flush()
+        os.fsync(write.fileno())
+        return digest.hexdigest(), write.tell()
+
+
+def _model_json(run: Run, winner: Ranked, digest: str, size: int) -> bytes:
+    manifest = run.manifest
+    content = {
+        "format": FORMAT,
+        "run": run.name,
+        "trial": winner.trial,
+        "epoch": winner.epoch,
+        "config": winner.config,
+        "attributes": [{"name": entry["name"], "classes": list(entry["classes"])} for entry in manifest["attributes"]],
+        "data_fingerprint": manifest["data_fingerprint"],
+        "metrics": metrics_to_json(winner.metrics),
+        "label_counts": manifest["label_counts"],
+        "weights": {"file": WEIGHTS, "sha256": digest, "bytes": size},
+        "versions": {"fashion-sweep": manifest.get("code_version", ""), **manifest.get("packages", {})},
+        "promoted": now(),
+    }
+    return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"

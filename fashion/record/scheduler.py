@@ -1,0 +1,46 @@
+"""A recorded run's scheduler, rebuilt by feeding it what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+from fashion.errors import Problem, RunError
+from fashion.record.run import Run
+from fashion.record.trial import EpochReport
+from fashion.record.validate import SCHEDULER, check
+from fashion.schedulers.base import Decision, Scheduler
+from fashion.schedulers.registry import make_scheduler
+
+
+def replay(
+    scheduler: Scheduler, history: Iterable[tuple[EpochReport, Decision]]
+) -> list[tuple[EpochReport, Decision, Decision]]:
+    """Feed recorded reports, in the journal's order. Returns where the scheduler decides otherwise than is recorded,
+    as (report, recorded, decided): empty unless the scheduler's settings have changed since."""
+    decisions = [(report, recorded, scheduler.observe(report)) for report, recorded in history]
+    return [entry for entry in decisions if entry[1] != entry[2]]
+
+
+def scheduler_of(run: Run) -> Scheduler:
+    """The scheduler of a recorded run in its present state, rungs included, rebuilt from the record alone."""
+    scheduler = fresh_scheduler_of(run)
+    try:
+        replay(scheduler, run.history)
+    except KeyError as error:
+        raise RunError(
+            str(Problem(str(run.journal_path), "its reports lack the scheduler's metric", str(error)))
+        ) from None
+    return scheduler
+
+
+def fresh_scheduler_of(run: Run) -> Scheduler:
+    """The scheduler of a recorded run before its first report. Raises RunError for settings that are none."""
+    try:
+        settings: dict[str, Any] = run.manifest["spec"]["scheduler"]
+        check(settings, SCHEDULER, SCHEDULER)
+    except (KeyError, ValueError) as error:
+        place = f"{run.path / 'manifest.json'} spec.scheduler"
+        raise RunError(str(Problem(place, "is no scheduler of this version", str(error)))) from None
+    return make_scheduler(SimpleNamespace(**settings))

@@ -1,0 +1,96 @@
+"""The files of a trial's folder: their names, and what a checkpoint's header says. Pure Python.
+
+A safetensors file begins with a length and a JSON header, so that neither torch nor safetensors is needed."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from fashion.errors import CheckpointError, Problem
+from fashion.files import parse
+
+LAST = "last.pt"
+PREVIOUS = "last-previous.pt"
+CLAIM = ".writer"  # the mark of the process whose checkpoints count
+MICRO_BATCHES = "micro-batches.json"  # in how many parts the trial takes its batches, once it ran out of memory
+ERROR = "error.txt"  # the traceback that it failed with
+PROGRESS = "progress.json"  # how far it is within its epoch
+OF_BEST = re.compile(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)")
+MAX_HEADER = 100_000_000  # safetensors' own limit, bytes
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON under "fashion" in a safetensors file's metadata. Raises CheckpointError for a missing, foreign or
+    truncated file."""
+
+    def broken(rule: str, value: str = "", fix: str = "Restore the file, or train that trial again") -> CheckpointError:
+        return CheckpointError(str(Problem(str(path), rule, value, fix)))
+
+    try:
+        with open(path, "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            start = stream.read(8)
+            length = int.from_bytes(start, "little")
+            if len(start) < 8 or length > min(MAX_HEADER, size - 8):
+                raise broken("is no complete safetensors file", f"{size} bytes")
+            header = parse(stream.read(length))
+    except IsADirectoryError:
+        raise broken("is no safetensors file", "a folder") from None
+    except FileNotFoundError:
+        raise broken(
+            "the checkpoint is missing", fix="If the sweep was killed, type its command again to go on"
+        ) from None
+    except ValueError as error:
+        raise broken("is no safetensors file", str(error)) from None
+    if not isinstance(header, dict):
+        raise broken("is no safetensors file", "its header is no JSON object")
+    try:
+        metadata = header.pop("__metadata__", {})
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if size != 8 + length + end:
+            raise broken("is truncated or has grown", f"{size} bytes instead of {8 + length + end}")
+        fashion = parse(metadata["fashion"])
+        fashion["report"]["trial"], fashion["report"]["epoch"], fashion["config"], fashion["data_fingerprint"]
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise broken("was not written by fashion-sweep", repr(error)) from None
+    return dict(fashion)
+
+
+def folder_name(number: int) -> str:
+    """A trial's folder, relative to the run's: trials/0007."""
+    return f"trials/{number:04d}"
+
+
+def best_name(epoch: int) -> str:
+    """Weights of a trial's best epoch."""
+    return f"best-{epoch:04d}.safetensors"
+
+
+def predictions_name(epoch: int) -> str:
+    """That epoch's class probabilities for each validation image."""
+    return f"val-{epoch:04d}.parquet"
+
+
+def best_path(folder: Path, epoch: int) -> Path:
+    return folder / best_name(epoch)
+
+
+def predictions_path(folder: Path, epoch: int) -> Path:
+    return folder / predictions_name(epoch)
+
+
+def epoch_of(name: str) -> int | None:
+    """The epoch that a file of a best epoch is of; None for any other file."""
+    found = OF_BEST.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def prune(folder: Path, keep: set[int]) -> None:
+    """Remove the best weights and predictions of every epoch that is not in `keep`."""
+    for path in folder.glob("*"):
+        epoch = epoch_of(path.name)
+        if epoch is not None and epoch not in keep and not path.is_dir():
+            path.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""Early stopping as pure code over (trial, progress, value): nothing here knows of Ray, files or clocks.
+
+Progress is by default the fraction of a trial's own schedule that is done. A trial of 10 epochs at epoch 5 has cooled
+its cosine half way; one of 50 epochs at epoch 5 hardly began. Compared by epoch the short one looks better whatever
+the final results, so that comparing by epoch kills the long trials that win in the end.
+
+A decision is a function of the reports fed before it, so feeding the journal once more rebuilds every rung.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Decision = Literal["continue", "stop"]
+Mode = Literal["min", "max"]
+Compare = Literal["fraction", "epoch"]
+
+# 3/10 must be at the rung 0.1 * 3 = 0.30000000000000004.
+TOLERANCE = 1e-9
+LEAST_REDUCTION = 1.1  # closer to 1 there would be rungs without end
+
+
+class Report(Protocol):
+    """What a scheduler reads of an epoch's report."""
+
+    @property
+    def trial(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def progress(self) -> float: ...
+    @property
+    def metrics(self) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class RungState:
+    """A rung as a display shows it. `entries` trials have reached it, `promoted` of them went on; `cutoff` is the
+    metric's value that the next one must reach (None while empty)."""
+
+    bracket: int
+    rung: float
+    entries: int
+    promoted: int
+    cutoff: float | None
+
+
+class Scheduler:
+    """Common to all: NaN and infinity stop, a stop is for good, the same report twice is the same decision."""
+
+    def __init__(self, mode: Mode = "min", metric: str = "val_loss", compare: Compare = "fraction") -> None:
+        self.mode = mode
+        self.metric = metric
+        self.compare = compare
+        self._sign = 1.0 if mode == "max" else -1.0
+        self.entries = 0  # how often a trial has entered a rung
+        self._decided: dict[tuple[int, float], Decision] = {}
+        self._stopped: set[int] = set()
+
+    def report(self, trial: int, progress: float, metrics: dict[str, float]) -> Decision:
+        """Decide whether `trial` goes on after `progress` (epochs, or the fraction of its schedule). Raises KeyError
+        when `metrics` lacks the scheduler's metric."""
+        known = self._decided.get((trial, progress))
+        if known is not None:
+            return known
+        value = metrics[self.metric]
+        decision: Decision = "stop"
+        if math.isfinite(value):
+            decision = self._decide(trial, progress, self._sign * value)
+        if decision == "stop":
+            self._stopped.add(trial)
+        self._decided[trial, progress] = decision = "stop" if trial in self._stopped else "continue"
+        return decision
+
+    def observe(self, report: Report) -> Decision:
+        """`report` with the progress that this scheduler compares by."""
+        progress = report.progress if self.compare == "fraction" else float(report.epoch)
+        return self.report(report.trial, progress, report.metrics)
+
+    def rungs(self) -> list[RungState]:
+        return []
+
+    def _decide(self, trial: int, progress: float, reward: float) -> Decision:
+        """`reward` is the finite value with the sign that makes more better."""
+        raise NotImplementedError
+
+
+class Fifo(Scheduler):
+    """Every trial runs to its end, unless its metric stops being a number."""
+
+    def _decide(self, trial: int, progress: float, reward: float) -> Decision:
+        return "continue"
+
+
+def mode_of(metric: str) -> Mode:
+    """Whether less or more of a metric is better: losses are minimised, accuracies maximised."""
+    return "min" if "loss" in metric else "max"
