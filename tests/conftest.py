@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import Server, environment, s3_server
 
 from fashion.data.demo import write_demo
+from tests.support.servers.s3_server import Server, environment, s3_server
 
 
 @pytest.fixture(scope="session", autouse=True)

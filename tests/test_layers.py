@@ -1,59 +1,108 @@
-"""The layers hold: Ray in eleven modules, the loop without it, and light commands that load neither Ray nor torch."""
+"""The house holds: imports go one way between wings, Ray and torch stay in theirs, and light commands load neither.
+
+What is known of the package is read from its folders; only the order of the wings is written down.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fashion"
-MAY_IMPORT_RAY = {
-    "cluster", "room", "sweep", "engine", "trial", "slot", "mailbox", "predict_job", "doctor_job", "submit", "capacity",
-}  # fmt: skip
-# No torch here, not even inside a function: they serve commands that must start at once, or run beside any torch.
-NO_TORCH = {
-    "errors", "config", "deaths", "settings", "fields", "space", "spec", "spec_parse", "spec_rules", "spec_schema", "spec_docs",
-    "yaml_lines", "cluster_file", "address", "store_client", "store", "lease", "segments", "stored", "mirror", "journal", "excerpt", "recorded", "record", "manifest", "run", "runs", "best", "attempt", "uploads", "schedulers", "submission", "report", "live", "display", "results",
-    "search", "extend", "doctor", "doctor_bucket", "doctor_folder", "doctor_spec", "cli", "cli_spec", "cli_results", "cli_progress", "cli_doctor", "data.layout", "data.lists", "data.scan", "data.check", "data.stats",
-    "data.contents", "data.demo", "data.pack", "data.images", "data.packed", "data.bucket", "data.fetch", "data.remote", "data.push", "model.table", "daemons", "scaling", "spot", "cli_spot", "entrypoint", "follow", "watch", "cli_submit",
-}  # fmt: skip
+TESTS = Path(__file__).parent
+# From the ground up: a wing, or a module beside the wings, imports what stands before it here and nothing behind it.
+ORDER = (
+    "errors", "config", "files",
+    "bucket", "schedulers", "model", "data", "record", "spec", "storage", "training", "cluster", "prediction",
+    "display", "submit", "doctor", "sweep", "engine", "cli",
+    "capacity", "__main__",
+)  # fmt: skip
+# Wings and modules that may import Ray: no others.
+WITH_RAY = (
+    "engine", "cluster.session", "cluster.placement", "cluster.node_choice", "submit.job_server", "doctor.nodes",
+)  # fmt: skip
+# Wings without torch, not even inside a function: they serve commands that must start at once, or run beside any torch.
+WITHOUT_TORCH = ("errors", "config", "files", "bucket", "schedulers", "record", "spec", "storage", "display", "submit")
+HEAVY = ("torch", "torchvision", "timm")
+LARGEST = 12  # modules in a folder
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Name below `fashion` -> file, the packages' own (empty) files left out."""
+    names = {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
+    return {name: path for name, path in names.items() if not name.endswith("__init__")}
 
 
 def imports(path: Path) -> Iterator[str]:
+    """Every module that the file imports, inside functions too; `from fashion import run` names `fashion.run`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def modules() -> dict[str, Path]:
-    return {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
+def own_imports(path: Path) -> set[str]:
+    """Those of the package's own modules, by their names below it."""
+    named = {name.removeprefix("fashion.") for name in imports(path) if name.startswith("fashion.")}
+    return {name for name in named if name in modules()}
 
 
-def test_every_module_named_here_exists() -> None:
-    assert set(modules()) >= MAY_IMPORT_RAY | NO_TORCH
+def within(name: str, places: tuple[str, ...]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
-def test_only_eleven_modules_import_ray() -> None:
-    found = {name for name, path in modules().items() if any(i.split(".")[0] == "ray" for i in imports(path))}
-    assert found == MAY_IMPORT_RAY
+def test_the_order_names_every_wing() -> None:
+    assert {name.split(".")[0] for name in modules()} == set(ORDER)
 
 
-@pytest.mark.parametrize("name", sorted(NO_TORCH))
-def test_light_modules_do_not_import_torch(name: str) -> None:
-    heavy = {i for i in imports(modules()[name]) if i.split(".")[0] in ("torch", "torchvision", "timm", "tensorboardX")}
+@pytest.mark.parametrize("name", modules())
+def test_imports_go_one_way(name: str) -> None:
+    rank = ORDER.index(name.split(".")[0])
+    assert not {other for other in own_imports(modules()[name]) if ORDER.index(other.split(".")[0]) > rank}
+
+
+def test_ray_is_imported_where_it_may_be() -> None:
+    found = {name for name, path in modules().items() if any(each.split(".")[0] == "ray" for each in imports(path))}
+    assert not {name for name in found if not within(name, WITH_RAY)}
+    assert not {place for place in WITH_RAY if not any(within(name, (place,)) for name in found)}
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if within(name, WITHOUT_TORCH)])
+def test_light_wings_do_not_import_torch(name: str) -> None:
+    heavy = {each for each in imports(modules()[name]) if each.split(".")[0] in HEAVY}
     assert not heavy
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "loss", "metrics", "optim", "checkpoint"])
-def test_the_loop_knows_nothing_of_the_sweep(name: str) -> None:
-    above = {f"fashion.{other}" for other in MAY_IMPORT_RAY | {"recorder", "prepare", "display", "cli"}}
-    assert not above & set(imports(modules()[name]))
+def test_no_folder_is_crowded() -> None:
+    counts = Counter(path.parent for path in modules().values())
+    assert {str(folder.relative_to(PACKAGE)): n for folder, n in counts.items() if n > LARGEST} == {}
+
+
+def test_packages_import_nothing() -> None:
+    written = [path for path in PACKAGE.rglob("*/__init__.py") if path.read_text().strip()]
+    assert not written
+
+
+def test_tests_mirror_the_wings() -> None:
+    wings = {path.parent.name for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE}
+    beside = {"support", "servers", "machines", "faults", "benchmarks", "tests"}
+    assert {path.parent.name for path in TESTS.rglob("*.py")} <= wings | beside
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_test_module_imports_another(path: Path) -> None:
+    taken = {name for name in imports(path) if name.split(".")[-1].startswith("test_") or ".test_" in name}
+    assert not {name for name in taken if name.startswith(("tests.", "test_"))}
 
 
 @pytest.mark.parametrize(
@@ -70,39 +119,3 @@ def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_pat
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip().endswith("[]")
-
-
-# From the bottom up; a module imports from its own row and those above it in this list, never from those below.
-ROWS = {
-    "the spec": "errors address store_client store recorded record config settings deaths space fields yaml_lines spec_parse spec_rules spec_schema spec_docs spec "
-    "model.table daemons scaling spot cluster_file entrypoint",
-    "the record": "journal lease segments manifest run runs schedulers excerpt best attempt submission",
-    "the data": "data.contents data.packed data.lists data.scan data.images data.layout data.check data.stats data.demo data.pack data.bucket data.fetch data.remote data.push stored",
-    "torch's parts": "data.augment data.batches model.tiny model.backbone model.weights model.build model.summary loss metrics optim "
-    "checkpoint",
-    "the loop": "evaluate features feed precision speed memory uploads saving agreed within train task predict predictions",
-    "what is shown": "report live display follow watch results tensorboard",
-    "the sweep without Ray": "mirror search extend prepare reuse recorder doctor_folder doctor_bucket doctor doctor_spec doctor_torch",
-    "Ray": "cluster room mailbox slot trial engine sweep predict_job doctor_job submit capacity",
-    "the command line": "cli cli_run cli_results cli_predict cli_progress cli_spec cli_data cli_model cli_doctor cli_spot cli_submit",
-}
-ROW = {name: number for number, names in enumerate(ROWS.values()) for name in names.split()}
-
-
-def own_imports(path: Path) -> Iterator[str]:
-    """The package's modules that `path` imports, inside functions too; `from fashion import run` names `run`."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
-        else:
-            continue
-        yield from (name.removeprefix("fashion.") for name in names if name.startswith("fashion."))
-
-
-@pytest.mark.parametrize("name", [name for name in modules() if not name.endswith("__init__")])
-def test_imports_go_down(name: str) -> None:
-    assert name in ROW, f"give {name} a row"
-    above = {other for other in own_imports(modules()[name]) if ROW.get(other, 0) > ROW[name]}
-    assert not above

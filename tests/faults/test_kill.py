@@ -1,0 +1,166 @@
+"""Processes killed under a real sweep, each compared with one that was left alone. The slow ones run by make test-faults."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from fashion.record.run import Run
+from fashion.record.trial_files import LAST, PREVIOUS
+from fashion.training.checkpoint import load_last
+from tests.support.machines.descendants import descendants
+from tests.support.running import (
+    PATIENCE,
+    assert_same,
+    at_work,
+    events,
+    fashion,
+    one_by_one,
+    recorded_reports,
+    start,
+    wait_for_reports,
+    wait_until_gone,
+)
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
+    """The folder of a finished sweep of two trials of eight epochs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "k.yaml").write_text(one_by_one(demo_root))
+    done = fashion(folder, "run", "k.yaml")
+    assert done.returncode == 0, done
+    return folder
+
+
+@pytest.fixture
+def folder(undisturbed: Path, tmp_path: Path) -> Path:
+    """A place to run the same sweep anew, and to be disturbed."""
+    (tmp_path / "k.yaml").write_text((undisturbed / "k.yaml").read_text())
+    return tmp_path
+
+
+def go_on(folder: Path, undisturbed: Path) -> None:
+    """The same command again comes to the same end."""
+    done = fashion(folder, "run", "k.yaml")
+    assert done.returncode == 0, done
+    assert "Traceback" not in done.stdout + done.stderr
+    assert_same(folder / "runs/k", undisturbed / "runs/k")
+
+
+def started_sweep(folder: Path, reports: int) -> tuple[subprocess.Popen[str], dict[int, str]]:
+    """The sweep with so many reports recorded, and the processes below it by title."""
+    process = start(folder, "k.yaml")
+    wait_for_reports(process, folder / "runs/k/journal.jsonl", lambda found: len(found) >= reports)
+    return process, descendants(process.pid)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_a_driver_killed_at_ten_random_moments(folder: Path, undisturbed: Path) -> None:
+    """One sweep, killed ten times: while Ray starts, while an epoch trains, while a checkpoint or a report is written."""
+    draw = random.Random(5)
+    journal = folder / "runs/k/journal.jsonl"
+    killed, interrupted = 0, 0
+    every: set[int] = set()
+    for _ in range(10):
+        before = len(recorded_reports(journal))
+        process = start(folder, "k.yaml")
+        if draw.random() < 0.3:
+            time.sleep(draw.uniform(0.5, 8.0))  # anywhere from the first import on
+        else:
+            more = before + draw.randint(1, 2)
+            wait_for_reports(process, journal, lambda found, more=more: len(found) >= min(more, 15))
+            time.sleep(draw.uniform(0.0, 0.3))
+        below = descendants(process.pid)
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+        killed += process.returncode == -signal.SIGKILL
+        assert wait_until_gone(at_work(below)) == set()
+        every |= set(below)
+        if journal.exists():
+            trials = Run.open(folder / "runs/k").trials.values()
+            interrupted += any(trial.reports and not trial.final for trial in trials)
+            for trial in trials:
+                # What is recorded can be resumed: the checkpoint is not behind the record.
+                if trial.reports and not trial.final:
+                    place = folder / f"runs/k/trials/{trial.number:04d}"
+                    last = place / LAST if (place / LAST).exists() else place / PREVIOUS
+                    assert len(load_last(last)["history"]) >= len(trial.reports)
+    assert killed >= 8
+    assert interrupted >= 3
+    go_on(folder, undisturbed)
+    attempts = [report.attempt for report, _ in Run.open(folder / "runs/k").history]
+    assert wait_until_gone(every) == set()
+    assert max(attempts) > 1, "interrupted trials went on from their checkpoint"
+
+
+@pytest.mark.parametrize("victim", ["raylet", pytest.param("gcs_server", marks=pytest.mark.faults)])
+def test_a_killed_ray_process_is_started_again(folder: Path, undisturbed: Path, victim: str) -> None:
+    """All of Ray on this machine, by the same command."""
+    process, below = started_sweep(folder, 3)
+    (number,) = (pid for pid, title in below.items() if title.endswith(f"/{victim}"))
+    os.kill(number, signal.SIGKILL)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, (out, err)
+    assert f"Ray's {victim} died" in out
+    assert "Traceback" not in out + err
+    assert_same(folder / "runs/k", undisturbed / "runs/k")
+    assert wait_until_gone(at_work(below)) == set()
+    assert {report.attempt for report, _ in Run.open(folder / "runs/k").history} == {1, 2}
+
+
+@pytest.mark.faults
+def test_two_interrupts_end_the_sweep_at_once(folder: Path, undisturbed: Path) -> None:
+    """As a terminal sends them: to every process of the session that has not left it."""
+    process, below = started_sweep(folder, 3)
+    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode in (130, -signal.SIGINT), (out, err)
+    assert wait_until_gone(at_work(below)) == set()
+    go_on(folder, undisturbed)
+
+
+def test_a_terminals_interrupt_ends_the_sweep_cleanly(folder: Path, undisturbed: Path) -> None:
+    process, below = started_sweep(folder, 5)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, (out, err)
+    assert "the same command goes on" in err
+    assert "Traceback" not in out + err
+    assert wait_until_gone(below) == set()
+    left = {path.name for path in (folder / "runs/k").iterdir()}
+    assert left == {"manifest.json", "journal.jsonl", "lock", "trials"}
+    recorded = len(events(folder / "runs/k"))
+    go_on(folder, undisturbed)
+    assert len(events(folder / "runs/k")) > recorded
+
+
+@pytest.mark.faults
+def test_a_process_that_dies_too_often_fails_its_trial_alone(tmp_path: Path, demo_root: Path) -> None:
+    (tmp_path / "k.yaml").write_text(
+        one_by_one(demo_root, epochs=4, resources={"concurrent_trials": 1, "max_failures": 1})
+    )
+    process = start(tmp_path, "k.yaml")
+    journal = tmp_path / "runs/k/journal.jsonl"
+    for attempt in (1, 2):
+        wait_for_reports(process, journal, lambda found, attempt=attempt: len(found) >= attempt)
+        victim = next(pid for pid, name in descendants(process.pid).items() if name.startswith("ray::ImplicitFunc"))
+        os.kill(victim, signal.SIGKILL)
+        assert wait_until_gone([victim]) == set()
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, (out, err)
+    run = Run.open(tmp_path / "runs/k")
+    assert run.trials[0].status == "failed"
+    assert run.trials[0].reason.startswith("its process died 2 times: ")
+    assert run.trials[1].status == "completed"
+    assert (run.trials[0].attempt, run.trials[1].attempt) == (2, 1)

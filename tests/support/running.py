@@ -1,0 +1,138 @@
+"""The real `fashion-sweep run` in a process of its own, and what its record holds meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from fashion.record import ranking
+from fashion.record.run import Run
+from tests.support.machines.descendants import title
+
+PATIENCE = 400  # seconds for one command on a busy machine
+
+
+def start(folder: Path, spec: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Run the spec in `folder`, in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "fashion", "run", spec, *arguments], cwd=folder, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def wait_for_reports(
+    process: subprocess.Popen[str], journal: Path, enough: Callable[[list[dict[str, Any]]], bool]
+) -> None:
+    """Wait until `enough` is true of the recorded reports."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        if enough(recorded_reports(journal)):
+            return
+        time.sleep(0.01)
+    process.kill()
+    raise AssertionError(f"the reports never came: {process.communicate()}")
+
+
+def recorded_reports(journal: Path) -> list[dict[str, Any]]:
+    """The reports in a journal that is perhaps being written."""
+    # What follows the last line end is.
+    lines = journal.read_text().rpartition("\n")[0].splitlines() if journal.exists() else []
+    return [event["report"] for event in map(json.loads, lines) if event["event"] == "report"]
+
+
+def fashion(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "fashion", *arguments], cwd=folder, capture_output=True, text=True, timeout=PATIENCE,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def one_by_one(root: Path, trials: int = 2, epochs: int = 8, **sections: dict[str, Any]) -> str:
+    """A sweep whose every number is decided: one trial at a time, none stopped early. Its epochs last."""
+    content: dict[str, dict[str, Any]] = {
+        "data": {"root": str(root), "resize": 128, "crop": 128},
+        "model": {"backbone": "tiny", "weights": "none"},
+        "train": {"epochs": epochs, "optimizer": "adamw", "lr": {"loguniform": [0.001, 0.01]}},
+        "search": {"trials": trials},
+        "scheduler": {"name": "fifo"},
+        "resources": {"concurrent_trials": 1},
+    }
+    return json.dumps({name: {**content.get(name, {}), **sections.get(name, {})} for name in {**content, **sections}})
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    """The journal's lines as they are."""
+    return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+
+
+def assert_same(run: Path, undisturbed: Path) -> None:
+    """The two sweeps have the same record, the same best weights and the same winner, and nothing else is left."""
+    found, whole = Run.open(run), Run.open(undisturbed)
+    lines = [(e["report"]["trial"], e["report"]["epoch"]) for e in events(run) if e["event"] == "report"]
+    assert len(lines) == len(set(lines)), "an epoch was recorded twice"
+    assert _losses(found) == _losses(whole)
+    assert {n: trial.status for n, trial in found.trials.items()} == {n: t.status for n, t in whole.trials.items()}
+    ends = [event["trial"] for event in events(run) if event["event"] == "end"]
+    assert sorted(ends) == sorted(found.trials), "a trial ended twice, or not at all"
+    best, expected = ranking.best(found), ranking.best(whole)
+    assert (best.trial, best.epoch, best.val_loss) == (expected.trial, expected.epoch, expected.val_loss)
+    for number, trial in whole.trials.items():
+        kept = trial.best()
+        assert kept is not None
+        mine, theirs = (load_file(each.checkpoint_path(number, kept.epoch)) for each in (found, whole))
+        assert mine.keys() == theirs.keys()
+        assert all(np.array_equal(value, theirs[name]) for name, value in mine.items())
+    assert files(run) == files(undisturbed)
+
+
+def _losses(run: Run) -> dict[tuple[int, int], float]:
+    return {(report.trial, report.epoch): report.metrics["val_loss"] for report, _ in run.history}
+
+
+def files(run: Path) -> list[str]:
+    """All files of a run, but for when in an epoch its progress was noted, and tracebacks."""
+    passing = {"progress.json"}
+    names = [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and path.name not in passing]
+    return sorted(re.sub(r"tb/events.*", "tb/events", name) for name in names)
+
+
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
+
+def at_work(below: Mapping[int, str]) -> set[int]:
+    """Of a driver's processes by title those that could still do something: not Ray's two agents, which after a kill try
+    for a minute to tell a gcs_server that is gone, and then end."""
+    titles = {pid: name for pid, name in below.items() if name not in AGENTS}
+    return {
+        pid for pid, name in titles.items() if name.startswith("ray::") or name.endswith(("/raylet", "/gcs_server"))
+    }
+
+
+def wait_until_gone(pids: Iterable[int], seconds: float = 150) -> set[str]:
+    """Those of the processes that are still there after so long: none, if all is well. Zombies are gone.
+
+    Ray's agents try to reach a gcs_server that was killed for about a minute before they end.
+    """
+    left, end = set(pids), time.monotonic() + seconds
+    while left and time.monotonic() < end:
+        left = {pid for pid in left if _state(pid) not in ("", "Z")}
+        time.sleep(0.1)
+    return {f"{pid} {title(pid)}" for pid in left}
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""

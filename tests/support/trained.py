@@ -1,0 +1,31 @@
+"""A small trial's configuration and data, and a real training of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fashion.config import TrialConfig
+from fashion.data.layout import read_dataset
+from fashion.data.pack import Pack
+from fashion.model.weights import ResolvedWeights
+from fashion.training.loop import TrainingData
+
+NONE = ResolvedWeights("none")
+
+
+def config(root: Path, **train: Any) -> TrialConfig:
+    return TrialConfig.model_validate(
+        {
+            "data": {"root": str(root), "resize": 36, "crop": 32, "crop_mode": "random"},
+            "model": {"backbone": "tiny", "weights": "none", "dropout": 0.2},
+            "train": {"epochs": 3, "batch_size": 32, **train},
+            "seed": 7,
+        }
+    )
+
+
+def packs(root: Path, config: TrialConfig) -> TrainingData:
+    dataset = read_dataset(root)
+    train, val = (Pack.open_or_build(dataset, split, config.data.resize) for split in ("train", "val"))
+    return TrainingData(train, val, dataset.attributes, dataset.fingerprint())
