@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 # Control characters, which a terminal obeys, and the surrogates that stand for bytes that are no UTF-8.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -26,16 +27,9 @@ class FashionError(Exception):
     """Root of every exception that this package raises on purpose."""
 
 
-class UserError(FashionError):
-    """A mistake that the user can mend. The command line prints it without a traceback and exits with 2."""
-
-    def __str__(self) -> str:
-        return printable(super().__str__())
-
-
 @dataclass(frozen=True)
 class Problem:
-    """One finding: where, which rule, what was received and how to mend it."""
+    """One finding: where it is, which rule is broken, what was received and how to mend it."""
 
     place: str
     rule: str
@@ -43,7 +37,7 @@ class Problem:
     fix: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.place}: {self.rule}"
+        text = f"{self.place}: {self.rule}" if self.place else self.rule
         if self.value:
             text += f"; got {self.value}"
         if self.fix:
@@ -51,13 +45,32 @@ class Problem:
         return printable(text)
 
 
+class UserError(FashionError):
+    """A mistake that the user can mend. The command line prints it without a traceback and ends with `exit_code`.
+
+    It is made of a Problem, or of one sentence where there is nothing more to say; `problems` holds it.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, problem: Problem | str) -> None:
+        self.problems: tuple[Problem, ...] = (problem if isinstance(problem, Problem) else Problem("", problem),)
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
+
+
 class ProblemsError(UserError):
-    """Several findings reported at once; `problems` holds each."""
+    """Several problems reported at once, below a heading."""
 
     def __init__(self, heading: str, problems: Sequence[Problem]) -> None:
+        super().__init__(heading)
         self.heading = heading
         self.problems = tuple(problems)
-        super().__init__("\n".join([heading, *(f"  {problem}" for problem in self.problems)]))
+
+    def __str__(self) -> str:
+        return printable("\n".join([self.heading, *(f"  {problem}" for problem in self.problems)]))
 
     def __reduce__(self) -> tuple[type[ProblemsError], tuple[str, tuple[Problem, ...]]]:
         return type(self), (self.heading, self.problems)  # a worker's error must reach the driver whole
@@ -92,7 +105,7 @@ class RunError(UserError):
 
 
 class StorageError(UserError):
-    """A bucket can't be read or written: no such one, no credentials, or it does not answer. Its argument is a Problem."""
+    """A bucket can't be read or written: no such one, no credentials, or it does not answer."""
 
 
 class ResourcesError(UserError):

@@ -50,7 +50,7 @@ def require_own(folder: Path, deep: bool = False) -> None:
         for name in (*folders, *files):
             if os.path.islink(path := os.path.join(place, name)):
                 rule = "a run directory holds no symbolic links, since it is written to"
-                raise RunError(str(Problem(path, rule, f"a link to {os.readlink(path)}", "Put a copy in its place")))
+                raise RunError(Problem(path, rule, f"a link to {os.readlink(path)}", "Put a copy in its place"))
         if not deep:
             return
 

@@ -107,7 +107,7 @@ class Lease:
 
     def _refused(self, holder: dict[str, Any]) -> RunError:
         rule = f"another sweep is running in this run directory ({describe(holder)})"
-        return RunError(str(Problem(str(self._store.address), rule, fix="Wait for it, stop it, or use another name")))
+        return RunError(Problem(str(self._store.address), rule, fix="Wait for it, stop it, or use another name"))
 
     def _put(self, version: str | None = None, released: bool = False) -> str:
         """Put the lease over `version`, the last one of its own by default; with none, create it."""

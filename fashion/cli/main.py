@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cli(args=arguments, standalone_mode=False)
     except UserError as error:
         click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

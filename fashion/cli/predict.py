@@ -69,7 +69,7 @@ def data_root(record: Run, winner: Ranked) -> Where:
 
     written, recorded = winner.config.get("data", {}).get("root"), record.manifest.get("data_root")
     if not isinstance(written, str):
-        raise RunError(str(Problem(str(record.journal_path), f"trial {winner.trial} has no data.root", repr(written))))
+        raise RunError(Problem(str(record.journal_path), f"trial {winner.trial} has no data.root", repr(written)))
     named = place_of(written)
     there = not isinstance(named, Path) or os.path.isdir(named)
     return named if there or recorded is None else place_of(recorded)

@@ -60,9 +60,7 @@ def examine_bucket(node: str, bucket: Bucket) -> list[Finding]:
 
 
 def _refused(node: str, check: str, bucket: Bucket, rule: str, error: StorageError) -> Finding:
-    told = error.args[0]
-    if not isinstance(told, Problem):  # another part's: it has no parts
-        told = Problem("", str(error))
+    told = error.problems[0]
     return Finding(check, node, False, Problem(bucket.place, rule, _what(told), told.fix or OTHERWISE))
 
 

@@ -192,8 +192,8 @@ def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
     return promoted, weights, digest
 
 
-def _problem(place: Path | str, rule: str, value: str = "", fix: str = "") -> str:
-    return str(Problem(str(place), rule, value, fix))
+def _problem(place: Path | str, rule: str, value: str = "", fix: str = "") -> Problem:
+    return Problem(str(place), rule, value, fix)
 
 
 def _shown(attributes: Sequence[Attribute]) -> str:

@@ -144,7 +144,7 @@ def fetch_promoted(bucket: Address, folder: Path) -> None:
     there = {each.name.rpartition("/")[2]: each for each in store.objects("best")}
     if DESCRIPTION not in there:
         fix = "Promote a run's winner first: fashion-sweep best"
-        raise CheckpointError(str(Problem(str(bucket / "best" / DESCRIPTION), "is missing", fix=fix)))
+        raise CheckpointError(Problem(str(bucket / "best" / DESCRIPTION), "is missing", fix=fix))
     description = store.get(f"best/{DESCRIPTION}")
     path = folder / DESCRIPTION
     same = path.is_file() and path.read_bytes() == description

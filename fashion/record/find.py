@@ -27,11 +27,11 @@ def find_path(storage: str | Path, name: str | None = None) -> Path:
     paths = run_paths(storage)
     names = [path.name for path in paths]
     if not paths:
-        raise RunError(str(Problem(str(storage), "holds no runs", fix="Start one: fashion-sweep run SPEC")))
+        raise RunError(Problem(str(storage), "holds no runs", fix="Start one: fashion-sweep run SPEC"))
     if name is None:
         return paths[0]
     if name in names:
         return paths[names.index(name)]
     near = difflib.get_close_matches(name, names, n=1)
     fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names[:10])}"
-    raise RunError(str(Problem(str(storage), "holds no such run", repr(name), fix)))
+    raise RunError(Problem(str(storage), "holds no such run", repr(name), fix))

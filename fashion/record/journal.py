@@ -40,14 +40,14 @@ def events_from(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
     try:
         stream = open(path, "rb")  # noqa: SIM115 (closed below, wherever it was opened)
     except FileNotFoundError:
-        raise RunError(str(Problem(str(path), "the run's journal is missing"))) from None
+        raise RunError(Problem(str(path), "the run's journal is missing")) from None
     except IsADirectoryError:
-        raise RunError(str(Problem(str(path), "must be a file", "a folder"))) from None
+        raise RunError(Problem(str(path), "must be a file", "a folder")) from None
     with stream:
         size = os.fstat(stream.fileno()).st_size
         if size < offset:
             rule = f"the journal has become shorter: {size} bytes, {offset} were read before"
-            raise RunError(str(Problem(str(path), rule, fix="Something replaced it: open the run again")))
+            raise RunError(Problem(str(path), rule, fix="Something replaced it: open the run again"))
         stream.seek(offset)
         for line in stream:
             if not line.endswith(b"\n"):
@@ -57,9 +57,7 @@ def events_from(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
                 if not stream.read(1):
                     return  # the last line: after a power cut its newline may be on disk and its beginning not
                 fix = "Lines are only ever appended: restore the file from a copy, or remove the line"
-                raise RunError(
-                    str(Problem(f"{path}, byte {offset}", "not a JSON object", repr(line[:60].rstrip()), fix))
-                )
+                raise RunError(Problem(f"{path}, byte {offset}", "not a JSON object", repr(line[:60].rstrip()), fix))
             offset += len(line)
             yield event, offset
 

@@ -35,7 +35,7 @@ class RunLock:
         except Timeout:
             rule = f"another sweep is running in this run directory ({describe_driver(self.path.parent)})"
             raise RunError(
-                str(Problem(str(self.path.parent), rule, fix="Wait for it, stop it, or use another name"))
+                Problem(str(self.path.parent), rule, fix="Wait for it, stop it, or use another name")
             ) from None
         except OSError as error:
             raise self._refused(error) from error

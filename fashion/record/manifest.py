@@ -26,9 +26,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = parse(place.read_bytes())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise RunError(str(Problem(str(path), "is not a run directory", "no manifest.json"))) from None
+        raise RunError(Problem(str(path), "is not a run directory", "no manifest.json")) from None
     except ValueError as error:
-        raise RunError(str(Problem(str(place), "not valid JSON", str(error)))) from None
+        raise RunError(Problem(str(place), "not valid JSON", str(error))) from None
     if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         newer = isinstance(found, int) and found > FORMAT
@@ -39,11 +39,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
             else "Give the sweep another name, or use the version that wrote it"
         )
         rule = f"this version reads run formats {READABLE[0]} to {FORMAT}"
-        raise RunError(str(Problem(str(place), rule, f"{found!r}{by}", fix)))
+        raise RunError(Problem(str(place), rule, f"{found!r}{by}", fix))
     if missing := [key for key in REQUIRED if key not in manifest]:
-        raise RunError(str(Problem(str(place), "lacks keys", ", ".join(missing))))
+        raise RunError(Problem(str(place), "lacks keys", ", ".join(missing)))
     if wrong := manifest_problem(manifest):
-        raise RunError(str(Problem(f"{place} {wrong[0]}", wrong[1], json.dumps(manifest[wrong[0]])[:60])))
+        raise RunError(Problem(f"{place} {wrong[0]}", wrong[1], json.dumps(manifest[wrong[0]])[:60]))
     return manifest
 
 

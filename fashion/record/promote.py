@@ -43,7 +43,7 @@ def check_checkpoint(run: Run, winner: Ranked, path: Path) -> None:
     for what, (wanted, found) in expected.items():
         if wanted != found:
             rule = f"belongs to another {what} than the record says, {str(wanted)[:80]}"
-            raise CheckpointError(str(Problem(str(path), rule, str(found)[:80], "The file was replaced or renamed")))
+            raise CheckpointError(Problem(str(path), rule, str(found)[:80], "The file was replaced or renamed"))
 
 
 def promote(run: Run, winner: Ranked | None = None) -> Path:
@@ -60,7 +60,7 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise RunError(
-            str(Problem(str(run.best_dir), f"another process has been promoting for {LOCK_SECONDS:g} s"))
+            Problem(str(run.best_dir), f"another process has been promoting for {LOCK_SECONDS:g} s")
         ) from None
     try:
         check_checkpoint(run, winner, source)
@@ -104,7 +104,7 @@ def _whole(run: Run, source: Path, target: Path) -> tuple[str, int]:
     backbone = run.path / "trials" / Path(str(header["backbone"])).name
     if not backbone.is_file():
         fix = "Restore the file, or train that trial again"
-        raise CheckpointError(str(Problem(str(backbone), "the frozen backbone is missing", fix=fix)))
+        raise CheckpointError(Problem(str(backbone), "the frozen backbone is missing", fix=fix))
     tensors: dict[str, Any] = {}
     for path in (backbone, source):
         try:
@@ -112,7 +112,7 @@ def _whole(run: Run, source: Path, target: Path) -> tuple[str, int]:
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             rule = "must be a whole safetensors file"
             fix = "Restore the file, or train that trial again"
-            raise CheckpointError(str(Problem(str(path), rule, str(error), fix))) from error
+            raise CheckpointError(Problem(str(path), rule, str(error), fix)) from error
     content = save(tensors, {"fashion": json.dumps(header)})
     write_atomic(target, content)
     return hashlib.sha256(content).hexdigest(), len(content)

@@ -76,7 +76,7 @@ def best(run: Run) -> Ranked:
     if not ranked:
         rule = f"no trial has reported a finite val_loss ({len(run.trials)} trials recorded)"
         raise RunError(
-            str(Problem(str(run.path), rule, fix="Let the sweep finish an epoch; failed trials say why in `show`"))
+            Problem(str(run.path), rule, fix="Let the sweep finish an epoch; failed trials say why in `show`")
         )
     return ranked[0]
 

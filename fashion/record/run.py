@@ -61,9 +61,7 @@ class Run:
         Raises RunError when it is there already or the name is not a plain folder name.
         """
         if not name or name.startswith(".") or Path(name).name != name:
-            raise RunError(
-                str(Problem("name", "must be a plain folder name that does not begin with a dot", repr(name)))
-            )
+            raise RunError(Problem("name", "must be a plain folder name that does not begin with a dot", repr(name)))
         path = Path(storage) / name
         complete = {"format": FORMAT, "name": name, "created": now(), **manifest}
         complete = {"code_version": code_version(), "packages": package_versions(), **complete}
@@ -72,9 +70,7 @@ class Run:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise RunError(
-                str(Problem("storage", "must be a folder", str(storage), "A file is in its place"))
-            ) from None
+            raise RunError(Problem("storage", "must be a folder", str(storage), "A file is in its place")) from None
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=path.parent))
         try:
             temporary.chmod(0o755)
@@ -85,7 +81,7 @@ class Run:
             shutil.rmtree(temporary, ignore_errors=True)
             if path.exists():
                 raise RunError(
-                    str(Problem(str(path), "exists already", fix="Choose another name, or go on with it"))
+                    Problem(str(path), "exists already", fix="Choose another name, or go on with it")
                 ) from error
             raise
         return cls.open(path)
@@ -115,7 +111,7 @@ class Run:
             return int(self.manifest["spec"]["search"]["trials"])
         except KeyError:
             place = str(self.path / "manifest.json")
-            raise RunError(str(Problem(place, "its spec does not say how many trials there are"))) from None
+            raise RunError(Problem(place, "its spec does not say how many trials there are")) from None
 
     @property
     def journal_path(self) -> Path:
@@ -184,7 +180,7 @@ class Run:
             self._record({"event": "trial", "trial": number, "config": config})
         elif self.trials[number].config != config:
             rule = f"trial {number} is recorded with another configuration"
-            raise RunError(str(Problem(str(self.path), rule, fix="The spec has changed: give the sweep another name")))
+            raise RunError(Problem(str(self.path), rule, fix="The spec has changed: give the sweep another name"))
         return self.trials[number]
 
     def record_taken(self, number: int, run: str, trial: int) -> None:
@@ -242,7 +238,7 @@ class Run:
                 self.apply(event)
             except (KeyError, TypeError, ValueError) as error:
                 text = json.dumps(event)[:120]
-                raise RunError(str(Problem(str(self.journal_path), f"not understood ({error!r})", text))) from error
+                raise RunError(Problem(str(self.journal_path), f"not understood ({error!r})", text)) from error
             self.offset, count = end, count + 1
             if progress is not None and count % TOLD == 0:
                 progress(self.offset >> 20, self.journal_path.stat().st_size >> 20)

@@ -29,9 +29,7 @@ def scheduler_of(run: Run) -> Scheduler:
     try:
         replay(scheduler, run.history)
     except KeyError as error:
-        raise RunError(
-            str(Problem(str(run.journal_path), "its reports lack the scheduler's metric", str(error)))
-        ) from None
+        raise RunError(Problem(str(run.journal_path), "its reports lack the scheduler's metric", str(error))) from None
     return scheduler
 
 
@@ -42,5 +40,5 @@ def fresh_scheduler_of(run: Run) -> Scheduler:
         check(settings, SCHEDULER, SCHEDULER)
     except (KeyError, ValueError) as error:
         place = f"{run.path / 'manifest.json'} spec.scheduler"
-        raise RunError(str(Problem(place, "is no scheduler of this version", str(error)))) from None
+        raise RunError(Problem(place, "is no scheduler of this version", str(error))) from None
     return make_scheduler(SimpleNamespace(**settings))

@@ -27,7 +27,7 @@ def read_header(path: Path) -> dict[str, Any]:
     truncated file."""
 
     def broken(rule: str, value: str = "", fix: str = "Restore the file, or train that trial again") -> CheckpointError:
-        return CheckpointError(str(Problem(str(path), rule, value, fix)))
+        return CheckpointError(Problem(str(path), rule, value, fix))
 
     try:
         with open(path, "rb") as stream:

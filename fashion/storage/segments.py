@@ -74,7 +74,7 @@ def follow(store: Store, path: Path, progress: Progress | None) -> int | None:
             if look == LOOKS - 1:
                 fix = "Restore the objects that are missing, or give the sweep another name"
                 rule = f"the record does not hang together ({moved})"
-                raise RunError(str(Problem(str(store.address / JOURNAL), rule, fix=fix))) from None
+                raise RunError(Problem(str(store.address / JOURNAL), rule, fix=fix)) from None
             time.sleep(0.2 * look)
     raise AssertionError("unreachable")
 

@@ -87,7 +87,7 @@ def _fetch_missing(store: Store, name: str, run_path: Path) -> None:
         store.fetch(name, run_path / name)
     except NotThereError:
         fix = "If the sweep was killed, type its command again to go on"
-        raise CheckpointError(str(Problem(str(store.address / name), "the checkpoint is missing", fix=fix))) from None
+        raise CheckpointError(Problem(str(store.address / name), "the checkpoint is missing", fix=fix)) from None
 
 
 def clear(store: Store, number: int, best_epoch: int | None) -> None:

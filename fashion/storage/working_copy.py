@@ -67,12 +67,12 @@ def find(storage: str, name: str | None) -> Address | None:
     latest = {each: last_put(segments(Store(address / each))) for each in names}
     runs = sorted((each for each in names if latest[each]), key=lambda each: latest[each], reverse=True)
     if not runs:
-        raise RunError(str(Problem(str(address), "holds no runs", fix="Start one: fashion-sweep run SPEC")))
+        raise RunError(Problem(str(address), "holds no runs", fix="Start one: fashion-sweep run SPEC"))
     if name is None:
         return address / runs[0]
     near = difflib.get_close_matches(name, runs, n=1)
     fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(runs[:10])}"
-    raise RunError(str(Problem(str(address), "holds no such run", repr(name), fix)))
+    raise RunError(Problem(str(address), "holds no such run", repr(name), fix))
 
 
 def addresses(storage: str) -> list[Address]:
@@ -85,7 +85,7 @@ def _parsed(text: str, place: str) -> Address:
     try:
         return parse_address(text)
     except ValueError as error:
-        raise RunError(str(Problem(place, f"must {error}", repr(text)))) from None
+        raise RunError(Problem(place, f"must {error}", repr(text))) from None
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ def brought(address: Address, progress: Progress | None = None) -> Copy:
         if (path / MANIFEST).is_file():
             return Copy(address, path, True)
         rule = "another process is just reading this run for the first time"
-        raise RunError(str(Problem(str(address), rule, fix="Try again"))) from None
+        raise RunError(Problem(str(address), rule, fix="Try again")) from None
     try:
         store = Store(address)
         notes: list[str] = []
         if _reconcile(store, path, notes.append, progress) is None:
-            raise NoRunError(str(Problem(str(address), "is no run", "no manifest.json")))
+            raise NoRunError(Problem(str(address), "is no run", "no manifest.json"))
         return Copy(address, path, _driven(store), tuple(notes))
     finally:
         lock.release()
@@ -173,7 +173,7 @@ def held(
             lock.acquire(timeout=LOCK_SECONDS)  # of a reader, which brings the copy up to the bucket
         except Timeout:
             rule = "another process is still reading this run"
-            raise RunError(str(Problem(str(path), rule, fix="Wait for it, or stop it"))) from None
+            raise RunError(Problem(str(path), rule, fix="Wait for it, or stop it")) from None
         try:
             yield Held(address, path, store, lease, _reconcile(store, path, note, progress) or 0)
         finally:
@@ -198,7 +198,7 @@ def push_manifest(store: Store, path: Path) -> None:
     except TakenError:
         if store.get(MANIFEST) != content:  # else its own, whose answer was lost
             rule = "another process has changed the run's manifest meanwhile"
-            raise RunError(str(Problem(str(store.address), rule, fix="Type the same command again"))) from None
+            raise RunError(Problem(str(store.address), rule, fix="Type the same command again")) from None
 
 
 def push_folder(address: Address, folder: Path, last: str = "") -> None:

@@ -70,11 +70,11 @@ class JobServer:
             except (RuntimeError, KeyError, OSError) as error:  # requests' errors are OSErrors
                 rule = "something else than Ray's job server answers there"
                 fix = "It is the dashboard's port, 8265, and not the one that `run --address` joins; the head needs ray[default]"
-                raise ClusterError(str(Problem(f"--address {self.url}", rule, _first(error), fix))) from error
+                raise ClusterError(Problem(f"--address {self.url}", rule, _first(error), fix)) from error
         there, here = str(self._client._server_ray_version), str(ray.__version__)
         if there.split(".")[:2] != here.split(".")[:2]:
             rule, fix = f"must run Ray {here}, as this machine", "Install the same version here or there"
-            raise ClusterError(str(Problem(f"--address {self.url}", rule, there, fix)))
+            raise ClusterError(Problem(f"--address {self.url}", rule, there, fix))
         self._client.patience = SUBMIT_SECONDS
 
     def jobs(self) -> list[Job]:
@@ -88,14 +88,12 @@ class JobServer:
         jobs = self.jobs()
         if not jobs:
             rule = "no sweep was submitted since this cluster's Ray was started"
-            raise ClusterError(
-                str(Problem(f"--address {self.url}", rule, fix="Submit it: it goes on where it stopped"))
-            )
+            raise ClusterError(Problem(f"--address {self.url}", rule, fix="Submit it: it goes on where it stopped"))
         for job in jobs:
             if run in (None, job.sweep, job.id):
                 return job
         names = ", ".join(dict.fromkeys(job.sweep for job in jobs))
-        raise ClusterError(str(Problem(f"--address {self.url}", "has no such sweep", repr(run), f"There are: {names}")))
+        raise ClusterError(Problem(f"--address {self.url}", "has no such sweep", repr(run), f"There are: {names}"))
 
     def job(self, identity: str) -> Job:
         """How the job is now."""
@@ -185,7 +183,7 @@ class JobServer:
 
     def _gone(self, error: BaseException) -> ClusterError:
         rule = "does not know this job any more: its Ray was restarted"
-        return ClusterError(str(Problem(f"--address {self.url}", rule, _first(error), "The same submit goes on")))
+        return ClusterError(Problem(f"--address {self.url}", rule, _first(error), "The same submit goes on"))
 
 
 async def _next(source: Any) -> str | None:
@@ -218,7 +216,7 @@ def _url(address: str) -> str:
     if not right:
         rule = "must be HOST:PORT or http://HOST:PORT of the head's job server"
         fix = f"Through a tunnel (`ray dashboard cluster.yaml`) it is {DEFAULT}"
-        raise ClusterError(str(Problem("--address", rule, repr(address), fix)))
+        raise ClusterError(Problem("--address", rule, repr(address), fix))
     return text.rstrip("/")
 
 

@@ -52,7 +52,7 @@ def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
             except ValidationError as error:
                 first = error.errors()[0]
                 place = f"{run.journal_path}: trial {trial.number}, {'.'.join(map(str, first['loc']))}"
-                raise RunError(str(Problem(place, first["msg"], show(first["input"]), f"{ANOTHER_NAME}."))) from error
+                raise RunError(Problem(place, first["msg"], show(first["input"]), f"{ANOTHER_NAME}.")) from error
     return found
 
 
@@ -77,9 +77,9 @@ def run_path(spec: SweepSpec) -> Path:
     try:
         first = next(place for place in (path, *path.parents) if place.exists())
     except OSError as error:
-        raise RunError(str(Problem("storage", "must be a folder", show(spec.storage), str(error.strerror)))) from error
+        raise RunError(Problem("storage", "must be a folder", show(spec.storage), str(error.strerror))) from error
     if first != path and not first.is_dir():
-        raise RunError(str(Problem("storage", "must be a folder", show(spec.storage), f"{first} is a file")))
+        raise RunError(Problem("storage", "must be a folder", show(spec.storage), f"{first} is a file"))
     return path
 
 
