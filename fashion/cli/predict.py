@@ -37,14 +37,14 @@ def predict_winner(
     require_own(record.predictions_dir, deep=True)
     with Bars() as bars:
         written = predict_on_cluster(
-            parse_address(record.place) if is_address(record.place) else record.best_dir.absolute(),
+            parse_address(record.location) if is_address(record.location) else record.best_dir.absolute(),
             source,
             target.absolute(),
             note=lambda text: None if quiet else click.echo(text, err=True),
             progress=lambda done, total: bars(f"predicting {name}", done, total),
             address=address,
         )
-    shown = [f"{record.place}/predictions/{name}/{path.name}" for path in written.files]
+    shown = [f"{record.location}/predictions/{name}/{path.name}" for path in written.files]
     for warning in written.warnings:
         click.echo(f"Warning: {warning}", err=True)
     if not quiet:

@@ -106,7 +106,7 @@ def show(run: str | None, storage: str, trial: int | None, everything: bool, as_
     record = _read(_find(storage, run), every_report=trial is not None)
     if trial is not None and trial not in record.trials:
         there = f"Recorded: {min(record.trials)} to {max(record.trials)}" if record.trials else "None is recorded yet"
-        raise RunError(Problem(record.place, "holds no such trial", str(trial), there))
+        raise RunError(Problem(record.location, "holds no such trial", str(trial), there))
     if as_json:
         found = run_json(record) if trial is None else trial_json(record, trial, reports=True)
         click.echo(json.dumps(found, indent=2, allow_nan=False))
@@ -165,7 +165,7 @@ def best(
         push_folder(place, promote.promote(record, winner), last="model.json")
     else:
         promote.promote(record, winner)
-    folder = f"{record.place}/best"
+    folder = f"{record.location}/best"
     found = winner_json(record, winner, folder)
     if not as_json:
         print_winner(record, winner, folder, page())

@@ -67,7 +67,7 @@ def run(
     record, early = _carry_out(sweep, "json" if as_json else "plain" if plain else "auto", recorded, address, fresh)
     _tell_end(record, early)
     if not as_json:
-        click.echo(f"Results: {record.place}  (fashion-sweep best {record.place} --predict)")
+        click.echo(f"Results: {record.location}  (fashion-sweep best {record.location} --predict)")
 
 
 def _carry_out(sweep: SweepSpec, mode: Mode, recorded: bool, address: str | None, fresh: bool) -> tuple[Run, str]:
@@ -101,14 +101,14 @@ def _carry_out(sweep: SweepSpec, mode: Mode, recorded: bool, address: str | None
             if resumed:
                 left = len(record.unfinished(sweep.total_trials))
                 final = f"{sweep.total_trials - left} of {sweep.total_trials} trials are final, {left} to do"
-                display.note(f"{record.place} is there: {final}")
+                display.note(f"{record.location} is there: {final}")
             display.started()
             return record, run_sweep(sweep, prepared, record, display, address, fresh, bucket)
 
 
 def _tell_end(record: Run, early: str) -> None:
     """Exit with 130 where the sweep was interrupted, with 1 where it failed."""
-    where = record.place
+    where = record.location
     if early.startswith("interrupted"):
         lacking = early.removeprefix("interrupted").lstrip(": ")
         told = f"{lacking}." if lacking else f"Everything reported is in {where}; the same command goes on from there."

@@ -153,7 +153,7 @@ def _follow(server: JobServer, job: Job, mode: Mode, address: str | None, behind
         _say_how(job, address)
         raise
     follower.finish(failed=job.exit_code != 0)
-    click.echo(account(job, follower.place), err=mode == "json" or job.exit_code != 0)
+    click.echo(account(job, follower.location), err=mode == "json" or job.exit_code != 0)
     if job.exit_code:
         raise SystemExit(job.exit_code)
 

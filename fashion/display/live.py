@@ -99,7 +99,7 @@ class Display:
         manifest = self.run.manifest
         told = {"spec": manifest["spec"], "extensions": manifest.get("extensions", [])} if self.mode == "json" else {}
         self._event(
-            "sweep", name=self.run.name, run=self.run.place, trials=self.total, final=done, epochs_recorded=epochs,
+            "sweep", name=self.run.name, run=self.run.location, trials=self.total, final=done, epochs_recorded=epochs,
             **told,
         )  # fmt: skip
         if self._live:
@@ -153,7 +153,7 @@ class Display:
         counts = words.counts(self._rows.values(), self.total)
         best = words.leader(self._rows.values())
         found = {"best_trial": best.number, "best_epoch": best.best_epoch, **_best_of(best)} if best else {}
-        self._event("done", run=self.run.place, **counts, **found, seconds=round(time.monotonic() - self._began, 1))
+        self._event("done", run=self.run.location, **counts, **found, seconds=round(time.monotonic() - self._began, 1))
         self._stream.flush()
         self._closed = True
 
@@ -202,7 +202,7 @@ class Display:
         part = {row.number: self._part(row) for row in rows if row.status == "running"}
         scheduler = self._scheduler
         return View(
-            self.run.name, self.run.place, self.total, rows, self._fields, scheduler.rungs(), scheduler.compare,
+            self.run.name, self.run.location, self.total, rows, self._fields, scheduler.rungs(), scheduler.compare,
             scheduler.metric, time.monotonic() - self._began, part, tuple(self._notes),
         )  # fmt: skip
 

@@ -47,7 +47,7 @@ def overview(run: Run, rows: Sequence[Row] | None = None) -> dict[str, Any]:
         best = {"trial": leader.number, "epoch": leader.best_epoch, "val_loss": leader.best, "val_accuracy": accuracy}
     return {
         "run": run.name,
-        "path": run.place,
+        "path": run.location,
         "state": state,
         "created": run.manifest["created"],
         "active": run.last_activity,
@@ -117,7 +117,7 @@ def print_run(run: Run, out: Console, most: int | None = None) -> None:
     fields = words.varying(run.manifest)
     rows = [words.row(run.trials[number], fields) for number in sorted(run.trials)]
     entry = overview(run, rows)
-    place = f"{run.place}  {entry['state']}, last active {words.ago(entry['active'])}"
+    place = f"{run.location}  {entry['state']}, last active {words.ago(entry['active'])}"
     view = View(
         run.name,
         place,
@@ -135,7 +135,7 @@ def print_run(run: Run, out: Console, most: int | None = None) -> None:
 def print_trial(run: Run, number: int, out: Console) -> None:
     """Print a trial's configuration and every epoch's metrics, the best epoch in bold."""
     trial = run.trials[number]
-    out.print(f"[bold]trial {number}[/] of {escape(run.place)}: {trial.status}, attempt {trial.attempt}")
+    out.print(f"[bold]trial {number}[/] of {escape(run.location)}: {trial.status}, attempt {trial.attempt}")
     if trial.reason:
         out.print(printable(trial.reason), markup=False)
     for note in trial.notes:
@@ -162,7 +162,7 @@ def print_winner(run: Run, winner: Ranked, folder: str, out: Console) -> None:
     entry = overview(run)
     epochs = winner.config.get("train", {}).get("epochs", "?")
     state = f"{final(entry['counts'])} of {entry['trials']} trials final"
-    out.print(f"[bold]trial {winner.trial}, epoch {winner.epoch} of {epochs}[/] of {escape(run.place)} ({state})")
+    out.print(f"[bold]trial {winner.trial}, epoch {winner.epoch} of {epochs}[/] of {escape(run.location)} ({state})")
     accuracy, majority = winner.metrics.get("val_accuracy", math.nan), ranking.majority_accuracy(run.manifest)
     baseline = f"{_points(accuracy - majority)} points on the majority baseline ({words.percent(majority)} %)"
     loss = f"val_loss [bold]{words.number(winner.val_loss)}[/]"

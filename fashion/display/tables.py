@@ -40,7 +40,7 @@ class View:
     """
 
     title: str
-    place: str
+    location: str
     total: int
     rows: Sequence[Row]
     fields: Sequence[str]
@@ -92,7 +92,7 @@ def picture(view: View, width: int, height: int | None, most: int | None = None)
 
 def header(view: View, width: int) -> RenderableType:
     """Title and times, progress with counts, the best trial with its hyper-parameters: four lines."""
-    top = Text.assemble((view.title, "bold"), ("  " + view.place, "dim"), no_wrap=True, overflow="ellipsis")
+    top = Text.assemble((view.title, "bold"), ("  " + view.location, "dim"), no_wrap=True, overflow="ellipsis")
     times = []
     left = words.seconds_left(view.rows, view.total)
     if view.elapsed is not None:

@@ -22,7 +22,7 @@ from fashion.config import TrialConfig
 from fashion.engine.worker_group import run_in_slot
 from fashion.errors import Leaving, Superseded, refusal
 from fashion.record.trial import EpochReport
-from fashion.training.feed import Place
+from fashion.training.feed import Worker
 from fashion.training.worker import Job, Task, describe_failure, trial_reports
 
 
@@ -60,7 +60,7 @@ def _train_here(task: Task, share: float) -> None:
         # A trial that outgrows its share fails alone, and not its neighbours on the GPU with it.
         torch.cuda.set_per_process_memory_fraction(share)
     # Closed at once where Tune stops the trial, or its files would still be uploaded.
-    with closing(trial_reports(task, Place(device=device), _leaving)) as reports:
+    with closing(trial_reports(task, Worker(device=device), _leaving)) as reports:
         for report in reports:
             _report(report)
 

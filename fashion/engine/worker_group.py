@@ -34,7 +34,7 @@ from fashion.engine.deaths import Deaths, machine_went
 from fashion.engine.mailbox import Mailbox, TellMailbox, lost_neighbour
 from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
 from fashion.record.trial import EpochReport
-from fashion.training.feed import Place
+from fashion.training.feed import Worker
 from fashion.training.micro_batches import OutOfMemory
 from fashion.training.worker import Job, Task, describe_failure, first_line, trial_reports
 
@@ -165,22 +165,22 @@ def _work(config: dict[str, Any]) -> None:
     """What each worker runs for the group's life: one trial after another."""
     mailbox = config["mailbox"]
     context = ray.train.get_context()
-    place = Place(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    worker = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     done, group = 0, uuid.uuid4().hex
     own = ray.get_runtime_context()
-    members: list[Any] = [None] * place.world_size  # Member of each worker
+    members: list[Any] = [None] * worker.world_size  # Member of each worker
     dist.all_gather_object(members, (own.get_actor_id(), own.get_node_id()))
     nodes = [node for _, node in members]
     while True:
         received: list[Any] = [None]
-        if place.rank == 0:
+        if worker.rank == 0:
             received = [ray.get(mailbox.next_task.remote(done, group, members))]
         # One word for all: a worker that asked for itself could be handed another trial than its neighbours.
         dist.broadcast_object_list(received, src=0)
         done, task = received[0]
         task = task and task.here()
         try:
-            _train(done, task, place, mailbox, nodes)
+            _train(done, task, worker, mailbox, nodes)
         except (Leaving, Superseded):
             raise  # the trial goes on in another group: nothing is to be said of it
         except OutOfMemory as error:
@@ -195,7 +195,7 @@ def _work(config: dict[str, Any]) -> None:
             alike = isinstance(error, FashionError) and not isinstance(error, BlockedError)
             if reason := refusal(error):
                 ray.get(mailbox.end.remote(done, "blocked", reason))
-            elif alike and place.rank == 0:
+            elif alike and worker.rank == 0:
                 ray.get(mailbox.end.remote(done, "failed", str(error)))
             elif not alike and not lost_neighbour(error):
                 # Perhaps this worker alone: the group has to be made anew, but the trial is not tried again,
@@ -204,27 +204,27 @@ def _work(config: dict[str, Any]) -> None:
             if not alike:
                 raise
         gc.collect()
-        if place.device.type == "cuda":
+        if worker.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def _train(number: int, task: Task, place: Place, mailbox: Any, nodes: list[str]) -> None:
+def _train(number: int, task: Task, worker: Worker, mailbox: Any, nodes: list[str]) -> None:
     try:
-        with closing(trial_reports(task, place, lambda: leaving(nodes))) as reports:
+        with closing(trial_reports(task, worker, lambda: leaving(nodes))) as reports:
             for report in reports:
                 if isinstance(report, str):  # rank 0's alone
                     ray.get(mailbox.note.remote(number, report))
                     continue
                 verdict = [""]
-                if place.rank == 0:
+                if worker.rank == 0:
                     verdict = [ray.get(mailbox.report.remote(number, report))]
                 dist.broadcast_object_list(verdict, src=0)
                 if verdict[0] == "stop":
                     return
     except Leaving:
-        if place.rank == 0:
+        if worker.rank == 0:
             ray.get(mailbox.moves.remote(number))
         # Raised: Train takes a loop that returns for one that has done its work, and makes no other group.
         raise
-    if place.rank == 0:
+    if worker.rank == 0:
         ray.get(mailbox.end.remote(number, "finished"))

@@ -40,13 +40,13 @@ class Run:
 
     manifest: a dict with the keys of REQUIRED, and code_version and packages. `attributes` is a list of
     {"name", "classes"}; `label_counts` holds for "train" and "val" a list a head of the images of each class.
-    place: where the run is kept, in words: its path, or the address in a bucket of which the path is a copy.
+    location: where the run is kept, in words: its path, or the address in a bucket of which the path is a copy.
     trials: number -> Trial. history: every report with its decision, in the journal's order (the scheduler's food).
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
-        self.place = str(path)
+        self.location = str(path)
         self.driven_elsewhere = False
         self.manifest = manifest
         self.trials: dict[int, Trial] = {}
@@ -163,9 +163,9 @@ class Run:
         self._tell_trials()
         return events
 
-    def kept_at(self, place: str, driven: bool = False) -> None:
+    def kept_at(self, location: str, driven: bool = False) -> None:
         """Make it known that the path is a copy of what is kept elsewhere, where perhaps another machine drives the run."""
-        self.place, self.driven_elsewhere = place, driven
+        self.location, self.driven_elsewhere = location, driven
         self._tell_trials()
 
     def _tell_trials(self) -> None:

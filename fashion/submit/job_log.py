@@ -113,7 +113,7 @@ class Follower:
             self._display.leave()
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where the run is, as the cluster names it; empty where it never came so far."""
         return str(self._sweep["run"]) if self._sweep is not None else ""
 
@@ -146,7 +146,7 @@ class Follower:
         self._sweep, self._spec = sweep, SweepSpec.from_json(sweep["spec"])
         manifest = {name: sweep[name] for name in ("name", "spec", "extensions")}
         self._run = Run(Path(sweep["run"]), manifest)
-        self._run.place = self.place
+        self._run.location = self.location
         for event in self._early:
             self._record(event)
         self._early.clear()

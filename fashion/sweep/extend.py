@@ -93,7 +93,7 @@ def continue_with(run: Run, spec: SweepSpec, data_root: Path | Address, data_fin
     Raises:
         RunError: it is another spec, the data set has changed, or another process drives the run. Nothing is written then.
     """
-    path, recorded = run.place, SweepSpec.from_json(run.manifest["spec"])
+    path, recorded = run.location, SweepSpec.from_json(run.manifest["spec"])
     free = ("resources.", "storage:", "search.trials:", "data.root:")
     changed = [difference for difference in recorded.differences(spec) if not difference.startswith(free)]
     more = spec.total_trials > recorded.total_trials

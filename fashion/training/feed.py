@@ -26,7 +26,7 @@ EvalBatch = tuple[Batch, torch.Tensor | None]
 
 
 @dataclass(frozen=True)
-class Place:
+class Worker:
     """Where this worker stands: its rank among `world_size` and its device."""
 
     rank: int = 0
@@ -70,22 +70,22 @@ class Feed(Protocol):
 class PixelFeed:
     """Images from the packs."""
 
-    def __init__(self, config: TrialConfig, data: TrainingData, place: Place) -> None:
-        self.config, self.data, self.place = config, data, place
+    def __init__(self, config: TrialConfig, data: TrainingData, worker: Worker) -> None:
+        self.config, self.data, self.worker = config, data, worker
         self.mean, self.std = normalization(config.data.normalize, row(config.model.backbone))
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        config, place = self.config, self.place
+        config, worker = self.config, self.worker
         return train_batches(
             self.data.train, config.data, self.mean, self.std, config.train.batch_size, config.seed, epoch,
-            place.rank, place.world_size, place.device, first=first,
+            worker.rank, worker.world_size, worker.device, first=first,
         )  # fmt: skip
 
     def validate(self) -> Iterator[EvalBatch]:
-        config, place = self.config, self.place
-        size = evaluation_batch_size(config.train.batch_size, config.data.crop, place.device)
+        config, worker = self.config, self.worker
+        size = evaluation_batch_size(config.train.batch_size, config.data.crop, worker.device)
         batches = eval_batches(
-            self.data.val, config.data, self.mean, self.std, size, place.rank, place.world_size, place.device
+            self.data.val, config.data, self.mean, self.std, size, worker.rank, worker.world_size, worker.device
         )
         return with_mirrors(batches, config.data.eval_flip)
 
@@ -93,27 +93,27 @@ class PixelFeed:
 class FeatureFeed:
     """Features that were computed once."""
 
-    def __init__(self, config: TrialConfig, features: tuple[Features, Features], place: Place) -> None:
-        self.config, self.place = config, place
+    def __init__(self, config: TrialConfig, features: tuple[Features, Features], worker: Worker) -> None:
+        self.config, self.worker = config, worker
         self.train_features, self.val_features = features
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        config, place = self.config, self.place
+        config, worker = self.config, self.worker
         return self.train_features.train_batches(
-            config.data.flip, config.train.batch_size, config.seed, epoch, place.rank, place.world_size, place.device,
+            config.data.flip, config.train.batch_size, config.seed, epoch, worker.rank, worker.world_size, worker.device,
             first,
         )  # fmt: skip
 
     def validate(self) -> Iterator[EvalBatch]:
-        config, place = self.config, self.place
-        size = evaluation_batch_size(config.train.batch_size, config.data.crop, place.device)
-        return self.val_features.eval_batches(size, place.rank, place.world_size, place.device)
+        config, worker = self.config, self.worker
+        size = evaluation_batch_size(config.train.batch_size, config.data.crop, worker.device)
+        return self.val_features.eval_batches(size, worker.rank, worker.world_size, worker.device)
 
 
-def make_feed(config: TrialConfig, data: TrainingData, place: Place) -> Feed:
+def make_feed(config: TrialConfig, data: TrainingData, worker: Worker) -> Feed:
     """The feed that `train.mode` asks for; ValueError for a probe without features."""
     if config.train.mode == "full":
-        return PixelFeed(config, data, place)
+        return PixelFeed(config, data, worker)
     if data.features is None:
         raise ValueError("train.mode: probe needs the features of the backbone (features.open_or_compute)")
-    return FeatureFeed(config, data.features, place)
+    return FeatureFeed(config, data.features, worker)

@@ -36,7 +36,7 @@ from fashion.storage.trial_objects import Attempt
 from fashion.storage.trial_upload import Uploads
 from fashion.training import agreement, checkpoint, micro_batches, mid_epoch
 from fashion.training.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
-from fashion.training.feed import Place, TrainingData, make_feed
+from fashion.training.feed import TrainingData, Worker, make_feed
 from fashion.training.saver import Best, Saver, set_backbone_aside
 
 # Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
@@ -49,12 +49,12 @@ def fit(
     weights: ResolvedWeights,
     folder: Path,
     trial: int = 0,
-    place: Place | None = None,
+    worker: Worker | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
     best: tuple[int, float] = (0, math.inf),
 ) -> Iterator[EpochReport]:
     """Train one trial, yielding a report an epoch: `fit_and_tell` without what else it tells."""
-    with closing(fit_and_tell(config, data, weights, folder, trial, place, on_step, best)) as told:
+    with closing(fit_and_tell(config, data, weights, folder, trial, worker, on_step, best)) as told:
         yield from (each for each in told if isinstance(each, EpochReport))
 
 
@@ -64,7 +64,7 @@ def fit_and_tell(
     weights: ResolvedWeights,
     folder: Path,
     trial: int = 0,
-    place: Place | None = None,
+    worker: Worker | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
     best: tuple[int, float] = (0, math.inf),
     attempt: Attempt | None = None,
@@ -86,7 +86,7 @@ def fit_and_tell(
         BlockedError: the disk refuses a checkpoint, or the bucket is away for too long.
         CheckpointError: `folder` holds a checkpoint that can't be read or belongs to another configuration.
     """
-    session = _Session(config, data, weights, folder, trial, place or Place(), best, attempt, leaves)
+    session = _Session(config, data, weights, folder, trial, worker or Worker(), best, attempt, leaves)
     with closing(session.saver):
         yield from session.history
         try:
@@ -94,7 +94,7 @@ def fit_and_tell(
                 yield from session.run_epoch(on_step)
         except Exception as error:
             # What failed is a later epoch. (Of several workers, only what all of them raise: the others don't listen.)
-            if session.place.world_size == 1 or isinstance(error, TrialDiverged | Leaving):
+            if session.worker.world_size == 1 or isinstance(error, TrialDiverged | Leaving):
                 yield from session.saver.settled(to_the_last=True)
             raise
         yield from session.saver.settled(to_the_last=True)
@@ -104,25 +104,25 @@ class _Session:
     """The state that changes as a trial trains: model, optimiser, schedule, average, epoch and history."""
 
     def __init__(
-        self, config: TrialConfig, data: TrainingData, weights: ResolvedWeights, folder: Path, trial: int, place: Place,
+        self, config: TrialConfig, data: TrainingData, weights: ResolvedWeights, folder: Path, trial: int, worker: Worker,
         best: tuple[int, float], attempt: Attempt | None, leaves: Callable[[], bool],
     ) -> None:  # fmt: skip
-        self.config, self.data, self.folder, self.trial, self.place = config, data, folder, trial, place
+        self.config, self.data, self.folder, self.trial, self.worker = config, data, folder, trial, worker
         self.leaves = leaves
-        train, device = config.train, place.device
+        train, device = config.train, worker.device
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
             torch.backends.cudnn.benchmark = True  # shapes are fixed
             torch.cuda.reset_peak_memory_stats(device)
-        state = agreement.last_state(folder, config, data.fingerprint, place)
-        self.steps = steps_per_epoch(len(data.train.names), train.batch_size, place.world_size)
-        self.setting = agreement.setting(config, data, state, folder, place, train.epochs * self.steps)
-        self.parts = agreement.parts(folder, state, place)
+        state = agreement.last_state(folder, config, data.fingerprint, worker)
+        self.steps = steps_per_epoch(len(data.train.names), train.batch_size, worker.world_size)
+        self.setting = agreement.setting(config, data, state, folder, worker, train.epochs * self.steps)
+        self.parts = agreement.parts(folder, state, worker)
         torch.manual_seed(config.seed)
         model = build_model(config.model, data.class_counts, weights)
         self.backbone_file: str | None = None
         if train.mode == "probe":
-            owner = folder.parent if place.rank == 0 else None  # one file serves all trials
+            owner = folder.parent if worker.rank == 0 else None  # one file serves all trials
             self.backbone_file = set_backbone_aside(model, config, weights, owner)
         self.model = self.setting.arrange(model, device)
         if train.mode == "full":
@@ -131,7 +131,7 @@ class _Session:
         self.schedule = build_schedule(train, self.optimizer, self.steps)
         self.ema = build_ema(train, self.model)
         self.criterion = build_loss(train, data.class_counts, data.label_counts)
-        self.feed = make_feed(config, data, place)
+        self.feed = make_feed(config, data, worker)
         self.epoch, self.attempt = 0, 1
         self.best_epoch, self.best_loss = best
         self.history: list[EpochReport] = []
@@ -140,22 +140,22 @@ class _Session:
             with checkpoint.contents_of(folder / LAST):
                 self._resume(state)
         # After loading: DDP sends rank 0's weights to every worker when it wraps the model.
-        net: nn.Module = DistributedDataParallel(self.model) if place.world_size > 1 else self.model
+        net: nn.Module = DistributedDataParallel(self.model) if worker.world_size > 1 else self.model
         self.net = self.setting.compiled(net)
-        self.saver = Saver(folder, place, Uploads(attempt) if attempt is not None else None)
+        self.saver = Saver(folder, worker, Uploads(attempt) if attempt is not None else None)
 
     def run_epoch(self, on_step: Callable[[int, int, int], None] | None) -> Iterator[EpochReport | str]:
         """Train and validate one epoch and begin to save it. Yields reports of epochs before."""
         self.started = time.monotonic()
         batch_size = self.config.train.batch_size
-        with micro_batches.smaller_next_time(self.folder, self.epoch + 1, self.parts, batch_size, self.place):
+        with micro_batches.smaller_next_time(self.folder, self.epoch + 1, self.parts, batch_size, self.worker):
             train_metrics = yield from self.train_one_epoch(on_step)
         val_metrics, probabilities = self.validate()
         yield from self.saver.delivered(wait=True)
         metrics = {f"train_{k}": train_metrics[k] for k in ("loss", "accuracy")}
         metrics |= {**{f"val_{k}": v for k, v in val_metrics.items()}, "lr": train_metrics["lr"]}
-        if self.place.device.type == "cuda":
-            metrics["gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.place.device) / 1e9
+        if self.worker.device.type == "cuda":
+            metrics["gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.worker.device) / 1e9
         for name in ("train_loss", "val_loss"):
             if not math.isfinite(metrics[name]):
                 raise TrialDiverged(f"epoch {self.epoch}: {name} is {metrics[name]}")
@@ -167,34 +167,34 @@ class _Session:
             ),
             probabilities,
         )  # fmt: skip
-        if self.place.world_size > 1:  # all workers yield at the same step
+        if self.worker.world_size > 1:  # all workers yield at the same step
             yield from self.saver.settled()
-        if self.epoch < self.config.train.epochs and agreement.most(self.leaves(), self.place):
+        if self.epoch < self.config.train.epochs and agreement.most(self.leaves(), self.worker):
             raise Leaving(f"after epoch {self.epoch}")
 
     def train_one_epoch(
         self, on_step: Callable[[int, int, int], None] | None
     ) -> Generator[EpochReport | str, None, dict[str, float]]:
         """One pass over the training images. Returns loss (the objective), accuracy, and lr (of the heads, last step)."""
-        config, place, epoch = self.config, self.place, self.epoch + 1
+        config, worker, epoch = self.config, self.worker, self.epoch + 1
         # Seeding each epoch makes it a pure function of the checkpoint before it: a resumed trial draws the same numbers.
-        torch.manual_seed(_mix(config.seed, epoch, place.rank))
+        torch.manual_seed(_mix(config.seed, epoch, worker.rank))
         self.net.train()
-        meter = Meter(self.data.class_counts, place.device)
-        objective = torch.zeros(2, dtype=torch.float64, device=place.device)
+        meter = Meter(self.data.class_counts, worker.device)
+        objective = torch.zeros(2, dtype=torch.float64, device=worker.device)
         done, lr = 0, 0.0
         if self.within is not None:
             with checkpoint.contents_of(self.folder / LAST):
-                done, seconds, lr = mid_epoch.restored(self.within, meter, objective, place)
+                done, seconds, lr = mid_epoch.restored(self.within, meter, objective, worker)
             self.started, self.within = self.started - seconds, None
         for step, batch in enumerate(self.feed.train(epoch, done), start=done + 1):
             images = batch.images if self.setting.channels_last else batch.images.contiguous()
             self.optimizer.zero_grad(set_to_none=True)
             # DDP averages gradients over workers; shards may be uneven, so each counts by its images.
-            scale = place.world_size / batch.global_count
+            scale = worker.world_size / batch.global_count
             logits, losses = micro_batches.add_gradients(
                 self.net, self.criterion, images, batch.targets, scale, self.parts,
-                lambda: self.setting.autocast(place.device),
+                lambda: self.setting.autocast(worker.device),
             )  # fmt: skip
             if config.train.clip_grad > 0:
                 nn.utils.clip_grad_norm_(self.model.parameters(), config.train.clip_grad)
@@ -210,15 +210,15 @@ class _Session:
             checked = step % DIVERGENCE_CHECK_STEPS == 0
             yield from self.saver.delivered(wait=checked)
             if checked:
-                agreement.require_finite(objective[0].clone(), place, f"epoch {epoch}, step {step}")
+                agreement.require_finite(objective[0].clone(), worker, f"epoch {epoch}, step {step}")
             # Workers have to agree, which takes a moment of all: with the other things that they agree on.
-            if (checked or place.world_size == 1) and agreement.most(self.leaves(), place):
+            if (checked or worker.world_size == 1) and agreement.most(self.leaves(), worker):
                 at = mid_epoch.Within(step, time.monotonic() - self.started, lr)
-                mine = mid_epoch.captured(at, meter, objective, place)
+                mine = mid_epoch.captured(at, meter, objective, worker)
                 self.saver.save_within(self.epoch, step, {**self._state(), "within": mine})
                 raise Leaving(f"in epoch {epoch}, after step {step} of {self.steps}")
         meter.reduce()
-        if place.world_size > 1:
+        if worker.world_size > 1:
             dist.all_reduce(objective)
         self.epoch = epoch
         accuracy = meter.compute(self.data.names)["accuracy"]
@@ -226,14 +226,14 @@ class _Session:
 
     def validate(self) -> tuple[dict[str, float], list[Any]]:
         """Metrics over the whole validation split and, on rank 0, its class probabilities in file order."""
-        place = self.place
-        if place.world_size > 1:
+        worker = self.worker
+        if worker.world_size > 1:
             with_rank_0s_buffers((self.model, self.evaluated))
-        meter, heads = evaluate(self.evaluated, self.feed.validate(), self.data.class_counts, place.device)
+        meter, heads = evaluate(self.evaluated, self.feed.validate(), self.data.class_counts, worker.device)
         meter.reduce()
         probabilities = to_probabilities(heads)
-        if place.world_size > 1:
-            probabilities = gathered(probabilities, place.world_size)
+        if worker.world_size > 1:
+            probabilities = gathered(probabilities, worker.world_size)
         return meter.compute(self.data.names), probabilities
 
     @property

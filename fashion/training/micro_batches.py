@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fashion.errors import FashionError
 from fashion.files import write_atomic
 from fashion.record.trial_files import MICRO_BATCHES
-from fashion.training.feed import Place
+from fashion.training.feed import Worker
 
 # Batch normalisation needs two images.
 SMALLEST = 2
@@ -57,7 +57,7 @@ def in_words(parts: int) -> str:
 
 
 @contextmanager
-def smaller_next_time(folder: Path, epoch: int, parts: int, batch_size: int, place: Place) -> Iterator[None]:
+def smaller_next_time(folder: Path, epoch: int, parts: int, batch_size: int, worker: Worker) -> Iterator[None]:
     """Make what runs out of memory in the block an OutOfMemory, after noting in `folder` how to go on.
 
     Whichever worker it happens to notes it: all have taken the same number of parts.
@@ -67,7 +67,7 @@ def smaller_next_time(folder: Path, epoch: int, parts: int, batch_size: int, pla
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        share = batch_size // place.world_size
+        share = batch_size // worker.world_size
         more = 2 * parts if share // (2 * parts) >= SMALLEST else 0
         text = f"epoch {epoch}: out of memory with {share // parts} images at a time"
         text += f", it goes on with {more} micro-batches" if more else ", and fewer can't be trained on"

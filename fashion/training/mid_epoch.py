@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fashion.model.metrics import Meter
-from fashion.training.feed import Place
+from fashion.training.feed import Worker
 
 
 class Within(NamedTuple):
@@ -23,30 +23,30 @@ class Within(NamedTuple):
     lr: float = 0.0
 
 
-def captured(at: Within, meter: Meter, objective: Tensor, place: Place) -> dict[str, Any]:
+def captured(at: Within, meter: Meter, objective: Tensor, worker: Worker) -> dict[str, Any]:
     """As plain data, with what each worker has counted and the state of its random numbers."""
     mine: dict[str, Any] = {
         "meter": meter.sums.cpu(),
         "objective": objective.cpu(),
         "rng": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(place.device) if place.device.type == "cuda" else None,
+        "cuda": torch.cuda.get_rng_state(worker.device) if worker.device.type == "cuda" else None,
     }
     workers: list[Any] = [mine]
-    if place.world_size > 1:
-        workers = [None] * place.world_size
+    if worker.world_size > 1:
+        workers = [None] * worker.world_size
         dist.all_gather_object(workers, mine)
     return {**at._asdict(), "workers": workers}
 
 
-def restored(state: dict[str, Any], meter: Meter, objective: Tensor, place: Place) -> Within:
+def restored(state: dict[str, Any], meter: Meter, objective: Tensor, worker: Worker) -> Within:
     """Give this worker what it had. Raises LookupError, TypeError, ValueError or RuntimeError for what `captured` did not
     make."""
-    if len(state["workers"]) != place.world_size:
+    if len(state["workers"]) != worker.world_size:
         raise ValueError(f"of {len(state['workers'])} workers")
-    mine = state["workers"][place.rank]
+    mine = state["workers"][worker.rank]
     meter.restore(mine["meter"])
     objective.copy_(mine["objective"])
     torch.set_rng_state(mine["rng"])
-    if mine["cuda"] is not None and place.device.type == "cuda":
-        torch.cuda.set_rng_state(mine["cuda"], place.device)
+    if mine["cuda"] is not None and worker.device.type == "cuda":
+        torch.cuda.set_rng_state(mine["cuda"], worker.device)
     return Within(int(state["step"]), float(state["seconds"]), float(state["lr"]))

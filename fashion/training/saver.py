@@ -23,7 +23,7 @@ from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, best_path, predictions_path, prune
 from fashion.storage.trial_upload import AHEAD, Uploads
 from fashion.training import checkpoint
-from fashion.training.feed import Place
+from fashion.training.feed import Worker
 
 # Longest that a note waits while the loop waits for the bucket.
 NOTES_SECONDS = 1.0
@@ -56,8 +56,8 @@ class Saver:
     rank 0's; the others hold the reports that it holds, and hand them out when it does.
     """
 
-    def __init__(self, folder: Path, place: Place, uploads: Uploads | None = None) -> None:
-        self.folder, self.place, self.uploads = folder if place.rank == 0 else None, place, uploads
+    def __init__(self, folder: Path, worker: Worker, uploads: Uploads | None = None) -> None:
+        self.folder, self.worker, self.uploads = folder if worker.rank == 0 else None, worker, uploads
         self.ahead = AHEAD if uploads is not None else 0
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.waiting: deque[_Waiting] = deque()
@@ -93,7 +93,7 @@ class Saver:
         """Within an epoch: reports that may be recorded, in their order, and what there is to tell; with `wait` until the
         loop may go on. Nothing where there are several workers: they are not in step. Raises what writing or uploading
         raised."""
-        if self.place.world_size == 1:
+        if self.worker.world_size == 1:
             yield from self._some()
             while wait and self._too_many():
                 self._wait_a_little()
@@ -110,7 +110,7 @@ class Saver:
     def _some(self, to_the_last: bool = False) -> Generator[EpochReport | str, None, bool]:
         """Hand out what can be; returns whether more has to be."""
         word = [0, False]
-        if self.place.rank == 0:
+        if self.worker.rank == 0:
             while self.uploads is not None and self.uploads.told:
                 yield self.uploads.told.popleft()
             ready = self._ready()
@@ -120,7 +120,7 @@ class Saver:
                 self.heard = time.monotonic()
                 yield ""
             word = [ready, self._too_many(to_the_last, ready)]
-        if self.place.world_size > 1:
+        if self.worker.world_size > 1:
             # Only rank 0 knows when its files are safe.
             dist.broadcast_object_list(word, src=0)
         yield from self._hand_out(word[0])

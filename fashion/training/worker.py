@@ -35,7 +35,7 @@ from fashion.storage.trial_objects import Attempt, opened
 from fashion.storage.working_copy import working_copy
 from fashion.training import checkpoint, micro_batches
 from fashion.training.features import open_features
-from fashion.training.feed import Place, TrainingData
+from fashion.training.feed import TrainingData, Worker
 from fashion.training.loop import fit_and_tell
 
 PROGRESS_SECONDS = 1.0
@@ -101,7 +101,7 @@ class Task:
 
 
 def trial_reports(
-    task: Task, place: Place, leaves: Callable[[], bool] = lambda: False
+    task: Task, worker: Worker, leaves: Callable[[], bool] = lambda: False
 ) -> Generator[EpochReport | str, None, None]:
     """The trial's reports on this worker and, as text, what else is to be told and recorded of it. Its progress within an
     epoch is noted beside its checkpoints. `leaves()` says that this machine will be taken away.
@@ -116,14 +116,16 @@ def trial_reports(
     torch.set_num_threads(task.threads)
     task.folder.mkdir(parents=True, exist_ok=True)
     fetched = fetch_data(task)
-    if fetched and place.rank == 0:
+    if fetched and worker.rank == 0:
         yield fetched
-    data = training_data(task.data_root, task.data_fingerprint, task.config, task.weights, task.cache_dir, place.device)
-    note = _ProgressNote(task.folder) if place.rank == 0 else None
+    data = training_data(
+        task.data_root, task.data_fingerprint, task.config, task.weights, task.cache_dir, worker.device
+    )
+    note = _ProgressNote(task.folder) if worker.rank == 0 else None
     with ExitStack() as stack:
         attempt, best = None, (0, math.inf)
-        if place.rank == 0:
-            if told := imitated(task.config.train.precision, place.device):
+        if worker.rank == 0:
+            if told := imitated(task.config.train.precision, worker.device):
                 yield told
             stack.enter_context(checkpoint.claimed(task.folder))
             stack.enter_context(_left_clean(task))
@@ -136,14 +138,14 @@ def trial_reports(
         while True:
             try:
                 yield from fit_and_tell(
-                    task.config, data, task.weights, task.folder, task.number, place, note, best, attempt, leaves
+                    task.config, data, task.weights, task.folder, task.number, worker, note, best, attempt, leaves
                 )
                 return
             except micro_batches.OutOfMemory as error:
-                if not error.parts or place.world_size > 1:
+                if not error.parts or worker.world_size > 1:
                     raise
                 told = str(error)
-            micro_batches.free(place.device)
+            micro_batches.free(worker.device)
             yield told
 
 
@@ -253,11 +255,11 @@ def describe_failure(task: Task, error: BaseException) -> str:
     text = "".join(traceback.format_exception(error)).encode()
     if isinstance(error, FashionError):
         return str(error)
-    place: Path | Address = task.folder / ERROR
+    location: Path | Address = task.folder / ERROR
     task.folder.mkdir(parents=True, exist_ok=True)
     write_atomic(task.folder / ERROR, text)
     if task.bucket is not None:
         with suppress(StorageError):  # then it is on this machine alone, and the line says where
             opened(task.bucket).put(f"{folder_name(task.number)}/{ERROR}", text)
-            place = task.bucket / folder_name(task.number) / ERROR
-    return f"{type(error).__name__}: {error} (traceback: {place})"
+            location = task.bucket / folder_name(task.number) / ERROR
+    return f"{type(error).__name__}: {error} (traceback: {location})"

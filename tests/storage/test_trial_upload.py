@@ -25,7 +25,7 @@ from fashion.record.trial import EpochReport
 from fashion.storage import trial_objects
 from fashion.storage.trial_objects import STATE, clear
 from fashion.training import saver
-from fashion.training.feed import Place
+from fashion.training.feed import Worker
 from fashion.training.worker import Task, trial_reports
 from tests.support.machines.process_group import leave_together
 from tests.support.machines.ray_nodes import wait_until
@@ -61,7 +61,7 @@ def reports(found: list[EpochReport | str]) -> list[EpochReport]:
 
 def reports_of(task: Task) -> Iterator[EpochReport]:
     """One by one. A sign of life may come between them on a slow machine."""
-    for each in trial_reports(task, Place()):
+    for each in trial_reports(task, Worker()):
         if each:
             assert isinstance(each, EpochReport)
             yield each
@@ -76,7 +76,7 @@ def undisturbed(demo_root: Path, tmp_path: Path) -> Callable[..., list[dict[str,
     """The numbers of the same trial on a local disk."""
 
     def train(**options: Any) -> list[dict[str, float]]:
-        return numbers(list(trial_reports(task(demo_root, machine(tmp_path, "local"), False, **options), Place())))
+        return numbers(list(trial_reports(task(demo_root, machine(tmp_path, "local"), False, **options), Worker())))
 
     return train
 
@@ -134,7 +134,7 @@ def test_with_the_bucket_away_it_trains_so_far_ahead_then_waits_then_goes_on(
     monkeypatch.setattr(saver, "AHEAD", 2)
     monkeypatch.setattr(saver, "ALIVE_SECONDS", 0.5)
     seen = steps_seen(monkeypatch)
-    trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=12), Place())
+    trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=12), Worker())
     found = [next(trial)]  # the bucket was there at the start
     s3.faults.fail(503)
     rest: list[EpochReport | str] = []
@@ -166,7 +166,7 @@ def test_a_connection_cut_in_an_upload_leaves_nothing_half(
     s3: Server, demo_root: Path, tmp_path: Path, how: str, undisturbed: Any
 ) -> None:  # fmt: skip
     s3.faults.cut(how, only=("PUT",), times=3)
-    found = list(trial_reports(task(demo_root, machine(tmp_path, "a")), Place()))
+    found = list(trial_reports(task(demo_root, machine(tmp_path, "a")), Worker()))
     assert s3.faults.met == 3
     assert numbers(found) == undisturbed()
     assert states(s3) == [3]
@@ -176,21 +176,21 @@ def test_a_bucket_that_stays_away_stops_the_sweep_and_the_same_machine_goes_on(
     s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any
 ) -> None:  # fmt: skip
     monkeypatch.setattr(trial_objects, "AWAY_SECONDS", 2.0)
-    trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=4), Place())
+    trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=4), Worker())
     first = [next(trial)]
     s3.faults.refuse()
     with pytest.raises(BlockedError, match="does not answer"):
         first.extend(trial)
     s3.faults.heal()
     seen = steps_seen(monkeypatch)
-    again = list(trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=4), Place()))
+    again = list(trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=4), Worker()))
     assert not seen  # all was trained, and only had to be brought there
     assert numbers(again) == undisturbed(epochs=4)
     assert states(s3) == [4]
 
 
 def test_credentials_that_expire_stop_it_at_once(s3: Server, demo_root: Path, tmp_path: Path) -> None:
-    trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=4), Place())
+    trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=4), Worker())
     next(trial)
     s3.faults.fail(400, "ExpiredToken")
     with pytest.raises(BlockedError, match="the credentials have expired"):
@@ -200,9 +200,9 @@ def test_credentials_that_expire_stop_it_at_once(s3: Server, demo_root: Path, tm
 def test_any_machine_goes_on_to_the_same_numbers(
     s3: Server, demo_root: Path, tmp_path: Path, undisturbed: Any
 ) -> None:  # fmt: skip
-    with closing(trial_reports(task(demo_root, machine(tmp_path, "a")), Place())) as trial:
+    with closing(trial_reports(task(demo_root, machine(tmp_path, "a")), Worker())) as trial:
         next(trial)
-    found = list(trial_reports(task(demo_root, machine(tmp_path, "b")), Place()))
+    found = list(trial_reports(task(demo_root, machine(tmp_path, "b")), Worker()))
     assert numbers(found) == undisturbed()
     assert max(report.attempt for report in reports(found)) == 2
     assert not machine(tmp_path, "b").exists()  # all of it is in the bucket
@@ -211,7 +211,7 @@ def test_any_machine_goes_on_to_the_same_numbers(
 def test_what_was_being_put_when_the_scheduler_stopped_the_trial_does_not_stay(
     s3: Server, demo_root: Path, tmp_path: Path
 ) -> None:  # fmt: skip
-    trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=6), Place())
+    trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=6), Worker())
     next(trial)
     s3.faults.delay(2.0, only=("PUT",))
     before = len(s3.requests)
@@ -239,7 +239,7 @@ def test_a_put_that_failed_when_the_trial_was_stopped_does_not_stay_either(
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(trial_objects.Attempt, "put", slow)
-    trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=6), Place())
+    trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=6), Worker())
     for _ in trial:  # no report, as long as the bucket lacks it: signs of life
         if came.is_set():
             break
@@ -264,10 +264,10 @@ def test_a_trial_that_has_to_leave_goes_on_from_that_very_step(
     leaves = leaving_at(monkeypatch, when)
     found: list[EpochReport | str] = []
     with pytest.raises(Leaving, match=f"in epoch {when[0]}, after step {when[1]} of 6"):
-        found.extend(trial_reports(task(demo_root, machine(tmp_path, "a"), bucket), Place(), leaves))
+        found.extend(trial_reports(task(demo_root, machine(tmp_path, "a"), bucket), Worker(), leaves))
     torch.manual_seed(99)
     seen = steps_seen(monkeypatch)
-    again = list(trial_reports(task(demo_root, machine(tmp_path, "b" if bucket else "a"), bucket), Place()))
+    again = list(trial_reports(task(demo_root, machine(tmp_path, "b" if bucket else "a"), bucket), Worker()))
     after = (when[0], when[1] + 1) if when[1] < 6 else (when[0] + 1, 1)
     assert seen[0] == after
     assert numbers(again) == undisturbed()
@@ -279,8 +279,8 @@ def test_it_may_leave_twice_in_one_epoch(
 ) -> None:  # fmt: skip
     for name, when in {"a": (2, 2), "b": (2, 4)}.items():
         with pytest.raises(Leaving):
-            list(trial_reports(task(demo_root, machine(tmp_path, name)), Place(), leaving_at(monkeypatch, when)))
-    assert numbers(list(trial_reports(task(demo_root, machine(tmp_path, "c")), Place()))) == undisturbed()
+            list(trial_reports(task(demo_root, machine(tmp_path, name)), Worker(), leaving_at(monkeypatch, when)))
+    assert numbers(list(trial_reports(task(demo_root, machine(tmp_path, "c")), Worker()))) == undisturbed()
 
 
 def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
@@ -294,7 +294,7 @@ def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
     group.init_process_group("gloo", init_method=f"file://{tmp_path}/{until}", rank=rank, world_size=2, timeout=wait)
     found: list[EpochReport | str] = []
     trial: Iterator[EpochReport | str] = trial_reports(
-        task(root, machine(tmp_path, f"{until}-{rank}"), until != "local"), Place(rank, 2),
+        task(root, machine(tmp_path, f"{until}-{rank}"), until != "local"), Worker(rank, 2),
         lambda: (until, rank) == ("leave", 1),
     )  # fmt: skip
     try:

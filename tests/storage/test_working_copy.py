@@ -70,7 +70,7 @@ def test_an_empty_machine_gets_the_whole_record(
     assert (copy.path / "journal.jsonl").read_bytes() == run.journal_path.read_bytes()
     assert (copy.path / "manifest.json").read_bytes() == (run.path / "manifest.json").read_bytes()
     found = copy.of(Run.open(copy.path))
-    assert (found.place, found.name, sorted(found.trials)) == (f"{STORAGE}/run", "run", [0, 1])
+    assert (found.location, found.name, sorted(found.trials)) == (f"{STORAGE}/run", "run", [0, 1])
     assert found.trials[0].status == "interrupted"
 
 

@@ -18,7 +18,7 @@ from fashion.model.classifier import build_model
 from fashion.model.weights import ResolvedWeights
 from fashion.training import features as module
 from fashion.training.features import features_path, open_features, open_or_compute
-from fashion.training.feed import FeatureFeed, PixelFeed, Place, TrainingData
+from fashion.training.feed import FeatureFeed, PixelFeed, TrainingData, Worker
 from fashion.training.loop import fit
 
 NO_WEIGHTS = ResolvedWeights("none")
@@ -84,7 +84,7 @@ def test_batches_are_the_pixels_batches(demo_root: Path, data: TrainingData) -> 
     torch.manual_seed(config.seed)
     model = build_model(config.model, data.class_counts, NO_WEIGHTS).eval()
     for rank in (0, 1):
-        place = Place(rank, 2)
+        place = Worker(rank, 2)
         feeds = PixelFeed(config, data, place), FeatureFeed(config, probing(data, config).features or (), place)
         for pixels, features in zip(feeds[0].train(2), feeds[1].train(2), strict=True):
             assert torch.equal(pixels.targets, features.targets)

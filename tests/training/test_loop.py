@@ -18,7 +18,7 @@ from fashion.errors import CheckpointError, TrialDiverged
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, PREVIOUS, best_path
 from fashion.training.checkpoint import mend_last
-from fashion.training.loop import Place, fit
+from fashion.training.loop import Worker, fit
 from tests.support.machines.process_group import leave_together
 from tests.support.trained import NONE, config, packs
 
@@ -173,7 +173,7 @@ def _worker(rank: int, world: int, root: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     wanted = config(Path(root), epochs=2)
-    reports = list(fit(wanted, packs(Path(root), wanted), NONE, Path(folder), 0, Place(rank, world)))
+    reports = list(fit(wanted, packs(Path(root), wanted), NONE, Path(folder), 0, Worker(rank, world)))
     (Path(folder) / f"rank{rank}.json").write_text(json.dumps(numbers(reports)))
     leave_together()
 

@@ -21,7 +21,7 @@ from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, best_path, predictions_path
 from fashion.training import checkpoint, loop
-from fashion.training.loop import Place, TrainingData, fit
+from fashion.training.loop import TrainingData, Worker, fit
 from tests.support.machines.process_group import leave_together
 
 NO_WEIGHTS = ResolvedWeights("none")
@@ -84,7 +84,7 @@ def _worker(rank: int, root: Path, folder: Path) -> None:
     data, found = opened(root), {}
 
     def run(name: str, config: TrialConfig) -> Iterator[EpochReport]:
-        return fit(config, data, NO_WEIGHTS, folder / name, place=Place(rank, 2))
+        return fit(config, data, NO_WEIGHTS, folder / name, worker=Worker(rank, 2))
 
     for name, config in trials(root).items():
         found[name] = numbers(list(run(name, config)))

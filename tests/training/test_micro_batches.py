@@ -21,7 +21,7 @@ from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, MICRO_BATCHES
 from fashion.training import micro_batches
-from fashion.training.feed import Place
+from fashion.training.feed import Worker
 from fashion.training.micro_batches import OutOfMemory, add_gradients, is_out_of_memory, noted_parts
 from fashion.training.worker import Task, trial_reports
 
@@ -115,7 +115,7 @@ def test_a_trial_goes_on_with_smaller_micro_batches(
     calls: list[int] = []
     mine = task(demo_root, tmp_path / "trials" / "0000", configured(demo_root))
     found: list[EpochReport | str] = []
-    for each in trial_reports(mine, Place()):
+    for each in trial_reports(mine, Worker()):
         found.append(each)
         if isinstance(each, EpochReport) and each.epoch == 1 and not calls:
             limit(monkeypatch, 9, torch.OutOfMemoryError("CUDA out of memory."), calls)
@@ -140,9 +140,9 @@ def test_without_batch_statistics_the_numbers_are_those_of_whole_batches(
 ) -> None:
     config = configured(demo_root, freeze_backbone=True, lr=0.1)
     config = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.0})})
-    whole = [r for r in trial_reports(task(demo_root, tmp_path / "whole", config), Place()) if not isinstance(r, str)]
+    whole = [r for r in trial_reports(task(demo_root, tmp_path / "whole", config), Worker()) if not isinstance(r, str)]
     limit(monkeypatch, 20, MemoryError(), [])
-    parts = [r for r in trial_reports(task(demo_root, tmp_path / "parts", config), Place()) if not isinstance(r, str)]
+    parts = [r for r in trial_reports(task(demo_root, tmp_path / "parts", config), Worker()) if not isinstance(r, str)]
     assert [report.epoch for report in parts] == [1, 2, 3]
     for one, other in zip(whole, parts, strict=True):
         assert other.metrics["val_loss"] == pytest.approx(one.metrics["val_loss"], rel=1e-5)
@@ -154,7 +154,7 @@ def test_a_trial_tells_that_its_precision_is_only_imitated(
 ) -> None:
     monkeypatch.setattr(precision, "computes_bf16", lambda device: False)
     mine = task(demo_root, tmp_path / "trials" / "0000", configured(demo_root, epochs=1, precision="bf16"))
-    first, *others = trial_reports(mine, Place())
+    first, *others = trial_reports(mine, Worker())
     assert isinstance(first, str)
     assert "bf16 is only imitated" in first
     assert [each.setting for each in others if isinstance(each, EpochReport)] == ["bf16 nchw"]
@@ -168,7 +168,7 @@ def test_a_step_that_never_fits_ends_the_trial_with_its_reason(
     with pytest.raises(
         OutOfMemory, match="epoch 1: out of memory with 2 images at a time, and fewer can't be trained on"
     ):
-        list(trial_reports(task(demo_root, tmp_path / "trial", configured(demo_root)), Place()))
+        list(trial_reports(task(demo_root, tmp_path / "trial", configured(demo_root)), Worker()))
     assert calls == [32, 16, 8, 4, 2]
     assert not (tmp_path / "trial" / LAST).exists()
 
@@ -176,7 +176,7 @@ def test_a_step_that_never_fits_ends_the_trial_with_its_reason(
 def test_another_error_is_not_taken_for_it(demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, 0, RuntimeError("shapes cannot be multiplied"), [])
     with pytest.raises(RuntimeError, match="multiplied"):
-        list(trial_reports(task(demo_root, tmp_path / "trial", configured(demo_root)), Place()))
+        list(trial_reports(task(demo_root, tmp_path / "trial", configured(demo_root)), Worker()))
     assert not (tmp_path / "trial" / MICRO_BATCHES).exists()
 
 
@@ -191,7 +191,7 @@ def packs_of_their_own() -> Iterator[None]:
 
 def test_the_note_is_plain(tmp_path: Path) -> None:
     assert noted_parts(tmp_path) == 1
-    with pytest.raises(OutOfMemory), micro_batches.smaller_next_time(tmp_path, 3, 2, 64, Place(0, 2)):
+    with pytest.raises(OutOfMemory), micro_batches.smaller_next_time(tmp_path, 3, 2, 64, Worker(0, 2)):
         raise MemoryError
     assert json.loads((tmp_path / MICRO_BATCHES).read_bytes()) == {"micro_batches": 4}
     assert micro_batches.in_words(noted_parts(tmp_path)) == ", 4 micro-batches"
