@@ -1,9 +1,9 @@
 """Who drives a sweep that is kept in a bucket: one process of all machines, without trusting any machine's clock.
 
-`lease.json` names the holder, who puts it anew every few seconds. Each put is conditional on the version that was last
-seen, so that of two only one succeeds. Whoever wants a lease that is held looks whether its version changes for
-`LEASE` seconds by its own stopwatch: if so it is refused, else it takes the lease over. A holder that finds another's
-version there has lost it, and must stop. What it still writes does no harm: see `mirror`.
+`lease.json` names the holder, who writes it anew every few seconds. Each put is conditional on the version that was last
+seen, so that only one of two succeeds. Whoever wants a lease that is held watches for `LEASE` seconds, by its own
+stopwatch, whether its version changes: if it does, it is refused; otherwise it takes the lease over. A holder that finds
+another's version has lost the lease and must stop. What it still writes does no harm: see `storage.record_upload`.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from fashion.files import now, parse
 NAME = "lease.json"
 LEASE = 20.0  # seconds without a renewal after which another machine may take it over
 RENEWAL = 5.0
-LOOK = 1.0  # between two looks of one that waits
-# A reader takes a lease that was renewed so long ago for held; it compares the bucket's clock with its machine's.
+LOOK = 1.0  # seconds between two looks while waiting
+# Seconds since its renewal for which a reader counts a lease as held; it compares the bucket's clock with its own.
 SHOWN = 60.0
 
 
 class Lease:
-    """`with Lease(store, note): ...`: this process drives the run in the store's prefix. Renewed by a thread.
+    """Within `with Lease(store, note):` this process drives the run at the store's address. A thread renews the lease.
 
-    lost: why it is no longer this process's, empty while it is. note: is told what is waited for.
+    lost: why the lease is no longer this process's; empty while it is. note: is called with what is being waited for.
 
-    Entering raises RunError naming the holder when another process drives it, StorageError as the store.
+    Entering raises RunError naming the holder if another process drives the run, and StorageError as the store does.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Lease:
         self.lost = ""
 
     def _opened(self, address: Address) -> Store:
-        # A renewal that is not answered is given up soon, for another try.
+        # A renewal without an answer is given up soon and tried again.
         return Store(address, self._patience, quiet=self._lease / 2)
 
     def __enter__(self) -> Self:
@@ -68,7 +68,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
         if not self.lost:
-            # Not deleted: a late delete would take a successor's. Who finds none released waits, that is all.
+            # Not deleted: a late delete would remove a successor's lease. If this fails, the successor merely waits.
             with suppress(StorageError, TakenError):
                 self._put(released=True)
 
@@ -94,7 +94,7 @@ class Lease:
                     self._version = self._put(version=version)
                     return
                 except TakenError:
-                    # By another that was faster, or by this very put, whose first answer was lost: the next look tells.
+                    # Another was faster, or this put found itself after its answer was lost: the next look shows which.
                     seen, since, waited = version, time.monotonic(), True
                     continue
             if not waited:
@@ -110,7 +110,7 @@ class Lease:
         return RunError(Problem(str(self._store.address), rule, fix="Wait for it, stop it, or use another name"))
 
     def _put(self, version: str | None = None, released: bool = False) -> str:
-        """Put the lease over `version`, the last one of its own by default; with none, create it."""
+        """Write the lease over `version`, by default the last one that was written; create it if there is none."""
         self._counter += 1
         content = {**self._mine, "renewed": self._counter, "released": released}
         over = self._version if version is None else version
@@ -124,27 +124,27 @@ class Lease:
                 with suppress(StorageError, NotThereError):
                     self._look()
             except AwayError:
-                pass  # perhaps nobody else reaches the bucket either; the mirror tells of it
+                pass  # perhaps nobody else reaches the bucket either; the upload of the record reports it
             except StorageError:
-                self._store = self._opened(self._store.address)  # with credentials that were renewed meanwhile, perhaps
+                self._store = self._opened(self._store.address)  # the credentials may have been renewed meanwhile
             if self.lost:
                 return
 
     def _look(self) -> None:
-        """After a put that came too late: too late for its own answer, or for another holder?"""
+        """After a put that came too late, find out whether it met its own lease or another holder's."""
         content, version = self._store.get_version(NAME)
         holder = _holder(content)
         if holder.get("id") == self._mine["id"]:
             self._version = version
         else:
             self.lost = (
-                f"{self._store.address}: {describe(holder)} has taken the sweep over, since this process was not heard of "
-                f"for {self._lease:.0f} s"
+                f"{self._store.address}: {describe(holder)} has taken the sweep over, since this process did not renew its "
+                f"lease for {self._lease:.0f} s"
             )
 
 
 def driven(lease: Object | None, content: bytes) -> bool:
-    """Whether, for a reader, somebody drives the run: its lease is not released and was renewed of late."""
+    """Whether, for a reader, a process drives the run: its lease is not released and was renewed recently."""
     if lease is None or not content or _holder(content).get("released"):
         return False
     return (datetime.now(UTC) - lease.modified).total_seconds() < SHOWN
@@ -171,8 +171,8 @@ def _process() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """This boot of this machine, and the name space of process numbers: containers may share a host's name. Empty where
-    the system does not say."""
+    """Identifies this boot of this machine and the namespace of process numbers, since containers may share a host's name.
+    Empty if the system does not tell."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
@@ -181,7 +181,7 @@ def _machine() -> str:
 
 
 def _began(pid: int) -> str:
-    """When a process began, in the kernel's ticks: a number may be given to another process. Empty if there is none."""
+    """When a process started, in the kernel's ticks, since its number may be reused. Empty if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             state, *rest = file.read().rpartition(")")[2].split()
@@ -191,7 +191,7 @@ def _began(pid: int) -> str:
 
 
 def _lives_here(holder: dict[str, Any]) -> bool | None:
-    """Whether the holder is a live process of this machine; None when it is another machine's."""
+    """Whether the holder is a live process of this machine; None if it is another machine's."""
     pid, machine = holder.get("pid"), holder.get("machine")
     if not machine or machine != _machine() or not isinstance(pid, int) or holder.get("released"):
         return None

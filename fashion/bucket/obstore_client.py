@@ -1,8 +1,9 @@
-"""obstore's client of a bucket, with the cloud's own credentials, and what its errors mean that waiting does not mend."""
+"""obstore's client of a bucket with the cloud's own credentials, and which of its errors waiting does not mend."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +14,16 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 CONNECT_SECONDS = 5.0
-NO_BUCKET = ("there is no such bucket", "", "Make it, or mend the name")
+NO_BUCKET = ("there is no such bucket", "", "Create it, or correct the name")
 MISSING = "Objects in a bucket need `pip install 'fashion-sweep[cloud]'`"
 
 
 def make_client(address: Address, patience: float, quiet: float) -> ObjectStore:
-    """obstore's client of the address's bucket, whose names are relative to the address. It repeats what failed on the way for
-    `patience` seconds, and gives up a request after `quiet` seconds without an answer.
+    """obstore's client of the address's bucket, with names relative to the address. It repeats requests that failed on the
+    way for `patience` seconds, and gives up a request after `quiet` seconds without an answer.
 
-    Raises StorageError where obstore is not installed.
+    Raises StorageError if obstore is not installed.
     """
-    try:
-        from obstore.store import GCSStore, S3Store
-    except ImportError:
-        raise StorageError(Problem(str(address), MISSING)) from None
     options: ClientConfig = {
         "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
         "read_timeout": timedelta(seconds=quiet),
@@ -37,10 +34,22 @@ def make_client(address: Address, patience: float, quiet: float) -> ObjectStore:
         "retry_timeout": timedelta(seconds=patience),
         "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
     }
-    prefix = address.prefix or None
-    if address.scheme == "gs":
-        options["allow_http"] = True  # only if its own settings name such a server, as emulators are
-        return GCSStore(address.bucket, prefix=prefix, client_options=options, retry_config=retry)
+    try:
+        return CLIENTS[address.scheme](address, options, retry)
+    except ImportError:
+        raise StorageError(Problem(str(address), MISSING)) from None
+
+
+def _google(address: Address, options: ClientConfig, retry: RetryConfig) -> ObjectStore:
+    from obstore.store import GCSStore
+
+    options["allow_http"] = True  # takes effect only if Google's own settings name such a server: an emulator
+    return GCSStore(address.bucket, prefix=address.prefix or None, client_options=options, retry_config=retry)
+
+
+def _amazon(address: Address, options: ClientConfig, retry: RetryConfig) -> ObjectStore:
+    from obstore.store import S3Store
+
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     more: dict[str, Any] = {}
     if endpoint:
@@ -48,11 +57,16 @@ def make_client(address: Address, patience: float, quiet: float) -> ObjectStore:
         options["allow_http"] = endpoint.startswith("http://")
     if provider := _boto3_credentials():
         more["credential_provider"] = provider
+    prefix = address.prefix or None
     return S3Store(address.bucket, prefix=prefix, region=_region(), client_options=options, retry_config=retry, **more)
 
 
+# The keys are those of `address.OBJECT_STORES`.
+CLIENTS: Mapping[str, Callable[[Address, ClientConfig, RetryConfig], ObjectStore]] = {"s3": _amazon, "gs": _google}
+
+
 def _boto3_credentials() -> Any:
-    """Profiles, SSO and roles, which boto3 knows and obstore does not; None where boto3 finds nothing."""
+    """boto3's credentials, which include profiles, SSO and roles as obstore's don't; None if boto3 finds none."""
     try:
         import boto3
         from obstore.auth.boto3 import Boto3CredentialProvider
@@ -71,9 +85,9 @@ def _region() -> str:
 
 
 def refused(text: str) -> tuple[str, str, str]:
-    """What to tell of a refusal: the rule, what was received, how to mend it."""
+    """A store's refusal in words: the rule, what was received, how to mend it."""
     if "ExpiredToken" in text or "TokenExpired" in text or "expired" in text.lower():
-        return "the credentials have expired", "", "Get new ones (`aws sso login`, say)"
+        return "the credentials have expired", "", "Get new ones, for example with `aws sso login`"
     if "RequestTimeTooSkewed" in text:
         return "the clock of this machine is wrong", "", "Let NTP set it (chrony, systemd-timesyncd)"
     if "InvalidAccessKeyId" in text or "SignatureDoesNotMatch" in text or "InvalidClientTokenId" in text:
@@ -82,7 +96,7 @@ def refused(text: str) -> tuple[str, str, str]:
 
 
 def hopeless(text: str) -> tuple[str, str, str] | None:
-    """As `refused` for other errors that waiting does not mend; None for the rest."""
+    """As `refused`, for any error that waiting does not mend; None for the others."""
     codes = "ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "RequestTimeTooSkewed"
     if any(each in text for each in codes):
         return refused(text)

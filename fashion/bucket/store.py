@@ -1,8 +1,8 @@
-"""Objects in a bucket: whole puts, conditional ones, gets, lists. The only module that talks to S3 and Google Cloud Storage.
+"""Objects in a bucket: puts, conditional puts, gets and lists. No other module talks to an object store.
 
-An object is there whole or not at all, and a put with `create` or `version` fails if another one was faster; nothing can
-be appended to or renamed. obstore does the talking; what failed on the way (5xx, timeouts, cut connections) is repeated
-for `patience` seconds; credentials are those of the cloud's own tools (environment, profiles, the machine's role).
+An object exists whole or not at all, and a put with `create` or `version` fails if another was faster; nothing can be
+appended to or renamed. obstore makes the requests. One that fails on the way (5xx, timeouts, cut connections) is repeated
+for `patience` seconds. Credentials are those of the cloud's own tools: environment, profiles, the machine's role.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fashion.bucket.address import Address
+from fashion.bucket.address import OBJECT_STORES, Address
 from fashion.bucket.obstore_client import NO_BUCKET, hopeless, make_client, refused
 from fashion.errors import FashionError, Problem, StorageError
 
-# Seconds: what a command waits for before it gives up. A sweep under way waits longer, see `mirror`.
+# Seconds for which a command tries before it gives up. A running sweep waits longer: see `storage.record_upload`.
 PATIENCE = 10.0
-# A request without an answer for so long is given up and repeated; sending a part counts.
+# Seconds without an answer after which a request is given up and repeated; the time to send a part counts.
 READ_SECONDS = 60.0
-PART = 8 << 20  # bytes; larger files are sent in parts, which appear as one object when the last has arrived
-PAGE = 1000  # objects that one answer to a list holds
-AT_ONCE = 4  # parts: on a slow line more of them would each take longer than READ_SECONDS
+PART = 8 << 20  # bytes; a larger file is sent in parts, which become one object when the last has arrived
+PAGE = 1000  # objects in one answer to a list
+AT_ONCE = 4  # parts sent at the same time; on a slow line each of more would take longer than READ_SECONDS
 T = TypeVar("T")
 
 
 class AwayError(StorageError):
-    """The store did not answer, or answered that it can't for now: the same call may succeed later."""
+    """The store did not answer, or answered that it can't at the moment: the same call may succeed later."""
 
 
 class TakenError(FashionError):
-    """A conditional put came too late: the object exists already, or is another version than the one expected."""
+    """A conditional put came too late: the object exists already, or is of another version than expected."""
 
 
 class NotThereError(FashionError):
@@ -45,8 +45,8 @@ class NotThereError(FashionError):
 
 @dataclass(frozen=True)
 class Object:
-    """An object as a list shows it. name: relative to the store's address; size in bytes; version: changes with the bytes (its
-    ETag; for a conditional put ask `get_version`); modified by the store's clock."""
+    """An object as a list shows it. name: relative to the store's address. size: in bytes. version: its ETag, which changes
+    with the bytes (a conditional put needs that of `get_version`). modified: by the store's clock."""
 
     name: str
     size: int
@@ -57,9 +57,9 @@ class Object:
 class Store:
     """The objects whose names begin with an address's prefix; names are relative to it.
 
-    Every call raises StorageError for what waiting does not mend (no such bucket, credentials that are missing, expired or
-    not enough) and its subclass AwayError when the store could not be reached for `patience` seconds; `quiet` seconds
-    without an answer count as none. Can be pickled.
+    Every call raises StorageError for what waiting does not mend: no such bucket, or credentials that are missing, expired
+    or insufficient. It raises the subclass AwayError if the store could not be reached for `patience` seconds; a request
+    counts as unanswered after `quiet` seconds. A store can be pickled.
     """
 
     def __init__(self, address: Address, patience: float = PATIENCE, quiet: float = READ_SECONDS) -> None:
@@ -70,14 +70,14 @@ class Store:
         return type(self), (self.address, self.patience, self.quiet)
 
     def put(self, name: str, content: bytes | Path, create: bool = False, version: str = "") -> str:
-        """Write an object, of bytes or of a file's; returns its version. With `create` only where there is none, with
-        `version` only over that one: else TakenError.
+        """Write an object, from bytes or from a file, and return its version. With `create` only if there is none, with
+        `version` only over that version; raises TakenError otherwise.
 
-        (A conditional put whose answer was lost is repeated and may meet itself: see what is there.)
+        A conditional put whose answer was lost is repeated and may then find its own object: look at what is there.
         """
         import obstore
 
-        over = {"version": version} if self._generations else {"e_tag": version}
+        over = {OBJECT_STORES[self.address.scheme].version: version}
         mode: Any = "create" if create else over if version else "overwrite"
         multipart = False if create or version or isinstance(content, bytes) else None
 
@@ -114,7 +114,7 @@ class Store:
         return self._repeated(name, act)
 
     def part(self, name: str, start: int = 0, end: int | None = None) -> tuple[bytes, str]:
-        """Bytes [start, end) of an object, or all of them, and the version that they are of as a list shows it. Raises
+        """Bytes [start, end) of an object, or all of them, and the object's version as a list shows it. Raises
         NotThereError."""
         import obstore
 
@@ -129,15 +129,15 @@ class Store:
         return self._repeated(name, act)
 
     def put_blocks(self, name: str, blocks: Iterator[bytes]) -> None:
-        """Write an object of blocks as they are made, sent in parts; what they raise leaves no object. A part is repeated,
-        the whole is not: they are gone."""
+        """Write an object from blocks as they are made, in parts. If making them raises, no object is written. A part that
+        failed is repeated; the whole is not, since earlier blocks are gone."""
         import obstore
 
         with self._told(name):
             obstore.put(self._client, name, blocks, use_multipart=True, chunk_size=PART, max_concurrency=AT_ONCE)
 
     def fetch(self, name: str, path: Path) -> None:
-        """Write an object's bytes to a file, which is there whole or not at all. Raises NotThereError."""
+        """Write an object's bytes to a file, which exists whole or not at all. Raises NotThereError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
@@ -162,11 +162,12 @@ class Store:
             os.fsync(file.fileno())
 
     def objects(self, prefix: str = "", after: str = "") -> Iterator[Object]:
-        """Objects whose names begin with `prefix`, a whole name before a slash, by name; those behind `after` only."""
+        """The objects below `prefix`, which ends where a slash follows, sorted by name; only those whose names come after
+        `after`."""
         import obstore
 
         while True:
-            # A list's next thousand after each answer, so that what fails on the way is asked for again from there.
+            # A new list from the last name on for each page, so that a request that fails is repeated from there.
             found = self._repeated(
                 prefix,
                 lambda after: next(
@@ -181,39 +182,34 @@ class Store:
                 return
 
     def require(self) -> None:
-        """Raise StorageError unless the bucket is there and may be listed."""
+        """Raise StorageError unless the bucket exists and may be listed."""
         next(self.objects(), None)
 
     def folders(self, prefix: str = "") -> list[str]:
-        """The next names below `prefix` that have objects below themselves."""
+        """The names directly below `prefix` that have objects below them."""
         import obstore
 
         found = self._repeated(prefix, lambda: obstore.list_with_delimiter(self._client, prefix or None))
         return sorted(each.rstrip("/").rpartition("/")[2] for each in found["common_prefixes"])
 
     def delete(self, names: list[str]) -> None:
-        """Remove objects; those that are not there, too, count as removed."""
+        """Remove objects; one that does not exist counts as removed."""
         import obstore
 
         if not names:
             return
         try:
             self._repeated(names[0], lambda: obstore.delete(self._client, names))
-        except NotThereError:  # Google's store says so, and leaves the rest
+        except NotThereError:  # Google's store stops at an object that does not exist
             for name in names if len(names) > 1 else []:
                 self.delete([name])
 
-    @property
-    def _generations(self) -> bool:
-        """Google's store compares an object's generation, S3 its ETag."""
-        return self.address.scheme == "gs"
-
     def _version(self, meta: Any) -> str:
-        return str(meta["version"] if self._generations else meta["e_tag"])
+        return str(meta[OBJECT_STORES[self.address.scheme].version])
 
     def _repeated(self, name: str, act: Callable[..., T], *arguments: Any) -> T:
-        """What `act` returns, called again for `patience` seconds while the store is away: obstore itself does not repeat
-        all that may be."""
+        """What `act` returns. It is called again for `patience` seconds while the store is away: obstore does not repeat
+        every request that may be repeated."""
         end, pause = time.monotonic() + self.patience, 0.1
         while True:
             try:
@@ -227,7 +223,7 @@ class Store:
 
     @contextmanager
     def _told(self, name: str) -> Iterator[None]:
-        """Within, obstore's exceptions become the package's."""
+        """Turn obstore's exceptions into the package's."""
         from obstore import exceptions as its
 
         try:
@@ -249,5 +245,5 @@ class Store:
             if rule := hopeless(text):
                 raise StorageError(Problem(str(self.address), *rule)) from error
             reason = text.partition(" Debug source:")[0][:300]
-            away, fix = f"the store does not answer ({reason})", "See that it can be reached from here, and try again"
+            away, fix = f"the store does not answer ({reason})", "Check that it can be reached from here, and try again"
             raise AwayError(Problem(str(self.address), away, fix=fix)) from error

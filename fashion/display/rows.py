@@ -1,4 +1,4 @@
-"""What a run has come to, as plain rows and words: what the live display, `ls`, `show` and `best` all print from."""
+"""The state of a run as plain rows and words, from which the live display, `ls`, `show` and `best` print."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SECTIONS = ("model", "data", "train")
 
 @dataclass(frozen=True)
 class Row:
-    """One trial at a glance. `best` and `last` are val_loss, `accuracy` the val_accuracy of the best epoch; all NaN
-    before the first report. `seconds` is the mean wall time of an epoch."""
+    """One trial at a glance. `best` and `last` are val_loss at the best and at the last epoch, NaN before the first
+    report; `metrics` are those of the best epoch, none before. `seconds` is the mean wall time of an epoch."""
 
     number: int
     status: str
@@ -27,11 +27,16 @@ class Row:
     epochs: int
     best: float
     best_epoch: int
-    accuracy: float
+    metrics: Mapping[str, float]
     last: float
     seconds: float
     values: dict[str, Any]
     reason: str
+
+    @property
+    def accuracy(self) -> float:
+        """val_accuracy at the best epoch; NaN before the first report."""
+        return self.metrics.get("val_accuracy", math.nan)
 
     @property
     def order(self) -> tuple[float, int]:
@@ -40,8 +45,8 @@ class Row:
 
 
 def row(trial: Trial, fields: Iterable[str] = (), active: Collection[int] | None = None) -> Row:
-    """A trial's row; `fields` are the dotted configuration fields to show. With `active`, the trials that have a worker
-    at the moment, one that is neither final nor active is "waiting"."""
+    """A trial's row; `fields` are the dotted configuration fields to show. `active` holds the trials that have a worker
+    now: if it is given, a trial that is neither final nor in it is "waiting"."""
     status: str = trial.status
     if active is not None and status not in FINAL:
         status = "running" if trial.number in active else "waiting"
@@ -58,7 +63,7 @@ def row(trial: Trial, fields: Iterable[str] = (), active: Collection[int] | None
         epochs,
         best.metrics["val_loss"] if best else math.nan,
         best.epoch if best else 0,
-        best.metrics.get("val_accuracy", math.nan) if best else math.nan,
+        best.metrics if best else {},
         last.metrics.get("val_loss", math.nan) if last else math.nan,
         seconds,
         values,
@@ -67,7 +72,7 @@ def row(trial: Trial, fields: Iterable[str] = (), active: Collection[int] | None
 
 
 def field_value(config: Mapping[str, Any], name: str) -> Any:
-    """The value of a dotted field of a recorded configuration; None where it has none."""
+    """The value of a dotted field of a recorded configuration; None if it has no such field."""
     value: Any = config
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -75,8 +80,8 @@ def field_value(config: Mapping[str, Any], name: str) -> Any:
 
 
 def varying(manifest: Mapping[str, Any]) -> list[str]:
-    """The dotted fields in which a run's trials may differ: those that its recorded spec samples, or that were edited
-    when it was extended."""
+    """The dotted fields in which a run's trials may differ: those that its recorded spec samples, and those that were
+    edited when the run was extended."""
     edited = {field for extension in manifest.get("extensions", []) for field in extension["edited"]}
     return [
         f"{section}.{field}"
@@ -87,18 +92,18 @@ def varying(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def short_names(fields: Sequence[str]) -> dict[str, str]:
-    """Dotted field -> the name to show: its last part, unless two fields share that."""
+    """Dotted field -> the name to show: its last part, unless two fields share it."""
     ends = Counter(name.rpartition(".")[2] for name in fields)
     return {name: name.rpartition(".")[2] if ends[name.rpartition(".")[2]] == 1 else name for name in fields}
 
 
 def choose(rows: Iterable[Row], room: int) -> tuple[list[Row], list[Row]]:
-    """The rows that a screen with space for `room` shows, and the rest: what runs (at most half where space is short),
-    by number, then the others from the best down."""
+    """The rows that a screen with space for `room` of them shows, and the rest. First come the running trials by number,
+    at most half where space is short, then the others from the best down."""
     running = sorted((each for each in rows if each.status == "running"), key=lambda each: each.number)
     others = sorted((each for each in rows if each.status != "running"), key=lambda each: each.order)
     if len(running) + len(others) > room:
-        # Of many running trials the leaders matter; one line of the others is always kept for the best.
+        # Of many running trials the leaders matter; of the others the best always keeps a line.
         keep = max(room - len(others), (room + 1) // 2, 1)
         leaders = sorted(sorted(running, key=lambda each: each.order)[:keep], key=lambda each: each.number)
         running, left = leaders, [each for each in running if each not in leaders]
@@ -109,7 +114,7 @@ def choose(rows: Iterable[Row], room: int) -> tuple[list[Row], list[Row]]:
 
 
 def counts(rows: Iterable[Row], total: int) -> dict[str, int]:
-    """How many trials have each status, in the order of a trial's life; `waiting` counts those not yet begun, too."""
+    """How many trials have each status, in the order of a trial's life; `waiting` includes those not yet started."""
     found = Counter(each.status for each in rows)
     found["waiting"] += max(total - sum(found.values()), 0)
     order = ("running", "waiting", "interrupted", "completed", "stopped", "failed")
@@ -121,16 +126,17 @@ def counts_text(found: Mapping[str, int]) -> str:
 
 
 def leader(rows: Iterable[Row]) -> Row | None:
-    """The row with the lowest finite val_loss; of equal ones the lower number."""
+    """The row with the lowest finite val_loss; among equals the one with the lowest number."""
     finite = [each for each in rows if math.isfinite(each.best)]
     return min(finite, key=lambda each: each.order, default=None)
 
 
 def seconds_left(rows: Sequence[Row], total: int) -> float | None:
-    """A rough forecast of the remaining wall time in seconds; None before the first report or with nothing running.
+    """A rough forecast of the remaining wall time in seconds; None before the first report or if nothing runs.
 
-    Each epoch costs what it has cost (a trial's own mean, else the mean of all); a trial not yet begun costs what the
-    finished ones did on average, and a running one that has come further than their share runs to its end.
+    An epoch costs the mean of its trial's epochs so far, or else of all trials'. A trial that has not started costs what
+    the finished ones did on average. A running trial stops at the share of its epochs at which the finished ones ended
+    on average; one that is further runs to its end.
     """
     timed = [each for each in rows if math.isfinite(each.seconds) and each.epoch]
     running = [each for each in rows if each.status == "running"]
@@ -154,18 +160,19 @@ def seconds_left(rows: Sequence[Row], total: int) -> float | None:
 
 
 def number(value: float) -> str:
-    """A loss in a column: four decimals where they fit; "-" for none yet, "nan" and "inf" never come this far."""
+    """A loss in a column: four decimals where they fit, "-" for a value that is not finite."""
     if not math.isfinite(value):
         return "-"
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
 
 
 def percent(value: float) -> str:
+    """A share in a column as a percentage, "-" for a value that is not finite."""
     return f"{100 * value:.2f}" if math.isfinite(value) else "-"
 
 
 def short(value: Any) -> str:
-    """A hyper-parameter in a column: floats to three digits, null as "-", long paths by their end."""
+    """A hyper-parameter in a column: floats with three digits, null as "-", of a long path the end."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -177,7 +184,7 @@ def short(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words of at most two units: 48 s, 12 min, 3 h 05 min, 2 d 4 h."""
+    """Seconds in words, with one unit or two: 48 s, 12 min, 3 h 05 min, 2 d 4 h."""
     whole = int(max(seconds, 0))
     if whole < 100:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""The pictures of a run on a terminal: tables and lines for the live display, `show` and `ls`. Rich only, no state."""
+"""A run drawn for a terminal: tables and lines of the live display, `show` and `ls`. Rich only, no state."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fashion.display import rows as words
 from fashion.display.rows import Row
 from fashion.errors import printable
 from fashion.schedulers.base import RungState
+from fashion.schedulers.metrics import METRICS
 
 STYLES = {
     "running": "cyan",
@@ -26,17 +27,17 @@ STYLES = {
     "failed": "red",
 }
 WIDE = 112  # columns from which there is room for a bar and the last val_loss beside the hyper-parameters
-# What a narrow terminal shows first of the hyper-parameters that vary.
+# The varying hyper-parameters that a narrow terminal shows first.
 LEADING = ("model.backbone", "train.lr", "train.optimizer")
-Fraction = Mapping[int, float]  # trial -> how much of its next epoch is done
+Part = Mapping[int, float]  # trial -> how much of its current epoch is done
 
 
 @dataclass(frozen=True)
 class View:
     """All that a picture of a sweep shows.
 
-    elapsed: this process's wall time in seconds, None for a run that is only looked at. part: the share of the epoch in
-    progress, by trial. notes: the latest messages. bars: draw progress where the width allows.
+    elapsed: this process's wall time in seconds, None for a run that is only looked at. part: how much of the current
+    epoch is done, by trial. notes: the latest messages. bars: whether to draw progress bars where the width allows.
     """
 
     title: str
@@ -48,13 +49,13 @@ class View:
     compare: str = "fraction"
     metric: str = "val_loss"
     elapsed: float | None = None
-    part: Fraction = field(default_factory=dict)
+    part: Part = field(default_factory=dict)
     notes: Sequence[str] = ()
     bars: bool = True
 
 
 class Screen:
-    """A renderable that fits the terminal: at every refresh it asks for a fresh `View` and shows what has room."""
+    """A renderable that fits the terminal: at every refresh it asks for a new `View` and draws as much as fits."""
 
     def __init__(self, view: Callable[[], View]) -> None:
         self.view = view
@@ -64,8 +65,8 @@ class Screen:
 
 
 def picture(view: View, width: int, height: int | None, most: int | None = None) -> RenderableType:
-    """Header, trials, rungs, failures and notes within `width` columns and `height` lines (None: every trial, or `most`
-    of them)."""
+    """Header, trials, rungs, failures and notes within `width` columns and `height` lines. If `height` is None there is
+    no limit to the lines, and at most `most` trials are drawn, or all."""
     parts: list[RenderableType] = [header(view, width), Text("")]
     ladder = rung_table(view, width)
     lost = failures(view.rows, 3 if height is None or height >= 30 else 1, width)
@@ -73,7 +74,7 @@ def picture(view: View, width: int, height: int | None, most: int | None = None)
     below: list[RenderableType] = []
     room = len(view.rows) if most is None else most
     if height is not None:
-        # Title, counts, two lines of the best, a blank; the table's head and its line of what is left out.
+        # Seven lines: title, counts, two of the best, a blank, the table's head, and one for the trials left out.
         room = height - 7 - len(lost) - len(messages)
         with_ladder = room - 5
         if ladder is not None and with_ladder >= 5:
@@ -91,7 +92,7 @@ def picture(view: View, width: int, height: int | None, most: int | None = None)
 
 
 def header(view: View, width: int) -> RenderableType:
-    """Title and times, progress with counts, the best trial with its hyper-parameters: four lines."""
+    """Four lines: title and times, progress with counts, and two of the best trial with its hyper-parameters."""
     top = Text.assemble((view.title, "bold"), ("  " + view.location, "dim"), no_wrap=True, overflow="ellipsis")
     times = []
     left = words.seconds_left(view.rows, view.total)
@@ -126,7 +127,7 @@ def _beside(bar: ProgressBar, counted: Text) -> Table:
 
 
 def best_lines(view: View) -> list[Text]:
-    """The trial with the lowest val_loss so far, and what sets it apart."""
+    """The trial with the lowest val_loss so far, and its hyper-parameters."""
     best = words.leader(view.rows)
     if best is None:
         return [Text("best  none yet", "dim"), Text("")]
@@ -139,7 +140,8 @@ def best_lines(view: View) -> list[Text]:
 
 
 def trial_table(view: View, shown: Sequence[Row], width: int) -> RenderableType:
-    """One line a trial; hyper-parameters that vary fill the columns that are left, those that don't fit are counted."""
+    """One line for each trial. The varying hyper-parameters fill the width that is left; those that don't fit are
+    counted in the last column."""
     best = words.leader(view.rows)
     bar = 10 if view.bars and width >= WIDE else 0
     columns: list[tuple[str, str, list[str]]] = [
@@ -148,7 +150,11 @@ def trial_table(view: View, shown: Sequence[Row], width: int) -> RenderableType:
         ("epoch", "right", [_epoch(each, view.part) for each in shown]),
         ("val_loss", "right", [words.number(each.best) for each in shown]),
         ("at", "right", [str(each.best_epoch or "-") for each in shown]),
-        ("val_acc", "right", [words.percent(each.accuracy) for each in shown]),
+        *(
+            (metric.column, "right", [words.percent(each.metrics.get(name, math.nan)) for each in shown])
+            for name, metric in METRICS.items()
+            if metric.column
+        ),
     ]
     if width >= WIDE:
         lasts = [
@@ -159,7 +165,7 @@ def trial_table(view: View, shown: Sequence[Row], width: int) -> RenderableType:
     gap = 2 if width >= 100 else 1
     room = width - sum(_width(head, cells) + gap for head, _, cells in columns) - (bar + gap if bar else 0) - 2  # "+3"
     names = words.short_names(view.fields)
-    fields = [name for name in view.fields if name != "train.epochs"]  # the epoch column says it
+    fields = [name for name in view.fields if name != "train.epochs"]  # the epoch column shows it
     texts = {name: [words.short(each.values.get(name)) for each in shown] for name in fields}
     fitting = set()
     for name in sorted(fields, key=lambda name: name not in LEADING):
@@ -195,7 +201,7 @@ def trial_table(view: View, shown: Sequence[Row], width: int) -> RenderableType:
 
 
 def rung_table(view: View, width: int) -> Table | None:
-    """The scheduler's rungs side by side: how many trials reached each, how many went on, and the value to reach."""
+    """The scheduler's rungs side by side: how many trials reached each, how many went on, and the value to pass."""
     rungs = list(view.rungs)
     if not rungs:
         return None
@@ -236,7 +242,7 @@ def failures(rows: Sequence[Row], most: int, width: int) -> list[Text]:
     return lines
 
 
-def _epoch(each: Row, part: Fraction) -> str:
+def _epoch(each: Row, part: Part) -> str:
     share = part.get(each.number, 0.0)
     return f"{math.floor(10 * (each.epoch + share)) / 10:.1f}/{each.epochs}" if share else f"{each.epoch}/{each.epochs}"
 

@@ -18,7 +18,7 @@ import torch
 
 from fashion.errors import WeightsError
 from fashion.model import backbones
-from fashion.model.backbones import Row
+from fashion.model.backbones import BackboneRow
 from fashion.model.network import import_timm
 from fashion.model.weights import hub_path, knock
 
@@ -38,7 +38,7 @@ def gpus() -> dict[str, Any]:
     return {"gpus": names, "warnings": [" ".join(str(each.message).split()) for each in said], "built_for": built}
 
 
-def weights(row: Row) -> dict[str, str]:
+def weights(row: BackboneRow) -> dict[str, str]:
     """`path` of the ImageNet weights, here or once they are downloaded; `url` of what is not here yet, and `refused`: why
     it can't be downloaded."""
     try:
@@ -50,14 +50,14 @@ def weights(row: Row) -> dict[str, str]:
     return {"path": path, "url": url, "refused": unreachable(url)}
 
 
-def _hub_place(row: Row) -> tuple[str, str]:
+def _hub_place(row: BackboneRow) -> tuple[str, str]:
     import torchvision
 
     url = torchvision.models.get_weight(row.weights_name).url
     return str(hub_path(url)), url
 
 
-def _timm_place(row: Row) -> tuple[str, str]:
+def _timm_place(row: BackboneRow) -> tuple[str, str]:
     timm = import_timm(f"model.backbone: {row.name}")
     known = timm.models.get_pretrained_cfg(row.timm_name)
     if known is None or not (known.hf_hub_id or known.url):

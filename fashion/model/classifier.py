@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self
 
 from torch import Tensor, nn
 
 from fashion.config import ModelConfig, TrainConfig
-from fashion.errors import UserError
+from fashion.errors import Problem, UserError
 from fashion.model import backbones
-from fashion.model.backbones import HALF, IMAGENET_MEAN, IMAGENET_STD, Channels, Row
+from fashion.model.backbones import HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneRow, Channels
 from fashion.model.network import complete_row, make_backbone, stages_of
 from fashion.model.weights import ResolvedWeights, load_into
 
@@ -19,8 +19,8 @@ class MultiHeadClassifier(nn.Module):
     """Images (n, 3, H, W) to a tuple of logits, (n, k_h) for head h.
 
     Each head is a dropout and a linear layer on the pooled features, as in the report ("Model"), but over its own
-    classes only: no softmax, no zero padding (the `report` objective adds both itself). `feature_norm` puts a batch
-    normalisation without parameters before them (He et al. 2022, appendix A.1).
+    classes only: no softmax and no zero padding, which the `report` objective adds itself. With `feature_norm` a batch
+    normalisation without parameters comes before the heads (He et al. 2022, appendix A.1).
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class MultiHeadClassifier(nn.Module):
         return tuple(head(self.dropout(features)) for head in self.heads)
 
     def without_backbone(self) -> Self:
-        """The same model on pooled features (n, F) in the place of images; what is left are the heads' own tensors."""
+        """The same model for pooled features (n, F) instead of images; only the heads' own tensors are left."""
         self.backbone = nn.Identity()
         return self
 
@@ -67,19 +67,20 @@ class MultiHeadClassifier(nn.Module):
             self.freeze_stages(train.freeze_stages)
 
     def freeze_backbone(self) -> None:
-        """Train the heads alone. The backbone stays in evaluation mode, so that its batch statistics keep still too."""
+        """Train the heads alone. The backbone stays in evaluation mode, so that its batch statistics don't change."""
         self._freeze([self.backbone])
 
     def freeze_stages(self, count: int) -> None:
-        """Keep the first stages of the backbone as they are, batch statistics included. Their backward pass is saved: on
-        a CPU, where the first stages cost most, a good part of the time.
+        """Keep the first `count` stages of the backbone as they are, batch statistics included. They need no backward
+        pass, which saves much of the time on a CPU, where the first stages are the most expensive.
 
-        Raises UserError when the backbone has no stage to spare.
+        Raises UserError unless the backbone has more than `count` stages.
         """
         stages = stages_of(self.backbone)
         if count >= len(stages):
             listed = ", ".join(name for name, _ in stages)
-            raise UserError(f"train.freeze_stages: must be less than the backbone's stages ({listed}); got {count}")
+            rule = f"must be less than the number of the backbone's stages ({listed})"
+            raise UserError(Problem("train.freeze_stages", rule, str(count)))
         self._freeze([module for _, module in stages[:count]])
 
     def _freeze(self, modules: list[nn.Module]) -> None:
@@ -100,22 +101,35 @@ def build_model(
 ) -> MultiHeadClassifier:
     """The model of a trial, in training mode, on the CPU.
 
-    `weights` is what `resolve_weights` found; None leaves random values, to be overwritten from a checkpoint. All
-    random values come from torch's global generator, which the caller seeds.
+    `weights` is what `resolve_weights` found; None leaves random values, which a checkpoint will overwrite. Random
+    values come from torch's global generator, which the caller seeds.
     Raises UserError for an unknown backbone, WeightsError when the weights can't be read or don't fit.
     """
     row = backbones.row(config.backbone)
     backbone, features = make_backbone(row, config.drop_path)
     if weights is not None and weights.path is not None:
         load_into(backbone, row, weights)
-    return MultiHeadClassifier(backbone, features, class_counts, config.dropout, config.feature_norm == "batch")
+    feature_norm = FEATURE_NORMS[config.feature_norm]
+    return MultiHeadClassifier(backbone, features, class_counts, config.dropout, feature_norm)
 
 
-def normalization(normalize: str, row: Row) -> tuple[Channels, Channels]:
-    """Channel means and deviations for pixels in [0, 1]: `weights` (the backbone's own), `imagenet` or `half`."""
-    if normalize == "imagenet":
-        return IMAGENET_MEAN, IMAGENET_STD
-    if normalize == "half":
-        return HALF, HALF
+# The keys are the words that `ModelConfig.feature_norm` allows: whether a batch normalisation comes before the heads.
+FEATURE_NORMS: Mapping[str, bool] = {"none": False, "batch": True}
+
+
+def normalization(normalize: str, row: BackboneRow) -> tuple[Channels, Channels]:
+    """Channel means and standard deviations for pixels in [0, 1], by the name that `data.normalize` gives."""
+    return NORMALIZATIONS[normalize](row)
+
+
+def _own_statistics(row: BackboneRow) -> tuple[Channels, Channels]:
     row = complete_row(row)
     return row.mean, row.std
+
+
+# The keys are the words that `DataConfig.normalize` allows.
+NORMALIZATIONS: Mapping[str, Callable[[BackboneRow], tuple[Channels, Channels]]] = {
+    "weights": _own_statistics,
+    "imagenet": lambda row: (IMAGENET_MEAN, IMAGENET_STD),
+    "half": lambda row: (HALF, HALF),
+}

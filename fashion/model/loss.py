@@ -1,11 +1,12 @@
 """Training objectives over several heads. Each gives one value per sample: the mean over heads.
 
-`cross_entropy` is the proper objective; `report` is the report's padded double softmax, kept to compare with.
+`cross_entropy` is the proper objective; `report` is the report's padded double softmax, kept for comparison.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from torch.nn import functional as F
 
 from fashion.config import TrainConfig
 
-HeadLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+HeadLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # logits (n, k), targets (n,), class weights (k,) -> (n,)
+# The keys are the words that `TrainConfig.class_weighting` allows; the values are powers of a class's 1/count.
+CLASS_WEIGHTINGS: Mapping[str, float] = {"none": 0.0, "inverse": 1.0, "sqrt_inverse": 0.5}
 
 
 def cross_entropy(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
@@ -28,8 +31,9 @@ def cross_entropy(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
 def report_loss(logits: Sequence[Tensor], targets: Tensor, pad_to: int) -> Tensor:
     """The report's loss per sample, mean over heads: softmax, zero-pad to `pad_to` classes, cross entropy of that.
 
-    Cross entropy applies softmax again, so that the value of a head lies between log(e + pad_to - 1) - 1 and 1 more
-    (1.16542 to 2.16542 for 7), and its gradient vanishes for confidently wrong samples too. Shapes as `cross_entropy`.
+    Cross entropy applies softmax again. The value of a head therefore lies between log(e + pad_to - 1) - 1 and one more
+    (1.16542 to 2.16542 for 7), and its gradient vanishes for samples that are confidently wrong, too. Shapes as in
+    `cross_entropy`.
     """
     return torch.stack([_padded(head, target, None, pad_to) for head, target in _pairs(logits, targets)]).mean(0)
 
@@ -37,19 +41,19 @@ def report_loss(logits: Sequence[Tensor], targets: Tensor, pad_to: int) -> Tenso
 def class_weights(counts: np.ndarray, weighting: str) -> np.ndarray:
     """Weights (k,) float64 of a head's classes by `counts`, their numbers of training images.
 
-    `inverse` is 1/count, `sqrt_inverse` its root, scaled so that their mean weighted by the classes' shares is 1: the
-    loss, and so the learning rate that suits, keeps its size. A class without images weighs 0.
+    A weight is a power of 1/count, scaled so that the mean weight over all images is 1: the loss keeps its size, and so
+    does the learning rate that suits it. A class without images weighs 0. With `none` all weights are 1.
     """
     counts = np.asarray(counts, dtype=np.float64)
-    if weighting == "none":
+    power = CLASS_WEIGHTINGS[weighting]
+    if power == 0.0:
         return np.ones_like(counts)
-    power = {"inverse": 1.0, "sqrt_inverse": 0.5}[weighting]
     raw = np.where(counts > 0, np.maximum(counts, 1.0) ** -power, 0.0)
     return raw / ((raw * counts).sum() / counts.sum())
 
 
 class MultiHeadLoss:
-    """A training objective: call it with logits and targets as `cross_entropy`; it gives (n,) float32."""
+    """A training objective: called with logits and targets as `cross_entropy` is, it gives (n,) float32."""
 
     def __init__(self, head_loss: HeadLoss, weights: Sequence[Tensor] | None) -> None:
         self._head_loss = head_loss
@@ -68,25 +72,18 @@ def build_loss(
 ) -> MultiHeadLoss:
     """The objective that `train` asks for.
 
-    `train_label_counts` holds per head (k_h,) numbers of training images per class; only class weighting needs it
-    (ValueError when it is absent or of other shapes).
+    `train_label_counts` holds for each head (k_h,) numbers of training images of its classes. Only class weighting needs
+    it; raises ValueError if it is then missing or of other shapes.
     """
     weights: list[Tensor] | None = None
-    if train.class_weighting != "none":
+    if CLASS_WEIGHTINGS[train.class_weighting]:
         if train_label_counts is None or [len(c) for c in train_label_counts] != list(class_counts):
             raise ValueError("class weighting needs train_label_counts, one count per class of every head")
         weights = [
             torch.tensor(class_weights(counts, train.class_weighting), dtype=torch.float32)
             for counts in train_label_counts
         ]
-    if train.loss == "report":
-        pad_to = max(class_counts)
-        return MultiHeadLoss(lambda logits, target, weight: _padded(logits, target, weight, pad_to), weights)
-    smoothing = train.label_smoothing
-    if train.loss == "focal":
-        gamma = train.focal_gamma
-        return MultiHeadLoss(lambda logits, target, weight: _focal(logits, target, weight, gamma, smoothing), weights)
-    return MultiHeadLoss(lambda logits, target, weight: _plain(logits, target, weight, smoothing), weights)
+    return MultiHeadLoss(OBJECTIVES[train.loss](train, class_counts), weights)
 
 
 def _pairs(logits: Sequence[Tensor], targets: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -119,3 +116,13 @@ def _focal(logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float, 
         terms = terms * weight
     hard = terms.gather(1, target[:, None])[:, 0]
     return hard if smoothing == 0 else (1 - smoothing) * hard + smoothing * terms.mean(1)
+
+
+# The keys are the words that `TrainConfig.loss` allows; a row makes the loss of one head from the settings and the
+# numbers of classes of all heads.
+Objective = Callable[[TrainConfig, Sequence[int]], HeadLoss]
+OBJECTIVES: Mapping[str, Objective] = {
+    "cross_entropy": lambda train, counts: partial(_plain, smoothing=train.label_smoothing),
+    "focal": lambda train, counts: partial(_focal, gamma=train.focal_gamma, smoothing=train.label_smoothing),
+    "report": lambda train, counts: partial(_padded, pad_to=max(counts)),
+}

@@ -1,8 +1,9 @@
-"""Build a backbone of the table: a network from images to pooled features, its ImageNet classifier taken off."""
+"""Builds a backbone of the table: a network from images to pooled features, without its ImageNet classifier."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from types import ModuleType
@@ -12,17 +13,17 @@ import torch
 from torch import nn
 
 from fashion.errors import UserError
-from fashion.model.backbones import Row
+from fashion.model.backbones import BackboneRow, Provider
 from fashion.model.tiny import TinyNet
 
-# Containers whose members are the stages (torchvision's and timm's names).
+# torchvision's and timm's names for a container whose members are the stages.
 OPENED = ("features", "blocks", "stages", "layers")
-# What torchvision and timm call the part of a network that this project replaces by its own heads.
+# Their names for the classifier, which this project replaces with its own heads.
 CLASSIFIER_NAMES = ("classifier", "fc", "head", "heads", "head_dist", "last_linear")
 
 
 def import_timm(why: str) -> ModuleType:
-    """The timm package; UserError with the remedy where it is not installed."""
+    """The timm package. Raises UserError with the remedy if it is not installed."""
     try:
         import timm
     except ImportError as error:
@@ -32,8 +33,8 @@ def import_timm(why: str) -> ModuleType:
     return timm
 
 
-def complete_row(row: Row) -> Row:
-    """Fill a `timm:NAME` row's size and normalisation from timm; other rows come back as they are.
+def complete_row(row: BackboneRow) -> BackboneRow:
+    """The row of `timm:NAME` with the size and normalisation that timm knows; any other row as it is.
 
     Raises UserError, with the nearest names, when timm has no such network.
     """
@@ -51,50 +52,49 @@ def complete_row(row: Row) -> Row:
     return replace(row, native_size=known.input_size[-1], mean=tuple(known.mean), std=tuple(known.std))
 
 
-def make_backbone(row: Row, drop_path: float = 0.0) -> tuple[nn.Module, int]:
+def make_backbone(row: BackboneRow, drop_path: float = 0.0) -> tuple[nn.Module, int]:
     """The network of `row` with random weights from torch's global generator, and its number of features F.
 
     It maps images (n, 3, H, W) to (n, F). `drop_path` is the stochastic depth rate (Huang et al. 2016) of the last
     block; backbones without stochastic depth ignore it, so that one spec may sweep over both kinds.
     """
-    if row.source == "own":
-        network = TinyNet()
-        return network, network.num_features
-    if row.source == "timm":
-        return _timm_backbone(complete_row(row), drop_path)
-    full = _torchvision_network(row, drop_path)
-    return full, _take_off_classifier(full)
+    return BUILDERS[row.source](row, drop_path)
 
 
 def stages_of(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The parts of a backbone that an image passes one after another, with their names, input first."""
+    """The parts of a backbone that an image passes one after another, with their names, from the input on."""
     found: list[tuple[str, nn.Module]] = []
     for name, child in backbone.named_children():
         if name in OPENED and isinstance(child, nn.Sequential | nn.ModuleList):
             found += [(f"{name}.{inner}", module) for inner, module in child.named_children()]
         elif not all(isinstance(part, nn.Identity | nn.Sequential) for part in child.modules()):
-            found.append((name, child))  # what a taken off classifier leaves behind is not a stage
+            found.append((name, child))  # the remains of the classifier are not a stage
     return found
 
 
 @lru_cache(maxsize=64)
-def classifier_parameters(row: Row) -> int:
+def classifier_parameters(row: BackboneRow) -> int:
     """Parameters of the ImageNet classifier that `make_backbone` leaves out (0 for a network without one).
 
     The report's count includes it although its forward pass never uses it ("Number of parameters of model").
     """
-    if row.source == "own":
-        return 0
     with torch.device("meta"):
-        if row.source == "torchvision":
-            full: nn.Module = _torchvision_network(row, 0.0)
-        else:
-            full = import_timm(row.name).create_model(complete_row(row).timm_name, pretrained=False)
+        full = WITH_CLASSIFIER[row.source](row)
         kept, _ = make_backbone(row)
     return sum(p.numel() for p in full.parameters()) - sum(p.numel() for p in kept.parameters())
 
 
-def _torchvision_network(row: Row, drop_path: float) -> nn.Module:
+def _own_backbone(row: BackboneRow, drop_path: float) -> tuple[nn.Module, int]:
+    network = OWN[row.name]()
+    return network, network.num_features
+
+
+def _torchvision_backbone(row: BackboneRow, drop_path: float) -> tuple[nn.Module, int]:
+    network = _torchvision_network(row, drop_path)
+    return network, _take_off_classifier(network)
+
+
+def _torchvision_network(row: BackboneRow, drop_path: float) -> nn.Module:
     import torchvision
 
     more: dict[str, Any] = {"stochastic_depth_prob": drop_path} if row.drop_path else {}
@@ -102,7 +102,7 @@ def _torchvision_network(row: Row, drop_path: float) -> nn.Module:
 
 
 def _take_off_classifier(network: nn.Module) -> int:
-    """Replace the last Linear by Identity, and the classifier's dropouts too (each head has its own); F comes back."""
+    """Replace the last Linear by Identity, and so the classifier's dropouts: each head has its own. Returns F."""
     name = "fc" if hasattr(network, "fc") else "classifier"
     part = getattr(network, name)
     if isinstance(part, nn.Linear):
@@ -110,14 +110,15 @@ def _take_off_classifier(network: nn.Module) -> int:
         return part.in_features
     last = len(part) - 1
     features = part[last].in_features
-    for place, module in enumerate(part):
-        if place == last or isinstance(module, nn.Dropout):
-            part[place] = nn.Identity()
+    for index, module in enumerate(part):
+        if index == last or isinstance(module, nn.Dropout):
+            part[index] = nn.Identity()
     return features
 
 
-def _timm_backbone(row: Row, drop_path: float) -> tuple[nn.Module, int]:
+def _timm_backbone(row: BackboneRow, drop_path: float) -> tuple[nn.Module, int]:
     timm = import_timm(f"model.backbone: {row.name}")
+    row = complete_row(row)
     more: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         network = timm.create_model(row.timm_name, pretrained=False, num_classes=0, **more)
@@ -127,3 +128,18 @@ def _timm_backbone(row: Row, drop_path: float) -> tuple[nn.Module, int]:
         network = timm.create_model(row.timm_name, pretrained=False, num_classes=0)
     # Some networks (MobileNetV3's) have a layer between pooling and classifier, which num_features does not count.
     return network, int(getattr(network, "head_hidden_size", None) or network.num_features)
+
+
+# This project's own networks by the name of their row; `num_features` of each is its F.
+OWN: Mapping[str, type[TinyNet]] = {"tiny": TinyNet}
+# For each source of networks: the backbone of a row with its F, and the network with the classifier that it had.
+BUILDERS: Mapping[Provider, Callable[[BackboneRow, float], tuple[nn.Module, int]]] = {
+    "own": _own_backbone,
+    "torchvision": _torchvision_backbone,
+    "timm": _timm_backbone,
+}
+WITH_CLASSIFIER: Mapping[Provider, Callable[[BackboneRow], nn.Module]] = {
+    "own": lambda row: _own_backbone(row, 0.0)[0],
+    "torchvision": lambda row: _torchvision_network(row, 0.0),
+    "timm": lambda row: import_timm(row.name).create_model(complete_row(row).timm_name, pretrained=False),
+}

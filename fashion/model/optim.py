@@ -1,8 +1,10 @@
-"""Optimiser, learning-rate schedule and weight averaging, all torch's own."""
+"""Optimisers and learning-rate schedules by name, and weight averaging; all are torch's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,60 +13,103 @@ from torch.optim.swa_utils import AveragedModel
 
 from fashion.config import TrainConfig
 
-Group = dict[str, object]
+Group = dict[str, Any]
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class OptimizerRow:
+    """make: from the settings and the groups of parameters. decays_all: whether weight decay applies to biases and
+    normalisation scales, too."""
+
+    make: Callable[[TrainConfig, list[Group]], torch.optim.Optimizer]
+    decays_all: bool
+
+
+# torch's fused kernels update all parameters in one pass, on CPUs as on GPUs. The keys are the words that
+# `TrainConfig.optimizer` allows. Adam and SGD decay everything, as the report did; AdamW follows the usual recipe for
+# transfer learning.
+OPTIMIZERS: Mapping[str, OptimizerRow] = {
+    "sgd": OptimizerRow(
+        lambda train, groups: torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum, fused=True), decays_all=True
+    ),
+    "adam": OptimizerRow(
+        lambda train, groups: torch.optim.Adam(groups, lr=train.lr, betas=(train.momentum, 0.999), fused=True),
+        decays_all=True,
+    ),
+    "adamw": OptimizerRow(
+        lambda train, groups: torch.optim.AdamW(groups, lr=train.lr, betas=(train.momentum, 0.999), fused=True),
+        decays_all=False,
+    ),
+}
 
 
 def build_optimizer(
     train: TrainConfig, backbone: Iterable[nn.Parameter], heads: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over the parameters that require gradients.
+    """The optimiser that `train` asks for, over the parameters that require gradients.
 
-    The heads learn at `train.lr`, the backbone at `train.lr * train.backbone_lr_scale`. AdamW leaves biases and
-    normalisation scales undecayed (the usual transfer recipe); SGD and Adam decay everything, as the report did. torch's
-    fused kernels update all parameters in one pass, on CPUs as on GPUs.
+    The heads learn at `train.lr`, the backbone at `train.lr * train.backbone_lr_scale`.
     """
+    chosen = OPTIMIZERS[train.optimizer]
     groups: list[Group] = []
     for parameters, lr in ((backbone, train.lr * train.backbone_lr_scale), (heads, train.lr)):
         trainable = [p for p in parameters if p.requires_grad]
-        plain = [p for p in trainable if p.ndim <= 1] if train.optimizer == "adamw" else []
+        plain = [] if chosen.decays_all else [p for p in trainable if p.ndim <= 1]
         kept = {id(p) for p in plain}
         decayed = [p for p in trainable if id(p) not in kept]
         if decayed:
             groups.append({"params": decayed, "lr": lr, "weight_decay": train.weight_decay})
         if plain:
             groups.append({"params": plain, "lr": lr, "weight_decay": 0.0})
-    if train.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=train.lr, momentum=train.momentum, fused=True)
-    kind = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=train.lr, betas=(train.momentum, 0.999), fused=True)
+    return chosen.make(train, groups)
 
 
 def build_schedule(
     train: TrainConfig, optimizer: torch.optim.Optimizer, steps_per_epoch: int
 ) -> lr_scheduler.LRScheduler:
-    """One value a step: cosine to zero, constant, or one-cycle (Smith & Topin 2018), over the trial's own `epochs`."""
-    total = train.epochs * steps_per_epoch
-    if train.schedule == "onecycle":
-        peaks = [group["lr"] for group in optimizer.param_groups]
-        return lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=total, cycle_momentum=False)
+    """The learning-rate schedule that `train` asks for: one value for each step of the trial's own `epochs`."""
     warmup = round(train.warmup_epochs * steps_per_epoch)
-    after: lr_scheduler.LRScheduler
-    if train.schedule == "cosine":
-        after = lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(total - warmup, 1))
-    else:
-        after = lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+    return SCHEDULES[train.schedule](optimizer, train.epochs * steps_per_epoch, warmup)
+
+
+def _cosine(optimizer: torch.optim.Optimizer, total: int, warmup: int) -> lr_scheduler.LRScheduler:
+    return _warmed_up(optimizer, warmup, lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(total - warmup, 1)))
+
+
+def _constant(optimizer: torch.optim.Optimizer, total: int, warmup: int) -> lr_scheduler.LRScheduler:
+    return _warmed_up(optimizer, warmup, lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0))
+
+
+def _one_cycle(optimizer: torch.optim.Optimizer, total: int, warmup: int) -> lr_scheduler.LRScheduler:
+    """Smith & Topin 2018. It has a warm-up of its own."""
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=total, cycle_momentum=False)
+
+
+def _warmed_up(
+    optimizer: torch.optim.Optimizer, warmup: int, after: lr_scheduler.LRScheduler
+) -> lr_scheduler.LRScheduler:
     if warmup == 0:
         return after
     ramp = lr_scheduler.LinearLR(optimizer, start_factor=1.0 / (warmup + 1), total_iters=warmup)
     return lr_scheduler.SequentialLR(optimizer, [ramp, after], milestones=[warmup])
 
 
+# The keys are the words that `TrainConfig.schedule` allows; a row takes the optimiser and the numbers of all steps and of
+# those that warm up.
+SCHEDULES: Mapping[str, Callable[[torch.optim.Optimizer, int, int], lr_scheduler.LRScheduler]] = {
+    "cosine": _cosine,
+    "constant": _constant,
+    "onecycle": _one_cycle,
+}
+
+
 def build_ema(train: TrainConfig, model: nn.Module) -> AveragedModel | None:
     """Exponential moving average of weights and normalisation statistics; None where `train.ema` is 0.
 
-    The decay grows as (1 + n) / (10 + n) until it reaches `train.ema` (as TensorFlow's does), so that the average of a
-    young model is not mostly its initial weights: early rungs compare what was learnt.
+    After n updates the decay is (1 + n) / (10 + n), until it reaches `train.ema` (as in TensorFlow). So the average of a
+    young model does not consist mostly of its initial weights, and early rungs compare what was learnt.
     """
     if train.ema == 0.0:
         return None

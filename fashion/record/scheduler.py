@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import SimpleNamespace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from fashion.errors import Problem, RunError
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.record.validate import SCHEDULER, check
-from fashion.schedulers.base import Decision, Scheduler
+from fashion.schedulers.base import Compare, Decision, Scheduler
 from fashion.schedulers.registry import make_scheduler
+
+
+@dataclass(frozen=True)
+class RecordedSettings:
+    """The scheduler section of a recorded spec, after `validate.SCHEDULER` has passed it."""
+
+    name: str
+    metric: str
+    compare: Compare
+    grace: float
+    reduction: float
+    brackets: int
 
 
 def replay(
     scheduler: Scheduler, history: Iterable[tuple[EpochReport, Decision]]
 ) -> list[tuple[EpochReport, Decision, Decision]]:
-    """Feed recorded reports, in the journal's order. Returns where the scheduler decides otherwise than is recorded,
+    """Feed recorded reports, in the journal's order. Returns where the scheduler decides otherwise than was recorded,
     as (report, recorded, decided): empty unless the scheduler's settings have changed since."""
     decisions = [(report, recorded, scheduler.observe(report)) for report, recorded in history]
     return [entry for entry in decisions if entry[1] != entry[2]]
@@ -34,11 +46,11 @@ def scheduler_of(run: Run) -> Scheduler:
 
 
 def fresh_scheduler_of(run: Run) -> Scheduler:
-    """The scheduler of a recorded run before its first report. Raises RunError for settings that are none."""
+    """The scheduler of a recorded run before its first report. Raises RunError for settings that no scheduler has."""
     try:
         settings: dict[str, Any] = run.manifest["spec"]["scheduler"]
         check(settings, SCHEDULER, SCHEDULER)
     except (KeyError, ValueError) as error:
         place = f"{run.path / 'manifest.json'} spec.scheduler"
-        raise RunError(Problem(place, "is no scheduler of this version", str(error))) from None
-    return make_scheduler(SimpleNamespace(**settings))
+        raise RunError(Problem(place, "is not a scheduler of this version", str(error))) from None
+    return make_scheduler(RecordedSettings(**{each.name: settings[each.name] for each in fields(RecordedSettings)}))

@@ -1,7 +1,7 @@
-"""What a manifest, a journal's lines and a report must be made of, so that nothing that reads them meets a surprise.
+"""The rules that a manifest, a journal's lines and a report must meet before anything else reads them.
 
 The files may be damaged, edited by hand or somebody else's: numbers that name files are whole numbers, never paths.
-Pure Python, since `ls`, `show` and `best` start at once.
+Pure Python, so that `ls`, `show` and `best` start at once.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from fashion.errors import CONTROLS
 from fashion.files import Rule, whole
-from fashion.schedulers.base import LEAST_REDUCTION
+from fashion.schedulers.base import LEAST_REDUCTION, MOST_BRACKETS, MOST_REDUCTION, Compare, Decision
+from fashion.schedulers.metrics import METRICS
+from fashion.schedulers.registry import SCHEDULERS
 
-LARGEST = 2.0**1000  # of a metric; what is computed with it stays finite
+LARGEST = 2.0**1000  # of a metric: what is computed from it stays finite
 NUMBERS = (int, float)
 
 
 def number(value: Any) -> bool:
-    """A number that is neither negative nor beyond all use."""
+    """A number that is not negative and not absurdly large."""
     return isinstance(value, NUMBERS) and not isinstance(value, bool) and 0 <= value < 2**60
 
 
@@ -30,13 +32,13 @@ def word(value: Any) -> bool:
 
 
 def title(value: Any) -> bool:
-    """Text without what a terminal obeys."""
+    """Text without control characters, which a terminal would obey."""
     return isinstance(value, str) and not CONTROLS.search(value)
 
 
 def metric(value: Any) -> bool:
-    """A number, or the strings in whose place JSON has none."""
-    if type(value) is float:  # nearly all, and a large record has a hundred thousand to look at
+    """A number, or one of the strings for the numbers that JSON lacks."""
+    if type(value) is float:  # nearly always, and a large record has a hundred thousand of them
         return -LARGEST < value < LARGEST
     if isinstance(value, str):
         return value in ("nan", "inf", "-inf")
@@ -44,12 +46,12 @@ def metric(value: Any) -> bool:
 
 
 def moment(value: Any) -> bool:
-    """ISO 8601, or empty."""
+    """A time in ISO 8601, or an empty string."""
     if not isinstance(value, str):
         return False
     try:
         return not value or math.isfinite(datetime.fromisoformat(value).timestamp())
-    except (ValueError, OverflowError, OSError):  # the year 0001, where the system's clock does not go so far back
+    except (ValueError, OverflowError, OSError):  # OSError: the system's clock does not reach back to the year 0001
         return False
 
 
@@ -58,7 +60,7 @@ def one_of(*words: str) -> Rule:
 
 
 def sections(value: Any) -> bool:
-    """A configuration or a spec: its sections, where they are there, are objects."""
+    """A configuration or a spec: those sections that it has are objects."""
     names = ("data", "model", "train", "search", "scheduler", "resources")
     return isinstance(value, Mapping) and all(isinstance(value[name], Mapping) for name in names if name in value)
 
@@ -77,7 +79,7 @@ REPORT: Mapping[str, Rule] = {
     "time": moment,
     "setting": word,
 }
-# An event of the journal; which of them it has depends on its kind.
+# An event of the journal. Which of these entries it has depends on its kind.
 EVENT: Mapping[str, Rule] = {
     "event": word,
     "trial": whole(0),
@@ -85,20 +87,20 @@ EVENT: Mapping[str, Rule] = {
     "config": configuration,
     "run": word,
     "of": whole(0),
-    "decision": one_of("continue", "stop"),
+    "decision": one_of(*get_args(Decision)),
     "report": lambda value: isinstance(value, Mapping),
     "status": one_of("completed", "stopped", "failed"),
     "reason": word,
     "text": word,
 }
-# What decisions depend on; `settings.SchedulerConfig` has the same bounds for the spec.
+# The settings that a scheduler's decisions depend on.
 SCHEDULER: Mapping[str, Rule] = {
-    "name": one_of("asha", "fifo", "median", "hyperband"),
-    "metric": word,
-    "compare": one_of("fraction", "epoch"),
+    "name": one_of(*SCHEDULERS),
+    "metric": one_of(*METRICS),
+    "compare": one_of(*get_args(Compare)),
     "grace": lambda value: number(value) and value > 0,
-    "reduction": lambda value: number(value) and LEAST_REDUCTION <= value <= 100,
-    "brackets": lambda value: whole(1)(value) and value <= 20,
+    "reduction": lambda value: number(value) and LEAST_REDUCTION <= value <= MOST_REDUCTION,
+    "brackets": lambda value: whole(1)(value) and value <= MOST_BRACKETS,
 }
 
 
@@ -116,30 +118,30 @@ def attributes_of(value: Any) -> list[tuple[str, tuple[str, ...]]]:
     found = [(entry["name"], tuple(entry["classes"])) for entry in value]
     names = [name for name, _ in found]
     if not all(map(title, names)) or len({*names, "image"}) <= len(names):
-        raise ValueError("attributes have names, different from one another, and none is called image")
+        raise ValueError("attributes have different names, and none is called image")
     for entry, (name, classes) in zip(value, found, strict=True):
         if not isinstance(entry["classes"], list) or not classes or not all(map(title, classes)):
-            raise ValueError(f"attribute {name[:60]!r} has a list of class names")
+            raise ValueError(f"attribute {name[:60]!r} needs a list of class names")
     return found
 
 
 def manifest_problem(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
-    """(key, what is wrong with it) of the first entry of a manifest that can't be used; None when all can."""
+    """(key, what is wrong with it) of the first entry of a manifest that can't be used; None if there is none."""
     for key, rule in (("name", title), ("created", title), ("data_fingerprint", title), ("spec", sections)):
         if not rule(manifest[key]):
-            return key, "is no text" if rule is title else "is no spec"
+            return key, "is not text" if rule is title else "is not a spec"
     for key in ("data_root", "code_version"):
         if not isinstance(manifest.get(key, ""), str):
-            return key, "is no text"
+            return key, "is not text"
     if not isinstance(manifest.get("packages", {}), Mapping):
-        return "packages", "are no versions"
+        return "packages", "is not a mapping of packages to versions"
     spec = manifest["spec"]
     if not whole(1)(spec.get("search", {}).get("trials", 1)):
-        return "spec", "has no number of trials in its search"
+        return "spec", "has a search without a number of trials"
     try:
         counts = [len(classes) for _, classes in attributes_of(manifest["attributes"])]
     except (KeyError, TypeError, ValueError) as error:
-        return "attributes", f"are no names with their classes ({error})"
+        return "attributes", f"is not a list of names with their classes ({error})"
     for split in ("train", "val") if counts else ():
         try:
             rows = manifest["label_counts"][split]
@@ -148,11 +150,11 @@ def manifest_problem(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
         except (KeyError, TypeError):
             right = False
         if not right:
-            return "label_counts", f"of {split} are no number for each class"
+            return "label_counts", f"does not have one number for each class of {split}"
     extensions = manifest.get("extensions", [])
     edited = [entry.get("edited") if isinstance(entry, Mapping) else None for entry in _listed(extensions)]
     if not isinstance(extensions, list) or not all(isinstance(e, list) and all(map(word, e)) for e in edited):
-        return "extensions", "are no list of what was edited"
+        return "extensions", "does not list what was edited"
     return None
 
 

@@ -16,7 +16,7 @@ class _Rung:
     promoted: int = 0
 
     def cutoff(self, reduction: float) -> float | None:
-        """The (1 - 1/reduction) quantile of the rewards, linearly interpolated; to the bit numpy's percentile."""
+        """The (1 - 1/reduction) quantile of the rewards, linearly interpolated: bit for bit numpy's percentile."""
         if not self.rewards:
             return None
         position = (1 - 1 / reduction) * 100 / 100 * (len(self.rewards) - 1)
@@ -31,8 +31,9 @@ class Asha(Scheduler):
 
     Rungs stand at grace * reduction^k; bracket s begins at k = s, and a trial belongs to bracket (number mod brackets).
     A trial that reaches a rung goes on unless it is worse than the (1 - 1/reduction) quantile of those there before it,
-    so the first always does. One that skips rungs (few epochs) is entered and judged in each, where Ray enters it in
-    the highest only and so leaves the lower ones thin. By fraction the rungs end below 1; by epoch there is no end.
+    so the first always does. A trial that skips rungs because it has few epochs is entered and judged in each of them;
+    Ray enters it in the highest only, which leaves the lower rungs thin. By fraction all rungs are below 1; by epoch
+    there is no last rung.
     """
 
     def __init__(self, grace: float = 0.1, reduction: float = 3.0, mode: Mode = "min", brackets: int = 1,
@@ -83,8 +84,8 @@ class Asha(Scheduler):
 
 
 class Hyperband(Asha):
-    """Asynchronous Hyperband (Li et al. 2018, section 3): ASHA with several brackets side by side, each halving from a
-    later rung on, so that trials that start slowly have a chance. Nothing waits for a bracket to fill."""
+    """Asynchronous Hyperband (Li et al. 2018, section 3): ASHA with several brackets side by side. Each bracket starts
+    halving at a later rung, so that trials that start slowly have a chance. Nothing waits for a bracket to fill."""
 
     def __init__(self, grace: float = 0.1, reduction: float = 3.0, mode: Mode = "min", brackets: int = 3,
                  metric: str = "val_loss", compare: Compare = "fraction") -> None:  # fmt: skip

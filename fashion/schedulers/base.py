@@ -1,8 +1,8 @@
 """Early stopping as pure code over (trial, progress, value): nothing here knows of Ray, files or clocks.
 
 Progress is by default the fraction of a trial's own schedule that is done. A trial of 10 epochs at epoch 5 has cooled
-its cosine half way; one of 50 epochs at epoch 5 hardly began. Compared by epoch the short one looks better whatever
-the final results, so that comparing by epoch kills the long trials that win in the end.
+its learning rate half way down; one of 50 epochs has barely begun at epoch 5. Compared by epoch, the short one looks
+better whatever the final results, so comparing by epoch stops the long trials that would win in the end.
 
 A decision is a function of the reports fed before it, so feeding the journal once more rebuilds every rung.
 """
@@ -17,9 +17,12 @@ Decision = Literal["continue", "stop"]
 Mode = Literal["min", "max"]
 Compare = Literal["fraction", "epoch"]
 
-# 3/10 must be at the rung 0.1 * 3 = 0.30000000000000004.
+# Relative: a progress of 3/10 counts as having reached the rung 0.1 * 3 = 0.30000000000000004.
 TOLERANCE = 1e-9
+# The bounds of the settings, for specs and for records.
 LEAST_REDUCTION = 1.1  # closer to 1 there would be rungs without end
+MOST_REDUCTION = 100.0
+MOST_BRACKETS = 20
 
 
 class Report(Protocol):
@@ -37,8 +40,8 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class RungState:
-    """A rung as a display shows it. `entries` trials have reached it, `promoted` of them went on; `cutoff` is the
-    metric's value that the next one must reach (None while empty)."""
+    """A rung as a display shows it. `entries` trials have reached it and `promoted` of them went on; `cutoff` is the
+    value of the metric that the next trial must reach (None while the rung is empty)."""
 
     bracket: int
     rung: float
@@ -48,7 +51,8 @@ class RungState:
 
 
 class Scheduler:
-    """Common to all: NaN and infinity stop, a stop is for good, the same report twice is the same decision."""
+    """What all schedulers share: NaN and infinity stop a trial, a stop is final, and a report that is fed twice gets the
+    same decision twice."""
 
     def __init__(self, mode: Mode = "min", metric: str = "val_loss", compare: Compare = "fraction") -> None:
         self.mode = mode
@@ -92,8 +96,3 @@ class Fifo(Scheduler):
 
     def _decide(self, trial: int, progress: float, reward: float) -> Decision:
         return "continue"
-
-
-def mode_of(metric: str) -> Mode:
-    """Whether less or more of a metric is better: losses are minimised, accuracies maximised."""
-    return "min" if "loss" in metric else "max"

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fashion.schedulers.asha import Asha, Hyperband
-from fashion.schedulers.base import Compare, Fifo, Mode, Scheduler, mode_of
+from fashion.schedulers.base import Compare, Fifo, Mode, Scheduler
 from fashion.schedulers.median import Median
+from fashion.schedulers.metrics import METRICS
 
 
 class Settings(Protocol):
@@ -29,23 +30,34 @@ class Settings(Protocol):
 
 
 @dataclass(frozen=True)
-class Row:
-    """make: from the settings and whether less or more of the metric is better. brackets: how many by default."""
+class SchedulerRow:
+    """about: what the spec's page says of it. make: from the settings and whether less or more of the metric is better.
+    brackets: the default of the setting of that name."""
 
+    about: str
     make: Callable[[Settings, Mode], Scheduler]
     brackets: int = 1
 
 
-SCHEDULERS: Mapping[str, Row] = {
-    "asha": Row(lambda s, mode: Asha(s.grace, s.reduction, mode, s.brackets, s.metric, s.compare)),
-    "fifo": Row(lambda s, mode: Fifo(mode, s.metric, s.compare)),
-    "median": Row(lambda s, mode: Median(s.grace, mode=mode, metric=s.metric, compare=s.compare)),
-    "hyperband": Row(
-        lambda s, mode: Hyperband(s.grace, s.reduction, mode, s.brackets, s.metric, s.compare), brackets=3
+SCHEDULERS: Mapping[str, SchedulerRow] = {
+    "asha": SchedulerRow(
+        "asynchronous successive halving",
+        lambda s, mode: Asha(s.grace, s.reduction, mode, s.brackets, s.metric, s.compare),
+    ),
+    "fifo": SchedulerRow("stops no trial early", lambda s, mode: Fifo(mode, s.metric, s.compare)),
+    "median": SchedulerRow(
+        "stops what is worse than the median of the other trials",
+        lambda s, mode: Median(s.grace, mode=mode, metric=s.metric, compare=s.compare),
+    ),
+    "hyperband": SchedulerRow(
+        "asha in several brackets",
+        lambda s, mode: Hyperband(s.grace, s.reduction, mode, s.brackets, s.metric, s.compare),
+        brackets=3,
     ),
 }
 
 
 def make_scheduler(settings: Settings) -> Scheduler:
-    """The scheduler that a spec asks for. Raises KeyError for a name that is no row (the spec refuses it earlier)."""
-    return SCHEDULERS[settings.name].make(settings, mode_of(settings.metric))
+    """The scheduler that a spec asks for. Raises KeyError for an unknown scheduler or metric, which the spec and the
+    record refuse before."""
+    return SCHEDULERS[settings.name].make(settings, METRICS[settings.metric].mode)

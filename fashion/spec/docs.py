@@ -1,4 +1,4 @@
-"""docs/spec.md, made from the fields themselves: `python -m fashion.spec.docs > docs/spec.md`."""
+"""Makes docs/spec.md from the fields: `python -m fashion.spec.docs > docs/spec.md`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from fashion.spec.fields import SAMPLED, SETTINGS, describe, section_rules
 INTRODUCTION = """\
 # The sweep spec
 
-Made from the fields' own definitions by `python -m fashion.spec.docs`. Besides these sections a spec has `name` (of the
-sweep and its run directory; default: the file's name) and `storage` (the folder of run directories, or
-`s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` ([storage.md](storage.md)); default: `runs`).
+Generated from the fields' definitions by `python -m fashion.spec.docs`. Besides the sections below, a spec has `name`, the
+name of the sweep and of its run directory (default: the file's name), and `storage`, the folder of run directories or an
+address in a bucket such as `s3://BUCKET/PREFIX` ([storage.md](storage.md); default: `runs`).
 
-Every field of `data` (but `root`), `model` and `train` is one of
+Every field of `data` (except `root`), `model` and `train` takes one of these forms:
 
 | form | meaning |
 |---|---|
 | `0.1` | a fixed value |
-| `{choice: [a, b]}` | one of the values, each as likely |
+| `{choice: [a, b]}` | one of the values, all equally likely |
 | `{grid: [a, b]}` | every value in turn, crossed with the other grids |
 | `{uniform: [lo, hi]}` | a real number |
 | `{loguniform: [lo, hi]}` | a real number whose logarithm is uniform |
-| `{int: [lo, hi]}` | a whole number, both ends included; `step: 2` and `log: true` may stand beside it |
-| `{when: {train.optimizer: sgd}, uniform: [0.8, 0.99], else: 0.9}` | only under a condition; without `else` the field's default otherwise |
-| `{switch: train.optimizer, cases: {sgd: 0.1, adamw: {loguniform: [0.0001, 0.01]}}}` | by the value of another field; `else` for the rest |
+| `{int: [lo, hi]}` | a whole number, both ends included; `step: 2` or `log: true` may be added |
+| `{when: {train.optimizer: sgd}, uniform: [0.8, 0.99], else: 0.9}` | only where a condition holds; elsewhere the value of `else`, or the field's default |
+| `{switch: train.optimizer, cases: {sgd: 0.1, adamw: {loguniform: [0.0001, 0.01]}}}` | depends on the value of another field; `else` covers the rest |
 """
 
 

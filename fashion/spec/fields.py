@@ -1,4 +1,4 @@
-"""What each field of a spec accepts: its check, and the rule in words, both derived from the pydantic models."""
+"""What each field of a spec accepts, as a check and as a rule in words; both derive from the pydantic models."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SETTINGS: dict[str, type[BaseModel]] = {
 }
 TOP_LEVEL = ("name", *SAMPLED, *SETTINGS, "storage")
 NEVER_SAMPLED = ("data.root",)
-NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # of a sweep: names a folder
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # a sweep's name, which also names its folder
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class NotAllowedError(Exception):
-    """A value that a field does not take; `rule` and `fix` in words."""
+    """A field does not accept a value; `rule` and `fix` say so in words."""
 
     def __init__(self, rule: str, fix: str = "") -> None:
         self.rule, self.fix = rule, fix
@@ -63,7 +63,7 @@ class FieldRule:
 
     @cached_property
     def schema(self) -> dict[str, Any]:
-        """JSON Schema of one value."""
+        """The JSON Schema of one value."""
         return self._adapter.json_schema()
 
     @property
@@ -76,7 +76,7 @@ class FieldRule:
 
     @property
     def whole_numbers(self) -> bool:
-        """An integer field: a continuous distribution does not fit it."""
+        """Whether the field takes integers only, so that no continuous distribution fits it."""
         return "integer" in self._kinds and "number" not in self._kinds
 
     @property
@@ -85,7 +85,7 @@ class FieldRule:
         return [str(word) for part in parts for word in part.get("enum", [part.get("const")]) if word]
 
     def check(self, value: Any) -> Any:
-        """The value as the field holds it (1 becomes 1.0 where real numbers are meant). Raises NotAllowedError."""
+        """The value as the field holds it (1 becomes 1.0 in a field of real numbers). Raises NotAllowedError."""
         try:
             checked = self._adapter.validate_python(value)
         except ValidationError:
@@ -94,7 +94,7 @@ class FieldRule:
         return checked
 
     def check_key(self, key: str) -> Any:
-        """As check, for a value that is written as a key (cases of a switch)."""
+        """As `check`, for a value that is written as a key: the cases of a switch."""
         if key in ("null", "~"):
             return self.check(None)
         try:
@@ -151,8 +151,9 @@ def describe(schema: dict[str, Any]) -> str:
         form = ",d" if kind == "integer" else "g"
         if low is not None and high is not None:
             return f"{text} from {low:{form}} to {high:{form}}"
-        bounds = [(above, "above"), (low, "of at least"), (below, "below"), (high, "of at most")]
-        return text + " and".join(f" {word} {bound:{form}}" for bound, word in bounds if bound is not None)
+        bounds = [(above, "above"), (low, "at least"), (below, "below"), (high, "at most")]
+        limits = " and ".join(f"{word} {bound:{form}}" for bound, word in bounds if bound is not None)
+        return f"{text} of {limits}" if limits.startswith("at ") else f"{text} {limits}"
     return {"boolean": "true or false", "string": "text", "null": "null"}[str(kind)]
 
 
@@ -175,7 +176,7 @@ def _hint(value: Any, rule: FieldRule) -> str:
 
 
 def _check_meaning(name: str, value: Any) -> None:
-    """Rules that a type can't say."""
+    """Check what a type can't express. Raises NotAllowedError."""
     if name == "model.backbone" and not value.startswith("timm:"):
         from fashion.model.backbones import BACKBONES
 
@@ -200,4 +201,4 @@ def _check_meaning(name: str, value: Any) -> None:
         try:
             Path(value).expanduser()
         except RuntimeError:
-            raise NotAllowedError("begins with ~, or with ~USER for a user of this machine") from None
+            raise NotAllowedError("must begin with ~, or with ~USER for a user of this machine") from None

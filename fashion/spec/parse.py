@@ -1,4 +1,4 @@
-"""From the values of a YAML file (or of a recorded spec) to typed fields, collecting every problem on the way."""
+"""Turns the values of a YAML file, or of a recorded spec, into typed fields, and collects every problem on the way."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = ("choice", "grid", "uniform", "loguniform", "int")
 
 
 class Parser:
-    """Reads one document; `problems` grows, and a part that can't be read is left out of what the methods return."""
+    """Reads one document. Problems are appended to `problems`; what can't be read is left out of the methods' results."""
 
     def __init__(self, document: Document, problems: list[Problem]) -> None:
         self.document = document
@@ -37,7 +37,7 @@ class Parser:
         self.problems.append(Problem(self.document.place(path), rule, "" if value is ... else show(value), fix))
 
     def mapping(self, raw: Any, path: Path, known: tuple[str, ...] | list[str], what: str) -> dict[str, Any]:
-        """The known keys of a mapping; others are problems."""
+        """The known keys of a mapping; any other key is a problem."""
         if raw is None:
             return {}
         if not isinstance(raw, Mapping):
@@ -59,7 +59,7 @@ class Parser:
     # -- sampled sections
 
     def fields(self, section: str, raw: Any) -> dict[str, Expression]:
-        """Dotted name -> expression of every field of data, model or train that is right, defaults filled in."""
+        """Dotted name -> expression of every valid field of data, model or train, defaults filled in."""
         rules = section_rules(section)
         written = self.mapping(raw, (section,), list(rules), "fields")
         result: dict[str, Expression] = {}
@@ -67,7 +67,7 @@ class Parser:
             if name in written:
                 before = len(self.problems)
                 expression = self.expression(rule, written[name], (section, name))
-                if len(self.problems) == before:  # else rules between fields would repeat what is wrong here
+                if len(self.problems) == before:  # otherwise rules between fields would repeat this problem
                     result[rule.name] = expression
             elif rule.required:
                 fix = f"Add {name}: to {section}: {rule.info.description}"
@@ -77,8 +77,8 @@ class Parser:
         return result
 
     def expression(self, rule: FieldRule, raw: Any, path: Path) -> Expression:
-        """A value, a distribution or a condition. Problems inside are recorded at their own place, and then any legal
-        stand-in is returned: the spec is refused anyway."""
+        """A value, a distribution or a condition. Problems inside it are recorded at their own places; what is returned
+        then does not matter, since the spec is refused."""
         if not isinstance(raw, Mapping):
             return self.value(rule, raw, path)
         if rule.name in NEVER_SAMPLED:
@@ -201,7 +201,7 @@ class Parser:
         elif rest:
             then = self.expression(rule, rest, path)
         else:
-            self.problem(path, "says when, but not what", dict(raw), "Add value: or a distribution")
+            self.problem(path, "gives a condition without a value", dict(raw), "Add value: or a distribution")
             then = None
         return When(tuple(conditions), then, self.otherwise(rule, raw, path))
 
@@ -233,7 +233,7 @@ class Parser:
         return None if rule.required else rule.default
 
     def other(self, rule: FieldRule, name: Any, path: Path) -> FieldRule | None:
-        """The field that a condition asks about."""
+        """The rule of the field that a condition asks about; None, and a problem, if there is no such field."""
         rules = sampled_rules()
         if name == rule.name:
             self.problem(path, "a condition can't ask about the field itself", name)
@@ -249,7 +249,7 @@ class Parser:
     # -- settings
 
     def settings(self, section: str, raw: Any) -> tuple[Any, set[str]]:
-        """The search, scheduler or resources object (None if it has problems) and the fields that were written."""
+        """The search, scheduler or resources object (None if it has problems) and the names of the fields written."""
         rules = section_rules(section)
         written = self.mapping(raw, (section,), list(rules), "fields")
         before = len(self.problems)

@@ -13,7 +13,6 @@ from fashion.model.backbones import row
 from fashion.spec.fields import section_rules, show
 from fashion.spec.space import (
     Choice,
-    Distribution,
     Expression,
     Grid,
     Scalar,
@@ -23,6 +22,7 @@ from fashion.spec.space import (
     case_name,
     dependencies,
     leaves,
+    to_json,
 )
 from fashion.spec.yaml_lines import Document, Path
 
@@ -38,7 +38,7 @@ class Report(Protocol):
 
 
 def cycles(expressions: Mapping[str, Expression], report: Report) -> None:
-    """Fields that wait for each other's values."""
+    """Report fields that wait for each other's values."""
     reported: set[str] = set()
     for name in expressions:
         cycle = _cycle(expressions, name)
@@ -48,7 +48,7 @@ def cycles(expressions: Mapping[str, Expression], report: Report) -> None:
 
 
 def _cycle(expressions: Mapping[str, Expression], start: str) -> list[str]:
-    """The way from `start` over what it depends on back to `start`; empty if there is none."""
+    """The chain of dependencies that leads from `start` back to it; empty if there is none."""
     trails, seen = [[start]], {start}
     while trails:
         trail = trails.pop()
@@ -62,14 +62,14 @@ def _cycle(expressions: Mapping[str, Expression], start: str) -> list[str]:
 
 
 def reachable(expressions: Mapping[str, Expression], document: Document, report: Report) -> None:
-    """Conditions that no trial could meet: most often a misremembered value. Where --set has fixed the field that is
-    asked about, the other cases are legitimately idle."""
+    """Report conditions that no trial can meet: most often a value remembered wrongly. Where --set fixes the field that a
+    condition asks about, the other cases may be idle."""
     for name, expression in expressions.items():
         for path, other, value in _asked(expression, _path(name)):
             idle = _path(other) in document.overrides
             if other in expressions and not idle and not can_be(expressions[other], value):
                 now = expressions[other]
-                fix = f"{other} is {show(now.to_json() if isinstance(now, Distribution | When | Switch) else now)}"
+                fix = f"{other} is {show(to_json(now))}"
                 report(path, f"never applies: {other} is never {show(value)} in this spec", ..., fix)
 
 
@@ -88,15 +88,16 @@ def _asked(expression: Expression, path: Path) -> Iterator[tuple[Path, str, Scal
 
 
 def crossing(spec: SweepSpec, report: Report) -> None:
-    """What method grid enumerates, and what random crosses, must be lists that don't depend on chance."""
+    """What the search method crosses must be lists of values that don't depend on chance."""
     method, listed = spec.search.method, True
+    everything = Choice in spec.search.crossed
     for name, expression in spec.expressions.items():
         for dimension, distribution in leaves(expression, name):
-            if method == "grid" and not isinstance(distribution, Choice):
+            if everything and not isinstance(distribution, Choice):
                 fix = "List values, or use search.method random"
-                report(_path(name), "method grid needs choice or grid everywhere", distribution.to_json(), fix)
+                report(_path(name), f"method {method} needs choice or grid everywhere", distribution.to_json(), fix)
                 listed = False
-            if method == "random" and isinstance(distribution, Grid) and dimension != name:
+            if spec.search.crossed == (Grid,) and isinstance(distribution, Grid) and dimension != name:
                 for other in _drawn_at_random(spec.expressions, expression):
                     rule = f"a grid can't be crossed where it depends on {other}, which is drawn at random"
                     report(_path(name), rule, ..., f"Make {other} a grid too, or write choice here")
@@ -117,9 +118,9 @@ def _drawn_at_random(expressions: Mapping[str, Expression], expression: Expressi
 
 
 def every_trial(spec: SweepSpec, document: Document, problems: list[Problem]) -> None:
-    """Draws the trials (the first MOST_DRAWN, as many under optuna) to find rules between fields that one breaks. One
-    problem a rule, with how often."""
-    total = MOST_DRAWN if spec.search.method == "optuna" else min(spec.total_trials, MOST_DRAWN)
+    """Draw the trials, at most MOST_DRAWN (under an adaptive method exactly so many), and report each rule between fields
+    that some of them break: one problem for each rule, with how many trials break it."""
+    total = MOST_DRAWN if spec.search.adaptive else min(spec.total_trials, MOST_DRAWN)
     broken: dict[str, list[tuple[int, str, str]]] = {}
     for number in range(total):
         for section, rule in _broken(spec, number):
@@ -131,8 +132,8 @@ def every_trial(spec: SweepSpec, document: Document, problems: list[Problem]) ->
         named = [word for word in re.findall(r"\w+", rule) if word in section_rules(section) and word in written]
         fix = ""
         if len(cases) < total:
-            share = f"in {len(cases)} of {total} trials, first in trial {number}"
-            fix = f"So {share}: when or switch can keep such values apart"
+            share = f"{len(cases)} of {total} trials, the first of them trial {number}"
+            fix = f"This concerns {share}: when or switch can keep such values apart"
         problems.append(Problem(document.place((section, *named[:1])), rule, fix=fix))
 
 

@@ -1,4 +1,4 @@
-"""JSON Schema of a spec, for editors: completion, descriptions and underlined mistakes while one types."""
+"""The JSON Schema of a spec, with which editors complete fields, describe them and underline mistakes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from fashion.spec.fields import NAME, NEVER_SAMPLED, SAMPLED, SETTINGS, FieldRul
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema 2020-12, derived from the models of config.py and settings.py. Rules between fields and names of
-    backbones are `load_spec`'s alone."""
+    """The schema, in JSON Schema 2020-12, derived from the models of config.py and settings.py. Rules between fields and
+    the names of backbones are not in it: `load_spec` alone checks those."""
     sections = {section: _section(section, _sampled_field) for section in SAMPLED}
     sections |= {section: _section(section, _plain_field) for section in SETTINGS}
     return {
@@ -36,7 +36,7 @@ def _section(section: str, form: Any) -> dict[str, Any]:
     rules = section_rules(section)
     required = [name for name, rule in rules.items() if rule.required]
     schema = _object({name: form(rule) for name, rule in rules.items()}, required)
-    # `train:` with nothing below it is an empty section, not a mistake
+    # `train:` with nothing below it is an empty section, which is allowed.
     return schema if required else {**schema, "type": ["object", "null"]}
 
 

@@ -1,50 +1,83 @@
-"""The parts of a spec that are not sampled: how to search, when to stop a trial, what a trial may use."""
+"""The sections of a spec that are not sampled: how to search, when to stop a trial, what a trial may use."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fashion.config import Frozen
-from fashion.schedulers.base import LEAST_REDUCTION
+from fashion.schedulers.base import LEAST_REDUCTION, MOST_BRACKETS, MOST_REDUCTION, Compare, Mode
+from fashion.schedulers.metrics import METRICS
+from fashion.schedulers.registry import SCHEDULERS, SchedulerRow
+from fashion.spec.search_methods import SEARCH_METHODS, SearchMethod
 
-Metric = Literal["val_loss", "val_loss_report", "val_accuracy", "val_balanced_accuracy", "val_exact_match"]
+# The allowed words are the tables' own names. A type checker can't read them from there; pydantic can.
+if TYPE_CHECKING:
+    MethodName = str
+    SchedulerName = str
+    MetricName = str
+else:
+    MethodName = Literal[*SEARCH_METHODS]
+    SchedulerName = Literal[*SCHEDULERS]
+    MetricName = Literal[*METRICS]
+
+
+def _about(rows: Mapping[str, SearchMethod] | Mapping[str, SchedulerRow]) -> str:
+    return "; ".join(f"{name}: {row.about}" for name, row in rows.items())
 
 
 class SearchConfig(Frozen):
-    method: Literal["random", "grid", "optuna"] = Field(
-        "random", description="random: independent samples, grids crossed; grid: every combination; optuna: TPE"
-    )
+    method: MethodName = Field("random", description=_about(SEARCH_METHODS))
     trials: int = Field(
-        10, ge=1, le=1_000_000, description="method grid: at most this many, every combination by default"
+        10, ge=1, le=1_000_000, description="number of trials; for method grid the most, by default every combination"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="the same spec and seed give the same trials")
+
+    @property
+    def crossed(self) -> tuple[type, ...]:
+        """The distributions whose values the method combines in every way."""
+        return SEARCH_METHODS[self.method].crossed
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the method suggests values from the results so far."""
+        return SEARCH_METHODS[self.method].adaptive
 
 
 class SchedulerConfig(Frozen):
     """Early stopping. ASHA: Li et al., "A System for Massively Parallel Hyperparameter Tuning" (2018)."""
 
-    name: Literal["asha", "fifo", "median", "hyperband"] = Field("asha", description="fifo stops no trial early")
-    metric: Metric = Field("val_loss", description="what decides who goes on; the winner is always the lowest val_loss")
-    compare: Literal["fraction", "epoch"] = Field(
-        "fraction", description="compare trials at the same fraction of their own schedule, or at the same epoch"
+    name: SchedulerName = Field("asha", description=_about(SCHEDULERS))
+    metric: MetricName = Field(
+        "val_loss", description="metric that decides which trials go on; the winner always has the lowest val_loss"
+    )
+    compare: Compare = Field(
+        "fraction", description="compare trials at the same fraction of their own schedules, or at the same epoch"
     )
     grace: float = Field(
-        0.1, gt=0.0, description="no trial stops before this fraction of its epochs, or before this epoch (default 1)"
+        0.1,
+        gt=0.0,
+        description="no trial stops before this fraction of its epochs; with compare: epoch, before this epoch (default 1)",
     )
-    reduction: float = Field(3.0, ge=LEAST_REDUCTION, le=100.0, description="of this many trials at a rung one goes on")
-    brackets: int = Field(1, ge=1, le=20, description="rung sets, each starting later; hyperband: 3 by default")
+    reduction: float = Field(
+        3.0, ge=LEAST_REDUCTION, le=MOST_REDUCTION, description="one in this many trials goes on from a rung"
+    )
+    brackets: int = Field(
+        1,
+        ge=1,
+        le=MOST_BRACKETS,
+        description="sets of rungs, each starting later than the last; hyperband: 3 by default",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            return {
-                "grace": 1.0 if values.get("compare") == "epoch" else 0.1,
-                "brackets": 3 if values.get("name") == "hyperband" else 1,
-                **values,
-            }
+            row = SCHEDULERS.get(values.get("name", "asha"))
+            grace = 1.0 if values.get("compare") == "epoch" else 0.1
+            return {"grace": grace, **({"brackets": row.brackets} if row else {}), **values}
         return values
 
     @model_validator(mode="after")
@@ -56,30 +89,38 @@ class SchedulerConfig(Frozen):
         return self
 
     @property
-    def mode(self) -> Literal["min", "max"]:
-        """Which way the metric gets better."""
-        return "min" if "loss" in self.metric else "max"
+    def mode(self) -> Mode:
+        """Whether less or more of the metric is better."""
+        return METRICS[self.metric].mode
 
 
 class ResourcesConfig(Frozen):
-    workers: int = Field(1, ge=1, le=1024, description="data-parallel workers of one trial (DDP above 1)")
+    workers: int = Field(1, ge=1, le=1024, description="data-parallel workers of one trial (DDP if more than 1)")
     gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0.0, le=64.0)] = Field(
-        "auto", description="may be a fraction; auto: 1 where the cluster has GPUs, else 0"
+        "auto", description="GPUs of a worker, which may be a fraction; auto: 1 where the cluster has GPUs, else 0"
     )
     cpus_per_worker: int = Field(
-        1, ge=1, le=1024, description="compute threads of a worker; on CPU one each is steadier than more"
+        1,
+        ge=1,
+        le=1024,
+        description="compute threads of a worker; on CPUs, more workers with one thread each are steadier than more threads",
     )
     concurrent_trials: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
-        "auto", description="auto: as many as the cluster holds, or may grow to hold"
+        "auto", description="trials that run at the same time; auto: as many as the cluster holds, or may grow to hold"
     )
-    max_failures: int = Field(2, ge=0, le=100, description="times that a trial is started again after its process died")
+    max_failures: int = Field(
+        2, ge=0, le=100, description="how often a trial is started again after its process has died"
+    )
     max_preemptions: int = Field(
-        100, ge=0, le=10_000, description="times that it is after its machine was preempted, drained or lost"
+        100,
+        ge=0,
+        le=10_000,
+        description="how often a trial is started again after its machine was preempted, drained or lost",
     )
     epoch_timeout: float | None = Field(
         None,
         gt=0.0,
         le=1e7,
-        description="seconds without a report after which a trial's process is taken to hang, is killed and counts as died; "
-        "the first epoch's count from the trial's start. null: none",
+        description="seconds without a report after which a trial's process is killed as hung, which counts as a failure; "
+        "for the first epoch they count from the trial's start. null: no limit",
     )

@@ -1,8 +1,8 @@
 """The search space: distributions of one field, conditions between fields, and how a number in [0, 1) becomes a value.
 
 Sampling has no generator state. The draw of dimension `name` in trial `number` is a hash of (seed, number, name), so
-that adding a dimension leaves every other dimension's draws as they were and a trial can be recomputed on its own. The
-hash does not depend on a numpy release, whose generators may change their streams; a run may be resumed years later.
+that adding a dimension leaves every other dimension's draws as they were, and a trial can be recomputed on its own. A
+hash stays the same for years, in which a run may be resumed; numpy's generators may change their streams.
 """
 
 from __future__ import annotations
@@ -11,15 +11,9 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 Scalar = str | int | float | bool | None
-
-
-class Random(Protocol):
-    """`random.Random` and `numpy.random.Generator` both fit."""
-
-    def random(self) -> float: ...
 
 
 def same(left: Scalar, right: Scalar) -> bool:
@@ -39,9 +33,6 @@ class Distribution:
     def at(self, u: float) -> Scalar:
         raise NotImplementedError
 
-    def sample(self, rng: Random) -> Scalar:
-        return self.at(rng.random())
-
     def contains(self, value: Scalar) -> bool:
         raise NotImplementedError
 
@@ -56,7 +47,7 @@ def _number(value: Scalar) -> bool:
 
 @dataclass(frozen=True)
 class Choice(Distribution):
-    """One of the values, each as likely as the others."""
+    """One of the values, all equally likely."""
 
     values: tuple[Scalar, ...]
 
@@ -115,7 +106,7 @@ class LogUniform(Distribution):
 
 @dataclass(frozen=True)
 class Int(Distribution):
-    """A whole number from lo to hi, both included, in steps of `step`; with `log`, small ones are likelier."""
+    """A whole number from lo to hi, both included, in steps of `step`; with `log`, small numbers are likelier."""
 
     lo: int
     hi: int
@@ -174,7 +165,7 @@ Expression = Scalar | Distribution | When | Switch
 
 
 def case_name(value: Scalar) -> str:
-    """How a case's value is written as a key: YAML's words for null and booleans."""
+    """How a value is written as the key of a case: null and booleans as in YAML."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -224,7 +215,7 @@ Suggest = Callable[[str, Distribution], Scalar]
 
 
 def resolve(expressions: dict[str, Expression], suggest: Suggest) -> dict[str, Scalar]:
-    """One value a field. `suggest(dimension, distribution)` is asked only for the dimensions that apply."""
+    """One value for each field. `suggest(dimension, distribution)` is called only for the dimensions that apply."""
     values: dict[str, Scalar] = {}
 
     def field(name: str) -> Scalar:
@@ -253,9 +244,9 @@ def resolve(expressions: dict[str, Expression], suggest: Suggest) -> dict[str, S
 
 
 def combinations(expressions: dict[str, Expression], crossed: tuple[type[Choice], ...]) -> Iterator[dict[str, Scalar]]:
-    """Every combination of the dimensions that are of a `crossed` type, the last varying fastest; a dimension that
-    does not apply in a combination is not crossed. Yields dimension -> value (nothing crossed: one empty mapping)."""
-    counters: list[list[int]] = []  # [index, length] of each dimension, in the order in which resolve asks
+    """Every combination of the dimensions of a `crossed` type, the last varying fastest; a dimension that does not apply
+    in a combination is not crossed. Yields dimension -> value, or one empty mapping if nothing is crossed."""
+    counters: list[list[int]] = []  # [index, length] of each dimension, in the order in which resolve asks for them
     while True:
         chosen: dict[str, Scalar] = {}
 

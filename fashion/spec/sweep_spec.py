@@ -1,7 +1,7 @@
 """A sweep spec: read once from YAML into a frozen `SweepSpec`, which yields every trial's configuration.
 
-Under `search.method: random` and `grid` a trial is a pure function of (spec, number). Grid dimensions are crossed:
-trial n takes combination n modulo their number. Under optuna a searcher suggests the values: see `SweepSpec.build`.
+Unless the search method is adaptive, a trial is a pure function of (spec, number): of the C combinations of the crossed
+dimensions, trial n takes number n modulo C. An adaptive method suggests the values instead: see `SweepSpec.build`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from fashion.spec.fields import NAME, SAMPLED, TOP_LEVEL, nearest, section_rules
 from fashion.spec.parse import Parser
 from fashion.spec.settings import ResourcesConfig, SchedulerConfig, SearchConfig
 from fashion.spec.space import (
-    Choice,
     Distribution,
     Expression,
-    Grid,
     Scalar,
     Suggest,
     Switch,
@@ -59,8 +57,8 @@ class SweepSpec:
 
     @cached_property
     def space(self) -> dict[str, Distribution]:
-        """Dimension -> distribution. A field that is not conditional has its dotted name (`train.lr`); branches of a
-        condition are dimensions of their own: `train.lr[sgd]`, `train.momentum[else]`."""
+        """Dimension -> distribution. The dimension of an unconditional field has its dotted name (`train.lr`); branches
+        of a condition are dimensions of their own: `train.lr[sgd]`, `train.momentum[else]`."""
         return dict(leaf for name, expression in self.expressions.items() for leaf in leaves(expression, name))
 
     @cached_property
@@ -78,19 +76,19 @@ class SweepSpec:
 
     @cached_property
     def combinations(self) -> tuple[dict[str, Scalar], ...]:
-        """The crossed dimensions' values, in the order in which the trials take them: the grids, and under method grid
-        the choices too; one empty combination if nothing is crossed."""
-        crossed = (Grid, Choice) if self.search.method == "grid" else (Grid,) if self.search.method == "random" else ()
-        return tuple(islice(combinations(self.expressions, crossed), rules.MOST_COMBINATIONS + 1))
+        """The values of the dimensions that the search method crosses, in the order in which the trials take them; one
+        empty combination if nothing is crossed."""
+        return tuple(islice(combinations(self.expressions, self.search.crossed), rules.MOST_COMBINATIONS + 1))
 
     def trial(self, number: int) -> TrialConfig:
-        """Trial `number`, counted from 0. Methods random and grid only: under optuna the searcher has the values."""
-        if self.search.method == "optuna":
-            raise ValueError("under search.method optuna the searcher has the values: use build")
+        """Trial `number`, counted from 0. Raises ValueError under an adaptive search method, which suggests the values
+        itself, through `build`."""
+        if self.search.adaptive:
+            raise ValueError(f"search.method {self.search.method} suggests the values itself: use build")
         return self.drawn(number)
 
     def drawn(self, number: int) -> TrialConfig:
-        """As trial; under optuna an independent sample, with which loading looks for invalid combinations."""
+        """As `trial`; under an adaptive method an independent sample, in which loading looks for invalid combinations."""
         crossed = self.combinations[number % len(self.combinations)]
 
         def suggest(name: str, distribution: Distribution) -> Scalar:
@@ -98,22 +96,9 @@ class SweepSpec:
 
         return self.build(suggest, number)
 
-    def trial_from(self, values: Mapping[str, Any], number: int) -> TrialConfig:
-        """The trial with these sampled values, by dimension; those of branches that don't apply are ignored.
-        Raises KeyError if one that applies is missing, ValueError if one is outside its distribution."""
-
-        def suggest(name: str, distribution: Distribution) -> Scalar:
-            value: Scalar = values[name]
-            if not distribution.contains(value):
-                raise ValueError(f"{name}: {value!r} is not in {distribution.to_json()}")
-            return value
-
-        return self.build(suggest, number)
-
     def build(self, suggest: Suggest, number: int) -> TrialConfig:
-        """The trial for which `suggest(dimension, distribution)` chooses the values. It is asked only for dimensions
-        that apply, each once (define by run): `spec.build(lambda name, d: optuna_trial.suggest_..., number)`.
-        Raises pydantic's ValidationError for a combination that is not valid."""
+        """The trial whose values `suggest(dimension, distribution)` chooses. It is called once for each dimension that
+        applies, and for no other (define by run). Raises pydantic's ValidationError for an invalid combination."""
         sections: dict[str, dict[str, Scalar]] = {section: {} for section in SAMPLED}
         for name, value in resolve(self.expressions, suggest).items():
             section, field = name.split(".")
@@ -122,7 +107,7 @@ class SweepSpec:
         return TrialConfig.model_validate({**sections, "seed": seed})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, defaults included; `from_json` gives an equal spec back."""
+        """Plain JSON values, defaults included; `from_json` makes an equal spec of them."""
         sections = {
             section: {name: to_json(value) for name, value in getattr(self, section).items()} for section in SAMPLED
         }
@@ -131,7 +116,7 @@ class SweepSpec:
 
     @classmethod
     def from_json(cls, form: Mapping[str, Any]) -> SweepSpec:
-        """Raises SpecError if another version of the package wrote a form that this one can't read."""
+        """The spec that `to_json` wrote. Raises SpecError for what another version wrote and this one can't read."""
         problems: list[Problem] = []
         spec = _parse(Document("recorded spec", form), problems, recorded=True)
         if spec is None or problems:
@@ -145,7 +130,7 @@ class SweepSpec:
 
 
 def load_spec(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec:
-    """Reads a spec; `overrides` are `section.field=value` (the value is YAML). Raises SpecError with every problem."""
+    """Read a spec. Each override is `section.field=value`, with the value in YAML. Raises SpecError with every problem."""
     problems: list[Problem] = []
     document = read_yaml(path, problems)
     for override in overrides:
@@ -160,7 +145,7 @@ def load_spec(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec:
 
 
 def _line(problem: Problem) -> int:
-    """The file's line; 0 for a problem of the command line."""
+    """The line of the file; 0 for a problem on the command line."""
     found = re.search(r":(\d+)( |$)", problem.place)
     return int(found[1]) if found else 0
 

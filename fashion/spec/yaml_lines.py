@@ -1,4 +1,4 @@
-"""Reads a YAML 1.2 file into plain values and remembers where each one stands, so that a problem can name its line."""
+"""Reads a YAML 1.2 file into plain values and remembers the line of each, so that a problem can name it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fashion.errors import CONTROLS, Problem, SpecError
 
 Path = tuple[str | int, ...]  # ("train", "lr", "choice", 0)
 
-LARGEST_FILE = 250_000  # bytes; a spec has a few thousand, and reading YAML takes seconds a megabyte
+LARGEST_FILE = 250_000  # bytes; a spec has a few thousand, and a megabyte of YAML takes seconds to read
 TOO_DEEP = "lists, mappings or aliases are nested too deeply"
-LARGEST_INTEGER = 2**63 - 1  # beyond it nothing that reads a number has room, and its digits may fill pages
+LARGEST_INTEGER = 2**63 - 1  # nothing that reads a number holds more, and more digits may fill pages
 MOST_VALUES = 20_000  # after aliases are expanded: a few lines of nested aliases can stand for billions
 
 
 @dataclass
 class Document:
-    """Values as read and where they stand: `lines` for those of the file, `overrides` for those of --set."""
+    """The values read and where each is: in `lines` for those of the file, in `overrides` for those of --set."""
 
     source: str
     value: Any
@@ -49,13 +49,13 @@ def dots(path: Path) -> str:
 
 
 def read_yaml(path: str | FilePath, problems: list[Problem]) -> Document:
-    """Raises SpecError if the file can't be read as one YAML document; duplicate keys and tags go into `problems`. "-" is
-    standard input."""
+    """Read a file, or standard input for "-". Raises SpecError if it can't be read as one YAML document; duplicate keys
+    and tags are appended to `problems`."""
     return parse_yaml(read_text(path), _source(path), problems)
 
 
 def read_text(path: str | FilePath) -> str:
-    """A spec's text as it stands in its file. Raises SpecError if it can't be read."""
+    """The text of a spec's file. Raises SpecError if it can't be read."""
     source = _source(path)
     try:
         raw = _read(path)
@@ -79,7 +79,7 @@ def _source(path: str | FilePath) -> str:
 
 
 def _read(path: str | FilePath) -> bytes:
-    """The file's bytes; one more than a spec may have, and no more, whatever it is: /dev/zero has no end."""
+    """The file's bytes, but at most one more than a spec may have: /dev/zero has no end."""
     if path == "-":
         return _standard_input()
     with open(path, "rb") as file:
@@ -88,12 +88,12 @@ def _read(path: str | FilePath) -> bytes:
 
 @cache
 def _standard_input() -> bytes:
-    """What comes in once; a command may read its spec more than once."""
+    """All of standard input, kept because a command may read its spec more than once."""
     return sys.stdin.buffer.read(LARGEST_FILE + 1)
 
 
 def parse_yaml(text: str, source: str, problems: list[Problem]) -> Document:
-    """As read_yaml, from text."""
+    """As `read_yaml`, from a text that is named `source` in problems."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
@@ -141,7 +141,7 @@ def parse_yaml(text: str, source: str, problems: list[Problem]) -> Document:
                 if name in result:
                     first = document.lines[(*path, name)]
                     place = f"{source}:{line} {dots((*path, name))}"
-                    problems.append(Problem(place, f"this key is there twice, first on line {first}", fix="Remove one"))
+                    problems.append(Problem(place, f"this key occurs twice, first on line {first}", fix="Remove one"))
                     continue
                 document.lines[(*path, name)] = line
                 result[name] = convert(value_node, (*path, name))
@@ -151,7 +151,7 @@ def parse_yaml(text: str, source: str, problems: list[Problem]) -> Document:
     if root is not None:
         try:
             document.value = convert(root, ())
-        except RecursionError:  # a chain of aliases is shallow for the reader above, each of them being known to it
+        except RecursionError:  # a chain of aliases, which is not deep before its aliases are expanded
             raise SpecError("The spec is not valid YAML:", [Problem(source, TOO_DEEP)]) from None
     return document
 
@@ -162,7 +162,7 @@ def _scalar(yaml: Any, node: Any, place: str, problems: list[Problem]) -> Any:
         try:
             value = yaml.constructor.construct_object(node, deep=True)
         except (ValueError, OverflowError):
-            problems.append(Problem(place, f"this does not read as {kind}", _short(node.value)))
+            problems.append(Problem(place, f"this can't be read as {kind}", _short(node.value)))
             return None
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
             problems.append(Problem(place, f"a whole number is at most {LARGEST_INTEGER:,}", _short(node.value)))
@@ -171,7 +171,7 @@ def _scalar(yaml: Any, node: Any, place: str, problems: list[Problem]) -> Any:
     if kind not in ("str", "timestamp", "merge", "value"):
         problems.append(Problem(place, "YAML tags are not used in a spec", str(node.tag)))
     elif CONTROLS.search(node.value):
-        problems.append(Problem(place, "text holds no control characters and no line ends", _short(node.value)))
+        problems.append(Problem(place, "text must not hold control characters or line ends", _short(node.value)))
     return node.value
 
 
@@ -196,7 +196,7 @@ def _neighbours(path: FilePath) -> str:
 
 
 def _plain(problem: str, text: str, line: int | None) -> tuple[str, str]:
-    """The scanner's message in words for somebody who has never heard of tokens."""
+    """(rule, fix): the scanner's message in words that need no knowledge of tokens."""
     lines = text.splitlines()
     if "'\\t'" in problem or (line is not None and line < len(lines) and lines[line].lstrip(" ").startswith("\t")):
         return "a tab indents this line", "YAML indents with spaces only"

@@ -195,7 +195,7 @@ class Follower:
         if number in self._run.trials:
             return
         # A trial that was taken from another sweep has no start that would tell.
-        drawn = not told and self._spec.search.method != "optuna"
+        drawn = not told and not self._spec.search.adaptive
         values: dict[str, Any] = {**self._spec.fixed, **told}
         config = self._spec.trial(number).model_dump(mode="json") if drawn else _nested(values)
         self._run.apply({"event": "trial", "trial": number, "config": config})

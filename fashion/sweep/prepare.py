@@ -100,7 +100,7 @@ def _device() -> str:
 
 def possible_trials(spec: SweepSpec) -> list[TrialConfig]:
     """Every configuration of a random or grid sweep; for optuna a wide sample of its space."""
-    if spec.search.method != "optuna":
+    if not spec.search.adaptive:
         return [spec.trial(number) for number in range(spec.total_trials)]
     return [spec.drawn(number) for number in range(OPTUNA_DRAWS)]
 

@@ -1,8 +1,8 @@
-"""Where configurations come from: the spec and a trial number alone, or an Optuna study fed from the record."""
+"""Where configurations come from: from the spec and a trial's number alone, or from an Optuna study of the record."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from fashion.spec.space import Choice, Distribution, Int, LogUniform, Scalar, Un
 from fashion.spec.sweep_spec import SweepSpec
 
 
-class Source(Protocol):
+class ConfigSource(Protocol):
     """Gives trial `number` its configuration, and is told how trials ended."""
 
     def config(self, number: int) -> TrialConfig: ...
@@ -22,15 +22,15 @@ class Source(Protocol):
     def ended(self, trial: Trial) -> None: ...
 
 
-def make_source(spec: SweepSpec, run: Run) -> Source:
-    """The source of `spec.search.method`, knowing what the record knows."""
-    return OptunaSource(spec, run) if spec.search.method == "optuna" else SeededSource(spec)
+def make_source(spec: SweepSpec, run: Run) -> ConfigSource:
+    """The source of `spec.search.method`, which knows what the run's record holds."""
+    return SOURCES[spec.search.method](spec, run)
 
 
 class SeededSource:
-    """random and grid: a pure function of the spec and the trial's number."""
+    """A pure function of the spec and the trial's number."""
 
-    def __init__(self, spec: SweepSpec) -> None:
+    def __init__(self, spec: SweepSpec, run: Run | None = None) -> None:
         self.spec = spec
 
     def config(self, number: int) -> TrialConfig:
@@ -43,8 +43,8 @@ class SeededSource:
 class OptunaSource:
     """Tree-structured Parzen estimator (Bergstra et al. 2011) over the spec's space, conditional dimensions included.
 
-    Trials that the scheduler stopped are told as pruned, with every value that they reported. On resumption the study
-    is filled from the record, so nothing of Optuna's own needs to be kept.
+    Trials that the scheduler stopped count as pruned, with every value that they reported. When a run is resumed, the
+    study is filled from the record, so Optuna keeps nothing of its own. A subclass may take another sampler.
     """
 
     def __init__(self, spec: SweepSpec, run: Run) -> None:
@@ -52,14 +52,18 @@ class OptunaSource:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.optuna, self.spec = optuna, spec
-        # Seeded with the number of recorded trials too: a resumed sampler must not draw its first numbers again.
-        sampler = optuna.samplers.TPESampler(seed=spec.search.seed + len(run.trials))
+        # The number of recorded trials is part of the seed: a resumed sampler must not draw its first numbers again.
+        sampler = self.sampler(spec.search.seed + len(run.trials))
         direction: Literal["minimize", "maximize"] = "minimize" if spec.scheduler.mode == "min" else "maximize"
         self.study = optuna.create_study(direction=direction, sampler=sampler)
         self.asked: dict[int, Any] = {}
         for trial in run.trials.values():
             if trial.final:
                 self.ended(trial)
+
+    def sampler(self, seed: int) -> Any:
+        """Optuna's sampler of the study."""
+        return self.optuna.samplers.TPESampler(seed=seed)
 
     def config(self, number: int) -> TrialConfig:
         asked = self.study.ask()
@@ -102,16 +106,16 @@ class OptunaSource:
         )
 
     def _recorded(self, config: Mapping[str, Any], number: int) -> tuple[dict[str, Scalar], dict[str, Any]] | None:
-        """The dimensions of a recorded configuration: each has its field's name before any bracket.
+        """Values and distributions of a recorded configuration's dimensions.
 
-        None for one that is not in the spec's space: its ranges were edited since, and a study holds one space.
+        None for a configuration outside the spec's space, whose ranges were edited since: a study holds one space.
         """
         of = self.optuna.distributions
         params: dict[str, Scalar] = {}
         distributions: dict[str, Any] = {}
 
         def suggest(name: str, distribution: Distribution) -> Scalar:
-            section, field = name.split("[")[0].split(".")
+            section, field = name.split("[")[0].split(".")  # train.lr[sgd] is a dimension of the field train.lr
             params[name] = value = config[section][field]
             if isinstance(distribution, Choice):
                 distributions[name] = of.CategoricalDistribution(list(distribution.values))
@@ -131,3 +135,10 @@ class OptunaSource:
         built["data"]["root"] = config["data"]["root"]  # a data set may have moved
         inside = all(self.spec.space[name].contains(value) for name, value in params.items())
         return (params, distributions) if inside and built == config else None
+
+
+SOURCES: Mapping[str, Callable[[SweepSpec, Run], ConfigSource]] = {
+    "random": SeededSource,
+    "grid": SeededSource,
+    "optuna": OptunaSource,
+}

@@ -78,7 +78,7 @@ def test_a_wrong_bucket_is_found(s3: Server, tmp_path: Path) -> None:
     for found in (storage(tmp_path, "s3://swepes/runs"), data(tmp_path, address="s3://swepes/data")):
         problem = the_one(found, "bucket")
         assert problem.value == "there is no such bucket"
-        assert "mend the name" in problem.fix
+        assert "correct the name" in problem.fix
 
 
 @pytest.mark.parametrize(

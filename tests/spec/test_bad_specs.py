@@ -75,7 +75,7 @@ def setting(
 BOUNDS: dict[str, tuple[str, list[Any]]] = {
     "data.resize": ("a whole number from 8 to 2,048", [7, 2049, 0, -8]),
     "data.crop": ("a whole number from 8 to 2,048", [7, 4096]),
-    "data.crop_scale": ("a number above 0 and of at most 1", [0, 1.5, -0.1]),
+    "data.crop_scale": ("a number above 0 and at most 1", [0, 1.5, -0.1]),
     "data.flip": ("a number from 0 to 1", [-0.1, 1.01, 50]),
     "data.jitter": ("a number from 0 to 1", [-1, 1.5]),
     "data.erase": ("a number from 0 to 1", [-0.25, 2]),
@@ -83,8 +83,8 @@ BOUNDS: dict[str, tuple[str, list[Any]]] = {
     "model.drop_path": ("a number of at least 0 and below 1", [1, -0.1]),
     "train.epochs": ("a whole number from 1 to 10,000", [0, -3, 10001]),
     "train.batch_size": ("a whole number from 1 to 65,536", [0, 65537]),
-    "train.lr": ("a number above 0 and of at most 100", [0, -0.1, 101]),
-    "train.backbone_lr_scale": ("a number above 0 and of at most 10", [0, 11]),
+    "train.lr": ("a number above 0 and at most 100", [0, -0.1, 101]),
+    "train.backbone_lr_scale": ("a number above 0 and at most 10", [0, 11]),
     "train.freeze_stages": ("a whole number of at least 0", [-1]),
     "train.momentum": ("a number of at least 0 and below 1", [1, -0.5]),
     "train.weight_decay": ("a number from 0 to 10", [-0.001, 10.5]),
@@ -227,7 +227,7 @@ def wrong_conditions() -> Iterator[Mistake]:
     yield conditional({"when": {"train.momentum": 0.9}, "value": 0.5}, "can't ask about the field itself",
                       ".when.train.momentum", "", "train.momentum")  # fmt: skip
     yield conditional({"when": [], "value": 0.5}, "needs a mapping of fields to values", ".when", "For example", [])
-    yield conditional({"when": {"train.optimizer": "sgd"}}, "says when, but not what")
+    yield conditional({"when": {"train.optimizer": "sgd"}}, "gives a condition without a value")
     yield conditional({"when": {"train.optimizer": []}, "value": 0.1}, "needs at least one value",
                       ".when.train.optimizer", "", [])  # fmt: skip
     yield replace(conditional({"switch": "train.optimizer"}, "needs cases", "", "For example"), value="null")
@@ -425,8 +425,7 @@ def test_every_key_of_a_shipped_file_twice(name: str, tmp_path: Path, capsys: py
         lines[max(below) : max(below)] = lines[line - 1 : max(below)]
         said = refused(tmp_path / "s.yaml", "\n".join(lines) + "\n", capsys)
         assert (
-            f"s.yaml:{max(below) + 1} {'.'.join(path)}: this key is there twice, first on line {line}. Remove one"
-            in said
+            f"s.yaml:{max(below) + 1} {'.'.join(path)}: this key occurs twice, first on line {line}. Remove one" in said
         )
 
 
@@ -475,11 +474,11 @@ ALIASES = "".join(f", &a{number} [*a{number - 1}]" for number in range(1, 3000))
         ("- " * 5000 + "x\n", "s.yaml: lists, mappings or aliases are nested too deeply"),
         (BASE + f"  epochs: 0x{'f' * 6000}\n", "s.yaml:4 train.epochs: a whole number is at most 9,223,372,036,854,775,807"),
         (BASE + f"  lr: {'9' * 400}\n", f"s.yaml:4 train.lr: a whole number is at most 9,223,372,036,854,775,807; got '{'9' * 20}"),
-        (BASE + f"  lr: {'9' * 5000}\n", f"s.yaml:4 train.lr: this does not read as int; got '{'9' * 20}"),
-        (BASE + '  lr: 0.1\nname: "\\ud800"\n', "s.yaml:5 name: text holds no control characters and no line ends; got '\\ud800'"),
+        (BASE + f"  lr: {'9' * 5000}\n", f"s.yaml:4 train.lr: this can't be read as int; got '{'9' * 20}"),
+        (BASE + '  lr: 0.1\nname: "\\ud800"\n', "s.yaml:5 name: text must not hold control characters or line ends; got '\\ud800'"),
         ('data: {root: "a\\0b"}\nmodel: {backbone: tiny, weights: none}\n', "s.yaml:1 data.root: text holds no control characters"),
         ('data: {root: d}\nmodel: {backbone: tiny, weights: "a\\0.pth"}\n', "s.yaml:2 model.weights: text holds no control characters"),
-        (BASE + "  lr: 0.1\nstorage: |\n  runs\n", "s.yaml:5 storage: text holds no control characters and no line ends; got 'runs\\n'"),
+        (BASE + "  lr: 0.1\nstorage: |\n  runs\n", "s.yaml:5 storage: text must not hold control characters or line ends; got 'runs\\n'"),
         (BASE + '  "\\e[2J\\e]0;owned\\a": 1\n', "s.yaml:4 train.\\x1b[2J\\x1b]0;owned\\x07: unknown field"),
         (BASE + '  optimizer: "sgd\\u202e"\n', 's.yaml:4 train.optimizer: must be one of sgd, adam, adamw; got "sgd\\u202e"'),
         (BASE + "  lr: {when: {train.optimizer: sgd}, " + "value: {when: {train.optimizer: sgd}, " * 80 + "}" * 81, "s.yaml:4 train.lr"),

@@ -59,7 +59,7 @@ def test_all_problems_at_once_in_the_order_of_the_file(problems):
     text = "\n".join(found)
     for expected in (
         "data.root is missing", "Did you mean model?", "Did you mean tiny?", "Did you mean imagenet?",
-        'a whole number from 1 to 10,000; got "10". Write it without quotes', "above 0 and of at most 100; got 0",
+        'a whole number from 1 to 10,000; got "10". Write it without quotes', "above 0 and at most 100; got 0",
         'one of sgd, adam, adamw; got "Adam". Did you mean adam?', "Did you mean train.lr?", "got 32.0. Write 32",
         "twice, first on line 10", "Did you mean asha?", 'auto or a number from 0 to 64; got "all"',
     ):  # fmt: skip
@@ -89,7 +89,7 @@ def test_all_problems_at_once_in_the_order_of_the_file(problems):
         ("momentum: {when: {optimizer: sgd}, value: 0.5}", "unknown field; got \"optimizer\". Did you mean train.optimizer?"),
         ("momentum: {when: {train.optimizer: sdg}, value: 0.5}", "Did you mean sgd?"),
         ("momentum: {when: {train.optimizer: adam}, value: 0.5}", 'never applies: train.optimizer is never "adam"'),
-        ("momentum: {when: {train.optimizer: sgd}}", "says when, but not what"),
+        ("momentum: {when: {train.optimizer: sgd}}", "gives a condition without a value"),
         ("momentum: {when: {train.momentum: 0.9}, value: 0.5}", "can't ask about the field itself"),
         ("momentum: {switch: train.optimizer}", "needs cases"),
         ("momentum: {switch: train.optimizer, cases: {adamw: 0.5}}", "cases.adamw: never applies"),
@@ -114,7 +114,8 @@ def test_rules_between_fields_are_found_by_drawing(problems):
     )
     assert len(found) == 2
     assert re.search(
-        r"s.yaml:1 data.crop: crop \(72\) must not be larger than resize \(64\). So in \d of 10 trials", found[0]
+        r"s.yaml:1 data.crop: crop \(72\) must not be larger than resize \(64\). This concerns \d of 10 trials",
+        found[0],
     )
     assert "s.yaml:5 train.warmup_epochs: warmup_epochs (5.0) must be less than epochs (3)" in found[1]
 
@@ -202,7 +203,7 @@ def test_missing_files_and_folders_name_what_is_there(tmp_path):
         ("lr=1", "--set lr: unknown field. Did you mean train.lr?"),
         ("train.epoch=1", "--set train.epoch: unknown field. Did you mean train.epochs?"),
         ("train=3", "--set train: unknown field. Write section.field=value"),
-        ("train.lr=fast", '--set train.lr: must be a number above 0 and of at most 100; got "fast"'),
+        ("train.lr=fast", '--set train.lr: must be a number above 0 and at most 100; got "fast"'),
         ("train.lr=[", "--set train.lr: the file ends inside brackets or quotes"),
         ("train.lr={choice: [0.1, no]}", "--set train.lr (choice[1]): must be a number"),
         ("train.lr=", "got null"),

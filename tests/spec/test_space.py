@@ -57,14 +57,14 @@ def test_contains_tells_booleans_from_numbers_and_refuses_what_lies_outside():
 
 def test_both_ends_of_an_int_are_drawn_equally_often():
     rng = random.Random(1)
-    counts = Counter(Int(3, 7, 2).sample(rng) for _ in range(6000))
+    counts = Counter(Int(3, 7, 2).at(rng.random()) for _ in range(6000))
     assert set(counts) == {3, 5, 7}
     assert all(1800 < count < 2200 for count in counts.values())
 
 
 def test_loguniform_is_uniform_in_its_logarithm_for_either_generator():
     for rng in (random.Random(2), np.random.default_rng(2)):
-        logs = [math.log10(LogUniform(1e-4, 1.0).sample(rng)) for _ in range(4000)]
+        logs = [math.log10(LogUniform(1e-4, 1.0).at(rng.random())) for _ in range(4000)]
         below = [sum(value < edge for value in logs) / len(logs) for edge in (-3, -2, -1)]
         assert np.allclose(below, [0.25, 0.5, 0.75], atol=0.03)
 
