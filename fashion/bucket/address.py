@@ -19,7 +19,10 @@ class StoreKind:
 
 
 # The object stores by the scheme of their addresses. Google Cloud Storage compares an object's generation.
-OBJECT_STORES: Mapping[str, StoreKind] = {"s3": StoreKind("e_tag"), "gs": StoreKind("version")}
+OBJECT_STORES: Mapping[str, StoreKind] = {
+    "s3": StoreKind("e_tag"),
+    "gs": StoreKind("version"),
+}
 _SLIP = re.compile(rf"[A-Za-z][A-Za-z0-9+.-]*://|({'|'.join(OBJECT_STORES)})(:|//)", re.IGNORECASE)
 # S3's rules; Google Cloud Storage also allows "_", and longer names with dots.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")

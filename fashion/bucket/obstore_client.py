@@ -62,7 +62,10 @@ def _amazon(address: Address, options: ClientConfig, retry: RetryConfig) -> Obje
 
 
 # The keys are those of `address.OBJECT_STORES`.
-CLIENTS: Mapping[str, Callable[[Address, ClientConfig, RetryConfig], ObjectStore]] = {"s3": _amazon, "gs": _google}
+CLIENTS: Mapping[str, Callable[[Address, ClientConfig, RetryConfig], ObjectStore]] = {
+    "s3": _amazon,
+    "gs": _google,
+}
 
 
 def _boto3_credentials() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -33,18 +34,17 @@ def augment(pixels: Tensor, draw: Tensor, config: DataConfig, side: int) -> Tens
 
     `draw` (n, 12) holds uniform numbers in [0, 1), one row an image, on the batch's device.
     """
-    flip = draw[:, FLIP] < config.flip
-    if config.crop_mode == "resized":
-        floats = resized_crop(unit(pixels), draw, flip, config.crop_scale, side)
-    else:
-        if config.crop_mode == "random":
-            pixels = random_crop(pixels, draw, side)
-        if config.flip:
-            # torch.where takes a CPU three to ten times as long on bytes as exclusive or and a mask of ones.
-            mask = flip.to(torch.uint8).neg()[:, None, None, None]
-            pixels = pixels.flip(2).bitwise_xor_(pixels).bitwise_and_(mask).bitwise_xor_(pixels)
-        floats = unit(pixels)
+    floats = CROPS[config.crop_mode](pixels, draw, config, side)
     return jitter(floats, draw, config.jitter) if config.jitter else floats
+
+
+def _flipped(pixels: Tensor, draw: Tensor, probability: float) -> Tensor:
+    """Some of the uint8 images (n, H, W, 3) mirrored."""
+    if not probability:
+        return pixels
+    # torch.where takes a CPU three to ten times as long on bytes as exclusive or and a mask of ones.
+    mask = (draw[:, FLIP] < probability).to(torch.uint8).neg()[:, None, None, None]
+    return pixels.flip(2).bitwise_xor_(pixels).bitwise_and_(mask).bitwise_xor_(pixels)
 
 
 def unit(pixels: Tensor) -> Tensor:
@@ -114,3 +114,14 @@ def erase_(images: Tensor, draw: Tensor, probability: float) -> None:
     columns = (steps >= left[:, None]) & (steps < (left + width)[:, None])
     chosen = draw[:, ERASE] < probability
     images.masked_fill_((rows[:, :, None] & columns[:, None, :] & chosen[:, None, None])[:, None], 0.0)
+
+
+# How a training crop becomes floats (n, 3, side, side), from uint8 pixels, draws, settings and side. The keys are the words
+# that `DataConfig.crop_mode` allows; for `center` the batches take the crop before they draw.
+CROPS: Mapping[str, Callable[[Tensor, Tensor, DataConfig, int], Tensor]] = {
+    "center": lambda pixels, draw, config, side: unit(_flipped(pixels, draw, config.flip)),
+    "random": lambda pixels, draw, config, side: unit(_flipped(random_crop(pixels, draw, side), draw, config.flip)),
+    "resized": lambda pixels, draw, config, side: resized_crop(
+        unit(pixels), draw, draw[:, FLIP] < config.flip, config.crop_scale, side
+    ),
+}

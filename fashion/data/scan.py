@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from fashion.data.lists import INSIDE, LABELLED, SPLITS, Attribute, Scan, text_lines
@@ -17,11 +19,25 @@ MOST_CLASSES = 10_000  # of an attribute whose classes nobody has named: one wro
 TAKEN_NAME = "image"  # a column of every file of predictions
 
 
+@dataclass(frozen=True)
+class DataLayout:
+    """found: whether a folder is in this layout. scan: its lists and labels, with every problem instead of an exception."""
+
+    found: Callable[[str], bool]
+    scan: Callable[[str], Scan]
+
+
 def scan_layout(root: str | Path) -> Scan:
-    """Read whatever is there and collect the problems instead of raising."""
+    """Scan a folder in the first of LAYOUTS that it is in. A folder in none gets the problems of the challenge's layout."""
+    name = next((name for name, layout in LAYOUTS.items() if layout.found(str(root))), "challenge")
+    return LAYOUTS[name].scan(str(root))
+
+
+def _scan_challenge(root: str) -> Scan:
+    """The challenge's layout, which `fashion.data.layout` describes."""
     scan = Scan(Path(os.path.realpath(root)))
     if not os.path.isdir(scan.root / "split"):
-        scan.add("missing", str(root), "a data set is a folder that holds img/ and split/", "no folder split/ there",
+        scan.add("missing", root, "a data set is a folder that holds img/ and split/", "no folder split/ there",
                  "Set data.root to the data set, or make one: fashion-sweep data demo DIR.")  # fmt: skip
         return scan
     scan.packed = _read_packed(scan)
@@ -230,3 +246,9 @@ def _check_range(scan: Scan) -> None:
                         f"labels of {attribute.name} are 0 to {k - 1}",
                         str(label),
                     )
+
+
+# The layouts in which a data set may lie, in the order in which they are looked for.
+LAYOUTS: Mapping[str, DataLayout] = {
+    "challenge": DataLayout(lambda root: os.path.isdir(os.path.join(root, "split")), _scan_challenge),
+}
