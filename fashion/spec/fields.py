@@ -201,4 +201,4 @@ def _check_meaning(name: str, value: Any) -> None:
         try:
             Path(value).expanduser()
         except RuntimeError:
-            raise NotAllowedError("must begin with ~, or with ~USER for a user of this machine") from None
+            raise NotAllowedError("begins with ~USER, but this machine has no such user") from None
