@@ -1,4 +1,4 @@
-"""The `fashion-sweep` command. Each command imports what it needs when it runs: `--help` loads neither torch nor ray."""
+"""The `fashion-sweep` command. A command imports what it needs when it runs: `--help` loads neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from fashion.errors import UserError, refusal
 
-# name -> module and attribute, imported when the command is named (or help lists them: these modules import click alone)
+# Name -> module and attribute. A module is imported when its command is named; for help all are, and load little but click.
 COMMANDS: Mapping[str, str] = {
     "run": "fashion.cli.run:run",
     "submit": "fashion.cli.submit:submit",
@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "data": "fashion.cli.data:data",
     "model": "fashion.cli.model:model",
 }
-# Not listed: for machines, not for people.
+# Not listed in the help: machines use them, not people.
 HIDDEN: Mapping[str, str] = {"spot-watch": "fashion.cli.spot:spot_watch"}
 
 
@@ -60,10 +60,11 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0 done, 1 the sweep failed or `doctor` found something, 2 the user's mistake, 130 interrupted."""
-    # At its end Python looks for cycles among all objects of torch and Ray, which takes a second and is of no use.
+    """Run the command line. Exit codes: 0 success, 1 the sweep failed or `doctor` found something, 2 the user's mistake,
+    130 interrupted."""
+    # At exit Python would look for cycles among all objects of torch and Ray, which takes a second and is useless.
     atexit.register(gc.freeze)
-    # pydantic would read the entry points of every installed package for plugins of its own, at each light command's start.
+    # Otherwise pydantic looks for plugins in the entry points of every installed package whenever a light command starts.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         cli(args=arguments, standalone_mode=False)
@@ -77,11 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader (head, less) has seen enough. What is buffered would fail again at exit.
+        # The reader (head, less) has stopped reading. Writing what is buffered would fail again at exit.
         sys.stdout = None  # type: ignore[assignment]
         sys.exit(0)
     except OSError as error:
-        # A full or read-only disk may be met anywhere.
+        # Any command may find a disk full or read-only.
         reason = refusal(error)
         if not reason:
             raise

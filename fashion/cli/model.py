@@ -1,4 +1,4 @@
-"""`fashion-sweep model`: what a backbone with the data set's heads is made of."""
+"""`fashion-sweep model`: the parts of a backbone with the data set's heads."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import click
 
 @click.command()
 @click.argument("backbone", required=False)
-@click.option("--data", "root", metavar="ROOT", help="Data set that the heads are for.")
+@click.option("--data", "root", metavar="ROOT", help="The data set whose attributes the heads classify.")
 @click.option(
-    "--size", type=click.IntRange(8, 2048), help="Side of the input in pixels; default: the backbone's native size."
+    "--size", type=click.IntRange(8, 2048), help="Side of the input in pixels. Default: the backbone's native size."
 )
 @click.option("--freeze", is_flag=True, help="Show the model with train.freeze_backbone.")
 @click.option(
-    "--freeze-stages", type=click.IntRange(0), default=0, metavar="N", help="... with train.freeze_stages: N."
+    "--freeze-stages",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Show the model with train.freeze_stages: N.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
 @click.option("--list", "listing", is_flag=True, help="List the backbones instead.")
@@ -29,9 +33,9 @@ def model(
     as_json: bool,
     listing: bool,
 ) -> None:
-    """Show stages, output shapes and parameters of BACKBONE with one head per attribute.
+    """Show the stages, output shapes and parameters of BACKBONE with one head for each attribute.
 
-    Weights are neither needed nor downloaded.
+    No weights are needed or downloaded.
 
     \b
     Example: fashion-sweep model efficientnet_b3 --data data/FashionDataset
@@ -43,7 +47,7 @@ def model(
     if backbone is None:
         raise click.UsageError("Give a BACKBONE, or --list to see them.")
     if root is None:
-        raise click.UsageError("Give the data set that the heads are for: --data ROOT.")
+        raise click.UsageError("Give the data set whose attributes the heads classify: --data ROOT.")
     from fashion.cli.data import folder_of
     from fashion.data.layout import read_dataset
     from fashion.model import backbones

@@ -15,14 +15,16 @@ import click
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01."
 )
 @click.option(
-    "--cluster", metavar="FILE", help="A cluster file of Ray's launcher: check it too, and that it can run the specs."
+    "--cluster",
+    metavar="FILE",
+    help="Also check this cluster file of Ray's launcher, and whether the cluster can run the specs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {spec, ok, problems, ...} to stdout.")
 def check(specs: tuple[str, ...], overrides: tuple[str, ...], cluster: str | None, as_json: bool) -> None:
     """Check sweep specs and show what they would run.
 
-    Reports every problem of every file at once and exits with 2 if there is any. Starts nothing.
-    With --cluster, --json's list ends with {cluster, ok, problems}.
+    Reports every problem of every file at once and exits with 2 if there is any. Nothing is started.
+    With --cluster and --json, the list ends with {cluster, ok, problems}.
 
     \b
     Example: fashion-sweep check sweeps/*.yaml

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from fashion.model.loss import cross_entropy, report_loss
 
-# A sample's loss is rounded to multiples of 2^-30, so that float64 adds up to 2^23 of loss without rounding: the
-# sum does not depend on how samples are split over batches and ranks.
+# A sample's loss is rounded to a multiple of 2^-30, so that float64 adds losses up to 2^23 without rounding: the sum does
+# not depend on how samples are split over batches and ranks.
 LOSS_UNIT = 2.0**-30
 
 
 class Meter:
     """Collects logits and targets; nothing leaves the device before `compute`.
 
-    One float64 vector holds everything: samples, loss, report loss, exact matches, then per class (all heads in a row)
-    the hits and the labels.
+    One float64 vector holds everything: the samples, loss, report loss and exact matches, then the hits and the labels
+    of every class, head after head.
     """
 
     def __init__(self, class_counts: Sequence[int], device: torch.device | str = "cpu") -> None:
@@ -33,44 +33,48 @@ class Meter:
 
     @torch.no_grad()
     def update(self, logits: Sequence[Tensor], targets: Tensor) -> None:
-        """Count a batch: logits (n, k_h) per head (log-probabilities will do), targets (n, H) int64; no sync."""
+        """Count a batch: logits (n, k_h) of each head (or log-probabilities), targets (n, H) int64. The device is not
+        waited for."""
         right = torch.stack([head.argmax(1) for head in logits], dim=1) == targets
-        # Cross entropy is finite beside some infinite logits; a broken model must show.
+        # Cross entropy can be finite although some logits are infinite; the loss must show that a model is broken.
         broken = torch.stack([(head.float() * 0).sum(1) for head in logits]).sum(0)
         losses = [cross_entropy(logits, targets), report_loss(logits, targets, max(self.class_counts))]
         self._sums[0] += targets.shape[0]
-        for place, loss in enumerate(losses, start=1):
-            self._sums[place] += ((loss + broken).double() / LOSS_UNIT).round().sum() * LOSS_UNIT
+        for index, loss in enumerate(losses, start=1):
+            self._sums[index] += ((loss + broken).double() / LOSS_UNIT).round().sum() * LOSS_UNIT
         self._sums[3] += right.all(1).sum()
-        places = (targets + self._starts).flatten()
+        classes = (targets + self._starts).flatten()
         hits, labels = self._sums[4:].split(self._classes)
-        hits.index_add_(0, places, right.flatten().double())
-        labels.index_add_(0, places, torch.ones_like(places, dtype=torch.float64))
+        hits.index_add_(0, classes, right.flatten().double())
+        labels.index_add_(0, classes, torch.ones_like(classes, dtype=torch.float64))
 
     @property
     def sums(self) -> Tensor:
-        """What was counted so far; `restore` goes on from it."""
+        """What has been counted so far; `restore` continues from it."""
         return self._sums
 
     def restore(self, sums: Tensor) -> None:
-        """Go on from another meter's sums. Raises RuntimeError when they are not of these classes."""
+        """Continue from another meter's sums. Raises RuntimeError if that meter had other classes."""
         self._sums.copy_(sums)
 
     def reduce(self) -> None:
-        """Add up over all ranks; every rank then has the whole. Once per meter; nothing to do without a group."""
+        """Add up over all ranks, once per meter; every rank then has the total. Does nothing without a process group.
+
+        Raises RuntimeError when called twice."""
         if self._reduced:
-            raise RuntimeError("this meter was reduced before: its sums are those of all ranks already")
+            raise RuntimeError("this meter was reduced before: its sums are already those of all ranks")
         self._reduced = True
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(self._sums, op=dist.ReduceOp.SUM)
 
     def compute(self, attribute_names: Sequence[str]) -> dict[str, float]:
-        """The metrics, the caller to prefix them with `train_` or `val_`; accuracies are between 0 and 1.
+        """The metrics by name, which the caller prefixes with `train_` or `val_`; accuracies are from 0 to 1.
 
-        `loss`: plain cross entropy, mean over heads; `loss_report`: the report's; both NaN or infinite when any logit
-        was. `accuracy`: right labels of all labels; `accuracy/<name>`: of one head; `exact_match`: samples with every
-        label right; `balanced_accuracy`: mean over heads of the mean recall of the classes present.
-        Raises ValueError when nothing was counted.
+        `loss` is plain cross entropy, mean over heads, and `loss_report` the report's; both are NaN or infinite if any
+        logit was. `accuracy` is the share of labels that are right, `accuracy/<name>` that of one head, `exact_match` the
+        share of samples with every label right, `balanced_accuracy` the mean over heads of the mean recall of those
+        classes that occur.
+        Raises ValueError if nothing was counted, or for another number of names than heads.
         """
         values = self._sums.tolist()
         count, loss, loss_report, exact = values[:4]

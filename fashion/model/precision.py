@@ -13,7 +13,7 @@ from fashion.model.classifier import MultiHeadClassifier
 
 @dataclass(frozen=True)
 class Setting:
-    """How a trial's training steps are computed. `compile` is torch.compile's mode, "none" for eager steps."""
+    """How a trial's training steps are computed. `compile` is the mode of torch.compile, "none" for eager steps."""
 
     bf16: bool
     channels_last: bool
@@ -28,10 +28,10 @@ class Setting:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def arrange(self, model: MultiHeadClassifier, device: torch.device) -> MultiHeadClassifier:
-        """The same model on the device, in the setting's layout.
+        """The model, moved to the device and to the setting's layout.
 
-        Under bf16 on a CPU its depthwise convolutions stay in fp32: oneDNN's bf16 backward pass of them takes two to six
-        times as long (docs/performance.md).
+        With bf16 on a CPU its depthwise convolutions stay in fp32, since oneDNN's bf16 backward pass of them takes two to
+        six times as long (docs/performance.md).
         """
         model = model.to(device)
         if self.channels_last:
@@ -43,22 +43,22 @@ class Setting:
         return model
 
     def compiled(self, net: nn.Module) -> nn.Module:
-        """`net` in the setting's mode of torch.compile, or as it is."""
+        """`net` compiled in the setting's mode, or as it is."""
         if self.compile == "none":
             return net
         return torch.compile(net, mode=self.compile)  # type: ignore[return-value]
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether the device itself computes in bf16. On a CPU without AVX-512 (or Arm's bf16) oneDNN imitates it, at a tenth of
-    fp32's speed; torch's own compiler asks it the same."""
+    """Whether the device itself computes in bf16. On a CPU without AVX-512 (or Arm's bf16) oneDNN emulates it at a tenth of
+    fp32's speed; torch's own compiler asks oneDNN the same question."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def imitated(precision: str, device: torch.device) -> str:
-    """What is to be told of a precision that is fixed by hand and that the device only imitates; else empty."""
+    """A warning for a precision that the spec fixes and the device only emulates; otherwise empty."""
     if precision != "bf16" or computes_bf16(device):
         return ""
     return "train.precision: bf16 is only imitated on this machine, many times slower than fp32; auto takes what is fastest"
@@ -66,9 +66,9 @@ def imitated(precision: str, device: torch.device) -> str:
 
 @cache
 def _in_float32(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    """A convolution like `kind` that computes in fp32 under autocast, too.
+    """A subclass of the convolution `kind` that computes in fp32 under autocast, too.
 
-    A class and not a wrapped method: a deep copy (the weight average) must compute with its own weights.
+    It is a class, not a wrapped method, because a deep copy (the weight average) must compute with its own weights.
     """
 
     class InFloat32(kind):  # type: ignore[valid-type, misc]

