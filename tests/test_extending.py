@@ -18,7 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 STEP = re.compile(
-    r"^In (?:the new file )?`(fashion/[\w/]+\.py)`(.*?)(?:\.\n|:\n\n```python\n(.*?)```\n)", re.DOTALL | re.MULTILINE
+    r"^In (?:the new file )?`(fashion/[\w/]+\.py)`(.*?)(?:\.\n|:\n\n```(?:python|text)\n(.*?)```\n)",
+    re.DOTALL | re.MULTILINE,
 )
 
 
@@ -38,7 +39,7 @@ class Step:
             path.write_text(self.code)
             return
         text = path.read_text()
-        if found := re.fullmatch(r", `(.+)` becomes `(.+)`", action, re.DOTALL):
+        if found := re.fullmatch(r", `(.+)` becomes\s`(.+)`", action, re.DOTALL):
             assert text.count(found[1]) == 1, action
             path.write_text(text.replace(found[1], found[2]))
             return
@@ -232,7 +233,7 @@ def test_the_page_has_ten_changes_of_one_to_three_files_each() -> None:
     assert STEPS.keys() == USE.keys()
     assert all(1 <= len({step.file for step in steps}) <= 3 for steps in STEPS.values())
     # No code of the page is passed over.
-    assert sum(bool(step.code) for steps in STEPS.values() for step in steps) == PAGE.count("```python")
+    assert sum(bool(step.code) for steps in STEPS.values() for step in steps) == PAGE.count("```") / 2
 
 
 @pytest.mark.parametrize("change", USE)

@@ -12,8 +12,8 @@ from fashion.errors import CONTROLS
 
 @dataclass(frozen=True)
 class StoreKind:
-    """A kind of object store. version: what changes with an object's bytes and a conditional put compares, the ETag or the
-    version in obstore's metadata. Its client is a row of `obstore_client.CLIENTS`."""
+    """A kind of object store. version: what changes with an object's bytes and a conditional put compares, the ETag or
+    the version in obstore's metadata. Its client is a row of `obstore_client.CLIENTS`."""
 
     version: Literal["e_tag", "version"]
 
@@ -30,7 +30,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 @dataclass(frozen=True)
 class Address:
-    """An address in an object store. prefix: names joined by "/", without one at either end; empty for the whole bucket."""
+    """An address in an object store. prefix: names joined by "/", without one at either end; empty for the whole
+    bucket."""
 
     scheme: str
     bucket: str
@@ -54,8 +55,8 @@ class Address:
 
 
 def is_address(text: str) -> bool:
-    """Whether the text means an object store and not a folder: it begins with `scheme://`, or with a known scheme that is
-    mistyped (`s3:/bucket`)."""
+    """Whether the text means an object store and not a folder: it begins with `scheme://`, or with a known scheme that
+    is mistyped (`s3:/bucket`)."""
     return _SLIP.match(text) is not None
 
 

@@ -1,9 +1,10 @@
 """Who drives a sweep that is kept in a bucket: one process of all machines, without trusting any machine's clock.
 
-`lease.json` names the holder, who writes it anew every few seconds. Each put is conditional on the version that was last
-seen, so that only one of two succeeds. Whoever wants a lease that is held watches for `LEASE` seconds, by its own
-stopwatch, whether its version changes: if it does, it is refused; otherwise it takes the lease over. A holder that finds
-another's version has lost the lease and must stop. What it still writes does no harm: see `storage.record_upload`.
+`lease.json` names the holder, who writes it anew every few seconds. Each put is conditional on the version that was
+last seen, so that only one of two succeeds. Whoever wants a lease that is held watches for `LEASE` seconds, by its own
+stopwatch, whether its version changes: if it does, it is refused; otherwise it takes the lease over. A holder that
+finds another's version has lost the lease and must stop. What it still writes does no harm: see
+`storage.record_upload`.
 """
 
 from __future__ import annotations
@@ -138,8 +139,8 @@ class Lease:
             self._version = version
         else:
             self.lost = (
-                f"{self._store.address}: {describe(holder)} has taken the sweep over, since this process did not renew its "
-                f"lease for {self._lease:.0f} s"
+                f"{self._store.address}: {describe(holder)} has taken the sweep over, since this process "
+                f"did not renew its lease for {self._lease:.0f} s"
             )
 
 
@@ -171,8 +172,8 @@ def _process() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Identifies this boot of this machine and the namespace of process numbers, since containers may share a host's name.
-    Empty if the system does not tell."""
+    """Identifies this boot of this machine and the namespace of process numbers, since containers may share a host's
+    name. Empty if the system does not tell."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
@@ -181,7 +182,8 @@ def _machine() -> str:
 
 
 def _began(pid: int) -> str:
-    """When a process started, in the kernel's ticks, since its number may be reused. Empty if there is no such process."""
+    """When a process started, in the kernel's ticks, since its number may be reused. Empty if there is no such
+    process."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             state, *rest = file.read().rpartition(")")[2].split()

@@ -19,8 +19,8 @@ MISSING = "Objects in a bucket need `pip install 'fashion-sweep[cloud]'`"
 
 
 def make_client(address: Address, patience: float, quiet: float) -> ObjectStore:
-    """obstore's client of the address's bucket, with names relative to the address. It repeats requests that failed on the
-    way for `patience` seconds, and gives up a request after `quiet` seconds without an answer.
+    """obstore's client of the address's bucket, with names relative to the address. It repeats requests that failed on
+    the way for `patience` seconds, and gives up a request after `quiet` seconds without an answer.
 
     Raises StorageError if obstore is not installed.
     """

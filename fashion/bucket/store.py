@@ -1,8 +1,9 @@
 """Objects in a bucket: puts, conditional puts, gets and lists. No other module talks to an object store.
 
 An object exists whole or not at all, and a put with `create` or `version` fails if another was faster; nothing can be
-appended to or renamed. obstore makes the requests. One that fails on the way (5xx, timeouts, cut connections) is repeated
-for `patience` seconds. Credentials are those of the cloud's own tools: environment, profiles, the machine's role.
+appended to or renamed. obstore makes the requests. One that fails on the way (5xx, timeouts, cut connections) is
+repeated for `patience` seconds. Credentials are those of the cloud's own tools: environment, profiles, the machine's
+role.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class NotThereError(FashionError):
 
 @dataclass(frozen=True)
 class Object:
-    """An object as a list shows it. name: relative to the store's address. size: in bytes. version: its ETag, which changes
-    with the bytes (a conditional put needs that of `get_version`). modified: by the store's clock."""
+    """An object as a list shows it. name: relative to the store's address. size: in bytes. version: its ETag, which
+    changes with the bytes (a conditional put needs that of `get_version`). modified: by the store's clock."""
 
     name: str
     size: int
@@ -57,9 +58,9 @@ class Object:
 class Store:
     """The objects whose names begin with an address's prefix; names are relative to it.
 
-    Every call raises StorageError for what waiting does not mend: no such bucket, or credentials that are missing, expired
-    or insufficient. It raises the subclass AwayError if the store could not be reached for `patience` seconds; a request
-    counts as unanswered after `quiet` seconds. A store can be pickled.
+    Every call raises StorageError for what waiting does not mend: no such bucket, or credentials that are missing,
+    expired or insufficient. It raises the subclass AwayError if the store could not be reached for `patience` seconds;
+    a request counts as unanswered after `quiet` seconds. A store can be pickled.
     """
 
     def __init__(self, address: Address, patience: float = PATIENCE, quiet: float = READ_SECONDS) -> None:
@@ -129,8 +130,8 @@ class Store:
         return self._repeated(name, act)
 
     def put_blocks(self, name: str, blocks: Iterator[bytes]) -> None:
-        """Write an object from blocks as they are made, in parts. If making them raises, no object is written. A part that
-        failed is repeated; the whole is not, since earlier blocks are gone."""
+        """Write an object from blocks as they are made, in parts. If making them raises, no object is written. A part
+        that failed is repeated; the whole is not, since earlier blocks are gone."""
         import obstore
 
         with self._told(name):
@@ -162,8 +163,8 @@ class Store:
             os.fsync(file.fileno())
 
     def objects(self, prefix: str = "", after: str = "") -> Iterator[Object]:
-        """The objects below `prefix`, which ends where a slash follows, sorted by name; only those whose names come after
-        `after`."""
+        """The objects below `prefix`, which ends where a slash follows, sorted by name; only those whose names come
+        after `after`."""
         import obstore
 
         while True:
@@ -208,8 +209,8 @@ class Store:
         return str(meta[OBJECT_STORES[self.address.scheme].version])
 
     def _repeated(self, name: str, act: Callable[..., T], *arguments: Any) -> T:
-        """What `act` returns. It is called again for `patience` seconds while the store is away: obstore does not repeat
-        every request that may be repeated."""
+        """What `act` returns. It is called again for `patience` seconds while the store is away: obstore does not
+        repeat every request that may be repeated."""
         end, pause = time.monotonic() + self.patience, 0.1
         while True:
             try:

@@ -13,7 +13,8 @@ import click
 
 from fashion.errors import UserError, refusal
 
-# Name -> module and attribute. A module is imported when its command is named; for help all are, and load little but click.
+# Name -> module and attribute. A module is imported when its command is named; for help all are, and load little but
+# click.
 COMMANDS: Mapping[str, str] = {
     "run": "fashion.cli.run:run",
     "submit": "fashion.cli.submit:submit",
@@ -60,11 +61,12 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0 success, 1 the sweep failed or `doctor` found something, 2 the user's mistake,
-    130 interrupted."""
+    """Run the command line. Exit codes: 0 success, 1 the sweep failed or `doctor` found something, 2 the user's
+    mistake, 130 interrupted."""
     # At exit Python would look for cycles among all objects of torch and Ray, which takes a second and is useless.
     atexit.register(gc.freeze)
-    # Otherwise pydantic looks for plugins in the entry points of every installed package whenever a light command starts.
+    # Otherwise pydantic looks for plugins in the entry points of every installed package whenever a light command
+    # starts.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         cli(args=arguments, standalone_mode=False)

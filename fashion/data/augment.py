@@ -116,8 +116,8 @@ def erase_(images: Tensor, draw: Tensor, probability: float) -> None:
     images.masked_fill_((rows[:, :, None] & columns[:, None, :] & chosen[:, None, None])[:, None], 0.0)
 
 
-# How a training crop becomes floats (n, 3, side, side), from uint8 pixels, draws, settings and side. The keys are the words
-# that `DataConfig.crop_mode` allows; for `center` the batches take the crop before they draw.
+# How a training crop becomes floats (n, 3, side, side), from uint8 pixels, draws, settings and side. The keys are the
+# words that `DataConfig.crop_mode` allows; for `center` the batches take the crop before they draw.
 CROPS: Mapping[str, Callable[[Tensor, Tensor, DataConfig, int], Tensor]] = {
     "center": lambda pixels, draw, config, side: unit(_flipped(pixels, draw, config.flip)),
     "random": lambda pixels, draw, config, side: unit(_flipped(random_crop(pixels, draw, side), draw, config.flip)),

@@ -21,14 +21,16 @@ TAKEN_NAME = "image"  # a column of every file of predictions
 
 @dataclass(frozen=True)
 class DataLayout:
-    """found: whether a folder is in this layout. scan: its lists and labels, with every problem instead of an exception."""
+    """found: whether a folder is in this layout. scan: its lists and labels, with every problem instead of an
+    exception."""
 
     found: Callable[[str], bool]
     scan: Callable[[str], Scan]
 
 
 def scan_layout(root: str | Path) -> Scan:
-    """Scan a folder in the first of LAYOUTS that it is in. A folder in none gets the problems of the challenge's layout."""
+    """Scan a folder in the first of LAYOUTS that it is in. A folder in none gets the problems of the challenge's
+    layout."""
     name = next((name for name, layout in LAYOUTS.items() if layout.found(str(root))), "challenge")
     return LAYOUTS[name].scan(str(root))
 

@@ -98,8 +98,8 @@ def short_names(fields: Sequence[str]) -> dict[str, str]:
 
 
 def choose(rows: Iterable[Row], room: int) -> tuple[list[Row], list[Row]]:
-    """The rows that a screen with space for `room` of them shows, and the rest. First come the running trials by number,
-    at most half where space is short, then the others from the best down."""
+    """The rows that a screen with space for `room` of them shows, and the rest. First come the running trials by
+    number, at most half where space is short, then the others from the best down."""
     running = sorted((each for each in rows if each.status == "running"), key=lambda each: each.number)
     others = sorted((each for each in rows if each.status != "running"), key=lambda each: each.order)
     if len(running) + len(others) > room:
@@ -134,9 +134,9 @@ def leader(rows: Iterable[Row]) -> Row | None:
 def seconds_left(rows: Sequence[Row], total: int) -> float | None:
     """A rough forecast of the remaining wall time in seconds; None before the first report or if nothing runs.
 
-    An epoch costs the mean of its trial's epochs so far, or else of all trials'. A trial that has not started costs what
-    the finished ones did on average. A running trial stops at the share of its epochs at which the finished ones ended
-    on average; one that is further runs to its end.
+    An epoch costs the mean of its trial's epochs so far, or else of all trials'. A trial that has not started costs
+    what the finished ones did on average. A running trial stops at the share of its epochs at which the finished ones
+    ended on average; one that is further runs to its end.
     """
     timed = [each for each in rows if math.isfinite(each.seconds) and each.epoch]
     running = [each for each in rows if each.status == "running"]

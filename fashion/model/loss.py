@@ -72,8 +72,8 @@ def build_loss(
 ) -> MultiHeadLoss:
     """The objective that `train` asks for.
 
-    `train_label_counts` holds for each head (k_h,) numbers of training images of its classes. Only class weighting needs
-    it; raises ValueError if it is then missing or of other shapes.
+    `train_label_counts` holds for each head (k_h,) numbers of training images of its classes. Only class weighting
+    needs it; raises ValueError if it is then missing or of other shapes.
     """
     weights: list[Tensor] | None = None
     if CLASS_WEIGHTINGS[train.class_weighting]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fashion.model.loss import cross_entropy, report_loss
 
-# A sample's loss is rounded to a multiple of 2^-30, so that float64 adds losses up to 2^23 without rounding: the sum does
-# not depend on how samples are split over batches and ranks.
+# A sample's loss is rounded to a multiple of 2^-30, so that float64 adds losses up to 2^23 without rounding: the sum
+# does not depend on how samples are split over batches and ranks.
 LOSS_UNIT = 2.0**-30
 
 
@@ -71,10 +71,9 @@ class Meter:
         """The metrics by name, which the caller prefixes with `train_` or `val_`; accuracies are from 0 to 1.
 
         `loss` is plain cross entropy, mean over heads, and `loss_report` the report's; both are NaN or infinite if any
-        logit was. `accuracy` is the share of labels that are right, `accuracy/<name>` that of one head, `exact_match` the
-        share of samples with every label right, `balanced_accuracy` the mean over heads of the mean recall of those
-        classes that occur.
-        Raises ValueError if nothing was counted, or for another number of names than heads.
+        logit was. `accuracy` is the share of labels that are right, `accuracy/<name>` that of one head, `exact_match`
+        the share of samples with every label right, `balanced_accuracy` the mean over heads of the mean recall of those
+        classes that occur. Raises ValueError if nothing was counted, or for another number of names than heads.
         """
         values = self._sums.tolist()
         count, loss, loss_report, exact = values[:4]

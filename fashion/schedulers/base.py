@@ -51,8 +51,8 @@ class RungState:
 
 
 class Scheduler:
-    """What all schedulers share: NaN and infinity stop a trial, a stop is final, and a report that is fed twice gets the
-    same decision twice."""
+    """What all schedulers share: NaN and infinity stop a trial, a stop is final, and a report that is fed twice gets
+    the same decision twice."""
 
     def __init__(self, mode: Mode = "min", metric: str = "val_loss", compare: Compare = "fraction") -> None:
         self.mode = mode

@@ -36,8 +36,8 @@ class Median(Scheduler):
         self.grace = grace
         self.min_trials = min_trials
         self._courses: dict[int, _Course] = {}
-        # For each progress at which trials are judged, the sorted running means of all trials that came that far; these no
-        # longer change. Computing them anew for every report took 0.01 s with 10,000 trials.
+        # For each progress at which trials are judged, the sorted running means of all trials that came that far; these
+        # no longer change. Computing them anew for every report took 0.01 s with 10,000 trials.
         self._means: dict[float, list[float]] = {}
 
     def _decide(self, trial: int, progress: float, reward: float) -> Decision:

@@ -7,9 +7,9 @@ from fashion.spec.fields import SAMPLED, SETTINGS, describe, section_rules
 INTRODUCTION = """\
 # The sweep spec
 
-Generated from the fields' definitions by `python -m fashion.spec.docs`. Besides the sections below, a spec has `name`, the
-name of the sweep and of its run directory (default: the file's name), and `storage`, the folder of run directories or an
-address in a bucket such as `s3://BUCKET/PREFIX` ([storage.md](storage.md); default: `runs`).
+Generated from the fields' definitions by `python -m fashion.spec.docs`. Besides the sections below, a spec has `name`,
+the name of the sweep and of its run directory (default: the file's name), and `storage`, the folder of run directories
+or an address in a bucket such as `s3://BUCKET/PREFIX` ([storage.md](storage.md); default: `runs`).
 
 Every field of `data` (except `root`), `model` and `train` takes one of these forms:
 
@@ -21,8 +21,10 @@ Every field of `data` (except `root`), `model` and `train` takes one of these fo
 | `{uniform: [lo, hi]}` | a real number |
 | `{loguniform: [lo, hi]}` | a real number whose logarithm is uniform |
 | `{int: [lo, hi]}` | a whole number, both ends included; `step: 2` or `log: true` may be added |
-| `{when: {train.optimizer: sgd}, uniform: [0.8, 0.99], else: 0.9}` | only where a condition holds; elsewhere the value of `else`, or the field's default |
-| `{switch: train.optimizer, cases: {sgd: 0.1, adamw: {loguniform: [0.0001, 0.01]}}}` | depends on the value of another field; `else` covers the rest |
+| `{when: {train.optimizer: sgd}, uniform: [0.8, 0.99], else: 0.9}` | \
+only where a condition holds; elsewhere the value of `else`, or the field's default |
+| `{switch: train.optimizer, cases: {sgd: 0.1, adamw: {loguniform: [0.0001, 0.01]}}}` | \
+depends on the value of another field; `else` covers the rest |
 """
 
 

@@ -27,7 +27,8 @@ KINDS = ("choice", "grid", "uniform", "loguniform", "int")
 
 
 class Parser:
-    """Reads one document. Problems are appended to `problems`; what can't be read is left out of the methods' results."""
+    """Reads one document. Problems are appended to `problems`; what can't be read is left out of the methods'
+    results."""
 
     def __init__(self, document: Document, problems: list[Problem]) -> None:
         self.document = document

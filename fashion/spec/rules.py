@@ -62,8 +62,8 @@ def _cycle(expressions: Mapping[str, Expression], start: str) -> list[str]:
 
 
 def reachable(expressions: Mapping[str, Expression], document: Document, report: Report) -> None:
-    """Report conditions that no trial can meet: most often a value remembered wrongly. Where --set fixes the field that a
-    condition asks about, the other cases may be idle."""
+    """Report conditions that no trial can meet: most often a value remembered wrongly. Where --set fixes the field that
+    a condition asks about, the other cases may be idle."""
     for name, expression in expressions.items():
         for path, other, value in _asked(expression, _path(name)):
             idle = _path(other) in document.overrides
@@ -118,8 +118,8 @@ def _drawn_at_random(expressions: Mapping[str, Expression], expression: Expressi
 
 
 def every_trial(spec: SweepSpec, document: Document, problems: list[Problem]) -> None:
-    """Draw the trials, at most MOST_DRAWN (under an adaptive method exactly so many), and report each rule between fields
-    that some of them break: one problem for each rule, with how many trials break it."""
+    """Draw the trials, at most MOST_DRAWN (under an adaptive method exactly so many), and report each rule between
+    fields that some of them break: one problem for each rule, with how many trials break it."""
     total = MOST_DRAWN if spec.search.adaptive else min(spec.total_trials, MOST_DRAWN)
     broken: dict[str, list[tuple[int, str, str]]] = {}
     for number in range(total):

@@ -8,8 +8,8 @@ from fashion.spec.fields import NAME, NEVER_SAMPLED, SAMPLED, SETTINGS, FieldRul
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema, in JSON Schema 2020-12, derived from the models of config.py and settings.py. Rules between fields and
-    the names of backbones are not in it: `load_spec` alone checks those."""
+    """The schema, in JSON Schema 2020-12, derived from the models of config.py and settings.py. Rules between fields
+    and the names of backbones are not in it: `load_spec` alone checks those."""
     sections = {section: _section(section, _sampled_field) for section in SAMPLED}
     sections |= {section: _section(section, _plain_field) for section in SETTINGS}
     return {

@@ -59,7 +59,8 @@ class SchedulerConfig(Frozen):
     grace: float = Field(
         0.1,
         gt=0.0,
-        description="no trial stops before this fraction of its epochs; with compare: epoch, before this epoch (default 1)",
+        description="no trial stops before this fraction of its epochs; with compare: epoch, before this epoch "
+        "(then 1 by default)",
     )
     reduction: float = Field(
         3.0, ge=LEAST_REDUCTION, le=MOST_REDUCTION, description="one in this many trials goes on from a rung"
@@ -103,7 +104,8 @@ class ResourcesConfig(Frozen):
         1,
         ge=1,
         le=1024,
-        description="compute threads of a worker; on CPUs, more workers with one thread each are steadier than more threads",
+        description="compute threads of a worker; on CPUs, several workers with one thread each are steadier than one "
+        "worker with several threads",
     )
     concurrent_trials: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
         "auto", description="trials that run at the same time; auto: as many as the cluster holds, or may grow to hold"
@@ -121,6 +123,6 @@ class ResourcesConfig(Frozen):
         None,
         gt=0.0,
         le=1e7,
-        description="seconds without a report after which a trial's process is killed as hung, which counts as a failure; "
-        "for the first epoch they count from the trial's start. null: no limit",
+        description="seconds without a report after which a trial's process is killed as hung, which counts as a "
+        "failure; for the first epoch they count from the trial's start. null: no limit",
     )

@@ -123,7 +123,8 @@ class Int(Distribution):
     def contains(self, value: Scalar) -> bool:
         if not _number(value) or value != int(value):  # type: ignore[arg-type]
             return False
-        return self.lo <= value <= self.hi and (int(value) - self.lo) % self.step == 0  # type: ignore[operator, arg-type]
+        whole = int(value)  # type: ignore[arg-type]
+        return self.lo <= whole <= self.hi and (whole - self.lo) % self.step == 0
 
     def to_json(self) -> dict[str, Any]:
         form: dict[str, Any] = {"int": [self.lo, self.hi]}
@@ -244,8 +245,8 @@ def resolve(expressions: dict[str, Expression], suggest: Suggest) -> dict[str, S
 
 
 def combinations(expressions: dict[str, Expression], crossed: tuple[type[Choice], ...]) -> Iterator[dict[str, Scalar]]:
-    """Every combination of the dimensions of a `crossed` type, the last varying fastest; a dimension that does not apply
-    in a combination is not crossed. Yields dimension -> value, or one empty mapping if nothing is crossed."""
+    """Every combination of the dimensions of a `crossed` type, the last varying fastest; a dimension that does not
+    apply in a combination is not crossed. Yields dimension -> value, or one empty mapping if nothing is crossed."""
     counters: list[list[int]] = []  # [index, length] of each dimension, in the order in which resolve asks for them
     while True:
         chosen: dict[str, Scalar] = {}

@@ -88,7 +88,8 @@ class SweepSpec:
         return self.drawn(number)
 
     def drawn(self, number: int) -> TrialConfig:
-        """As `trial`; under an adaptive method an independent sample, in which loading looks for invalid combinations."""
+        """As `trial`; under an adaptive method an independent sample, in which loading looks for invalid
+        combinations."""
         crossed = self.combinations[number % len(self.combinations)]
 
         def suggest(name: str, distribution: Distribution) -> Scalar:
@@ -130,7 +131,8 @@ class SweepSpec:
 
 
 def load_spec(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec:
-    """Read a spec. Each override is `section.field=value`, with the value in YAML. Raises SpecError with every problem."""
+    """Read a spec. Each override is `section.field=value`, with the value in YAML. Raises SpecError with every
+    problem."""
     problems: list[Problem] = []
     document = read_yaml(path, problems)
     for override in overrides:
