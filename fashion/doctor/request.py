@@ -27,8 +27,8 @@ def request_for(spec: SweepSpec | None) -> Request:
     if spec is None:
         return Request(folders=(cache,))
     # Trials are drawn, and not counted up from the spec's fields: which values meet is for its conditions to say.
-    optuna = spec.search.adaptive
-    trials = [spec.drawn(number) for number in range(MOST_DRAWN if optuna else min(spec.total_trials, MOST_DRAWN))]
+    adaptive = spec.search.adaptive
+    trials = [spec.drawn(number) for number in range(MOST_DRAWN if adaptive else min(spec.total_trials, MOST_DRAWN))]
     buckets, folders, root = [], [], place_of(trials[0].data.root)
     if is_address(spec.storage):
         buckets.append(Bucket("storage", parse_address(spec.storage), cache.path, writes=True))

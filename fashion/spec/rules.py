@@ -89,13 +89,17 @@ def _asked(expression: Expression, path: Path) -> Iterator[tuple[Path, str, Scal
 
 def crossing(spec: SweepSpec, report: Report) -> None:
     """What the search method crosses must be lists of values that don't depend on chance."""
-    method, listed = spec.search.method, True
-    everything = Choice in spec.search.crossed
+    listed = True
     for name, expression in spec.expressions.items():
         for dimension, distribution in leaves(expression, name):
-            if everything and not isinstance(distribution, Choice):
+            if spec.search.exhaustive and not isinstance(distribution, Choice):
                 fix = "List values, or use search.method random"
-                report(_path(name), f"method {method} needs choice or grid everywhere", distribution.to_json(), fix)
+                report(
+                    _path(name),
+                    f"method {spec.search.method} needs choice or grid everywhere",
+                    distribution.to_json(),
+                    fix,
+                )
                 listed = False
             if spec.search.crossed == (Grid,) and isinstance(distribution, Grid) and dimension != name:
                 for other in _drawn_at_random(spec.expressions, expression):

@@ -12,6 +12,7 @@ from fashion.schedulers.base import LEAST_REDUCTION, MOST_BRACKETS, MOST_REDUCTI
 from fashion.schedulers.metrics import METRICS
 from fashion.schedulers.registry import SCHEDULERS, SchedulerRow
 from fashion.spec.search_methods import SEARCH_METHODS, SearchMethod
+from fashion.spec.space import Choice
 
 # The allowed words are the tables' own names. A type checker can't read them from there; pydantic can.
 if TYPE_CHECKING:
@@ -36,9 +37,14 @@ class SearchConfig(Frozen):
     seed: int = Field(0, ge=0, lt=2**31, description="the same spec and seed give the same trials")
 
     @property
-    def crossed(self) -> tuple[type, ...]:
+    def crossed(self) -> tuple[type[Choice], ...]:
         """The distributions whose values the method combines in every way."""
         return SEARCH_METHODS[self.method].crossed
+
+    @property
+    def exhaustive(self) -> bool:
+        """Whether the method takes every combination of all values, and nothing else."""
+        return Choice in self.crossed
 
     @property
     def adaptive(self) -> bool:

@@ -221,7 +221,7 @@ def _parse(
     }
     spec = SweepSpec(name=name, **sections, search=search, scheduler=scheduler, resources=resources, storage=storage)
     rules.crossing(spec, parser.problem)
-    if problems or search.method != "grid":
+    if problems or not search.exhaustive:
         return spec
     trials = len(spec.combinations)
     if "trials" in search_written:

@@ -98,9 +98,9 @@ def continue_with(run: Run, spec: SweepSpec, data_root: Path | Address, data_fin
     changed = [difference for difference in recorded.differences(spec) if not difference.startswith(free)]
     more = spec.total_trials > recorded.total_trials
     only_ranges = all(difference.split(".")[0] in SAMPLED for difference in changed)
-    if changed and not (more and only_ranges and spec.search.method != "grid"):
+    if changed and not (more and only_ranges and not spec.search.exhaustive):
         hint = ", or remove the folder."
-        if only_ranges and spec.search.method != "grid":
+        if only_ranges and not spec.search.exhaustive:
             hint += " To go on in the edited ranges, ask for more trials: --trials +20."
         raise RunError(f"{path}: this sweep was started with another spec ({'; '.join(changed)}). {ANOTHER_NAME}{hint}")
     if spec.total_trials < recorded.total_trials:
