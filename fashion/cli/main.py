@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from fashion.cli.completion import VARIABLE, prepare_completion
 from fashion.errors import UserError, refusal
 
 # name -> module and attribute, imported when the command is named (or help lists them: these modules import click alone)
@@ -25,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "fashion.cli.spec:check",
     "doctor": "fashion.cli.doctor:doctor",
     "schema": "fashion.cli.spec:schema",
+    "sweeps": "fashion.cli.sweeps:sweeps",
     "data": "fashion.cli.data:data",
     "model": "fashion.cli.model:model",
 }
@@ -65,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     atexit.register(gc.freeze)
     # pydantic would read the entry points of every installed package for plugins of its own, at each light command's start.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    if VARIABLE in os.environ:
+        prepare_completion()
     try:
         cli(args=arguments, standalone_mode=False)
     except UserError as error:
