@@ -82,3 +82,23 @@ def test_the_changelog_names_the_version() -> None:
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
     assert headings[0] == "Unreleased"
     assert config["metadata"]["version"] in headings
+
+
+@pytest.mark.parametrize("name", ["reliability", "storage", "cluster", "security", "scale"])
+def test_tests_that_the_documentation_names_exist(name: str) -> None:
+    """`WING/test_X.py::test_Y`, below `tests/` or from it on."""
+    text = (ROOT / "docs" / f"{name}.md").read_text()
+    named = re.findall(r"`(?:tests/)?((?:\w+/)+test_\w+\.py)(?:::(test_\w+))?`", text)
+    assert named
+    for path, function in named:
+        file = ROOT / "tests" / path
+        assert file.is_file(), path
+        assert not function or f"def {function}(" in file.read_text(), f"{path}::{function}"
+    # without its folder or its file, a test can't be found, nor missed
+    assert not re.findall(r"`test_\w+(?:\.py)?(?:::\w+)?`", text)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_links_between_the_documents_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", path.read_text())
+    assert not [target for target in targets if not (path.parent / target).exists()]
