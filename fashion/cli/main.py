@@ -62,10 +62,13 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0 done, 1 the sweep failed or `doctor` found something, 2 the user's mistake, 130 interrupted."""
-    # At its end Python looks for cycles among all objects of torch and Ray, which takes a second and is of no use.
+    """Run the command line.
+
+    Exit codes: 0 done, 1 the sweep failed or `doctor` found something, 2 the user's mistake, 130 interrupted.
+    """
+    # At its end Python looks for cycles among all objects of torch and Ray, which takes a second and is useless.
     atexit.register(gc.freeze)
-    # pydantic would read the entry points of every installed package for plugins of its own, at each light command's start.
+    # Otherwise pydantic looks for plugins of its own in every installed package whenever a light command starts.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if VARIABLE in os.environ:
         prepare_completion()
