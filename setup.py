@@ -1,6 +1,6 @@
 """What setup.cfg cannot say: the sweeps of the top-level folder go into the package when it is built.
 
-They are kept once, in `sweeps/`, where a checkout's commands name them; `fashion/spec/shipped.py` finds them in both places.
+They are kept once, in `sweeps/`, which the documentation names. `fashion/spec/shipped.py` finds them in both places.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Completion in the shell: what may stand where the cursor is (docs/completion.md).
 
-click calls these functions with what is typed so far. They must be quick, so they load neither torch nor Ray and ask no
-bucket and no cluster; and they must be silent, since anything that they print lands in the line that the user is typing.
+click calls these functions with what is typed so far. They must be quick, so they load neither torch nor Ray, and ask
+no bucket and no cluster. They must be silent, since anything that they print lands in the line that the user is typing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The `fashion-sweep` command. Each command imports what it needs when it runs: `--help` loads neither torch nor ray."""
+"""The `fashion-sweep` command. Each command imports what it needs when it runs: `--help` loads no torch and no Ray."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 from fashion.cli.completion import VARIABLE, prepare_completion
 from fashion.errors import UserError, refusal
 
-# name -> module and attribute, imported when the command is named (or help lists them: these modules import click alone)
+# name -> module and attribute, imported when the command is named (or listed by help: these modules import only click)
 COMMANDS: Mapping[str, str] = {
     "run": "fashion.cli.run:run",
     "submit": "fashion.cli.submit:submit",

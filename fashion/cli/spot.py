@@ -12,8 +12,9 @@ import click
 def spot_watch(node_id: str) -> None:
     """Pass a spot machine's notice on to the Ray node on it.
 
-    `cluster.yaml` starts it on each worker, beside `ray start`. It asks the metadata service of EC2 every 5 s, and that of
-    Compute Engine every second. On a notice it drains the node, so that trials leave it at once. It ends with the node.
+    `cluster.yaml` starts it on each worker, beside `ray start`. It asks the metadata service of EC2 every 5 s, and that
+    of Compute Engine every second. On a notice it drains the node, so that trials leave it at once. It ends with the
+    node.
 
     \b
     Example: fashion-sweep spot-watch

@@ -41,8 +41,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 @plain_option
 @json_option
 def submit(
-    spec: str, address: str | None, folder: str | None, overrides: tuple[str, ...], name: str | None, storage: str | None,
-    trials: str | None, fresh: bool, detach: bool, plain: bool, as_json: bool,
+    spec: str, address: str | None, folder: str | None, overrides: tuple[str, ...], name: str | None,
+    storage: str | None, trials: str | None, fresh: bool, detach: bool, plain: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run a sweep on a cluster, or go on with it there, and follow it.
 

@@ -1,6 +1,6 @@
 """The sweeps that come with the package: what each answers, and a copy of one for the user to run and edit.
 
-A checkout keeps them in `sweeps/`, at the top. A wheel carries the same files beside this module (setup.py puts them there).
+A checkout keeps them in its `sweeps/`. A wheel carries the same files beside this module (setup.py puts them there).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def shipped_sweep(name: str) -> ShippedSweep:
 
 
 def copy_sweep(name: str, target: str | Path | None = None) -> Path:
-    """Copy the sweep of that name to `target`, by default sweeps/NAME.yaml below the working folder; returns the target.
+    """Copy the sweep of that name to `target`, by default sweeps/NAME.yaml in the working folder; returns the target.
 
     Raises SpecError if there is no such sweep, or if something is at the target already, which stays as it is.
     """

@@ -193,7 +193,7 @@ def test_completion_loads_neither_torch_nor_ray() -> None:
         "from click.shell_completion import ShellComplete\n"
         "from fashion.cli.main import cli\n"
         "shell = ShellComplete(cli, {}, 'fashion-sweep', '_X')\n"
-        "for words in (['run', 'a', '--set'], ['show'], ['model'], ['best', '--predict', '--split'], ['sweeps', 'copy'], []):\n"
+        "for words in ([], ['run', 'a', '--set'], ['show'], ['model'], ['best', '--split'], ['sweeps', 'copy']):\n"
         "    shell.get_completions(words, '')\n"
         "print(sorted({'torch', 'ray', 'torchvision', 'timm', 'numpy'} & set(sys.modules)))"
     )

@@ -101,14 +101,15 @@ def test_an_installed_package_has_its_own_copies(tmp_path: Path, monkeypatch: py
 def test_a_build_carries_the_sweeps_beside_the_module_that_reads_them(tmp_path: Path) -> None:
     """The build step alone: a copy of the package built in a folder of its own, then read from there."""
     built = tmp_path / "lib"
-    script = f"import sys; sys.argv = ['setup.py', '-q', 'build_py', '--build-lib', {str(built)!r}]; exec(open('setup.py').read())"
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(built)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=120)
     names = {path.name for path in (built / "fashion" / "spec" / "sweeps").iterdir()}
     assert names == {path.name for path in CHECKOUT.glob("*.yaml")}
     code = "from fashion.spec.shipped import shipped_sweeps as s; print(*(each.path for each in s()), sep='\\n')"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(built)}, check=True, capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(built)}, check=True, capture_output=True, text=True,
+        timeout=60,
     )  # fmt: skip
     assert {Path(line).parent for line in done.stdout.split()} == {built / "fashion" / "spec" / "sweeps"}
     assert len(done.stdout.split()) == len(names)
