@@ -106,7 +106,8 @@ def test_no_test_module_imports_another(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["doctor", "--help"], ["ls"], ["check", "sweeps/report.yaml"]]
+    "arguments",
+    [["--help"], ["run", "--help"], ["doctor", "--help"], ["ls"], ["sweeps"], ["check", "sweeps/report.yaml"]],
 )
 def test_light_commands_load_neither_torch_nor_ray(arguments: list[str], tmp_path: Path) -> None:
     code = (

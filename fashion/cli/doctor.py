@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fashion.cli.completion import complete_file
+
 if TYPE_CHECKING:
     from fashion.doctor.folder import Finding
 
@@ -15,7 +17,7 @@ SHOWN = 3  # different values that one line lists before it leaves the rest out
 
 
 @click.command()
-@click.argument("spec", required=False, metavar="[SPEC]")
+@click.argument("spec", required=False, metavar="[SPEC]", shell_complete=complete_file)
 @click.option(
     "--address", metavar="ADDRESS", help="Examine every node of the Ray cluster there. Default: this machine."
 )

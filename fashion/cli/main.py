@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from fashion.cli.completion import VARIABLE, prepare_completion
 from fashion.errors import UserError, refusal
 
 # Name -> module and attribute. A module is imported when its command is named; for help all are, and load little but
@@ -26,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "fashion.cli.spec:check",
     "doctor": "fashion.cli.doctor:doctor",
     "schema": "fashion.cli.spec:schema",
+    "sweeps": "fashion.cli.sweeps:sweeps",
     "data": "fashion.cli.data:data",
     "model": "fashion.cli.model:model",
 }
@@ -68,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Otherwise pydantic looks for plugins in the entry points of every installed package whenever a light command
     # starts.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    if VARIABLE in os.environ:
+        prepare_completion()
     try:
         cli(args=arguments, standalone_mode=False)
     except UserError as error:

@@ -7,10 +7,18 @@ from dataclasses import asdict
 
 import click
 
+from fashion.cli.completion import complete_backbone, complete_folder
+
 
 @click.command()
-@click.argument("backbone", required=False)
-@click.option("--data", "root", metavar="ROOT", help="The data set whose attributes the heads classify.")
+@click.argument("backbone", required=False, shell_complete=complete_backbone)
+@click.option(
+    "--data",
+    "root",
+    metavar="ROOT",
+    help="The data set whose attributes the heads classify.",
+    shell_complete=complete_folder,
+)
 @click.option(
     "--size", type=click.IntRange(8, 2048), help="Side of the input in pixels. Default: the backbone's native size."
 )

@@ -1,4 +1,7 @@
-"""Progress of long work on stderr, so that stdout stays a script's: bars on a terminal, now and then a line elsewhere."""
+"""The progress of long work, on stderr, so that stdout has only what a script reads.
+
+On a terminal there are bars, elsewhere a line now and then.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-# Without a terminal: nothing of what is quick, then a line at most this often.
+# Without a terminal: no line for what is done within FIRST_SECONDS, then one at most every LINE_SECONDS.
 FIRST_SECONDS, LINE_SECONDS = 2.0, 15.0
 
 
 class Bars:
-    """One bar a label; called with (label, done, total). Shows nothing for work that never calls it."""
+    """One bar for each label. Call it with (label, done, total); work that never calls it shows nothing."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._console = Console(stderr=True)
-        # Stdout is left alone: it may be somebody's who goes before the bars do, and rich would put it back.
+        # rich would replace stdout and restore it at the end, by when its owner may have closed it.
         self._progress = Progress(*columns, console=self._console, transient=True, redirect_stdout=False)
         self._tasks: dict[str, TaskID] = {}
         self._due: dict[str, float] = {}  # label -> when its next line is due
@@ -31,12 +34,12 @@ class Bars:
             self._line(label, done, total)
             return
         if label not in self._tasks:
-            self._progress.start()  # only now: an empty display would still print a line
+            self._progress.start()  # not earlier: an empty display would still print a line
             self._tasks[label] = self._progress.add_task(label, total=total)
         self._progress.update(self._tasks[label], completed=done, total=total)
 
     def of(self, label: str) -> Callable[[int, int], None]:
-        """A callable of (done, total) for one piece of work."""
+        """A callable of (done, total) that moves the bar of this label."""
         return partial(self, label)
 
     def _line(self, label: str, done: int, total: int) -> None:
@@ -55,7 +58,7 @@ class Bars:
         self.close()
 
     def close(self) -> None:
-        """Take the bars off the terminal."""
-        if self._tasks:  # else it prints a blank line
+        """Remove the bars from the terminal."""
+        if self._tasks:  # without any, stop() would print a blank line
             self._progress.stop()
             self._tasks.clear()

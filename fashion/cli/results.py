@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fashion.cli.completion import complete_folder, complete_run, complete_split
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,6 +23,7 @@ storage_option = click.option(
     show_default=True,
     metavar="DIR",
     help="Folder of the runs, or s3://, gs:// (`storage` in their specs).",
+    shell_complete=complete_folder,
 )
 SHOWN = 50  # trials that `show` prints unless asked for all
 
@@ -60,7 +63,9 @@ def ls(storage: str, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
     if not found:
-        click.echo(f"No runs in {storage}. Start one: fashion-sweep run sweeps/quickstart.yaml")
+        from fashion.spec.shipped import first_command
+
+        click.echo(f"No runs in {storage}. Start one: {first_command()}")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("run", no_wrap=True)
@@ -86,7 +91,7 @@ def ls(storage: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("run", required=False, metavar="[RUN]")
+@click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_run)
 @storage_option
 @click.option("--trial", type=int, metavar="N", help="One trial: its configuration and every epoch.")
 @click.option("--all", "everything", is_flag=True, help=f"Every trial, not the {SHOWN} best.")
@@ -117,10 +122,10 @@ def show(run: str | None, storage: str, trial: int | None, everything: bool, as_
 
 
 @click.command()
-@click.argument("run", required=False, metavar="[RUN]")
+@click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_run)
 @storage_option
 @click.option("--predict", is_flag=True, help="Then predict the test split with it and write the submission.")
-@click.option("--split", metavar="NAME", help="Predict this split instead of test.")
+@click.option("--split", metavar="NAME", help="Predict this split instead of test.", shell_complete=complete_split)
 @click.option("--images", metavar="DIR", help="Predict every image below DIR instead of a split.")
 @click.option("--address", metavar="ADDRESS", help="Predict on the Ray cluster there. Default: on this machine.")
 @json_option

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fashion.cli.completion import complete_file, complete_folder, complete_override
+
 if TYPE_CHECKING:
     from fashion.display.live import Mode
     from fashion.record.run import Run
@@ -14,14 +16,16 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("spec", metavar="SPEC")
+@click.argument("spec", metavar="SPEC", shell_complete=complete_file)
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01."
-)
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01.",
+    shell_complete=complete_override,
+)  # fmt: skip
 @click.option("--name", metavar="NAME", help="Name of the sweep and of its run directory. Default: the spec's.")
 @click.option(
-    "--storage", metavar="FOLDER", help="Where run directories are kept, also s3:// or gs://. Default: the spec's."
-)
+    "--storage", metavar="FOLDER", help="Where run directories are kept, also s3:// or gs://. Default: the spec's.",
+    shell_complete=complete_folder,
+)  # fmt: skip
 @click.option(
     "--trials", metavar="N", help="Number of trials; +N: so many more than the finished run has. Default: the spec's."
 )

@@ -8,12 +8,15 @@ from typing import Any
 
 import click
 
+from fashion.cli.completion import complete_file, complete_override
+
 
 @click.command()
-@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC...", shell_complete=complete_file)
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01."
-)
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01.",
+    shell_complete=complete_override,
+)  # fmt: skip
 @click.option(
     "--cluster",
     metavar="FILE",

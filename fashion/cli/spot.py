@@ -6,12 +6,15 @@ import click
 
 
 @click.command("spot-watch", hidden=True)
-@click.option("--node-id", default="", metavar="ID", help="Ray's id of the node, where several run on this machine.")
+@click.option(
+    "--node-id", default="", metavar="ID", help="Ray's id of the node, needed if several run on this machine."
+)
 def spot_watch(node_id: str) -> None:
     """Pass a spot machine's notice on to the Ray node on it.
 
-    Started on each worker beside `ray start`. Asks the metadata service of EC2 every 5 s, of Compute Engine every second;
-    on a notice the node drains, so that trials leave it at once. Ends with the node.
+    `cluster.yaml` starts it on each worker, beside `ray start`. It asks the metadata service of EC2 every 5 s, and that
+    of Compute Engine every second. On a notice it drains the node, so that trials leave it at once. It ends with the
+    node.
 
     \b
     Example: fashion-sweep spot-watch

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fashion.cli.completion import complete_file, complete_override, complete_run
+
 if TYPE_CHECKING:
     from fashion.display.live import Mode
     from fashion.submit.job_server import JobServer
@@ -24,12 +26,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 
 
 @click.command()
-@click.argument("spec", metavar="SPEC")
+@click.argument("spec", metavar="SPEC", shell_complete=complete_file)
 @address_option
 @click.option("--folder", metavar="FOLDER", help="Where relative paths in the spec start, on the cluster.")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01."
-)
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01.",
+    shell_complete=complete_override,
+)  # fmt: skip
 @click.option("--name", metavar="NAME", help="Name of the sweep and of its run directory. Default: the spec's.")
 @click.option("--storage", metavar="FOLDER", help="Where run directories are made: s3://…, or a folder of the cluster.")
 @click.option("--trials", metavar="N", help="Number of trials; +N: so many more than the finished run has.")
@@ -38,8 +41,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 @plain_option
 @json_option
 def submit(
-    spec: str, address: str | None, folder: str | None, overrides: tuple[str, ...], name: str | None, storage: str | None,
-    trials: str | None, fresh: bool, detach: bool, plain: bool, as_json: bool,
+    spec: str, address: str | None, folder: str | None, overrides: tuple[str, ...], name: str | None,
+    storage: str | None, trials: str | None, fresh: bool, detach: bool, plain: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run a sweep on a cluster, or go on with it there, and follow it.
 
@@ -83,7 +86,7 @@ def submit(
 
 
 @click.command()
-@click.argument("run", required=False, metavar="[RUN]")
+@click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_run)
 @address_option
 @plain_option
 @json_option
@@ -105,7 +108,7 @@ def watch(run: str | None, address: str | None, plain: bool, as_json: bool) -> N
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 @address_option
 def stop(run: str, address: str | None) -> None:
     """Stop a submitted sweep cleanly, as Ctrl-C stops one on this machine, and wait until it has ended.
