@@ -27,7 +27,8 @@ import pytest
 
 from tests.support.machines.descendants import descendants
 from tests.support.machines.host_image import BOOT, HOME, PACKAGES, PYTHON, SPACE, SSHD, STAGE, STAND_IN
-from tests.support.machines.networks import Network
+from tests.support.machines.networks import IP, Network
+from tests.support.machines.programs import BIN, PATH, which
 
 KEPT = sys.prefix, sys.base_prefix  # folders of this machine that stay where they are, read-only
 PATIENCE = 60  # seconds for a host's start or end on a busy machine
@@ -62,7 +63,7 @@ class Host:
             self.lost = False
         # It dies with the thread that started it, and everything in it then dies with it.
         within = ["setpriv", "--pdeathsig", "KILL", *self.network.inside(self.number)]
-        shell = ["sh", "-c", BOOT, "boot", self.folder, self.shared, PACKAGES, Path(sys.executable).parent]
+        shell = ["sh", "-c", BOOT, "boot", self.folder, self.shared, PACKAGES, BIN]
         with (self.folder / "boot.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [*within, *SPACE, *map(str, shell), *KEPT], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -100,7 +101,7 @@ class Host:
         """What to start here for `command` to run there, as its user, in bash."""
         assert self.process is not None
         inside = ["nsenter", "--target", self._first()[0], "--mount", "--net", "--uts", "--pid", "--"]
-        words = {"HOME": HOME, "USER": "ubuntu", "PATH": os.environ["PATH"], "LANG": "C.UTF-8", **(env or {})}
+        words = {"HOME": HOME, "USER": "ubuntu", "PATH": PATH, "LANG": "C.UTF-8", **(env or {})}
         return [*inside, "env", "-i", *(f"{key}={value}" for key, value in words.items()), "bash", "-c", command]
 
     def processes(self) -> list[str]:
@@ -170,7 +171,7 @@ class Hosts:
             for number, name in enumerate(self.network.names[1:], start=1):
                 # Ray finds a machine's own address by the way to the outside.
                 subprocess.run(
-                    ["ip", "-n", name, "route", "add", "default", "via", self.network.address(0)], check=True
+                    [IP, "-n", name, "route", "add", "default", "via", self.network.address(0)], check=True
                 )
                 self.hosts[number] = self._lay_out(number)
             self.stack = stack.pop_all()
@@ -214,11 +215,6 @@ class Hosts:
             (folder / "bin" / name).write_text(text)
             (folder / "bin" / name).chmod(0o755)
         return Host(self.network, number, folder, self.shared, self.starter)
-
-
-def which(name: str) -> str | None:
-    """The program; also where only root's PATH leads."""
-    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
 def run_within(

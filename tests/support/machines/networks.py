@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,10 @@ from typing import Self, TypeVar
 
 import pytest
 
+from tests.support.machines.programs import which
+
 CLONE_NEWNET = 0x40000000
+IP = which("ip") or "ip"
 Answer = TypeVar("Answer")
 
 
@@ -25,7 +27,7 @@ class Network:
         self.names = [f"fashion-{os.getpid()}-{number}" for number in range(count)]
 
     def __enter__(self) -> Self:
-        if os.geteuid() != 0 or shutil.which("ip") is None:
+        if os.geteuid() != 0 or which("ip") is None:
             pytest.skip("network namespaces need root and iproute2")
         try:
             self._make()
@@ -41,7 +43,7 @@ class Network:
 
     def inside(self, number: int) -> list[str]:
         """What to put before a command that is to run there."""
-        return ["ip", "netns", "exec", self.names[number]]
+        return [IP, "netns", "exec", self.names[number]]
 
     def address(self, number: int) -> str:
         return f"10.77.0.{number + 1}"
@@ -70,7 +72,7 @@ class Network:
             _ip("-n", name, "link", "set", "net0", "up")
 
     def _remove(self) -> None:
-        there = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout.split()
+        there = subprocess.run([IP, "netns", "list"], capture_output=True, text=True).stdout.split()
         for name in self.names:
             if name in there:
                 _ip("netns", "del", name)
@@ -90,4 +92,4 @@ def within(name: str, call: Callable[[], Answer]) -> Answer:
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+    subprocess.run([IP, *words], check=True, capture_output=True, text=True)

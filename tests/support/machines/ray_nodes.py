@@ -19,8 +19,9 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.machines.descendants import descendants
+from tests.support.machines.programs import BIN
 
-RAY = Path(sys.executable).parent / "ray"
+RAY = BIN / "ray"
 PATIENCE = 120  # seconds for one node's start or end on a busy machine
 # A node that does not answer is dead after about 10 s instead of 65.
 IMPATIENT = {
