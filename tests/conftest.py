@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fashion.data.demo import write_demo
+from tests.support.machines.shared_ray import CPUS, SharedRay
 from tests.support.servers.s3_server import Server, environment, s3_server
 
 
@@ -47,6 +48,14 @@ def real_root() -> Path:
     if not (root / "split" / "train.txt").is_file():
         pytest.skip(f"no real data at {root}: set FASHION_DATA to the challenge's data set")
     return root
+
+
+@pytest.fixture(scope="session")
+def shared_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRay]:
+    """A Ray cluster of two CPUs. Leave it as it is; its tests are of the group `shared-ray`."""
+    with SharedRay(tmp_path_factory.mktemp("shared-ray")) as cluster:
+        cluster.add(cpus=CPUS)
+        yield cluster
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from fashion.data.demo import write_demo
 from fashion.data.layout import majority_baseline, read_dataset
 from fashion.record import ranking
 from fashion.record.run import Run
+from tests.support.machines.programs import BIN, PATH
+from tests.support.machines.shared_ray import SharedRay
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 500
@@ -70,9 +71,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.further
+@pytest.mark.xdist_group("shared-ray")
 @pytest.mark.ray
-def test_every_command_of_the_readme_runs(workspace: Path) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def test_every_command_of_the_readme_runs(workspace: Path, shared_ray: SharedRay) -> None:
+    environment = {**os.environ, **shared_ray.joining, "PATH": PATH}
     commands = [line for line in shown((ROOT / "README.md").read_text()) if line.startswith("fashion-sweep ")]
     commands = [line for line in commands if line.split()[1] not in ON_A_CLUSTER]
     assert len(commands) > 8
@@ -89,13 +92,14 @@ def test_every_command_of_the_readme_runs(workspace: Path) -> None:
     assert (runs / "lr-short" / "predictions" / "images-photos" / "prediction.txt").read_text().count("\n") == 3
 
 
+@pytest.mark.further
 @pytest.mark.ray
 def test_make_quickstart_beats_the_majority_by_far(tmp_path: Path) -> None:
     """The Makefile's own recipe, in an empty folder, with this environment in the place of a new one."""
     for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "fashion-sweep").symlink_to(Path(sys.executable).parent / "fashion-sweep")
+    (tmp_path / ".venv" / "bin" / "fashion-sweep").symlink_to(BIN / "fashion-sweep")
     (tmp_path / ".venv" / "ready").touch()
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     done = subprocess.run(["make", "quickstart"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)

@@ -14,7 +14,7 @@ from tests.support.machines.ray_nodes import Node, Nodes, launch, wait_until
 from tests.support.node_sweeps import NOTHING, TRIAL, attempts, finish, undisturbed, wait_for_epoch, write_spec
 from tests.support.running import assert_same, wait_for_reports
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("cluster-nodes")]
 
 WORKER = "ray::RayTrainWorker"
 

@@ -17,7 +17,7 @@ import fashion
 from fashion.doctor.folder import HERE
 from tests.support.machines.ray_nodes import PATIENCE, Node, Nodes
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("doctor-nodes")]
 
 
 def examined(folder: Path, address: str, env: Mapping[str, str], code: int) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ def test_a_node_that_offers_gpus_which_torch_does_not_see(cluster: Nodes, folder
 def test_a_node_with_other_sources(cluster: Nodes, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
     shutil.copytree(Path(fashion.__file__).parent, other / "fashion")
-    with open(other / "fashion" / "loss.py", "a") as file:
+    with open(other / "fashion" / "model" / "loss.py", "a") as file:
         file.write("# another version\n")
     with another(cluster, PYTHONPATH=str(other)) as node:
         (bad,) = wrong(examined(folder, cluster.address, cluster.env, 1), node, cluster)

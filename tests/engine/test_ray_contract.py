@@ -24,7 +24,7 @@ from ray.tune.search import Searcher
 from fashion.cluster.session import cluster, dead_daemons
 from fashion.engine.worker_group import orphaned_groups
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray-contract")]
 
 STOPPED, KILLED, LONG = 1, 2, 5  # trials that the scheduler stops and that lose their process; epochs
 Calls = list[tuple[str, int]]

@@ -31,8 +31,6 @@ from fashion.training.worker import Task
 from tests.support.machines.descendants import descendants
 from tests.support.running import PATIENCE, start, wait_for_reports
 
-pytestmark = pytest.mark.ray
-
 # The class itself, without the actor that Ray makes of it.
 PlainMailbox = Mailbox.__ray_metadata__.modified_class  # type: ignore[attr-defined]
 TASK = cast(Task, "a task")
@@ -218,6 +216,8 @@ def wait_for_trial(process: subprocess.Popen[str], folder: Path, trial: int) -> 
     wait_for_reports(process, journal, lambda found: any(report["trial"] == trial for report in found))
 
 
+@pytest.mark.ray
+@pytest.mark.further
 def test_killed_processes_cost_no_epoch(tmp_path: Path, demo_root: Path) -> None:
     """One sweep, one death a trial: a Train worker, the Train controller, the slot that all hang on."""
     victims = ("ray::RayTrainWorker", "ray::TrainController", "ray::ImplicitFunc")
@@ -245,6 +245,8 @@ def test_killed_processes_cost_no_epoch(tmp_path: Path, demo_root: Path) -> None
     assert not list(run.path.glob("trials/*/last.pt"))
 
 
+@pytest.mark.ray
+@pytest.mark.further
 def test_an_early_stop_leaves_the_group_to_the_next_trial(tmp_path: Path, demo_root: Path) -> None:
     spec = {
         "data": {"root": str(demo_root), "resize": 36, "crop": 32},

@@ -28,7 +28,7 @@ from tests.support.running import (
     wait_until_gone,
 )
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("kill")]
 
 
 @pytest.fixture(scope="module")

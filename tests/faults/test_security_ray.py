@@ -23,7 +23,7 @@ from tests.support.machines.descendants import descendants
 from tests.support.machines.ray_nodes import Nodes, launch
 from tests.support.running import PATIENCE, start, wait_for_reports
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("security")]
 
 PLANTED = {
     "AWS_ACCESS_KEY_ID": "AKIAPLANTEDPLANTED00",

@@ -21,7 +21,7 @@ from fashion.spec.sweep_spec import SweepSpec
 from tests.support.running import PATIENCE, fashion, start
 from tests.support.servers.s3_server import Server, s3_server
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("storage-sweep")]
 
 BUCKET, STORAGE = "sweeps", "s3://sweeps/here"
 

@@ -19,7 +19,7 @@ from tests.support.machines.ray_nodes import Nodes, free_port, wait_until
 from tests.support.running import PATIENCE, one_by_one, recorded_reports
 from tests.support.servers.relay import Relay
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("submit")]
 
 SECONDS = 45  # for what takes a few on a machine that is not busy
 

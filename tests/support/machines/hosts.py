@@ -170,9 +170,7 @@ class Hosts:
             _key(self.folder / "key")
             for number, name in enumerate(self.network.names[1:], start=1):
                 # Ray finds a machine's own address by the way to the outside.
-                subprocess.run(
-                    [IP, "-n", name, "route", "add", "default", "via", self.network.address(0)], check=True
-                )
+                subprocess.run([IP, "-n", name, "route", "add", "default", "via", self.network.address(0)], check=True)
                 self.hosts[number] = self._lay_out(number)
             self.stack = stack.pop_all()
         return self

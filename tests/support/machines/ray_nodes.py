@@ -122,9 +122,9 @@ class Nodes:
                     os.kill(int(place.parent.name), signal.SIGKILL)
         shutil.rmtree(self.temporary)
 
-    def add(self, *options: str, within: Sequence[str] = ()) -> Node:
-        """Another node of one CPU; `within` is a command to start it under."""
-        self._start([f"--address={self.address}", "--num-cpus=1", *options], within)
+    def add(self, *options: str, cpus: int = 1, within: Sequence[str] = ()) -> Node:
+        """Another node; `within` is a command to start it under."""
+        self._start([f"--address={self.address}", f"--num-cpus={cpus}", *options], within)
         return self.nodes[-1]
 
     def _start(self, options: Sequence[str], within: Sequence[str]) -> str:
