@@ -1,4 +1,4 @@
-"""The autoscaler goes to another node type where one is not to be had."""
+"""The autoscaler tries another node type where one has no capacity."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SOLD_OUT = NodeLaunchException("InsufficientInstanceCapacity", "none left", src_
 
 @pytest.fixture
 def scorer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The head's, as cluster.yaml names it."""
+    """Makes Ray use the scorer that cluster.yaml names for the head."""
     found = re.search(rf"{AUTOSCALER_UTILIZATION_SCORER_KEY}=(\S+?)[;\s]", CONFIG["head_start_ray_commands"][-1])
     assert found
     monkeypatch.setenv(AUTOSCALER_UTILIZATION_SCORER_KEY, found[1])
 
 
 def started(refused: set[str], wanted: list[dict[str, float]]) -> dict[str, int]:
-    """What Ray's scheduler would start for these bundles on an empty cluster, after these types were refused."""
+    """The nodes that Ray's scheduler would start for these bundles on an empty cluster, after these types were refused."""
     tracker = NodeProviderAvailabilityTracker()
     for name in refused:
         tracker.update_node_availability(name, int(time.time()), SOLD_OUT)
@@ -53,6 +53,6 @@ def test_a_type_that_was_refused_comes_last(wanted: dict[str, float]) -> None:
 
 
 def test_ray_alone_would_ask_for_the_same_type_for_ever() -> None:
-    """Should this fail, Ray does it itself, and the project's scorer can go."""
+    """If this fails, Ray does it by itself, and the project's scorer can be removed."""
     (first,) = started(set(), [{"GPU": 1.0}])
     assert list(started({first}, [{"GPU": 1.0}])) == [first]

@@ -1,4 +1,4 @@
-"""`fashion-sweep doctor --address` on real nodes: those that are well, and one that differs in what its environment says."""
+"""`fashion-sweep doctor --address` on real nodes: healthy ones, and one whose environment differs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("doc
 
 
 def examined(folder: Path, address: str, env: Mapping[str, str], code: int) -> list[dict[str, Any]]:
-    """What `doctor s.yaml --json` finds there, with this exit code."""
+    """What `doctor s.yaml --json` finds on the cluster; it must end with this exit code."""
     done = subprocess.run(
         [sys.executable, "-m", "fashion", "doctor", "s.yaml", "--address", address, "--json"],
         cwd=folder, env=env, capture_output=True, text=True, timeout=2 * PATIENCE,
@@ -33,7 +33,7 @@ def examined(folder: Path, address: str, env: Mapping[str, str], code: int) -> l
 
 
 def wrong(found: list[dict[str, Any]], node: Node, cluster: Nodes) -> list[dict[str, Any]]:
-    """What is not well; it is of this node alone, and says how to mend it. (Ray takes a node that was killed for alive
+    """The checks that failed. All are of this node alone, and each says how to mend it. (Ray takes a killed node for alive
     until it has missed a few heartbeats.)"""
     killed = len(cluster.nodes) - len(living := alive(cluster))
     bad = [
@@ -69,7 +69,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 @contextmanager
 def another(cluster: Nodes, *options: str, **environment: str) -> Iterator[Node]:
-    """A node that was started with other options or another environment, for as long as the `with` block runs."""
+    """A node with other options or another environment, for as long as the `with` block runs."""
     usual = cluster.env
     cluster.env = {**usual, **environment}
     try:

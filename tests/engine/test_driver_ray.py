@@ -100,7 +100,7 @@ def test_the_promoted_model_predicts_what_was_recorded(finished: Path, shared_ra
 @pytest.mark.further
 @pytest.mark.xdist_group("shared-ray")
 def test_a_probe_is_promoted_as_a_whole_model(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
-    """Heads that were trained on cached features predict, with their backbone, what was recorded of them."""
+    """Heads trained on cached features predict, together with their backbone, what was recorded."""
     (tmp_path / "s.yaml").write_text(
         spec(demo_root, data={"flip": 0.5, "eval_flip": True}, model={"feature_norm": "batch"},
              train={"mode": "probe", "epochs": 4, "lr": {"loguniform": [0.005, 0.05]}})
@@ -122,7 +122,7 @@ def test_a_probe_is_promoted_as_a_whole_model(tmp_path: Path, demo_root: Path, s
 
 @pytest.fixture(scope="module")
 def one_by_one(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> tuple[Path, Run]:
-    """An undisturbed sweep whose every number is decided: one trial at a time."""
+    """An undisturbed sweep whose every number is determined: one trial at a time."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "k.yaml").write_text(
         spec(demo_root, train={"epochs": 8}, search={"trials": 2}, scheduler={"name": "fifo"},

@@ -1,4 +1,4 @@
-"""What the sweep assumes of Ray and Ray does not promise: a new release of Ray is admitted when these pass."""
+"""What the sweep assumes about Ray without a promise: a new release of Ray is admitted when these tests pass."""
 
 from __future__ import annotations
 
@@ -132,7 +132,8 @@ def test_tune_calls_in_the_order_that_the_record_needs(tmp_path: Path) -> None:
             reuse_actors=True,
         ),
         run_config=TuneRunConfig(
-            name="contract", storage_path=str(tmp_path / "tune"), failure_config=FailureConfig(max_failures=1), verbose=0
+            name="contract", storage_path=str(tmp_path / "tune"), failure_config=FailureConfig(max_failures=1),
+            verbose=0,
         ),
     ).fit()  # fmt: skip
 

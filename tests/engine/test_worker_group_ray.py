@@ -95,7 +95,7 @@ UNAVAILABLE = WorkerHealthCheckFailedError("a poll failed", ActorUnavailableErro
 
 
 class World:
-    """What Ray knows of two workers, a and b, on the nodes 1 and 2: as of each look, what changed."""
+    """Ray's view of two workers, a and b, on nodes 1 and 2. At each look the next of `changes` has gone."""
 
     def __init__(self, *changes: str) -> None:
         self.changes = [*changes]
@@ -219,7 +219,7 @@ def wait_for_trial(process: subprocess.Popen[str], folder: Path, trial: int) -> 
 @pytest.mark.ray
 @pytest.mark.further
 def test_killed_processes_cost_no_epoch(tmp_path: Path, demo_root: Path) -> None:
-    """One sweep, one death a trial: a Train worker, the Train controller, the slot that all hang on."""
+    """In one sweep, one process of each trial dies: a Train worker, the Train controller, the slot above both."""
     victims = ("ray::RayTrainWorker", "ray::TrainController", "ray::ImplicitFunc")
     spec = {
         "data": {"root": str(demo_root), "resize": 192, "crop": 192},  # large, for epochs that last

@@ -1,4 +1,4 @@
-"""Processes killed under a real sweep, each compared with one that was left alone. The slow ones run by make test-faults."""
+"""Processes of a real sweep are killed, and its record is compared with that of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Pa
 
 @pytest.fixture
 def folder(undisturbed: Path, tmp_path: Path) -> Path:
-    """A place to run the same sweep anew, and to be disturbed."""
+    """A folder in which the same sweep runs anew, to be disturbed."""
     (tmp_path / "k.yaml").write_text((undisturbed / "k.yaml").read_text())
     return tmp_path
 
 
 def go_on(folder: Path, undisturbed: Path) -> None:
-    """The same command again comes to the same end."""
+    """Type the same command again; the outcome is that of the undisturbed sweep."""
     done = fashion(folder, "run", "k.yaml")
     assert done.returncode == 0, done
     assert "Traceback" not in done.stdout + done.stderr
@@ -57,7 +57,7 @@ def go_on(folder: Path, undisturbed: Path) -> None:
 
 
 def started_sweep(folder: Path, reports: int) -> tuple[subprocess.Popen[str], dict[int, str]]:
-    """The sweep with so many reports recorded, and the processes below it by title."""
+    """The running sweep, with so many reports recorded, and the titles of the processes below it."""
     process = start(folder, "k.yaml")
     wait_for_reports(process, folder / "runs/k/journal.jsonl", lambda found: len(found) >= reports)
     return process, descendants(process.pid)
@@ -100,12 +100,12 @@ def test_a_driver_killed_at_ten_random_moments(folder: Path, undisturbed: Path) 
     go_on(folder, undisturbed)
     attempts = [report.attempt for report, _ in Run.open(folder / "runs/k").history]
     assert wait_until_gone(every) == set()
-    assert max(attempts) > 1, "interrupted trials went on from their checkpoint"
+    assert max(attempts) > 1, "interrupted trials went on from their checkpoints"
 
 
 @pytest.mark.parametrize("victim", ["raylet", pytest.param("gcs_server", marks=pytest.mark.faults)])
 def test_a_killed_ray_process_is_started_again(folder: Path, undisturbed: Path, victim: str) -> None:
-    """All of Ray on this machine, by the same command."""
+    """The command starts all of Ray on this machine again."""
     process, below = started_sweep(folder, 3)
     (number,) = (pid for pid, title in below.items() if title.endswith(f"/{victim}"))
     os.kill(number, signal.SIGKILL)
@@ -120,7 +120,7 @@ def test_a_killed_ray_process_is_started_again(folder: Path, undisturbed: Path, 
 
 @pytest.mark.faults
 def test_two_interrupts_end_the_sweep_at_once(folder: Path, undisturbed: Path) -> None:
-    """As a terminal sends them: to every process of the session that has not left it."""
+    """As a terminal sends them: to every process of the session."""
     process, below = started_sweep(folder, 3)
     os.killpg(process.pid, signal.SIGINT)
     os.killpg(process.pid, signal.SIGINT)

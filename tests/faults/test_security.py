@@ -1,4 +1,4 @@
-"""Nobody let in: no shell, no secrets in what is written, and a cluster that strangers can't join."""
+"""Nobody is let in: no shell, no secrets in what is written, and a cluster that strangers cannot join."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tests.support.servers.relay import Relay
 
 pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("submit")]
 
-SECONDS = 45  # for what takes a few on a machine that is not busy
+SECONDS = 45  # for what takes a few seconds on an idle machine
 
 
 class Cluster(Nodes):

@@ -17,7 +17,7 @@ from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC, record
 
 
 def record_lr(storage: str) -> None:
-    """The recorded run `lr`, driven with this bucket's address as its storage."""
+    """Record the run `lr` of `recorded` with this bucket as its storage."""
     address = parse_address(storage) / "lr"
     store = Store(address)
     with held(storage, "lr", pytest.fail) as there:

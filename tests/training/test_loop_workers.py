@@ -23,6 +23,7 @@ from fashion.record.trial_files import LAST, best_path, predictions_path
 from fashion.training import checkpoint, loop
 from fashion.training.loop import TrainingData, Worker, fit
 from tests.support.machines.process_group import leave_together
+from tests.support.workers import run_workers
 
 NO_WEIGHTS = ResolvedWeights("none")
 
@@ -102,7 +103,7 @@ def _worker(rank: int, root: Path, folder: Path) -> None:
 
 
 def test_two_workers_agree_with_each_other_and_with_one(root: Path, tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_worker, (root, tmp_path), nprocs=2)
+    run_workers(_worker, 2, root, tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second  # every metric, and the reason for which the last trial was given up
     assert list(first["diverged"][0]) == ["epoch 1, step 3: train_loss is nan"]

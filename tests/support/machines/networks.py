@@ -1,4 +1,4 @@
-"""Machines of their own as far as the network goes: Linux network namespaces that can be cut off from one another."""
+"""Separate machines as far as the network goes: Linux network namespaces that can be cut off from one another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Answer = TypeVar("Answer")
 
 
 class Network:
-    """Namespaces 0 to count-1 on one switch, which is in number 0. All share this machine's disk."""
+    """Network namespaces 0 to count-1 on one switch, which is in number 0. They all share this machine's disk."""
 
     def __init__(self, count: int) -> None:
         self.names = [f"fashion-{os.getpid()}-{number}" for number in range(count)]
@@ -42,18 +42,18 @@ class Network:
         self._remove()
 
     def inside(self, number: int) -> list[str]:
-        """What to put before a command that is to run there."""
+        """The words to put before a command that is to run there."""
         return [IP, "netns", "exec", self.names[number]]
 
     def address(self, number: int) -> str:
         return f"10.77.0.{number + 1}"
 
     def cut(self, number: int) -> None:
-        """Take the plug out of the switch."""
+        """Unplug the machine from the switch."""
         _ip("-n", self.names[0], "link", "set", f"port{number}", "down")
 
     def restore(self, number: int) -> None:
-        """Put the plug in again."""
+        """Plug it in again."""
         _ip("-n", self.names[0], "link", "set", f"port{number}", "up")
 
     def _make(self) -> None:
@@ -86,7 +86,7 @@ def enter(name: str) -> None:
 
 
 def within(name: str, call: Callable[[], Answer]) -> Answer:
-    """What `call` returns in the namespace. In a thread of its own: a namespace is a thread's, not a process's."""
+    """Call it in the namespace, in a new thread: a namespace belongs to a thread, not to a process."""
     with ThreadPoolExecutor(1, initializer=enter, initargs=(name,)) as thread:
         return thread.submit(call).result()
 
