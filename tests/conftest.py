@@ -20,7 +20,7 @@ settings.load_profile("tests")
 
 @pytest.fixture(scope="session", autouse=True)
 def torch_threads() -> None:
-    """One thread: on a busy machine several wait for one another, and the last bits of sums depend on how many there are."""
+    """One thread: several wait for one another on a busy machine, and sums depend on how many there are."""
     import torch
 
     torch.set_num_threads(1)

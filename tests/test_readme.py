@@ -50,8 +50,8 @@ def rows(archive: Path) -> int:
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the README's commands find the files that they name.
 
-    The data set is a small drawn one. The two specs that the README runs need a GPU and ImageNet weights, so small sweeps
-    of the same names stand in for them. All other specs are the shipped ones.
+    The data set is a small drawn one. The two specs that the README runs need a GPU and ImageNet weights, so small
+    sweeps of the same names stand in for them. All other specs are the shipped ones.
     """
     folder = tmp_path_factory.mktemp("readme")
     write_demo(folder / "data" / "FashionDataset", train=96, val=32, test=24, size=48)

@@ -69,7 +69,7 @@ def tags(form: dict[str, str]) -> dict[str, str]:
 
 
 def assert_asked_as_the_file_says(form: dict[str, str], name: str, groups: list[str]) -> None:
-    """The request for a machine of this node type is as expected. The values are repeated here, not read from the file."""
+    """The request for a machine of this node type is as expected. The values are not read from the file."""
     kind = "head" if name == "head" else "worker"
     market = {key: value for key, value in form.items() if key.startswith("InstanceMarketOptions.")}
     spot = {

@@ -1,6 +1,7 @@
 """cluster.yaml for real, on test hosts: `ray up`, sweeps through `ray exec`, a worker lost, `ray down`.
 
-The file's own set-up and start commands, through the launcher's `local` provider. What a host lacks is listed in `launching`.
+The file's own set-up and start commands, through the launcher's `local` provider. What a host lacks is listed in
+`launching`.
 """
 
 from __future__ import annotations
@@ -153,8 +154,8 @@ def test_a_sweep_is_submitted_through_the_heads_dashboard(hosts: Hosts, client: 
 
 @pytest.mark.cluster
 def test_down_leaves_nothing_running(hosts: Hosts, client: Client) -> None:
-    """The head's processes end at once. A worker of the local provider is not told: its Ray ends when it finds no head any
-    more. Its log monitor stays until the `ray stop` before the next start."""
+    """The head's processes end at once. A worker of the local provider is not told: its Ray ends when it finds no head
+    any more. Its log monitor stays until the `ray stop` before the next start."""
     client.ray("down", "--yes")
     assert hosts[HEAD].left_after(30) == []
     assert hosts[FIRST].left_after(150, but="/ray/_private/log_monitor.py") == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from numbers import Real
+from typing import cast
 
 import pytest
 from ray.autoscaler._private.constants import AUTOSCALER_UTILIZATION_SCORER_KEY
@@ -27,15 +29,16 @@ def scorer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def started(refused: set[str], wanted: list[dict[str, float]]) -> dict[str, int]:
-    """The nodes that Ray's scheduler would start for these bundles on an empty cluster, after these types were refused."""
+    """The nodes that Ray's scheduler would start for these bundles on an empty cluster, these types being refused."""
     tracker = NodeProviderAvailabilityTracker()
     for name in refused:
         tracker.update_node_availability(name, int(time.time()), SOLD_OUT)
     scheduler = ResourceDemandScheduler(
         NodeProvider({}, "c"), CONFIG["available_node_types"], CONFIG["max_workers"], CONFIG["head_node_type"], 1.0
     )
+    bundles = cast(list[dict[str, Real]], wanted)  # as Ray's annotations call floats
     to_start, _ = scheduler.get_nodes_to_launch(
-        [], {}, wanted, {}, [], {}, ensure_min_cluster_size=[], node_availability_summary=tracker.summary()
+        [], {}, bundles, {}, [], {}, ensure_min_cluster_size=[], node_availability_summary=tracker.summary()
     )
     return {name: count for name, count in to_start.items() if name != CONFIG["head_node_type"]}
 

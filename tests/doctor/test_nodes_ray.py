@@ -33,8 +33,8 @@ def examined(folder: Path, address: str, env: Mapping[str, str], code: int) -> l
 
 
 def wrong(found: list[dict[str, Any]], node: Node, cluster: Nodes) -> list[dict[str, Any]]:
-    """The checks that failed. All are of this node alone, and each says how to mend it. (Ray takes a killed node for alive
-    until it has missed a few heartbeats.)"""
+    """The checks that failed. All are of this node alone, and each says how to mend it. (Ray takes a killed node for
+    alive until it has missed a few heartbeats.)"""
     killed = len(cluster.nodes) - len(living := alive(cluster))
     bad = [
         each

@@ -76,7 +76,7 @@ class Witness(FIFOScheduler):
     """Notes what it is told, and stops one trial."""
 
     def __init__(self, calls: Calls, seen: list[dict[str, Any]]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls, self.seen = calls, seen
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -166,6 +166,7 @@ class Reserver:
 def test_rays_own_processes_can_be_asked_after() -> None:
     """A raylet or gcs_server that died is found here; tests/faults/test_kill.py kills them."""
     node = ray._private.worker._global_node
+    assert node is not None
     assert {"raylet", "gcs_server"} <= set(node.all_processes)
     assert dead_daemons() == []
 

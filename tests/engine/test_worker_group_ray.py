@@ -109,7 +109,11 @@ class World:
         )
 
     def remote(self, name: str, answer: Any = None) -> SimpleNamespace:
-        return SimpleNamespace(remote=lambda *arguments: self.calls.append(name) or answer)
+        def call(*arguments: Any) -> Any:
+            self.calls.append(name)
+            return answer
+
+        return SimpleNamespace(remote=call)
 
     def get(self, answer: Any) -> Any:
         return answer

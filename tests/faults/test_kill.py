@@ -18,6 +18,7 @@ from tests.support.machines.descendants import descendants
 from tests.support.running import (
     PATIENCE,
     assert_same,
+    at_least,
     at_work,
     events,
     fashion,
@@ -66,7 +67,7 @@ def started_sweep(folder: Path, reports: int) -> tuple[subprocess.Popen[str], di
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_a_driver_killed_at_ten_random_moments(folder: Path, undisturbed: Path) -> None:
-    """One sweep, killed ten times: while Ray starts, while an epoch trains, while a checkpoint or a report is written."""
+    """One sweep, killed ten times: while Ray starts, an epoch trains, or a checkpoint or report is written."""
     draw = random.Random(5)
     journal = folder / "runs/k/journal.jsonl"
     killed, interrupted = 0, 0
@@ -78,7 +79,7 @@ def test_a_driver_killed_at_ten_random_moments(folder: Path, undisturbed: Path) 
             time.sleep(draw.uniform(0.5, 8.0))  # anywhere from the first import on
         else:
             more = before + draw.randint(1, 2)
-            wait_for_reports(process, journal, lambda found, more=more: len(found) >= min(more, 15))
+            wait_for_reports(process, journal, at_least(min(more, 15)))
             time.sleep(draw.uniform(0.0, 0.3))
         below = descendants(process.pid)
         process.kill()
@@ -153,7 +154,7 @@ def test_a_process_that_dies_too_often_fails_its_trial_alone(tmp_path: Path, dem
     process = start(tmp_path, "k.yaml")
     journal = tmp_path / "runs/k/journal.jsonl"
     for attempt in (1, 2):
-        wait_for_reports(process, journal, lambda found, attempt=attempt: len(found) >= attempt)
+        wait_for_reports(process, journal, at_least(attempt))
         victim = next(pid for pid, name in descendants(process.pid).items() if name.startswith("ray::ImplicitFunc"))
         os.kill(victim, signal.SIGKILL)
         assert wait_until_gone([victim]) == set()

@@ -36,7 +36,8 @@ PLANTED = {
 CLIENT = """
 import logging, sys, ray
 from ray._private import ray_constants
-ray_constants.ENABLE_RAY_CLUSTER = False  # as in the sweep itself; else Ray replaces a loopback address by the machine's other one
+# As in the sweep itself; else Ray replaces a loopback address by the machine's other one.
+ray_constants.ENABLE_RAY_CLUSTER = False
 ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 print("ran", ray.get(ray.remote(num_cpus=0)(lambda: 6 * 7).remote()))
 """

@@ -26,7 +26,8 @@ from tests.support.running import (
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
-# A sitecustomize module, which Python imports in every process: training steps of more than eight images run out of memory.
+# A sitecustomize module, which Python imports in every process: training steps of more than eight images run out of
+# memory.
 LIMIT = """
 import sys
 from importlib.abc import MetaPathFinder

@@ -179,7 +179,8 @@ def test_an_outage_in_the_midst_costs_nothing(s3: Server, tmp_path: Path, demo_r
     machine = Machine(tmp_path / "first", s3, spec(demo_root, 10))
     process = machine.begin()
     wait(process, lambda: len(reports_in(s3)) >= 3)
-    for fault in (lambda: s3.faults.fail(503), lambda: s3.faults.cut("within"), lambda: s3.faults.refuse()):
+    faults: list[Callable[[], None]] = [lambda: s3.faults.fail(503), lambda: s3.faults.cut("within"), s3.faults.refuse]
+    for fault in faults:
         fault()
         time.sleep(8)
     s3.faults.heal()

@@ -284,7 +284,8 @@ def test_it_may_leave_twice_in_one_epoch(
 
 
 def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
-    """One of two workers on machines of their own; `until` "stop" after the first report, "leave" within epoch 2, "end"."""
+    """One of two workers on machines of their own; `until` "stop" after the first report, "leave" within epoch 2,
+    "end"."""
     torch.set_num_threads(1)
     patch = pytest.MonkeyPatch()
     patch.setattr("fashion.training.loop.DIVERGENCE_CHECK_STEPS", 4)

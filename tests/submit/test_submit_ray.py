@@ -67,10 +67,11 @@ def test_a_submitted_sweep_is_followed_to_its_end(cluster: Cluster, tmp_path: Pa
     (there / "data").symlink_to(demo_root)
     text = one_by_one(Path("data"), 2, 3, data={"resize": 36, "crop": 32})
     (tmp_path / "first.yaml").write_text(f"# größer, $HOME `id` 'quoted'\n{text}", encoding="utf-8")
-    planted = {"AWS_SECRET_ACCESS_KEY": "planted/aws+secret/9f8e7d6c5b4a"}
+    planted = "planted/aws+secret/9f8e7d6c5b4a"
 
     out, err = cluster.fashion(
-        tmp_path, "submit", "first.yaml", "--folder", str(there), "--set", "train.epochs=2", **planted
+        tmp_path, "submit", "first.yaml", "--folder", str(there), "--set", "train.epochs=2",
+        AWS_SECRET_ACCESS_KEY=planted,
     )
     lines = [line.split()[1] for line in out.splitlines() if line[:2] == "20"]
     assert lines == ["sweep", "note", *["start", "report", "report", "end"] * 2, "done"], (out, err)
@@ -94,7 +95,7 @@ def test_a_submitted_sweep_is_followed_to_its_end(cluster: Cluster, tmp_path: Pa
     assert "final=2" in out
     assert "completed=2" in out
     logs = "".join(path.read_text(errors="replace") for path in cluster.temporary.rglob("*.log"))
-    assert planted["AWS_SECRET_ACCESS_KEY"] not in logs
+    assert planted not in logs
 
 
 @pytest.mark.cluster

@@ -43,6 +43,11 @@ def wait_for_reports(
     raise AssertionError(f"the reports never came: {process.communicate()}")
 
 
+def at_least(count: int) -> Callable[[list[dict[str, Any]]], bool]:
+    """For `wait_for_reports`: whether so many reports are recorded."""
+    return lambda found: len(found) >= count
+
+
 def recorded_reports(journal: Path) -> list[dict[str, Any]]:
     """The reports in a journal, which may be written meanwhile: a last line without its end is left out."""
     lines = journal.read_text().rpartition("\n")[0].splitlines() if journal.exists() else []
@@ -110,8 +115,8 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 def at_work(below: Mapping[int, str]) -> set[int]:
-    """Those of a driver's processes (id -> title) that could still do harm: all of Ray's but its two agents. After a kill
-    these try to reach a gcs_server that is gone for about a minute, and then end."""
+    """Those of a driver's processes (id -> title) that could still do harm: all of Ray's but its two agents. After a
+    kill these try to reach a gcs_server that is gone for about a minute, and then end."""
     titles = {pid: name for pid, name in below.items() if name not in AGENTS}
     return {
         pid for pid, name in titles.items() if name.startswith("ray::") or name.endswith(("/raylet", "/gcs_server"))

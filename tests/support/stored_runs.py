@@ -33,7 +33,7 @@ def record_lr(storage: str) -> None:
         run = Run.create(there.path.parent, there.path.name, manifest)
         push_manifest(store, run.path)
         with Mirror(there, pytest.fail) as mirror:
-            mirror.start(pytest.fail, pytest.fail)
+            mirror.start(pytest.fail, lambda number: pytest.fail(str(number)))
             record(run, 0, [0.9, 0.4, 0.5, 0.6])
             run.record_end(0, "completed")
             record(run, 1, [1.5], "s")

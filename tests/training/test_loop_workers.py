@@ -29,7 +29,8 @@ NO_WEIGHTS = ResolvedWeights("none")
 
 
 def configured(root: Path, **options: Any) -> TrialConfig:
-    """Every random step of the data in it: crop, flip, jitter, erasing; no dropout, which ranks draw each for itself."""
+    """Every random step of the data in it: crop, flip, jitter, erasing; no dropout, which ranks draw each for
+    itself."""
     sections: dict[str, Any] = {
         "data": {"root": str(root), "resize": 36, "crop": 32, "crop_mode": "random", "jitter": 0.2, "erase": 0.2},
         "model": {"backbone": "tiny", "weights": "none", "dropout": 0.0},

@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Process id -> title, of all processes below `pid`. Ray gives its processes titles such as "ray::RayTrainWorker"."""
+    """Process id -> title, of all processes below `pid`. Ray gives its processes titles such as
+    "ray::RayTrainWorker"."""
     parents: dict[int, int] = {}
     for place in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -13,6 +13,7 @@ PRIVATE = ("/tmp", "/root", "/home", "/mnt", "/run", "/dev/shm")
 STAGE = "/media"  # where a host finds its own folder, the shared one and the packages
 SPACE = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
 PACKAGES = sysconfig.get_path("purelib")
+BASE_PYTHON: str = sys._base_executable  # type: ignore[attr-defined]  # of which this environment was made
 
 # Turns a shell in new namespaces into a host and becomes its sshd. $1: the host's folder, $2: the folder that all hosts
 # share, $3: this machine's packages, $4: its commands. The rest: folders that keep their paths.
@@ -65,7 +66,7 @@ MaxStartups 100
 # `python3 -m venv` is real. What pip would download is then laid in, so that pip finds it installed. Up to Python 3.11
 # a new environment has its own setuptools, which is too old to build the project: pip would download a newer one.
 PYTHON = f"""#!/bin/sh
-{shlex.quote(os.path.realpath(sys._base_executable))} "$@" || exit
+{shlex.quote(os.path.realpath(BASE_PYTHON))} "$@" || exit
 [ "$1 $2" = "-m venv" ] || exit 0
 packages=$(echo "$3"/lib/python3*/site-packages)
 cd "$packages" && rm -rf setuptools* pkg_resources _distutils_hack distutils-precedence.pth && cd - > /dev/null

@@ -1,8 +1,8 @@
 """Test hosts: separate machines as far as network, processes, users and files go. Each is set up through its sshd.
 
-A host is a set of Linux namespaces on this machine: network (`networks.Network`), mount, PID and host name. Ray finds one
-CPU in it. A host has what a cloud's machine image would have: a user `ubuntu` (who is root here), the packages of this
-machine's environment (read-only), and stand-ins for programs that cannot do their work in a namespace.
+A host is a set of Linux namespaces on this machine: network (`networks.Network`), mount, PID and host name. Ray finds
+one CPU in it. A host has what a cloud's machine image would have: a user `ubuntu` (who is root here), the packages of
+this machine's environment (read-only), and stand-ins for programs that cannot do their work in a namespace.
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ def without_downloads(text: str) -> str:
 
 
 def local_config(head: str, workers: list[str]) -> dict[str, Any]:
-    """cluster.yaml for machines that exist already, at these addresses. Only the provider, which knows no machine types,
-    and the weights differ from the file."""
+    """cluster.yaml for machines that exist already, at these addresses. Only the provider, which knows no machine
+    types, and the weights differ from the file."""
     config: dict[str, Any] = yaml.safe_load(without_downloads(FILLED))
     del config["available_node_types"], config["head_node_type"]
     config["provider"] = {"type": "local", "head_ip": head, "worker_ips": workers}
@@ -76,7 +76,8 @@ def local_config(head: str, workers: list[str]) -> dict[str, Any]:
 
 
 class Client:
-    """The user's machine. It has this machine's environment, the ssh key, the token, and a checkout in which every command
+    """The user's machine. It has this machine's environment, the ssh key, the token, and a checkout in which every
+    command
     is typed: the cluster file and the files that it copies to the nodes."""
 
     def __init__(self, hosts: Hosts, number: int, text: str, env: Mapping[str, str] | None = None) -> None:

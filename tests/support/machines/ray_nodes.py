@@ -47,8 +47,8 @@ print(len(groups), "placement groups,", whole - free, "CPU")
 
 
 def launch(folder: Path, *options: str, env: Mapping[str, str], within: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """Start `fashion-sweep run s.yaml` in `folder`, in a new session and with `env` as its whole environment. `within` is a
-    command to start it under."""
+    """Start `fashion-sweep run s.yaml` in `folder`, in a new session and with `env` as its whole environment. `within`
+    is a command to start it under."""
     return subprocess.Popen(
         [*within, sys.executable, "-m", "fashion", "run", "s.yaml", *options], cwd=folder, env=env, text=True,
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -161,8 +161,8 @@ class Nodes:
 
 
 def free_port() -> int:
-    """A free port, above those of Ray's workers and below those that the kernel hands out: one of the latter could be taken
-    by another process before it is listened on."""
+    """A free port, above those of Ray's workers and below those that the kernel hands out: one of the latter could be
+    taken by another process before it is listened on."""
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = 20000 + secrets.randbelow(min(first, 32768) - 20000)

@@ -19,8 +19,8 @@ PREEMPTED = "/computeMetadata/v1/instance/preempted"
 class Service:
     """Answers requests for `pages` (path -> text).
 
-    EC2: a PUT with a lifetime in a header gets a token. A request without a valid token gets 401, one for a missing page
-    404, and a request for a token through a proxy 403. Compute Engine: requests and answers carry Metadata-Flavor.
+    EC2: a PUT with a lifetime in a header gets a token. A request without a valid token gets 401, one for a missing
+    page 404, and a request for a token through a proxy 403. Compute Engine: requests and answers carry Metadata-Flavor.
     """
 
     def __init__(self, kind: str = "ec2") -> None:
