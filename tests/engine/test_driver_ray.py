@@ -36,6 +36,9 @@ def spec(root: Path, **sections: Any) -> str:
     return json.dumps({key: {**content.get(key, {}), **sections.get(key, {})} for key in {**content, **sections}})
 
 
+ONE = {"concurrent_trials": 1}  # where one process is enough: each takes seconds to start
+
+
 def epochs(run: Run) -> list[tuple[int, int]]:
     return [(report.trial, report.epoch) for report, _ in run.history]
 
@@ -103,7 +106,7 @@ def test_a_probe_is_promoted_as_a_whole_model(tmp_path: Path, demo_root: Path, s
     """Heads trained on cached features predict, together with their backbone, what was recorded."""
     (tmp_path / "s.yaml").write_text(
         spec(demo_root, data={"flip": 0.5, "eval_flip": True}, model={"feature_norm": "batch"},
-             train={"mode": "probe", "epochs": 4, "lr": {"loguniform": [0.005, 0.05]}})
+             train={"mode": "probe", "epochs": 4, "lr": {"loguniform": [0.005, 0.05]}}, resources=ONE)
     )  # fmt: skip
     done = fashion(tmp_path, "run", "s.yaml", **shared_ray.joining)
     assert done.returncode == 0, done
@@ -184,7 +187,7 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(
 ) -> None:
     (tmp_path / "s.yaml").write_text(
         spec(demo_root, train={"epochs": 8, "optimizer": "sgd", "lr": {"grid": [100.0, 0.01]}, "weight_decay": 10.0},
-             search={"trials": 2})
+             search={"trials": 2}, resources=ONE)
     )  # fmt: skip
     done = fashion(tmp_path, "run", "s.yaml", **shared_ray.joining)
     assert done.returncode == 0, done
@@ -215,7 +218,7 @@ def test_a_killed_trial_process_costs_no_epoch(one_by_one: tuple[Path, Run], tmp
 def test_a_sweep_in_which_nothing_learns_fails(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
     (tmp_path / "s.yaml").write_text(
         spec(demo_root, train={"epochs": 2, "optimizer": "sgd", "lr": 100, "weight_decay": 10, "batch_size": 4},
-             search={"trials": 8})
+             search={"trials": 8}, resources=ONE)
     )  # fmt: skip
     done = fashion(tmp_path, "run", "s.yaml", **shared_ray.joining)
     assert done.returncode == 1, done
@@ -267,7 +270,7 @@ def test_trials_of_two_workers_share_one_warm_group(tmp_path: Path, demo_root: P
 @pytest.mark.further
 @pytest.mark.xdist_group("shared-ray")
 def test_optuna_searches_and_goes_on(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
-    (tmp_path / "s.yaml").write_text(spec(demo_root, search={"method": "optuna", "trials": 2}))
+    (tmp_path / "s.yaml").write_text(spec(demo_root, search={"method": "optuna", "trials": 2}, resources=ONE))
     assert fashion(tmp_path, "run", "s.yaml", **shared_ray.joining).returncode == 0
     assert fashion(tmp_path, "run", "s.yaml", "--set", "search.trials=4", **shared_ray.joining).returncode == 0
     run = Run.open(tmp_path / "runs" / "s")
@@ -278,7 +281,7 @@ def test_optuna_searches_and_goes_on(tmp_path: Path, demo_root: Path, shared_ray
 @pytest.mark.xdist_group("shared-ray")
 def test_a_finished_sweep_is_extended_in_edited_ranges(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
     (tmp_path / "s.yaml").write_text(
-        spec(demo_root, train={"epochs": 2}, search={"trials": 2}, scheduler={"name": "fifo"})
+        spec(demo_root, train={"epochs": 2}, search={"trials": 2}, scheduler={"name": "fifo"}, resources=ONE)
     )
     refused = fashion(tmp_path, "run", "s.yaml", "--trials", "+2", **shared_ray.joining)
     assert refused.returncode == 2

@@ -15,7 +15,6 @@ from fashion.storage.record_upload import Mirror
 from fashion.storage.working_copy import held, push_manifest, working_copy
 from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC, record
 
-
 _objects: dict[str, dict[str, bytes]] = {}  # storage -> name -> content, of the run `lr` as it was recorded first
 
 
