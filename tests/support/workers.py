@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import torch.multiprocessing
+from torch.multiprocessing.spawn import start_processes
 
 # A process that imports torch anew takes seconds. These are forked from one that has imported it, once a session.
 PRELOADED = ["pytest", "pyarrow.parquet", "boto3", "tests.support.trained", "fashion.training.worker"]
@@ -19,9 +19,7 @@ def run_workers(worker: Callable[..., None], count: int, *arguments: Any) -> Non
     Raises ProcessRaisedException, with the traceback, when one of them fails.
     """
     multiprocessing.set_forkserver_preload(PRELOADED)
-    torch.multiprocessing.start_processes(
-        _with_environment, (dict(os.environ), worker, arguments), count, start_method="forkserver"
-    )
+    start_processes(_with_environment, (dict(os.environ), worker, arguments), count, start_method="forkserver")
 
 
 def _with_environment(rank: int, environment: dict[str, str], worker: Callable[..., None], arguments: Any) -> None:
