@@ -3,23 +3,30 @@ PYTHON ?= python3
 # The set of versions that was tested. `make setup CONSTRAINTS=` takes the newest that setup.cfg allows.
 CONSTRAINTS ?= -c constraints.txt
 BIN := .venv/bin
-QUICK := not faults and not cluster and not slow
+PYTEST := $(BIN)/python -m pytest
+# Two tests at a time. Those of one group (xdist_group) share what is slow to make, and run one after another.
+PARALLEL := -n 2 --dist loadgroup
+REST := not further and not faults and not cluster and not slow
 
-.PHONY: help setup quickstart test test-fast test-faults test-cluster test-slow bench bench-full lint audit clean
+.PHONY: help setup quickstart test test-fast test-ray test-faults test-cluster test-slow coverage bench bench-full lint \
+  audit clean
 
+# Times are those of two cores, after set-up.
 help:
-	@echo "make setup       the environment, in .venv"
-	@echo "make quickstart  set-up, demo data, a sweep on CPU, its best model and a submission"
-	@echo "make test        set-up and all tests but the slow ones"
-	@echo "make test-fast   set-up and the tests that start no Ray"
-	@echo "make test-faults set-up and the slow tests of faults, about 35 minutes"
-	@echo "make test-cluster set-up and the slow tests of clusters, under 20 minutes; needs root and namespaces"
-	@echo "make test-slow   set-up and other slow tests, variants of quicker ones, about 15 minutes"
-	@echo "make bench       every benchmark in short, under 20 minutes (DATA=folder of the data set)"
-	@echo "make bench-full  every benchmark"
-	@echo "make lint        ruff and mypy"
-	@echo "make audit       known faults of the dependencies (pip-audit; needs the network)"
-	@echo "make clean       remove .venv, caches, the demo data and the quickstart's run"
+	@echo "make setup         make the environment in .venv: minutes, most of them downloads"
+	@echo "make quickstart    draw demo data, sweep on the CPU, predict with the best model: 2 minutes"
+	@echo "make test          all tests but those below: under 10 minutes"
+	@echo "make test-fast     those of them that start no Ray: under 8 minutes"
+	@echo "make test-ray      further tests on a real Ray: under 10 minutes"
+	@echo "make test-faults   slow tests of faults: about 35 minutes"
+	@echo "make test-cluster  slow tests of clusters, needs root and namespaces: under 20 minutes"
+	@echo "make test-slow     other slow tests, variants of quicker ones: about 15 minutes"
+	@echo "make coverage      make test, and how much of the package it runs; fails below setup.cfg's floor: under 12 minutes"
+	@echo "make bench         every benchmark in short (DATA=folder of the data set): under 20 minutes"
+	@echo "make bench-full    every benchmark: hours"
+	@echo "make lint          ruff and mypy: 1 minute"
+	@echo "make audit         known vulnerabilities of the dependencies, needs the network: 1 minute"
+	@echo "make clean         remove .venv, caches, the demo data and the quickstart's run: seconds"
 
 setup: .venv/ready
 
@@ -35,27 +42,39 @@ quickstart: setup
 	$(BIN)/fashion-sweep run sweeps/quickstart.yaml
 	$(BIN)/fashion-sweep best quickstart --predict
 
-# A sweep takes the whole machine: those tests run one after another.
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not ray and $(QUICK)"
-	$(BIN)/python -m pytest -m "ray and $(QUICK)"
+	$(PYTEST) $(PARALLEL) -m "$(REST)"
 
 test-fast: setup
-	$(BIN)/python -m pytest -n 2 -m "not ray and $(QUICK)"
+	$(PYTEST) $(PARALLEL) -m "not ray and $(REST)"
+
+test-ray: setup
+	$(PYTEST) $(PARALLEL) -m "further and not faults and not cluster and not slow"
+
+# These watch the clock, or need the machine to themselves: one after another.
+test-faults: setup
+	$(PYTEST) -m faults
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
-test-faults: setup
-	$(BIN)/python -m pytest -m faults
-
-# Test hosts need root, an sshd, rsync and ip. In a container they are installed; on a machine that runs services they are
+# Test hosts need root, an sshd, rsync and ip. In a container they are installed. On a machine that runs services they are
 # not, since an sshd would then start: the tests are skipped there and say what is missing.
 test-cluster: setup
 	@for name in sshd rsync ip; do PATH="$$PATH:/usr/sbin:/sbin" command -v $$name > /dev/null || missing=1; done; \
 	if [ -n "$$missing" ] && [ "`id -u`" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get > /dev/null; then \
 	  apt-get -qq update && apt-get -qq install --yes --no-install-recommends openssh-server rsync iproute2 || true; fi
-	$(BIN)/python -m pytest -m cluster
+	$(PYTEST) -m cluster
+
+# Also of what the tests' child processes run, wherever their working directory is.
+coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
+coverage: PYTEST := $(BIN)/coverage run -m pytest
+coverage: setup
+	rm -rf build/coverage
+	mkdir -p build/coverage
+	$(PYTEST) $(PARALLEL) -m "$(REST)"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 DATA ?= data/FashionDataset
 
@@ -70,8 +89,8 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# In an environment of its own: the tool's dependencies are not the package's. Not part of .ci/run, which has no network
-# beyond the package index.
+# In an environment of its own: the tool's dependencies are not the package's. Not part of .ci/run, which reaches nothing
+# but the package index.
 audit: setup
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit

@@ -18,7 +18,8 @@ from benchmarks.child import ROOT
 from benchmarks.rows import Row
 from fashion.files import write_atomic
 
-# id -> whether it reads the real data. Each is a module with a function `run(full, data)`, imported when its turn comes.
+# id -> whether it reads the real data. Each is a module with a function `run(full, data)`, imported when its turn
+# comes.
 BENCHMARKS = {
     "input": True, "step": True, "trial": False, "probe": True, "sweep": True, "scale": False, "predict": True,
     "start": False,

@@ -31,7 +31,7 @@ WAIT = 300.0  # seconds for the other processes
 
 def train_steps(given: dict[str, Any], layout: torch.memory_format, bf16: bool) -> float:
     """Seconds an image."""
-    model = Network(tuple(given["class_counts"]), 0.2).to(memory_format=layout)  # type: ignore[call-overload]
+    model = Network(tuple(given["class_counts"]), 0.2).to(memory_format=layout)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
     images, targets = _batch(given, given["batch_size"], layout)
 
@@ -43,12 +43,13 @@ def train_steps(given: dict[str, Any], layout: torch.memory_format, bf16: bool) 
         loss.backward()
         optimizer.step()
 
-    return _time(step, given["steps"]) / given["batch_size"]
+    seconds: float = _time(step, given["steps"]) / given["batch_size"]
+    return seconds
 
 
 def validation_steps(given: dict[str, Any], layout: torch.memory_format, size: int) -> float:
     """Seconds an image."""
-    model = Network(tuple(given["class_counts"]), 0.0).to(memory_format=layout).eval()  # type: ignore[call-overload]
+    model = Network(tuple(given["class_counts"]), 0.0).to(memory_format=layout).eval()
     images, _ = _batch(given, size, layout)
     with torch.inference_mode():
         return _time(lambda: model(images), given["steps"]) / size

@@ -58,8 +58,8 @@ def python(*arguments: str, **environment: str) -> Ended:
 
 
 class Peak:
-    """Follows a process's peak of resident memory, in bytes. (The kernel's own figure, ru_maxrss, is never below what the
-    process that started it held.)"""
+    """Follows a process's peak of resident memory, in bytes. (The kernel's own figure, ru_maxrss, is never below what
+    the process that started it held.)"""
 
     def __init__(self, pid: int) -> None:
         self.place, self.bytes, self.ended = Path(f"/proc/{pid}/status"), 0, threading.Event()

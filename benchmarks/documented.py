@@ -6,9 +6,9 @@ After Ray's user guide "Hyperparameter Tuning with Ray Tune" (ray-project/ray,
 doc/source/train/doc_code/train_tune_interop.py): one Train run a trial, named after it, the driver functions on a
 resource of their own, as many at once as `max_concurrent_trials` says.
 
-The controller of a Train run dies with the trial that Tune stops, and what frees its workers' CPUs then, Train's cleaner,
-asks the full dashboard (the extra ray[default]) whether it lives; without it the CPUs are held for ever, and a sweep
-stands still after a few stops. Here they are freed as the cleaner would, looked at as often as it looks.
+The controller of a Train run dies with the trial that Tune stops, and what frees its workers' CPUs then, Train's
+cleaner, asks the full dashboard (the extra ray[default]) whether it lives; without it the CPUs are held for ever, and a
+sweep stands still after a few stops. Here they are freed as the cleaner would, looked at as often as it looks.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class StopAtOnce(FIFOScheduler):
     """Stops each trial at its first report, and notes when."""
 
     def __init__(self, folder: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.folder = folder
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:

@@ -1,11 +1,12 @@
-"""What 10, 100 and 1,000 GPUs do to the driver, the record and the bucket: measured inputs, a simulation, and its check.
+"""What 10, 100 and 1,000 GPUs do to the driver, the record and the bucket: measured inputs, a simulation, and its
+check.
 
     python -m benchmarks.fleet measure     this machine's inputs into benchmarks/fleet.json (10 minutes, starts Ray)
     python -m benchmarks.fleet simulate    the tables of docs/scale.md from them (2 minutes)
-    python -m benchmarks.fleet check       real sweeps of trials that only report, beside what the simulation says of them
+    python -m benchmarks.fleet check       real sweeps of trials that only report, and the simulation of the same
 
-`fleet_inputs` and `fleet_driver` measure, `fleet_sim` simulates. What can't be measured here (a real bucket, its prices and
-limits, a real network) is a constant below with where it is from.
+`fleet_inputs` and `fleet_driver` measure, `fleet_sim` simulates. What can't be measured here (a real bucket, its prices
+and limits, a real network) is a constant below with where it is from.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ PLACE = Path(__file__).with_name("fleet.json")
 GPUS = (10, 100, 1000)
 TRIALS = 10  # a GPU
 
-# Assumed; AWS's guide "Best practices design patterns: optimizing Amazon S3 performance" says roughly 100 to 200 ms for small
-# objects, and instances of the g6 and g5 families have a network of 2.5 to 10 Gbit/s.
+# Assumed; AWS's guide "Best practices design patterns: optimizing Amazon S3 performance" says roughly 100 to 200 ms for
+# small objects, and instances of the g6 and g5 families have a network of 2.5 to 10 Gbit/s.
 LATENCY, BANDWIDTH = 0.15, 250e6  # seconds a request, bytes/s of one worker
 LIST_SECONDS = 0.1  # a request of 1,000 names, one after another
-# The same guide: at least so many writes (PUT, COPY, POST, DELETE) a second for a partitioned prefix; more after minutes, as
-# the store splits it.
+# The same guide: at least so many writes (PUT, COPY, POST, DELETE) a second for a partitioned prefix; more after
+# minutes, as the store splits it.
 WRITES = 3500
-# aws.amazon.com/s3/pricing, us-east-1, Standard: USD for a PUT or LIST, and for a GB a month; deletions and traffic within
-# the region are free. A g6.xlarge's hour on demand, which cluster.yaml says.
+# aws.amazon.com/s3/pricing, us-east-1, Standard: USD for a PUT or LIST, and for a GB a month; deletions and traffic
+# within the region are free. A g6.xlarge's hour on demand, which cluster.yaml says.
 PUT_PRICE, MONTH_PRICE, GPU_PRICE = 0.005 / 1000, 0.023, 0.80
 LEASE_SECONDS, MERGED = 5, 60  # a lease is renewed; so many journal segments become one
 RAY_SECONDS = 16  # until the first trial is handed out: docs/performance.md
@@ -123,8 +124,8 @@ def machine() -> dict[str, Any]:
 
 
 def ray_inputs() -> dict[str, Any]:
-    """Seconds of the driver's main thread for a report and for a trial, from trials of 1 and of 21 reports; of a step of
-    Tune's by trials that run; and of what a trial waits for a report while the driver has little to do."""
+    """Seconds of the driver's main thread for a report and for a trial, from trials of 1 and of 21 reports; of a step
+    of Tune's by trials that run; and of what a trial waits for a report while the driver has little to do."""
     from benchmarks.fleet_driver import drive, steps
 
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
@@ -161,7 +162,8 @@ def works(inputs: dict[str, Any]) -> list[Work]:
 
 def puts(inputs: dict[str, Any], size: int) -> int:
     """Requests of one object, as counted: one, or one a part of 8 MiB and two more."""
-    return next(count for known, count in inputs["store"]["puts"] if known == size)
+    counts: dict[int, int] = dict(inputs["store"]["puts"])
+    return counts[size]
 
 
 def service(inputs: dict[str, Any]) -> Service:
@@ -176,7 +178,8 @@ def service(inputs: dict[str, Any]) -> Service:
 
 def fsync_seconds(inputs: dict[str, Any]) -> float:
     """Of one line on disk: the median of medians, since the disk was busy with something else now and then."""
-    return statistics.median(row["fsync"] for row in inputs["record"])
+    medians: list[float] = [row["fsync"] for row in inputs["record"]]
+    return statistics.median(medians)
 
 
 @main.command()
@@ -221,8 +224,8 @@ def check(inputs: Path) -> None:
         used = known["driver"]["report"] + known["driver"]["trial"] / EPOCHS  # of its processor, the disk apart
         cost = 1e3 * real.thread / real.trials / EPOCHS, 1e3 * used
         click.echo(
-            f"| {slots} | {seconds:g} | {rate:.0f} | {said:.0f} | {said / rate - 1:+.0%} | {cost[0]:.1f} ms | {cost[1]:.1f} ms "
-            f"| {100 * real.idle:.0f} |"
+            f"| {slots} | {seconds:g} | {rate:.0f} | {said:.0f} | {said / rate - 1:+.0%} "
+            f"| {cost[0]:.1f} ms | {cost[1]:.1f} ms | {100 * real.idle:.0f} |"
         )
 
 

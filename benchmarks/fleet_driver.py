@@ -7,8 +7,8 @@ The real `fashion-sweep run`, real Ray and Tune, the real record. Only a trial's
 is to wait for, with as many slots as one likes on a small machine. The driver's main thread, which decides, records and
 hands out one thing after another, is measured by its own processor time.
 
-The other half, `steps`: Tune waits for the next of all running trials' reports, so that a report costs the more the more
-trials run. Measured with Tune's own event loop over as many calls under way, of which one has returned.
+The other half, `steps`: Tune waits for the next of all running trials' reports, so that a report costs the more the
+more trials run. Measured with Tune's own event loop over as many calls under way, of which one has returned.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ STEP_ROUNDS = 60
 
 @dataclass(frozen=True)
 class Driven:
-    """A sweep of trials that only report: between two hand-outs, well apart, the trials handed out, wall seconds, processor
-    seconds of the driver's main thread, and the share of all cores' time in which nothing ran; what a trial waited for each
-    report, in seconds."""
+    """A sweep of trials that only report: between two hand-outs, well apart, the trials handed out, wall seconds,
+    processor seconds of the driver's main thread, and the share of all cores' time in which nothing ran; what a trial
+    waited for each report, in seconds."""
 
     trials: int
     wall: float

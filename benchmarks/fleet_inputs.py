@@ -1,9 +1,9 @@
 """What a report, a trial, a checkpoint and a bucket's list cost on this machine, in seconds and bytes: the inputs of
 `benchmarks.fleet`, measured through the program's own code, without Ray.
 
-A report goes the driver's whole way (`Recorder.received`: decide, put on disk, TensorBoard's events, display), with as many
-reports in the journal and as many trials under way as are asked for. Medians; processor time where it is known, since disk
-and cores may not be this program's alone.
+A report goes the driver's whole way (`Recorder.received`: decide, put on disk, TensorBoard's events, display), with as
+many reports in the journal and as many trials under way as are asked for. Medians; processor time where it is known,
+since disk and cores may not be this program's alone.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def new_run(folder: Path, trials: int) -> tuple[Run, SweepSpec]:
 
 
 def filled(run: Run, spec: SweepSpec, ended: int, live: int) -> int:
-    """Record `ended` whole trials beside those that are there, and `live` that have begun; returns the first live one."""
+    """Record `ended` whole trials beside those that are there, and `live` that have begun; returns the first live
+    one."""
     first = len(run.trials)
     finals = np.random.default_rng(first).uniform(0.5, 1.5, ended + live).tolist()
     with mock.patch.object(os, "fsync"):
@@ -71,8 +72,8 @@ def filled(run: Run, spec: SweepSpec, ended: int, live: int) -> int:
 
 
 def report_seconds(reports: int, live: int) -> dict[str, float]:
-    """Of one report and of one trial's start and end, with `reports` journalled and `live` trials under way; the seconds
-    of it that the disk takes (`fsync`), and the journal's bytes for each."""
+    """Of one report and of one trial's start and end, with `reports` journalled and `live` trials under way; the
+    seconds of it that the disk takes (`fsync`), and the journal's bytes for each."""
     synced, fsync = [0.0], os.fsync
 
     def timed_fsync(handle: int) -> None:
@@ -107,8 +108,9 @@ def report_seconds(reports: int, live: int) -> dict[str, float]:
             known = len(run.history)
         run.close()
     return {
-        "reports": reports, "live": live, "report": statistics.median(times), "report_p99": float(np.quantile(times, 0.99)),
-        "report_cpu": statistics.median(used), "fsync": statistics.median(syncs), "trial": statistics.median(starts), "report_bytes": grown / ROUNDS,
+        "reports": reports, "live": live, "report": statistics.median(times),
+        "report_p99": float(np.quantile(times, 0.99)), "report_cpu": statistics.median(used),
+        "fsync": statistics.median(syncs), "trial": statistics.median(starts), "report_bytes": grown / ROUNDS,
         "trial_bytes": (reread.offset - size) / len(starts), "read_per_report": read / max(known, 1),
         "replay_per_report": replayed / max(known, 1), "memory_per_report": held / max(known, 1),
     }  # fmt: skip

@@ -1,10 +1,10 @@
 """A sweep on many GPUs, event by event: slots that train and upload, one driver that takes one thing after another.
 
-A slot trains epochs of its trial. After each, its upload thread puts the epoch's files into the bucket while the next epoch
-trains; when they are there the report goes to the driver, and the loop stands still until the decision is back, as
-`tune.report` does. A stop, or the report of the last epoch, ends the trial; then the driver hands the slot the next one.
-Decisions are those of the package's own scheduler, over synthetic losses. The driver serves whatever waits in the order
-of arrival (Tune takes reports that wait in random order: the same mean, a longer tail).
+A slot trains epochs of its trial. After each, its upload thread puts the epoch's files into the bucket while the next
+epoch trains; when they are there the report goes to the driver, and the loop stands still until the decision is back,
+as `tune.report` does. A stop, or the report of the last epoch, ends the trial; then the driver hands the slot the next
+one. Decisions are those of the package's own scheduler, over synthetic losses. The driver serves whatever waits in the
+order of arrival (Tune takes reports that wait in random order: the same mean, a longer tail).
 
 Left out: failures, nodes that come and go, and other users of the network.
 """
@@ -24,8 +24,9 @@ from fashion.schedulers.base import Decision, Scheduler
 
 @dataclass(frozen=True)
 class Service:
-    """Seconds of the driver's one thread: a report, a trial handed out (its end included), and what each trial under way
-    adds to both; seconds that a message takes from a slot to the driver or back, and from the hand-out to the first step."""
+    """Seconds of the driver's one thread: a report, a trial handed out (its end included), and what each trial under
+    way adds to both; seconds that a message takes from a slot to the driver or back, and from the hand-out to the first
+    step."""
 
     report: float
     hand_out: float
@@ -39,9 +40,9 @@ class Service:
 
 @dataclass(frozen=True)
 class Work:
-    """Trials of one kind. epochs: the lengths drawn from; seconds of an epoch, and by what factor (one standard deviation
-    of its logarithm) trials differ; bytes and requests (puts) of the state that every epoch leaves, and of what a best
-    epoch leaves beside it; seconds of the upload of the one and the other."""
+    """Trials of one kind. epochs: the lengths drawn from; seconds of an epoch, and by what factor (one standard
+    deviation of its logarithm) trials differ; bytes and requests (puts) of the state that every epoch leaves, and of
+    what a best epoch leaves beside it; seconds of the upload of the one and the other."""
 
     name: str
     epochs: Sequence[int]
@@ -86,11 +87,11 @@ class Slot:
 
 @dataclass
 class Outcome:
-    """What came of a sweep, in seconds summed over slots: `trained` in epochs that count, `vain` in epochs behind a stop,
-    `decisions` standing still for them, `handed` between two trials for the driver, `starting` from there to the first
-    step, `uploads` at a trial's end for its last files, `tail` with no trial left. `span` is the sweep's wall time; `busy`
-    the driver's. `full`: the same two and the reports until the last trial was handed out, while there was work for every
-    slot. Requests by kind, writes by second, bytes sent and kept."""
+    """What came of a sweep, in seconds summed over slots: `trained` in epochs that count, `vain` in epochs behind a
+    stop, `decisions` standing still for them, `handed` between two trials for the driver, `starting` from there to the
+    first step, `uploads` at a trial's end for its last files, `tail` with no trial left. `span` is the sweep's wall
+    time; `busy` the driver's. `full`: the same two and the reports until the last trial was handed out, while there was
+    work for every slot. Requests by kind, writes by second, bytes sent and kept."""
 
     slots: int
     span: float = 0.0

@@ -2,9 +2,10 @@
 
     python -m benchmarks.gpu [--json FILE] [--data ROOT] [--batch 32] [--backbones NAME...] [--compile MODE]
 
-Needs torch, torchvision and this package, but neither Ray nor timm. Without `--data` the images are drawn. Sizes are those
-that each backbone's ImageNet weights were made for, 320 cropped to 300 px for EfficientNet-B3; weights are random. How
-the contenders take turns is told in `benchmarks.training`: blocks of 25 steps, the device awaited only at their ends.
+Needs torch, torchvision and this package, but neither Ray nor timm. Without `--data` the images are drawn. Sizes are
+those that each backbone's ImageNet weights were made for, 320 cropped to 300 px for EfficientNet-B3; weights are
+random. How the contenders take turns is told in `benchmarks.training`: blocks of 25 steps, the device awaited only at
+their ends.
 
 The report's loop is there twice: on one resident batch, in plain fp32 and NCHW with torch's defaults (TF32 in
 convolutions), and fed by its own DataLoader with 4 processes, a whole epoch after one that warms up. Ours is `fit` with

@@ -15,7 +15,8 @@ Step = Callable[[Tensor, Tensor], None]
 class ReportModel(nn.Module):
     """Images (n, 3, H, W) to probabilities (n, most, heads), `most` being the classes of the largest head.
 
-    Each head is a dropout, a linear layer and a softmax, filled up with zeros; then all are joined (the report, Figure 3).
+    Each head is a dropout, a linear layer and a softmax, filled up with zeros; then all are joined (the report, Figure
+    3).
     """
 
     def __init__(self, backbone: nn.Module, features: int, class_counts: Sequence[int], dropout: float = 0.2) -> None:

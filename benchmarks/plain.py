@@ -40,8 +40,8 @@ class Settings:
 
 
 class Photos(Dataset[tuple[Tensor, Tensor]]):
-    """The images of a split, resized to `side` and cropped to `crop` (by default not), decoded anew each time, with their
-    labels (heads,), or (0,) where it has none."""
+    """The images of a split, resized to `side` and cropped to `crop` (by default not), decoded anew each time, with
+    their labels (heads,), or (0,) where it has none."""
 
     def __init__(self, root: Path, split: Split, side: int, train: bool, crop: int | None = None) -> None:
         self.root, self.images = root, split.images

@@ -57,7 +57,7 @@ def measured(dataset: Dataset, folder: Path, rounds: int) -> list[Row]:
     config = CASE.config(weights="imagenet")
     model = build_model(config.model, dataset.class_counts, resolve_weights(config.model)).eval()
     backbone = copy.deepcopy(model.backbone)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as load_promoted leaves it
+    model = model.to(memory_format=torch.channels_last)  # as load_promoted leaves it
     promoted = Promoted("benchmark", 0, 1, config, dataset.attributes, dataset.fingerprint(), {})
     tell("filling the cache")
     pack = Pack.open_or_build(dataset, ALL, CASE.resize, cache_dir=folder)
@@ -92,7 +92,7 @@ def bare_pass(model: MultiHeadClassifier) -> tuple[str, Callable[[], None], int]
     """The fastest forward pass: its name, itself, and the images of its batch."""
     passes: dict[str, tuple[Callable[[], None], int]] = {}
     for name, layout in LAYOUTS.items():
-        network = copy.deepcopy(model).to(memory_format=layout)  # type: ignore[call-overload]
+        network = copy.deepcopy(model).to(memory_format=layout)
         for size in BATCHES:
             images = torch.randn(size, 3, CASE.side, CASE.side).to(memory_format=layout)
             passes[f"bare pass (fp32 {name}, batch {size})"] = (forward_of(network, images), size)

@@ -1,7 +1,7 @@
 """Seconds of a frozen-backbone trial: its heads trained on cached features, and the same trial trained from pixels.
 
-EfficientNet-Lite0 with ImageNet weights at 160 px, both through the real `fit`, checkpoints and all, one thread each. The
-features are computed once for all trials and have a row of their own.
+EfficientNet-Lite0 with ImageNet weights at 160 px, both through the real `fit`, checkpoints and all, one thread each.
+The features are computed once for all trials and have a row of their own.
 
 ratio: the trial from pixels to the probe, of the same round; both reach the same val_loss, which has a row, too.
 """

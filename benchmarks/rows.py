@@ -15,7 +15,8 @@ SILENT_SECONDS = 2.0  # a figure that took longer is told as soon as it is there
 @dataclass(frozen=True)
 class Row:
     """One contender's figure. `ratio` says how it compares (see the benchmark's docstring for with whom), `target` what
-    is wanted of the ratio or the value, as text ("ratio >= 10"), `met` whether it is; both None where nothing is wanted."""
+    is wanted of the ratio or the value, as text ("ratio >= 10"), `met` whether it is; both None where nothing is
+    wanted."""
 
     id: str
     contender: str
@@ -30,8 +31,8 @@ class Row:
 
 
 def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Each contender's figures, one a round; contender after contender within a round, the order reversed in every other
-    one, so that a drift of the machine's speed hits all alike."""
+    """Each contender's figures, one a round; contender after contender within a round, the order reversed in every
+    other one, so that a drift of the machine's speed hits all alike."""
     figures: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
         names = list(contenders) if number % 2 == 0 else list(contenders)[::-1]
@@ -44,7 +45,8 @@ def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[
 
 
 def tell(line: str) -> None:
-    """A line of progress: a long benchmark is never silent, and what it had measured when it was cut off can be read."""
+    """A line of progress: a long benchmark is never silent, and what it had measured when it was cut off can be
+    read."""
     print(f"      {line}", file=sys.stderr, flush=True)
 
 

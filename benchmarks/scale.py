@@ -4,11 +4,13 @@
   images of 16 px, one epoch, two trials at once. Training would hide what the driver takes, so it is its processor time
   that counts (user and system, all threads of that process, no other process), and its resident memory; both from the
   11th trial handed out to the last, divided by the trials between. What a sweep pays once, before and after, is a row
-  of its own, and so is the wall time of a trial, most of which is the trial's. Its peak is that until the sweep has ended:
-  while Python takes the process down, the destructors of torch's libraries touch 100 MB of pages of their own files.
+  of its own, and so is the wall time of a trial, most of which is the trial's. Its peak is that until the sweep has
+  ended: while Python takes the process down, the destructors of torch's libraries touch 100 MB of pages of their own
+  files.
 - Record: a journal of 5,000 trials x 50 epochs (`benchmarks.big_record`), which `best`, `ls` and `show` read: wall time
-  of the whole command, its process's start included, in turn, and its peak memory. What recording one more report takes,
-  on disk before it returns, in the first trial and in the last; and the memory of a process that holds the record.
+  of the whole command, its process's start included, in turn, and its peak memory. What recording one more report
+  takes, on disk before it returns, in the first trial and in the last; and the memory of a process that holds the
+  record.
 
 ratio: of a larger sweep's cost a trial to that of the smallest; of the last report to the first.
 """
@@ -119,7 +121,7 @@ def record_rows(folder: Path, rounds: int) -> list[Row]:
         peaks[words[0]] = max(peaks.get(words[0], 0), ended.peak)
         return ended.seconds
 
-    commands = {word: lambda word=word: command(word) for word in ("best", "ls", "show")}  # type: ignore[misc]
+    commands = {word: lambda word=word: command(word) for word in ("best", "ls", "show")}
     for word, value in medians(in_turn(commands, rounds)).items():
         peak = peaks[word] / 1e9
         rows += [

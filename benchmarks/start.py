@@ -35,10 +35,7 @@ def run(full: bool, data: Path) -> list[Row]:
             "fashion-sweep show": ("-m", "fashion", "show", "--storage", str(storage)),
             "fashion-sweep check": ("-m", "fashion", "check", SHIPPED),
         }
-        contenders = {
-            name: lambda words=words: child.python(*words).seconds  # type: ignore[misc]
-            for name, words in commands.items()
-        }
+        contenders = {name: lambda words=words: child.python(*words).seconds for name, words in commands.items()}
         in_turn(contenders, 1)  # compiles and brings the files into memory
         rounds = 25 if full else 7
         tell(f"{rounds} rounds")

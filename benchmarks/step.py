@@ -1,8 +1,9 @@
 """Training images/s of five networks: the report's loop in plain fp32, ours, and the bare limit; one thread each.
 
-How they take turns is told in `benchmarks.training`. The report's loop and the limit work on one resident batch, ours on
-the real images, augmentation and metrics included; its precision and layout are what `auto` finds. The limit is forward,
-backward and torch's fused SGD in the fastest of fp32 and bf16, NCHW and channels_last, found by trying. Weights are random.
+How they take turns is told in `benchmarks.training`. The report's loop and the limit work on one resident batch, ours
+on the real images, augmentation and metrics included; its precision and layout are what `auto` finds. The limit is
+forward, backward and torch's fused SGD in the fastest of fp32 and bf16, NCHW and channels_last, found by trying.
+Weights are random.
 
 On a CPU an image costs about the same in any batch, so the large networks get small ones to keep the rounds many.
 

@@ -16,8 +16,9 @@ turns on no trial's luck. ASHA and Hyperband: from 1 epoch, reduction 3.
 
 Full: 12 trials of up to 9 epochs on all images. Short: 4 trials of up to 3 epochs on 500 images, where starting
 processes weighs twenty times as much; what is wanted of the limit is therefore asked of all images only. Each contender
-runs once, since one takes minutes, or in the full form an hour. In the environment SWEEP_WITHOUT=Optuna,Train leaves out
-those whose names begin so, and SWEEP_IMAGES=1500 takes the first so many training images, and a fifth of it for validation.
+runs once, since one takes minutes, or in the full form an hour. In the environment SWEEP_WITHOUT=Optuna,Train leaves
+out those whose names begin so, and SWEEP_IMAGES=1500 takes the first so many training images, and a fifth of it for
+validation.
 
 ratio: of seconds to ours' (how many times longer), of ours to the limit's.
 """

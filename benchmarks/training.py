@@ -1,8 +1,9 @@
 """Training steps of the report's loop, of ours and of the bare limit, measured in turn in one process.
 
-Ours is the real `fashion.training.loop.fit` on a real image cache. Its `on_step` hook is where the others take their turns: after
-each block of our steps they do a block each, and the clock starts again when they are done. On a CPU a block is one step,
-so that a drift of the machine's speed hits all alike. Nothing of ours is left out but the first step of an epoch, which
+Ours is the real `fashion.training.loop.fit` on a real image cache. Its `on_step` hook is where the others take their
+turns: after each block of our steps they do a block each, and the clock starts again when they are done. On a CPU a
+block is one step, so that a drift of the machine's speed hits all alike. Nothing of ours is left out but the first step
+of an epoch, which
 waits for the first images, and what follows the last: validation and checkpoint. While the others take their turns our
 next batch (one, no more) is gathered, as it would be during the step before.
 """
@@ -49,7 +50,8 @@ def measure(
     case: Case, data: TrainingData, folder: Path, device: torch.device, rounds: int, block: int = 1,
     compiled: str = "none",
 ) -> Measured:  # fmt: skip
-    """`rounds` rounds of `block` steps; an epoch of `data` must have more than `block` steps. `folder` is for fit's files."""
+    """`rounds` rounds of `block` steps; an epoch of `data` must have more than `block` steps. `folder` is for fit's
+    files."""
     settings = [setting for setting in SETTINGS if computes_bf16(device) or not setting.bf16]
     bare = {setting: bare_step(case, data.class_counts, device, setting) for setting in settings}
     bare = close_to_fastest(bare, block, device)

@@ -11,11 +11,11 @@
   and the decision are on disk. Ours alone, in longer trials of their own.
 
 Where the times come from. Ours is the real `fashion-sweep run` on a drawn data set (tiny backbone, 64 images, ASHA that
-stops nearly every trial at its first report). Decision: the time of the trial's last report in the journal, taken before
-the report is written to disk. First step: the loop's own progress.json, written after the first step and at most once a
-second, so that it keeps the time of the first step in trials as short as these; one that says otherwise is left out.
-Unwinding: `benchmarks.noted`. Documented: `benchmarks.documented`, one step of one linear layer, stopped by a scheduler
-at its first report, which costs it less than to end by itself.
+stops nearly every trial at its first report). Decision: the time of the trial's last report in the journal, taken
+before the report is written to disk. First step: the loop's own progress.json, written after the first step and at most
+once a second, so that it keeps the time of the first step in trials as short as these; one that says otherwise is left
+out. Unwinding: `benchmarks.noted`. Documented: `benchmarks.documented`, one step of one linear layer, stopped by a
+scheduler at its first report, which costs it less than to end by itself.
 
 All are processes with a Ray of their own, in turn. ratio: how many times longer the documented way takes.
 """

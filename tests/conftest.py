@@ -1,28 +1,40 @@
-"""Shared fixtures: one compute thread, a small drawn data set, the real one where it is to be had."""
+"""Shared fixtures: one compute thread, data sets, an S3 server, a Ray cluster."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fashion.data.demo import write_demo
+from tests.support.machines.shared_ray import CPUS, SharedRay
 from tests.support.servers.s3_server import Server, environment, s3_server
+
+settings.register_profile("tests", max_examples=100, deadline=None)  # where a test names no other number
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def torch_threads() -> None:
-    """One thread: several on a busy machine wait for one another, and sums then depend on their number."""
+    """One thread: several wait for one another on a busy machine, and sums depend on how many there are."""
     import torch
 
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """Ctrl-C is heard, also by the commands that tests start: a shell's background job, `make test &`, ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Image caches of a test run go to its temporary folder, never to the user's own cache."""
+    """Image caches go to a temporary folder, never to the user's own cache."""
     before = os.environ.get("FASHION_CACHE")
     folder = tmp_path_factory.mktemp("cache")
     os.environ["FASHION_CACHE"] = str(folder)
@@ -49,9 +61,17 @@ def real_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def shared_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRay]:
+    """A Ray cluster of two CPUs. Leave it as it is; its tests are of the group `shared-ray`."""
+    with SharedRay(tmp_path_factory.mktemp("shared-ray")) as cluster:
+        cluster.add(cpus=CPUS)
+        yield cluster
+
+
 @pytest.fixture
 def s3() -> Iterator[Server]:
-    """An S3 server with the bucket `sweeps`, which this process's environment names."""
+    """An S3 server with the bucket `sweeps`; this process's environment names it."""
     with s3_server() as server, environment(server.env):
         server.make_bucket("sweeps")
         yield server
@@ -59,6 +79,6 @@ def s3() -> Iterator[Server]:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of its own: an empty cache folder."""
+    """A new machine: its cache folder is empty."""
     monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "machine"))
     return tmp_path / "machine"

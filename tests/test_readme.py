@@ -1,4 +1,4 @@
-"""Every command that the README shows is run as it is written there, and `make quickstart` keeps its promise."""
+"""Every command in the README runs as it is written there, and `make quickstart` keeps its promise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from fashion.data.demo import write_demo
 from fashion.data.layout import majority_baseline, read_dataset
 from fashion.record import ranking
 from fashion.record.run import Run
+from tests.support.machines.programs import BIN, PATH
+from tests.support.machines.shared_ray import SharedRay
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 500
@@ -26,7 +27,7 @@ ON_A_CLUSTER = {"submit", "watch", "stop"}  # run in test_submit_ray.py
 
 
 def shown(text: str) -> list[str]:
-    """The lines of the README's code blocks that are commands, comments taken off."""
+    """The commands in the README's code blocks, without comments."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.M | re.S)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith(("fashion-sweep ", "make "))]
@@ -39,7 +40,7 @@ def test_the_readme_shows_every_command() -> None:
 
 
 def rows(archive: Path) -> int:
-    """Lines of the one file that a submission's archive holds."""
+    """How many lines the one file in a submission's archive has."""
     with zipfile.ZipFile(archive) as file:
         assert file.namelist() == ["prediction.txt"]
         return len(file.read("prediction.txt").splitlines())
@@ -47,10 +48,10 @@ def rows(archive: Path) -> int:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the README's commands find what they name.
+    """A folder in which the README's commands find the files that they name.
 
-    The data set is a small drawn one. The two specs that are run want a GPU and ImageNet weights, so sweeps of the same
-    names that a CPU trains in seconds stand in their place; all others are the shipped ones.
+    The data set is a small drawn one. The two specs that the README runs need a GPU and ImageNet weights, so small
+    sweeps of the same names stand in for them. All other specs are the shipped ones.
     """
     folder = tmp_path_factory.mktemp("readme")
     write_demo(folder / "data" / "FashionDataset", train=96, val=32, test=24, size=48)
@@ -70,9 +71,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.further
+@pytest.mark.xdist_group("shared-ray")
 @pytest.mark.ray
-def test_every_command_of_the_readme_runs(workspace: Path) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def test_every_command_of_the_readme_runs(workspace: Path, shared_ray: SharedRay) -> None:
+    environment = {**os.environ, **shared_ray.joining, "PATH": PATH}
     commands = [line for line in shown((ROOT / "README.md").read_text()) if line.startswith("fashion-sweep ")]
     commands = [line for line in commands if line.split()[1] not in ON_A_CLUSTER]
     assert len(commands) > 8
@@ -89,13 +92,14 @@ def test_every_command_of_the_readme_runs(workspace: Path) -> None:
     assert (runs / "lr-short" / "predictions" / "images-photos" / "prediction.txt").read_text().count("\n") == 3
 
 
+@pytest.mark.further
 @pytest.mark.ray
 def test_make_quickstart_beats_the_majority_by_far(tmp_path: Path) -> None:
-    """The Makefile's own recipe, in an empty folder, with this environment in the place of a new one."""
+    """The Makefile's own recipe in an empty folder, with this environment in place of a new one."""
     for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "fashion-sweep").symlink_to(Path(sys.executable).parent / "fashion-sweep")
+    (tmp_path / ".venv" / "bin" / "fashion-sweep").symlink_to(BIN / "fashion-sweep")
     (tmp_path / ".venv" / "ready").touch()
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     done = subprocess.run(["make", "quickstart"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)

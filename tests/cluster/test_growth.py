@@ -1,4 +1,4 @@
-"""What a cluster may grow to, as its autoscaler's file says, and what a sweep makes of that."""
+"""How far a cluster may grow, by its autoscaler's file, and what a sweep makes of that."""
 
 from __future__ import annotations
 

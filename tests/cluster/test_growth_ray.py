@@ -1,6 +1,6 @@
-"""A sweep on a cluster without workers: Ray's own autoscaler starts them, real nodes on this machine, and gives them back.
+"""A sweep on a cluster without workers: Ray's autoscaler starts nodes on this machine and gives them back.
 
-Only the machines are not real: Ray's own `FakeMultiNodeProvider` starts processes where others would start instances.
+The nodes are real, the machines are not: Ray's `FakeMultiNodeProvider` starts processes in place of instances.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Scaled(Nodes):
         self.file.write_text(json.dumps(configuration(gcs, most, version)))
 
     def workers(self) -> int:
-        """Nodes that the autoscaler has started and not given back."""
+        """How many nodes the autoscaler has started and not given back."""
         return len([pid for pid in self.nodes[0].processes() if raylet(pid)]) - 1
 
 
@@ -113,7 +113,7 @@ def test_a_killed_sweep_leaves_no_request_behind(tmp_path: Path, demo_root: Path
 
 @pytest.mark.slow
 def test_a_group_of_workers_gets_its_nodes(tmp_path: Path, demo_root: Path) -> None:
-    """Also where they take longer to start than Ray Train waits for at a time, as machines do."""
+    """Also where the nodes take longer to start than Ray Train waits at a time, as machines do."""
     write_spec(tmp_path, demo_root, trials=1, epochs=2, workers=2, max_failures=0)
     with Scaled(tmp_path, 2, 1, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=4") as nodes:
         said = finish(launch(tmp_path, "--address", nodes.address, env=nodes.env))

@@ -1,7 +1,7 @@
-"""cluster.yaml through Ray's AWS provider, against moto's EC2: what is asked for, and, on test hosts, the whole walk.
+"""cluster.yaml through Ray's AWS provider and moto's EC2: the requests, and on test hosts the whole walk.
 
-On the hosts EC2's machines are real as far as they go: one boots when Ray asks for it, is set up by the file's own commands,
-joins, trains, and ends when EC2 ends it.
+On the hosts, a machine boots when Ray asks for it, is set up by the file's own commands, joins the cluster, trains, and
+ends when EC2 ends it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CLIENT, HEAD, LAST = 1, 3, 7  # EC2 keeps the first three addresses of a network
 
 
 def filled(ids: dict[str, str]) -> str:
-    """cluster.yaml with a user's own in place of the placeholders."""
+    """cluster.yaml with these ids in place of the placeholders."""
     text = SHIPPED
     for prefix, value in {**ids, "fs": "fs-0123456789abcdef0"}.items():
         text = text.replace(f"{prefix}-CHANGE-ME", value)
@@ -38,7 +38,7 @@ def filled(ids: dict[str, str]) -> str:
 
 
 def by_internal_addresses(text: str) -> str:
-    """The test hosts have no public ones."""
+    """With internal addresses: the test hosts have no public ones."""
     assert text.count("provider:\n  type: aws\n") == 1
     return text.replace("provider:\n  type: aws\n", "provider:\n  type: aws\n  use_internal_ips: true\n")
 
@@ -69,7 +69,7 @@ def tags(form: dict[str, str]) -> dict[str, str]:
 
 
 def assert_asked_as_the_file_says(form: dict[str, str], name: str, groups: list[str]) -> None:
-    """What went over the wire for a machine of this node type, said once more and not read from the file."""
+    """The request for a machine of this node type is as expected. The values are not read from the file."""
     kind = "head" if name == "head" else "worker"
     market = {key: value for key, value in form.items() if key.startswith("InstanceMarketOptions.")}
     spot = {
@@ -158,7 +158,7 @@ def test_up_starts_the_head_alone(walk: tuple[Hosts, Ec2, Client]) -> None:
 @pytest.mark.cluster
 @pytest.mark.timeout(1000)
 def test_a_sweep_brings_its_workers_and_outlives_one(walk: tuple[Hosts, Ec2, Client]) -> None:
-    """Two of the three types are sold out. A worker that EC2 takes back is replaced."""
+    """Two of the three types are sold out. A worker that EC2 takes away is replaced."""
     hosts, ec2, client = walk
     ec2.sold_out.update({"g5.xlarge", "g4dn.xlarge"})
     resources = {"gpus_per_worker": 0, "cpus_per_worker": 4, "concurrent_trials": 2}  # one on each

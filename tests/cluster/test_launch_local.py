@@ -1,6 +1,7 @@
 """cluster.yaml for real, on test hosts: `ray up`, sweeps through `ray exec`, a worker lost, `ray down`.
 
-The file's own set-up and start commands, through the launcher's `local` provider. What a host lacks is listed in `launching`.
+The file's own set-up and start commands, through the launcher's `local` provider. What a host lacks is listed in
+`launching`.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def test_a_sweep_outlives_a_worker_and_its_results_are_read(hosts: Hosts, client
 
 @pytest.mark.cluster
 def test_a_sweep_is_submitted_through_the_heads_dashboard(hosts: Hosts, client: Client) -> None:
-    """As docs/cluster.md has it: `ray dashboard` opens the head's job server on the user's machine."""
+    """As docs/cluster.md says: `ray dashboard` forwards the head's job server to the user's machine."""
     (client.host.home / "far.yaml").write_text(json.dumps(sweep("far", trials=2, epochs=1)))
     tunnel = client.start("dashboard")
     client.run("python", "-c", ANSWERS)
@@ -153,8 +154,8 @@ def test_a_sweep_is_submitted_through_the_heads_dashboard(hosts: Hosts, client: 
 
 @pytest.mark.cluster
 def test_down_leaves_nothing_running(hosts: Hosts, client: Client) -> None:
-    """On the head at once. A worker of the local provider is not told: its Ray ends when it finds no head any more, but for
-    the log monitor, which waits for the `ray stop` before the next start."""
+    """The head's processes end at once. A worker of the local provider is not told: its Ray ends when it finds no head
+    any more. Its log monitor stays until the `ray stop` before the next start."""
     client.ray("down", "--yes")
     assert hosts[HEAD].left_after(30) == []
     assert hosts[FIRST].left_after(150, but="/ray/_private/log_monitor.py") == []

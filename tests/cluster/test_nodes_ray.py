@@ -1,4 +1,4 @@
-"""Nodes that are added, lost, drained and cut off while the real command sweeps on them."""
+"""Nodes are added, lost, drained and cut off while the real command runs a sweep on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.machines.ray_nodes import Node, Nodes, launch, wait_until
 from tests.support.node_sweeps import NOTHING, TRIAL, attempts, finish, undisturbed, wait_for_epoch, write_spec
 from tests.support.running import assert_same, wait_for_reports
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("cluster-nodes")]
 
 WORKER = "ray::RayTrainWorker"
 
@@ -89,7 +89,7 @@ def with_worker(nodes: Nodes) -> Node:
 
 @pytest.mark.faults
 def test_a_node_that_is_cut_off_writes_no_more(tmp_path: Path, demo_root: Path, alone: Path) -> None:
-    """The trial goes on elsewhere while its old process lives, with the same disk, and knows nothing of it."""
+    """The trial goes on elsewhere while its old process still runs, on the same disk, without knowing of it."""
     write_spec(tmp_path, demo_root, trials=4, epochs=8)
     journal = tmp_path / "runs" / "s" / "journal.jsonl"
     with Network(3) as network, Nodes(tmp_path, at(network, 0), within=network.inside(0)) as nodes:

@@ -1,4 +1,4 @@
-"""A spot machine's notice is heard as the clouds give it, and reaches Ray, whose trials leave the node without a failure."""
+"""A spot machine's notice, as the clouds give it, reaches Ray, and trials leave the node without a failure."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_notice_moves_the_trial_and_is_no_failure(tmp_path: Path, demo_root: P
 
 
 def test_a_node_that_is_cut_off_is_taken_for_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's question to a GCS that is away has no end: a trial must not wait for it."""
+    """Ray waits for a GCS that is away without end; a trial must not."""
     answers, away = [{"a": 0}], threading.Event()
 
     def draining() -> dict[str, int]:

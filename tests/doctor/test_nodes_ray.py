@@ -1,4 +1,4 @@
-"""`fashion-sweep doctor --address` on real nodes: those that are well, and one that differs in what its environment says."""
+"""`fashion-sweep doctor --address` on real nodes: healthy ones, and one whose environment differs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import fashion
 from fashion.doctor.folder import HERE
 from tests.support.machines.ray_nodes import PATIENCE, Node, Nodes
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("doctor-nodes")]
 
 
 def examined(folder: Path, address: str, env: Mapping[str, str], code: int) -> list[dict[str, Any]]:
-    """What `doctor s.yaml --json` finds there, with this exit code."""
+    """What `doctor s.yaml --json` finds on the cluster; it must end with this exit code."""
     done = subprocess.run(
         [sys.executable, "-m", "fashion", "doctor", "s.yaml", "--address", address, "--json"],
         cwd=folder, env=env, capture_output=True, text=True, timeout=2 * PATIENCE,
@@ -33,8 +33,8 @@ def examined(folder: Path, address: str, env: Mapping[str, str], code: int) -> l
 
 
 def wrong(found: list[dict[str, Any]], node: Node, cluster: Nodes) -> list[dict[str, Any]]:
-    """What is not well; it is of this node alone, and says how to mend it. (Ray takes a node that was killed for alive
-    until it has missed a few heartbeats.)"""
+    """The checks that failed. All are of this node alone, and each says how to mend it. (Ray takes a killed node for
+    alive until it has missed a few heartbeats.)"""
     killed = len(cluster.nodes) - len(living := alive(cluster))
     bad = [
         each
@@ -69,7 +69,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 @contextmanager
 def another(cluster: Nodes, *options: str, **environment: str) -> Iterator[Node]:
-    """A node that was started with other options or another environment, for as long as the `with` block runs."""
+    """A node with other options or another environment, for as long as the `with` block runs."""
     usual = cluster.env
     cluster.env = {**usual, **environment}
     try:
@@ -111,7 +111,7 @@ def test_a_node_that_offers_gpus_which_torch_does_not_see(cluster: Nodes, folder
 def test_a_node_with_other_sources(cluster: Nodes, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
     shutil.copytree(Path(fashion.__file__).parent, other / "fashion")
-    with open(other / "fashion" / "loss.py", "a") as file:
+    with open(other / "fashion" / "model" / "loss.py", "a") as file:
         file.write("# another version\n")
     with another(cluster, PYTHONPATH=str(other)) as node:
         (bad,) = wrong(examined(folder, cluster.address, cluster.env, 1), node, cluster)

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,14 @@ from fashion.record.scheduler import replay
 from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec
 from tests.support.machines.descendants import descendants
-from tests.support.running import PATIENCE, start, wait_for_reports
+from tests.support.machines.shared_ray import SharedRay
+from tests.support.running import PATIENCE, fashion, start, wait_for_reports
 
 pytestmark = pytest.mark.ray
 
 
 def spec(root: Path, **sections: Any) -> str:
-    content = {
+    content: dict[str, dict[str, Any]] = {
         "data": {"root": str(root), "resize": 36, "crop": 32},
         "model": {"backbone": "tiny", "weights": "none"},
         "train": {"epochs": {"choice": [3, 6]}, "optimizer": "adamw", "lr": {"loguniform": [0.001, 0.01]}},
@@ -36,12 +36,7 @@ def spec(root: Path, **sections: Any) -> str:
     return json.dumps({key: {**content.get(key, {}), **sections.get(key, {})} for key in {**content, **sections}})
 
 
-def command(folder: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "fashion", *arguments]
-
-
-def fashion(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, cwd=folder, timeout=PATIENCE)
+ONE = {"concurrent_trials": 1}  # where one process is enough: each takes seconds to start
 
 
 def epochs(run: Run) -> list[tuple[int, int]]:
@@ -53,14 +48,15 @@ def losses(run: Run) -> dict[tuple[int, int], float]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, demo_root: Path, shared_ray: SharedRay) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "s.yaml").write_text(spec(demo_root, scheduler={"name": "asha", "grace": 0.3}))
-    done = fashion(folder, "run", "s.yaml")
+    done = fashion(folder, "run", "s.yaml", **shared_ray.joining)
     assert done.returncode == 0, done
     return folder
 
 
+@pytest.mark.xdist_group("shared-ray")
 def test_the_record_is_complete_and_its_decisions_can_be_recomputed(finished: Path) -> None:
     run = Run.open(finished / "runs" / "s")
     assert all(trial.final and trial.status != "failed" for trial in run.trials.values())
@@ -78,16 +74,18 @@ def test_the_record_is_complete_and_its_decisions_can_be_recomputed(finished: Pa
     assert not (run.path / ".ray").exists()
 
 
-def test_the_same_command_again_repeats_nothing(finished: Path) -> None:
+@pytest.mark.xdist_group("shared-ray")
+def test_the_same_command_again_repeats_nothing(finished: Path, shared_ray: SharedRay) -> None:
     before = (finished / "runs" / "s" / "journal.jsonl").read_bytes()
-    done = fashion(finished, "run", "s.yaml")
+    done = fashion(finished, "run", "s.yaml", **shared_ray.joining)
     assert done.returncode == 0
     assert "4 of 4 trials are final, 0 to do" in done.stdout
     assert (finished / "runs" / "s" / "journal.jsonl").read_bytes() == before
 
 
-def test_the_promoted_model_predicts_what_was_recorded(finished: Path) -> None:
-    done = fashion(finished, "best", "s", "--predict", "--split", "val", "--json")
+@pytest.mark.xdist_group("shared-ray")
+def test_the_promoted_model_predicts_what_was_recorded(finished: Path, shared_ray: SharedRay) -> None:
+    done = fashion(finished, "best", "s", "--predict", "--split", "val", "--json", **shared_ray.joining)
     assert done.returncode == 0, done
     run = Run.open(finished / "runs" / "s")
     winner = ranking.best(run)
@@ -102,30 +100,32 @@ def test_the_promoted_model_predicts_what_was_recorded(finished: Path) -> None:
     assert len(text) == recorded.num_rows
 
 
-def test_a_probe_is_promoted_as_a_whole_model(tmp_path: Path, demo_root: Path) -> None:
-    """Heads that were trained on cached features predict, with their backbone, what was recorded of them."""
+@pytest.mark.further
+@pytest.mark.xdist_group("shared-ray")
+def test_a_probe_is_promoted_as_a_whole_model(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
+    """Heads trained on cached features predict, together with their backbone, what was recorded."""
     (tmp_path / "s.yaml").write_text(
         spec(demo_root, data={"flip": 0.5, "eval_flip": True}, model={"feature_norm": "batch"},
-             train={"mode": "probe", "epochs": 4, "lr": {"loguniform": [0.005, 0.05]}})
+             train={"mode": "probe", "epochs": 4, "lr": {"loguniform": [0.005, 0.05]}}, resources=ONE)
     )  # fmt: skip
-    done = fashion(tmp_path, "run", "s.yaml")
+    done = fashion(tmp_path, "run", "s.yaml", **shared_ray.joining)
     assert done.returncode == 0, done
     run = Run.open(tmp_path / "runs" / "s")
     winner = ranking.best(run)
-    done = fashion(tmp_path, "best", "s", "--predict", "--split", "val", "--json")
+    done = fashion(tmp_path, "best", "s", "--predict", "--split", "val", "--json", **shared_ray.joining)
     assert done.returncode == 0, done
     found = json.loads(done.stdout)
     assert found["predictions"]["accuracy"] == pytest.approx(winner.metrics["val_accuracy"], abs=1e-12)
     # The promoted folder alone is enough.
     for backbone in run.path.glob("trials/backbone-*"):
         backbone.unlink()
-    assert fashion(tmp_path, "best", "s").returncode == 2  # ... but it can't be promoted anew
+    assert fashion(tmp_path, "best", "s", **shared_ray.joining).returncode == 2  # ... but it can't be promoted anew
     assert (run.best_dir / "model.safetensors").exists()
 
 
 @pytest.fixture(scope="module")
 def one_by_one(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> tuple[Path, Run]:
-    """An undisturbed sweep whose every number is decided: one trial at a time."""
+    """An undisturbed sweep whose every number is determined: one trial at a time."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "k.yaml").write_text(
         spec(demo_root, train={"epochs": 8}, search={"trials": 2}, scheduler={"name": "fifo"},
@@ -145,6 +145,7 @@ def interrupt_after(folder: Path, reports: int, send: int) -> subprocess.Complet
     return subprocess.CompletedProcess("run", process.returncode, out, err)
 
 
+@pytest.mark.xdist_group("one-by-one")
 @pytest.mark.parametrize(
     "reports", [pytest.param(0, marks=pytest.mark.slow), 3, pytest.param(11, marks=pytest.mark.slow)]
 )
@@ -162,6 +163,8 @@ def test_a_killed_sweep_goes_on_to_the_undisturbed_numbers(
     assert ranking.best(run).trial == ranking.best(whole).trial
 
 
+@pytest.mark.further
+@pytest.mark.xdist_group("one-by-one")
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_sweep_says_how_to_go_on(
     one_by_one: tuple[Path, Run], tmp_path: Path, number: signal.Signals
@@ -177,18 +180,23 @@ def test_an_interrupted_sweep_says_how_to_go_on(
     assert losses(Run.open(tmp_path / "runs" / "k")) == losses(whole)
 
 
-def test_a_trial_that_diverges_fails_and_the_others_go_on(tmp_path: Path, demo_root: Path) -> None:
+@pytest.mark.further
+@pytest.mark.xdist_group("shared-ray")
+def test_a_trial_that_diverges_fails_and_the_others_go_on(
+    tmp_path: Path, demo_root: Path, shared_ray: SharedRay
+) -> None:
     (tmp_path / "s.yaml").write_text(
         spec(demo_root, train={"epochs": 8, "optimizer": "sgd", "lr": {"grid": [100.0, 0.01]}, "weight_decay": 10.0},
-             search={"trials": 2})
+             search={"trials": 2}, resources=ONE)
     )  # fmt: skip
-    done = fashion(tmp_path, "run", "s.yaml")
+    done = fashion(tmp_path, "run", "s.yaml", **shared_ray.joining)
     assert done.returncode == 0, done
     run = Run.open(tmp_path / "runs" / "s")
     assert [run.trials[n].status for n in (0, 1)] == ["failed", "completed"]
     assert "loss is" in run.trials[0].reason
 
 
+@pytest.mark.xdist_group("one-by-one")
 def test_a_killed_trial_process_costs_no_epoch(one_by_one: tuple[Path, Run], tmp_path: Path) -> None:
     undisturbed, whole = one_by_one
     (tmp_path / "k.yaml").write_text((undisturbed / "k.yaml").read_text())
@@ -205,19 +213,21 @@ def test_a_killed_trial_process_costs_no_epoch(one_by_one: tuple[Path, Run], tmp
     assert {report.attempt for report, _ in run.history if report.trial == 0} == {1, 2}
 
 
-def test_a_sweep_in_which_nothing_learns_fails(tmp_path: Path, demo_root: Path) -> None:
+@pytest.mark.further
+@pytest.mark.xdist_group("shared-ray")
+def test_a_sweep_in_which_nothing_learns_fails(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
     (tmp_path / "s.yaml").write_text(
         spec(demo_root, train={"epochs": 2, "optimizer": "sgd", "lr": 100, "weight_decay": 10, "batch_size": 4},
-             search={"trials": 8})
+             search={"trials": 8}, resources=ONE)
     )  # fmt: skip
-    done = fashion(tmp_path, "run", "s.yaml")
+    done = fashion(tmp_path, "run", "s.yaml", **shared_ray.joining)
     assert done.returncode == 1, done
     assert "The sweep failed" in done.stderr
     assert "Traceback" not in done.stderr
     run = Run.open(tmp_path / "runs" / "s")
     assert {trial.status for trial in run.trials.values() if trial.final} == {"failed"}
     assert len([trial for trial in run.trials.values() if trial.final]) < 8  # given up, not tried to the end
-    assert fashion(tmp_path, "best", "s").returncode == 2
+    assert fashion(tmp_path, "best", "s", **shared_ray.joining).returncode == 2
 
 
 @pytest.mark.parametrize("resources", [{"gpus_per_worker": 1}, pytest.param({"workers": 999}, marks=pytest.mark.slow)])
@@ -235,11 +245,12 @@ def test_an_impossible_request_is_refused_before_anything_starts(
     assert not Run.open(tmp_path / "runs" / "s").trials
 
 
-def test_trials_of_two_workers_share_one_warm_group(tmp_path: Path, demo_root: Path) -> None:
+@pytest.mark.xdist_group("shared-ray")
+def test_trials_of_two_workers_share_one_warm_group(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
     (tmp_path / "s.yaml").write_text(
         spec(demo_root, search={"trials": 3}, scheduler={"name": "asha", "grace": 0.3}, resources={"workers": 2})
     )
-    done = fashion(tmp_path, "run", "s.yaml")
+    done = fashion(tmp_path, "run", "s.yaml", **shared_ray.joining)
     assert done.returncode == 0, done
     run = Run.open(tmp_path / "runs" / "s")
     assert [trial.status in ("completed", "stopped") for trial in run.trials.values()] == [True] * 3
@@ -256,38 +267,42 @@ def test_trials_of_two_workers_share_one_warm_group(tmp_path: Path, demo_root: P
     assert np.mean(hits) == pytest.approx(winner.metrics["val_accuracy"], abs=1e-12)
 
 
-def test_optuna_searches_and_goes_on(tmp_path: Path, demo_root: Path) -> None:
-    (tmp_path / "s.yaml").write_text(spec(demo_root, search={"method": "optuna", "trials": 2}))
-    assert fashion(tmp_path, "run", "s.yaml").returncode == 0
-    assert fashion(tmp_path, "run", "s.yaml", "--set", "search.trials=4").returncode == 0
+@pytest.mark.further
+@pytest.mark.xdist_group("shared-ray")
+def test_optuna_searches_and_goes_on(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
+    (tmp_path / "s.yaml").write_text(spec(demo_root, search={"method": "optuna", "trials": 2}, resources=ONE))
+    assert fashion(tmp_path, "run", "s.yaml", **shared_ray.joining).returncode == 0
+    assert fashion(tmp_path, "run", "s.yaml", "--set", "search.trials=4", **shared_ray.joining).returncode == 0
     run = Run.open(tmp_path / "runs" / "s")
     assert len({trial.config["train"]["lr"] for trial in run.trials.values()}) == 4
 
 
-def test_a_finished_sweep_is_extended_in_edited_ranges(tmp_path: Path, demo_root: Path) -> None:
+@pytest.mark.further
+@pytest.mark.xdist_group("shared-ray")
+def test_a_finished_sweep_is_extended_in_edited_ranges(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
     (tmp_path / "s.yaml").write_text(
-        spec(demo_root, train={"epochs": 2}, search={"trials": 2}, scheduler={"name": "fifo"})
+        spec(demo_root, train={"epochs": 2}, search={"trials": 2}, scheduler={"name": "fifo"}, resources=ONE)
     )
-    refused = fashion(tmp_path, "run", "s.yaml", "--trials", "+2")
+    refused = fashion(tmp_path, "run", "s.yaml", "--trials", "+2", **shared_ray.joining)
     assert refused.returncode == 2
     assert "there is no run" in refused.stderr
     assert not (tmp_path / "runs").exists()
-    assert fashion(tmp_path, "run", "s.yaml").returncode == 0
+    assert fashion(tmp_path, "run", "s.yaml", **shared_ray.joining).returncode == 0
     before = (tmp_path / "runs/s/journal.jsonl").read_text()
-    extended = fashion(tmp_path, "run", "s.yaml", "--trials", "+2", "--set", "train.lr=0.002")
+    extended = fashion(tmp_path, "run", "s.yaml", "--trials", "+2", "--set", "train.lr=0.002", **shared_ray.joining)
     assert extended.returncode == 0, extended
     assert "2 of 4 trials are final, 2 to do" in extended.stdout + extended.stderr
     assert (tmp_path / "runs/s/journal.jsonl").read_text().startswith(before)
     run = Run.open(tmp_path / "runs/s")
     assert sorted(epochs(run)) == [(trial, epoch) for trial in range(4) for epoch in (1, 2)]
     assert [run.trials[number].config["train"]["lr"] == 0.002 for number in range(4)] == [False, False, True, True]
-    again = fashion(tmp_path, "run", "s.yaml", "--name", "again", "--trials", "3")
+    again = fashion(tmp_path, "run", "s.yaml", "--name", "again", "--trials", "3", **shared_ray.joining)
     assert again.returncode == 0, again
     assert again.stdout.count("taken from") == 2 * 2  # told once, and once as the trial's end
     taken = Run.open(tmp_path / "runs/again")
     assert [taken.trials[number].origin for number in range(3)] == [("s", 0), ("s", 1), None]
     assert [losses(taken)[trial, 1] for trial in (0, 1)] == [losses(run)[trial, 1] for trial in (0, 1)]
-    fresh = fashion(tmp_path, "run", "s.yaml", "--name", "fresh", "--trials", "1", "--fresh")
+    fresh = fashion(tmp_path, "run", "s.yaml", "--name", "fresh", "--trials", "1", "--fresh", **shared_ray.joining)
     assert fresh.returncode == 0, fresh
     trained = Run.open(tmp_path / "runs/fresh")
     assert (trained.trials[0].origin, trained.trials[0].attempt) == (None, 1)

@@ -1,4 +1,4 @@
-"""What the sweep assumes of Ray and Ray does not promise: a new release of Ray is admitted when these pass."""
+"""What the sweep assumes about Ray without a promise: a new release of Ray is admitted when these tests pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ray.tune.search import Searcher
 from fashion.cluster.session import cluster, dead_daemons
 from fashion.engine.worker_group import orphaned_groups
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray-contract")]
 
 STOPPED, KILLED, LONG = 1, 2, 5  # trials that the scheduler stops and that lose their process; epochs
 Calls = list[tuple[str, int]]
@@ -76,7 +76,7 @@ class Witness(FIFOScheduler):
     """Notes what it is told, and stops one trial."""
 
     def __init__(self, calls: Calls, seen: list[dict[str, Any]]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls, self.seen = calls, seen
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -132,7 +132,8 @@ def test_tune_calls_in_the_order_that_the_record_needs(tmp_path: Path) -> None:
             reuse_actors=True,
         ),
         run_config=TuneRunConfig(
-            name="contract", storage_path=str(tmp_path / "tune"), failure_config=FailureConfig(max_failures=1), verbose=0
+            name="contract", storage_path=str(tmp_path / "tune"), failure_config=FailureConfig(max_failures=1),
+            verbose=0,
         ),
     ).fit()  # fmt: skip
 
@@ -165,6 +166,7 @@ class Reserver:
 def test_rays_own_processes_can_be_asked_after() -> None:
     """A raylet or gcs_server that died is found here; tests/faults/test_kill.py kills them."""
     node = ray._private.worker._global_node
+    assert node is not None
     assert {"raylet", "gcs_server"} <= set(node.all_processes)
     assert dead_daemons() == []
 

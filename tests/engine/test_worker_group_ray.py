@@ -31,8 +31,6 @@ from fashion.training.worker import Task
 from tests.support.machines.descendants import descendants
 from tests.support.running import PATIENCE, start, wait_for_reports
 
-pytestmark = pytest.mark.ray
-
 # The class itself, without the actor that Ray makes of it.
 PlainMailbox = Mailbox.__ray_metadata__.modified_class  # type: ignore[attr-defined]
 TASK = cast(Task, "a task")
@@ -97,7 +95,7 @@ UNAVAILABLE = WorkerHealthCheckFailedError("a poll failed", ActorUnavailableErro
 
 
 class World:
-    """What Ray knows of two workers, a and b, on the nodes 1 and 2: as of each look, what changed."""
+    """Ray's view of two workers, a and b, on nodes 1 and 2. At each look the next of `changes` has gone."""
 
     def __init__(self, *changes: str) -> None:
         self.changes = [*changes]
@@ -111,7 +109,11 @@ class World:
         )
 
     def remote(self, name: str, answer: Any = None) -> SimpleNamespace:
-        return SimpleNamespace(remote=lambda *arguments: self.calls.append(name) or answer)
+        def call(*arguments: Any) -> Any:
+            self.calls.append(name)
+            return answer
+
+        return SimpleNamespace(remote=call)
 
     def get(self, answer: Any) -> Any:
         return answer
@@ -218,8 +220,10 @@ def wait_for_trial(process: subprocess.Popen[str], folder: Path, trial: int) -> 
     wait_for_reports(process, journal, lambda found: any(report["trial"] == trial for report in found))
 
 
+@pytest.mark.ray
+@pytest.mark.further
 def test_killed_processes_cost_no_epoch(tmp_path: Path, demo_root: Path) -> None:
-    """One sweep, one death a trial: a Train worker, the Train controller, the slot that all hang on."""
+    """In one sweep, one process of each trial dies: a Train worker, the Train controller, the slot above both."""
     victims = ("ray::RayTrainWorker", "ray::TrainController", "ray::ImplicitFunc")
     spec = {
         "data": {"root": str(demo_root), "resize": 192, "crop": 192},  # large, for epochs that last
@@ -245,6 +249,8 @@ def test_killed_processes_cost_no_epoch(tmp_path: Path, demo_root: Path) -> None
     assert not list(run.path.glob("trials/*/last.pt"))
 
 
+@pytest.mark.ray
+@pytest.mark.further
 def test_an_early_stop_leaves_the_group_to_the_next_trial(tmp_path: Path, demo_root: Path) -> None:
     spec = {
         "data": {"root": str(demo_root), "resize": 36, "crop": 32},

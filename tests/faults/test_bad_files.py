@@ -9,9 +9,10 @@ import json
 import random
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,7 @@ from fashion.prediction.submission import (
 )
 from fashion.record.excerpt import load
 from fashion.record.run import Run
+from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST
 from fashion.training.loop import fit
 from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC, record
@@ -285,9 +287,8 @@ def test_a_resumable_state_that_is_another_trials_or_none(demo_root: Path, tmp_p
 
     wanted = config(demo_root, epochs=3)
     data, folder = packs(demo_root, wanted), tmp_path / "0000"
-    first = fit(wanted, data, NONE, folder)
-    next(first)
-    first.close()
+    with closing(cast(Generator[EpochReport, None, None], fit(wanted, data, NONE, folder))) as first:
+        next(first)
     path = folder / LAST
     state = torch.load(path, weights_only=True)
     row = state["history"][0]
@@ -304,10 +305,11 @@ def test_a_resumable_state_that_is_another_trials_or_none(demo_root: Path, tmp_p
         torch.save({**state, name: value}, path)
         with pytest.raises(CheckpointError, match=r"(?s)last\.pt: does not hold this trial's state .*Delete it"):
             list(fit(wanted, data, NONE, folder))
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"trial": 5}, {"epoch": 2}, {"epochs": 9}, {"epoch": "../../x"}, {"trial": True}, {"metrics": {}}, {"time": 3},
         {"metrics": {"val_loss": "low"}}, {"seconds": float("nan")},
-    ):  # fmt: skip
+    )  # fmt: skip
+    for change in changes:
         torch.save({**state, "history": [{**row, **change}]}, path)
         with pytest.raises(CheckpointError, match="does not hold this trial's state"):
             list(fit(wanted, data, NONE, folder))

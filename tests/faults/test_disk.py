@@ -1,4 +1,4 @@
-"""Disks that are full or read-only and files that are damaged, under the real command, and what is told of it."""
+"""The real command meets full disks, read-only disks and damaged files, and says so."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def go_on(folder: Path, undisturbed: Path) -> subprocess.CompletedProcess[str]:
 
 
 def killed_after(folder: Path, reports: int) -> Path:
-    """The run directory of a sweep whose driver was killed with so many reports recorded."""
+    """The run directory of a sweep whose driver was killed after so many reports."""
     process = start(folder, "k.yaml")
     wait_for_reports(process, folder / "runs/k/journal.jsonl", lambda found: len(found) >= reports)
     below = descendants(process.pid)
@@ -73,7 +73,7 @@ def killed_after(folder: Path, reports: int) -> Path:
 
 
 def fill(disk: Path) -> Path:
-    """A file that takes all the room there is."""
+    """A file that fills the disk."""
     ballast = disk / "ballast"
     with open(ballast, "wb", buffering=0) as file:
         for size in (1 << 16, 1 << 12):  # to the last page
@@ -88,7 +88,7 @@ def fill(disk: Path) -> Path:
 def test_a_full_disk_stops_the_sweep_which_goes_on_when_there_is_room(
     folder: Path, small_disk: Path, undisturbed: Path
 ) -> None:
-    """Whichever needs room first meets it: a trial's checkpoint in its process, or the driver's record."""
+    """A trial's checkpoint or the driver's record meets the full disk, whichever needs room first."""
     process = start(folder, "k.yaml")
     wait_for_reports(process, small_disk / "k/journal.jsonl", lambda found: len(found) >= 3)
     below = descendants(process.pid)
@@ -141,7 +141,7 @@ def test_no_room_for_the_cache_is_told_before_anything_starts(folder: Path, smal
 
 
 def test_a_cut_line_and_a_damaged_checkpoint_cost_one_epoch_each(folder: Path, undisturbed: Path) -> None:
-    """The record's last line half written, and the trial's last checkpoint truncated."""
+    """The record's last line is half written, and the trial's last checkpoint is truncated."""
     run = killed_after(folder, 3)
     last = run / "trials/0000" / LAST
     last.write_bytes(last.read_bytes()[:-100])

@@ -1,4 +1,4 @@
-"""Processes killed under a real sweep, each compared with one that was left alone. The slow ones run by make test-faults."""
+"""Processes of a real sweep are killed, and its record is compared with that of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.support.machines.descendants import descendants
 from tests.support.running import (
     PATIENCE,
     assert_same,
+    at_least,
     at_work,
     events,
     fashion,
@@ -28,7 +29,7 @@ from tests.support.running import (
     wait_until_gone,
 )
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("kill")]
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +44,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Pa
 
 @pytest.fixture
 def folder(undisturbed: Path, tmp_path: Path) -> Path:
-    """A place to run the same sweep anew, and to be disturbed."""
+    """A folder in which the same sweep runs anew, to be disturbed."""
     (tmp_path / "k.yaml").write_text((undisturbed / "k.yaml").read_text())
     return tmp_path
 
 
 def go_on(folder: Path, undisturbed: Path) -> None:
-    """The same command again comes to the same end."""
+    """Type the same command again; the outcome is that of the undisturbed sweep."""
     done = fashion(folder, "run", "k.yaml")
     assert done.returncode == 0, done
     assert "Traceback" not in done.stdout + done.stderr
@@ -57,7 +58,7 @@ def go_on(folder: Path, undisturbed: Path) -> None:
 
 
 def started_sweep(folder: Path, reports: int) -> tuple[subprocess.Popen[str], dict[int, str]]:
-    """The sweep with so many reports recorded, and the processes below it by title."""
+    """The running sweep, with so many reports recorded, and the titles of the processes below it."""
     process = start(folder, "k.yaml")
     wait_for_reports(process, folder / "runs/k/journal.jsonl", lambda found: len(found) >= reports)
     return process, descendants(process.pid)
@@ -66,7 +67,7 @@ def started_sweep(folder: Path, reports: int) -> tuple[subprocess.Popen[str], di
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 def test_a_driver_killed_at_ten_random_moments(folder: Path, undisturbed: Path) -> None:
-    """One sweep, killed ten times: while Ray starts, while an epoch trains, while a checkpoint or a report is written."""
+    """One sweep, killed ten times: while Ray starts, an epoch trains, or a checkpoint or report is written."""
     draw = random.Random(5)
     journal = folder / "runs/k/journal.jsonl"
     killed, interrupted = 0, 0
@@ -78,7 +79,7 @@ def test_a_driver_killed_at_ten_random_moments(folder: Path, undisturbed: Path) 
             time.sleep(draw.uniform(0.5, 8.0))  # anywhere from the first import on
         else:
             more = before + draw.randint(1, 2)
-            wait_for_reports(process, journal, lambda found, more=more: len(found) >= min(more, 15))
+            wait_for_reports(process, journal, at_least(min(more, 15)))
             time.sleep(draw.uniform(0.0, 0.3))
         below = descendants(process.pid)
         process.kill()
@@ -100,12 +101,12 @@ def test_a_driver_killed_at_ten_random_moments(folder: Path, undisturbed: Path) 
     go_on(folder, undisturbed)
     attempts = [report.attempt for report, _ in Run.open(folder / "runs/k").history]
     assert wait_until_gone(every) == set()
-    assert max(attempts) > 1, "interrupted trials went on from their checkpoint"
+    assert max(attempts) > 1, "interrupted trials went on from their checkpoints"
 
 
 @pytest.mark.parametrize("victim", ["raylet", pytest.param("gcs_server", marks=pytest.mark.faults)])
 def test_a_killed_ray_process_is_started_again(folder: Path, undisturbed: Path, victim: str) -> None:
-    """All of Ray on this machine, by the same command."""
+    """The command starts all of Ray on this machine again."""
     process, below = started_sweep(folder, 3)
     (number,) = (pid for pid, title in below.items() if title.endswith(f"/{victim}"))
     os.kill(number, signal.SIGKILL)
@@ -120,7 +121,7 @@ def test_a_killed_ray_process_is_started_again(folder: Path, undisturbed: Path, 
 
 @pytest.mark.faults
 def test_two_interrupts_end_the_sweep_at_once(folder: Path, undisturbed: Path) -> None:
-    """As a terminal sends them: to every process of the session that has not left it."""
+    """As a terminal sends them: to every process of the session."""
     process, below = started_sweep(folder, 3)
     os.killpg(process.pid, signal.SIGINT)
     os.killpg(process.pid, signal.SIGINT)
@@ -153,7 +154,7 @@ def test_a_process_that_dies_too_often_fails_its_trial_alone(tmp_path: Path, dem
     process = start(tmp_path, "k.yaml")
     journal = tmp_path / "runs/k/journal.jsonl"
     for attempt in (1, 2):
-        wait_for_reports(process, journal, lambda found, attempt=attempt: len(found) >= attempt)
+        wait_for_reports(process, journal, at_least(attempt))
         victim = next(pid for pid, name in descendants(process.pid).items() if name.startswith("ray::ImplicitFunc"))
         os.kill(victim, signal.SIGKILL)
         assert wait_until_gone([victim]) == set()

@@ -1,4 +1,4 @@
-"""Nobody let in: no shell, no secrets in what is written, and a cluster that strangers can't join."""
+"""Nobody is let in: no shell, no secrets in what is written, and a cluster that strangers cannot join."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ SOURCES = sorted([*(ROOT / "fashion").rglob("*.py"), *(ROOT / "benchmarks").rglo
 # Each hands a string to a shell, or evaluates one.
 FORBIDDEN = {
     "os.system", "os.popen", "os.posix_spawn", "pty.spawn", "subprocess.getoutput", "subprocess.getstatusoutput",
-    "asyncio.create_subprocess_shell", "eval", "exec", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads",
+    "asyncio.create_subprocess_shell", "eval", "exec", "pickle.load", "pickle.loads", "pickle.Unpickler",
+    "marshal.loads",
     "shelve.open", "joblib.load",
 }  # fmt: skip
 STARTERS = {f"subprocess.{name}" for name in ("run", "Popen", "call", "check_call", "check_output")}

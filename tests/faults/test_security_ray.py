@@ -23,7 +23,7 @@ from tests.support.machines.descendants import descendants
 from tests.support.machines.ray_nodes import Nodes, launch
 from tests.support.running import PATIENCE, start, wait_for_reports
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("security")]
 
 PLANTED = {
     "AWS_ACCESS_KEY_ID": "AKIAPLANTEDPLANTED00",
@@ -32,11 +32,12 @@ PLANTED = {
     "WANDB_API_KEY": "planted0123456789abcdef",
     "GITHUB_TOKEN": "ghp_plantedplanted",
 }
-# Joins a cluster and runs code there, as anybody who is let in may.
+# Joins a cluster and runs code there, as anybody may who is let in.
 CLIENT = """
 import logging, sys, ray
 from ray._private import ray_constants
-ray_constants.ENABLE_RAY_CLUSTER = False  # as the sweep's own Ray, or a loopback address becomes the machine's other one
+# As in the sweep itself; else Ray replaces a loopback address by the machine's other one.
+ray_constants.ENABLE_RAY_CLUSTER = False
 ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 print("ran", ray.get(ray.remote(num_cpus=0)(lambda: 6 * 7).remote()))
 """
@@ -56,7 +57,7 @@ def spec(root: Path, trials: int, epochs: int) -> str:
 
 @dataclass
 class Sweep:
-    """What was seen of one sweep on this machine whose second trial failed with a traceback."""
+    """What was observed of one sweep on this machine, whose second trial failed with a traceback."""
 
     folder: Path
     temporary: Path
@@ -99,7 +100,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Iterator
     first = launch(folder, env=env)
     said = "".join(first.communicate(timeout=PATIENCE))
     assert first.returncode == 0, said
-    # A damaged file in the next trial's folder: a failure that nobody foresaw, with a traceback.
+    # A damaged file in the next trial's folder: an unforeseen failure, with a traceback.
     (folder / "runs/s/trials/0001").mkdir()
     (folder / "runs/s/trials/0001" / MICRO_BATCHES).write_text("{")
     process = launch(folder, "--trials", "4", "--set", "train.epochs=1000", env=env)
@@ -112,7 +113,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Iterator
     wrong = folder / "wrong"
     wrong.write_text("0" * 64)
     token = home / ".ray" / "auth_token"
-    # The owner first: a client of a cluster that is gone waits for minutes.
+    # The owner asks first, while the cluster is up: a client of a cluster that is gone waits for minutes.
     token_mode = {**without_ray(env), "RAY_AUTH_MODE": "token", "RAY_gcs_server_port_wait_time_s": "1"}
     strangers = {
         "right": client(address, {**token_mode, "RAY_AUTH_TOKEN_PATH": str(token)}),
@@ -136,7 +137,7 @@ def gcs_address(pids: set[int]) -> str:
 
 
 def test_a_stranger_is_refused_and_the_owner_let_in(sweep: Sweep) -> None:
-    assert "ran 42" in sweep.strangers["right"].stdout  # so that it is the token that the others lack
+    assert "ran 42" in sweep.strangers["right"].stdout  # so the token is what the others lack
     for who in ("without", "wrong"):
         assert sweep.strangers[who].returncode != 0
         assert "ran" not in sweep.strangers[who].stdout
@@ -144,7 +145,7 @@ def test_a_stranger_is_refused_and_the_owner_let_in(sweep: Sweep) -> None:
 
 def test_only_loopback_listens(sweep: Sweep) -> None:
     assert sweep.listening
-    # "[::ffff:127.0.0.1]" is an IPv4 address that a socket of both kinds listens on.
+    # "[::ffff:127.0.0.1]" is an IPv4 address on a dual-stack socket.
     hosts = {address.rpartition(":")[0].strip("[]").removeprefix("::ffff:") for address in sweep.listening}
     assert [host for host in hosts if host == "*" or not ipaddress.ip_address(host).is_loopback] == []
 

@@ -1,4 +1,4 @@
-"""Trials that go wrong without dying: no memory, a process that hangs, data that changes under them."""
+"""Trials that go wrong without dying: too little memory, a process that hangs, data that change meanwhile."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from tests.support.running import (
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
-# Python imports it in every process that it starts: an allocator that refuses training steps of more than eight images.
+# A sitecustomize module, which Python imports in every process: training steps of more than eight images run out of
+# memory.
 LIMIT = """
 import sys
 from importlib.abc import MetaPathFinder

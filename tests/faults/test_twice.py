@@ -56,7 +56,7 @@ def test_two_sweeps_that_need_the_same_cache_share_it(tmp_path: Path, demo_root:
 
 
 def recorded(tmp_path: Path, format: int) -> tuple[Path, Path]:
-    """A spec and its run directory, as the first format's version left it with nothing done, of the given number."""
+    """A spec and a run directory of the given format, with nothing done yet."""
     path = tmp_path / "runs/k"
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**manifest, "format": format}))
@@ -66,7 +66,7 @@ def recorded(tmp_path: Path, format: int) -> tuple[Path, Path]:
 @pytest.mark.ray
 @pytest.mark.faults
 def test_a_run_of_the_first_format_is_read_and_goes_on(tmp_path: Path, demo_root: Path) -> None:
-    """Whose journal has no notes and whose reports name no setting."""
+    """The first format: its journal has no notes, and its reports name no setting."""
     (tmp_path / "k.yaml").write_text(one_by_one(demo_root, trials=1, epochs=SHORT))
     done = fashion(tmp_path, "run", "k.yaml")
     assert done.returncode == 0, done

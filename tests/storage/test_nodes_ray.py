@@ -1,6 +1,6 @@
-"""A sweep in a bucket on nodes that see no common disk: each has its own home and cache; what they share is the bucket.
+"""A sweep whose storage is a bucket, on nodes without a common disk: each has its own home and cache.
 
-(The images are read from one folder, which stands for a copy on each machine.)
+(They read the images from one folder, which stands for a copy on each machine.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def server() -> Iterator[Server]:
 
 
 class Machines:
-    """A cluster of nodes, and a driver, of which each has folders of its own."""
+    """A cluster and a driver. The driver and each node have folders of their own."""
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.server, self.count = folder, server, 0
@@ -79,7 +79,7 @@ def losses(run: Run) -> dict[tuple[int, int], float]:
 
 
 def undisturbed(folder: Path, text: str) -> Run:
-    """The same sweep on this machine's disk."""
+    """The same sweep, undisturbed, on this machine's disk."""
     folder.mkdir()
     (folder / "s.yaml").write_text(
         json.dumps({name: value for name, value in json.loads(text).items() if name != "storage"})

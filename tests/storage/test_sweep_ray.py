@@ -1,4 +1,4 @@
-"""A sweep whose storage is a bucket, end to end on a real Ray: undisturbed, killed and gone on with elsewhere, cut off."""
+"""A sweep whose storage is a bucket, on a real Ray: undisturbed, resumed elsewhere after a kill, cut off."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fashion.spec.sweep_spec import SweepSpec
 from tests.support.running import PATIENCE, fashion, start
 from tests.support.servers.s3_server import Server, s3_server
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("storage-sweep")]
 
 BUCKET, STORAGE = "sweeps", "s3://sweeps/here"
 
@@ -36,7 +36,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def s3(server: Server) -> Iterator[Server]:
-    """The module's server, with an empty bucket and in order."""
+    """The module's server, without faults, its bucket empty."""
     for name in server.names(BUCKET):
         server.client().delete_object(Bucket=BUCKET, Key=name)
     yield server
@@ -58,7 +58,7 @@ def spec(root: Path, epochs: int = 6, **sections: Any) -> str:
 
 
 class Machine:
-    """A machine with a folder and a cache of its own; all it shares with others is the bucket."""
+    """A machine with its own folder and cache, which shares nothing with others but the bucket."""
 
     def __init__(self, folder: Path, s3: Server, text: str) -> None:
         folder.mkdir()
@@ -78,7 +78,7 @@ class Machine:
 
 
 def reports_in(s3: Server) -> list[EpochReport]:
-    """What the bucket has of the record, put together by hand."""
+    """The reports in the bucket, put together by hand."""
     content = b""
     for name in s3.names(BUCKET, "here/s/journal/"):
         begin = int(Path(name).stem)
@@ -101,7 +101,7 @@ def wait(process: subprocess.Popen[str], true: Callable[[], bool]) -> None:
 
 
 def assert_whole(run: Run, trials: int) -> None:
-    """All trials are final, no epoch is recorded twice or left out, and the record's decisions follow from it."""
+    """All trials are final, every epoch is recorded once, and the decisions follow from the record."""
     assert len(run.trials) == trials
     assert all(trial.final and trial.status != "failed" for trial in run.trials.values())
     recorded = SweepSpec.from_json(run.manifest["spec"])
@@ -114,7 +114,7 @@ def assert_whole(run: Run, trials: int) -> None:
 
 
 def assert_tidy(s3: Server, run: Run) -> None:
-    """The bucket holds of each trial its best epoch's files alone, and every byte of the record."""
+    """The bucket holds the whole record, and of each trial the best epoch's files alone."""
     for trial in run.trials.values():
         best = trial.best()
         assert best is not None
@@ -158,7 +158,7 @@ def test_a_sweep_is_kept_in_the_bucket_and_read_from_it_elsewhere(s3: Server, tm
 def test_a_killed_sweep_goes_on_where_there_is_only_the_bucket(
     s3: Server, tmp_path: Path, demo_root: Path, kept: bool
 ) -> None:
-    """The machine is lost with its disk, and another goes on; or it comes back with its own copy."""
+    """Either the machine is lost with its disk and another one goes on, or it comes back with its own copy."""
     first = Machine(tmp_path / "first", s3, spec(demo_root, 8, search={"trials": 2}))
     process = first.begin()
     wait(process, lambda: len(reports_in(s3)) >= 5)
@@ -179,7 +179,8 @@ def test_an_outage_in_the_midst_costs_nothing(s3: Server, tmp_path: Path, demo_r
     machine = Machine(tmp_path / "first", s3, spec(demo_root, 10))
     process = machine.begin()
     wait(process, lambda: len(reports_in(s3)) >= 3)
-    for fault in (lambda: s3.faults.fail(503), lambda: s3.faults.cut("within"), lambda: s3.faults.refuse()):
+    faults: list[Callable[[], None]] = [lambda: s3.faults.fail(503), lambda: s3.faults.cut("within"), s3.faults.refuse]
+    for fault in faults:
         fault()
         time.sleep(8)
     s3.faults.heal()

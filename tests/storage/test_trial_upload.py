@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from fashion.bucket.address import parse_address
 from fashion.bucket.store import Store
@@ -31,6 +30,7 @@ from tests.support.machines.process_group import leave_together
 from tests.support.machines.ray_nodes import wait_until
 from tests.support.servers.s3_server import Server
 from tests.support.trained import config
+from tests.support.workers import run_workers
 
 RUN = parse_address("s3://sweeps/lr")
 RECIPE = {"optimizer": "adamw", "lr": 0.005, "schedule": "onecycle", "ema": 0.9, "batch_size": 16}
@@ -284,7 +284,8 @@ def test_it_may_leave_twice_in_one_epoch(
 
 
 def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
-    """One of two workers on machines of their own; `until` "stop" after the first report, "leave" within epoch 2, "end"."""
+    """One of two workers on machines of their own; `until` "stop" after the first report, "leave" within epoch 2,
+    "end"."""
     torch.set_num_threads(1)
     patch = pytest.MonkeyPatch()
     patch.setattr("fashion.training.loop.DIVERGENCE_CHECK_STEPS", 4)
@@ -313,7 +314,7 @@ def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
 def test_workers_of_several_machines_go_on_from_the_bucket(s3: Server, demo_root: Path, tmp_path: Path) -> None:
     found = {}
     for until in ("local", "stop", "leave", "end"):
-        mp.start_processes(_worker, args=(demo_root, tmp_path, until), nprocs=2, start_method="spawn")
+        run_workers(_worker, 2, demo_root, tmp_path, until)
         found[until] = [json.loads((tmp_path / f"{until}-{rank}.json").read_text()) for rank in range(2)]
         assert found[until][0][0] == found[until][1][0]
     assert found["leave"][0][1][-1] == "in epoch 2, after step 4 of 6"

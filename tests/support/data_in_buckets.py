@@ -1,4 +1,4 @@
-"""A small data set and how it gets into the tests' bucket."""
+"""A small data set, and how it is pushed to the tests' bucket."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fashion.data.pushed import Form
 from fashion.data.remote.push import Sent, push
 from tests.support.servers.s3_server import Server
 
-IMAGES, LISTS = 60, 8  # of the data set here
+IMAGES, LISTS = 60, 8  # files of the data set below
 HERE = parse_address("s3://sweeps/data/demo")
 FORM: Form = (24, "stretch", "bicubic")
 
@@ -28,17 +28,17 @@ def pushed(root: Path, address: Address = HERE, *forms: Form, replace: bool = Fa
 
 
 def names(server: Server, method: str) -> list[str]:
-    """Objects that requests of this method were for, without lists."""
+    """The objects that requests with this method named; lists of objects are left out."""
     return [path.removeprefix("/sweeps/") for verb, path in server.requests if verb == method and "?list" not in path]
 
 
 @pytest.fixture(scope="session")
 def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Smaller than other tests': a server that is written in Python takes 10 ms for each image."""
+    """Smaller than other tests' data set: the S3 server takes 10 ms for each image."""
     return write_demo(tmp_path_factory.mktemp("data") / "demo", train=40, val=12, test=8, size=32)
 
 
 @pytest.fixture
 def copy_of_demo(tmp_path: Path, demo_root: Path) -> Path:
-    """One that may be changed."""
+    """A copy that the test may change."""
     return Path(shutil.copytree(demo_root, tmp_path / "mine"))

@@ -1,4 +1,4 @@
-"""A recorded run as a display is told of it."""
+"""A run that is recorded while a display follows it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from fashion.training.loop import fit
 
 
 def promoted_run(root: Path, storage: Path, **data: Any) -> Run:
-    """The run, which `fashion-sweep best --storage` finds, of one epoch at 24 px."""
+    """A run of one epoch at 24 px, which `fashion-sweep best --storage` finds."""
     dataset = read_dataset(root)
     sections = {
         "data": {"root": str(root), "resize": 24, "crop": 24, **data},

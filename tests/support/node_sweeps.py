@@ -1,4 +1,4 @@
-"""Sweeps of the real command on nodes that come and go."""
+"""Sweeps by the real command on nodes that come and go."""
 
 from __future__ import annotations
 

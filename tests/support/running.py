@@ -1,4 +1,4 @@
-"""The real `fashion-sweep run` in a process of its own, and what its record holds meanwhile."""
+"""The real `fashion-sweep` in a process of its own, and what a sweep has recorded so far."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATIENCE = 400  # seconds for one command on a busy machine
 
 
 def start(folder: Path, spec: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Run the spec in `folder`, in a session of its own."""
+    """Start `fashion-sweep run SPEC` in `folder`, in a new session."""
     return subprocess.Popen(
         [sys.executable, "-m", "fashion", "run", spec, *arguments], cwd=folder, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **environment},
@@ -33,7 +33,7 @@ def start(folder: Path, spec: str, *arguments: str, **environment: str) -> subpr
 def wait_for_reports(
     process: subprocess.Popen[str], journal: Path, enough: Callable[[list[dict[str, Any]]], bool]
 ) -> None:
-    """Wait until `enough` is true of the recorded reports."""
+    """Wait until `enough` is true of the recorded reports. Fails when the command ends first."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         if enough(recorded_reports(journal)):
@@ -43,15 +43,19 @@ def wait_for_reports(
     raise AssertionError(f"the reports never came: {process.communicate()}")
 
 
+def at_least(count: int) -> Callable[[list[dict[str, Any]]], bool]:
+    """For `wait_for_reports`: whether so many reports are recorded."""
+    return lambda found: len(found) >= count
+
+
 def recorded_reports(journal: Path) -> list[dict[str, Any]]:
-    """The reports in a journal that is perhaps being written."""
-    # What follows the last line end is.
+    """The reports in a journal, which may be written meanwhile: a last line without its end is left out."""
     lines = journal.read_text().rpartition("\n")[0].splitlines() if journal.exists() else []
     return [event["report"] for event in map(json.loads, lines) if event["event"] == "report"]
 
 
 def fashion(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command, to its end."""
+    """Run `fashion-sweep` with these arguments in `folder`, to its end."""
     return subprocess.run(
         [sys.executable, "-m", "fashion", *arguments], cwd=folder, capture_output=True, text=True, timeout=PATIENCE,
         env={**os.environ, **environment},
@@ -59,7 +63,7 @@ def fashion(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
 
 
 def one_by_one(root: Path, trials: int = 2, epochs: int = 8, **sections: dict[str, Any]) -> str:
-    """A sweep whose every number is decided: one trial at a time, none stopped early. Its epochs last."""
+    """A spec whose every number is determined: one trial at a time, none stopped early. Its epochs take a while."""
     content: dict[str, dict[str, Any]] = {
         "data": {"root": str(root), "resize": 128, "crop": 128},
         "model": {"backbone": "tiny", "weights": "none"},
@@ -72,12 +76,12 @@ def one_by_one(root: Path, trials: int = 2, epochs: int = 8, **sections: dict[st
 
 
 def events(run: Path) -> list[dict[str, Any]]:
-    """The journal's lines as they are."""
+    """The journal's lines, parsed."""
     return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
 
 
 def assert_same(run: Path, undisturbed: Path) -> None:
-    """The two sweeps have the same record, the same best weights and the same winner, and nothing else is left."""
+    """The two sweeps have the same record, the same best weights, the same winner and the same files."""
     found, whole = Run.open(run), Run.open(undisturbed)
     lines = [(e["report"]["trial"], e["report"]["epoch"]) for e in events(run) if e["event"] == "report"]
     assert len(lines) == len(set(lines)), "an epoch was recorded twice"
@@ -101,7 +105,7 @@ def _losses(run: Run) -> dict[tuple[int, int], float]:
 
 
 def files(run: Path) -> list[str]:
-    """All files of a run, but for when in an epoch its progress was noted, and tracebacks."""
+    """All files of a run but `progress.json`, which depends on when the last epoch was interrupted."""
     passing = {"progress.json"}
     names = [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and path.name not in passing]
     return sorted(re.sub(r"tb/events.*", "tb/events", name) for name in names)
@@ -111,8 +115,8 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 def at_work(below: Mapping[int, str]) -> set[int]:
-    """Of a driver's processes by title those that could still do something: not Ray's two agents, which after a kill try
-    for a minute to tell a gcs_server that is gone, and then end."""
+    """Those of a driver's processes (id -> title) that could still do harm: all of Ray's but its two agents. After a
+    kill these try to reach a gcs_server that is gone for about a minute, and then end."""
     titles = {pid: name for pid, name in below.items() if name not in AGENTS}
     return {
         pid for pid, name in titles.items() if name.startswith("ray::") or name.endswith(("/raylet", "/gcs_server"))
@@ -120,9 +124,9 @@ def at_work(below: Mapping[int, str]) -> set[int]:
 
 
 def wait_until_gone(pids: Iterable[int], seconds: float = 150) -> set[str]:
-    """Those of the processes that are still there after so long: none, if all is well. Zombies are gone.
+    """Those of the processes that are still there after so many seconds: none, if all is well. Zombies count as gone.
 
-    Ray's agents try to reach a gcs_server that was killed for about a minute before they end.
+    The default is long enough for Ray's agents (`at_work`).
     """
     left, end = set(pids), time.monotonic() + seconds
     while left and time.monotonic() < end:

@@ -15,11 +15,24 @@ from fashion.storage.record_upload import Mirror
 from fashion.storage.working_copy import held, push_manifest, working_copy
 from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC, record
 
+_objects: dict[str, dict[str, bytes]] = {}  # storage -> name -> content, of the run `lr` as it was recorded first
+
 
 def record_lr(storage: str) -> None:
-    """The recorded run `lr`, driven with this bucket's address as its storage."""
-    address = parse_address(storage) / "lr"
-    store = Store(address)
+    """The run `lr` of `recorded`, with this bucket as its storage; no machine has a working copy that a test may use.
+
+    It is driven once a session, which takes a second. After that its objects are put as they were.
+    """
+    store = Store(parse_address(storage) / "lr")
+    if storage in _objects:
+        for name, content in _objects[storage].items():
+            store.put(name, content)
+        return
+    _drive_lr(storage, store)
+    _objects[storage] = {each.name: store.get(each.name) for each in store.objects()}
+
+
+def _drive_lr(storage: str, store: Store) -> None:
     with held(storage, "lr", pytest.fail) as there:
         assert there is not None
         there.path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +46,7 @@ def record_lr(storage: str) -> None:
         run = Run.create(there.path.parent, there.path.name, manifest)
         push_manifest(store, run.path)
         with Mirror(there, pytest.fail) as mirror:
-            mirror.start(pytest.fail, pytest.fail)
+            mirror.start(pytest.fail, lambda number: pytest.fail(str(number)))
             record(run, 0, [0.9, 0.4, 0.5, 0.6])
             run.record_end(0, "completed")
             record(run, 1, [1.5], "s")

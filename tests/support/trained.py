@@ -9,7 +9,7 @@ from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.model.weights import ResolvedWeights
-from fashion.training.loop import TrainingData
+from fashion.training.feed import TrainingData
 
 NONE = ResolvedWeights("none")
 

@@ -1,4 +1,4 @@
-"""Commands typed in this process, and what they leave."""
+"""Commands run in this process: what they print and which files they leave."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Shell = pytest.CaptureFixture[str]
 
 
 def told(capsys: Shell, *arguments: str, code: int | tuple[int, ...] = 2) -> str:
-    """What a command says that ends with this code; a traceback would come as its own exception."""
+    """What a command that ends with this exit code prints. A bug would raise its own exception."""
     try:
         main(arguments)
         found: Any = 0

@@ -150,6 +150,7 @@ def test_a_damaged_finding_is_measured_again(tmp_path: Path, content: str) -> No
     assert len(json.loads(path.read_text())["settings"]) == len(candidates(config, CPU))
 
 
+@pytest.mark.slow
 def test_a_compiled_setting_is_measured_and_trains(tmp_path: Path) -> None:
     """The real compiler, on the smallest network."""
     chosen = choose(configured(compile="auto", precision="fp32"), (3, 2), CPU, tmp_path, 10**9)

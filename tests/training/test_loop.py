@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from fashion.data.layout import read_dataset
 from fashion.errors import CheckpointError, TrialDiverged
@@ -21,6 +20,7 @@ from fashion.training.checkpoint import mend_last
 from fashion.training.loop import Worker, fit
 from tests.support.machines.process_group import leave_together
 from tests.support.trained import NONE, config, packs
+from tests.support.workers import run_workers
 
 RECIPES = {
     "adamw, one-cycle, average": {"optimizer": "adamw", "lr": 0.005, "schedule": "onecycle", "ema": 0.9},
@@ -180,7 +180,7 @@ def _worker(rank: int, world: int, root: str, folder: str) -> None:
 
 def test_three_workers_agree_and_count_every_validation_image_once(demo_root: Path, tmp_path: Path) -> None:
     # 32 validation images on three workers: shards of 11, 11 and 10.
-    mp.start_processes(_worker, args=(3, str(demo_root), str(tmp_path)), nprocs=3, start_method="spawn")
+    run_workers(_worker, 3, 3, str(demo_root), str(tmp_path))
     found = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(3)]
     assert found[0] == found[1] == found[2]
     table = pq.read_table(max(tmp_path.glob("val-*.parquet")))

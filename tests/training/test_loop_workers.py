@@ -23,12 +23,14 @@ from fashion.record.trial_files import LAST, best_path, predictions_path
 from fashion.training import checkpoint, loop
 from fashion.training.loop import TrainingData, Worker, fit
 from tests.support.machines.process_group import leave_together
+from tests.support.workers import run_workers
 
 NO_WEIGHTS = ResolvedWeights("none")
 
 
 def configured(root: Path, **options: Any) -> TrialConfig:
-    """Every random step of the data in it: crop, flip, jitter, erasing; no dropout, which ranks draw each for itself."""
+    """Every random step of the data in it: crop, flip, jitter, erasing; no dropout, which ranks draw each for
+    itself."""
     sections: dict[str, Any] = {
         "data": {"root": str(root), "resize": 36, "crop": 32, "crop_mode": "random", "jitter": 0.2, "erase": 0.2},
         "model": {"backbone": "tiny", "weights": "none", "dropout": 0.0},
@@ -102,7 +104,7 @@ def _worker(rank: int, root: Path, folder: Path) -> None:
 
 
 def test_two_workers_agree_with_each_other_and_with_one(root: Path, tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_worker, (root, tmp_path), nprocs=2)
+    run_workers(_worker, 2, root, tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second  # every metric, and the reason for which the last trial was given up
     assert list(first["diverged"][0]) == ["epoch 1, step 3: train_loss is nan"]

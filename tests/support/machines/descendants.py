@@ -1,4 +1,4 @@
-"""The processes below a process, found in /proc, so that a test can kill the very one that it means."""
+"""A process's descendants, found in /proc, so that a test can kill exactly the one it means to."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Process id -> the title that Ray gives its processes ("ray::RayTrainWorker"), of all below `pid`."""
+    """Process id -> title, of all processes below `pid`. Ray gives its processes titles such as
+    "ray::RayTrainWorker"."""
     parents: dict[int, int] = {}
     for place in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # The name in brackets may hold anything; what follows the last bracket does not.
+            # The name, in parentheses, may hold anything, parentheses too: look behind the last one.
             parents[int(place.parent.name)] = int(place.read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError):  # it ended in the meantime
             continue

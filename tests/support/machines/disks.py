@@ -1,4 +1,4 @@
-"""Small file systems of their own, to be filled up or made read-only."""
+"""Small file systems that a test can fill up or make read-only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import pytest
 
 @contextmanager
 def tmpfs(place: Path, size: str, *umount: str) -> Iterator[Path]:
-    """A file system of that size at a new folder; skips where mounting is not permitted. `umount`: options to end it with."""
+    """A file system of this size, mounted at the new folder `place`; `umount` are options to unmount it with.
+
+    Skips the test where mounting is not permitted.
+    """
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True).returncode:
         pytest.skip("mounting a tmpfs is not permitted here")

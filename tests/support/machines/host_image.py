@@ -1,4 +1,4 @@
-"""What a test host (`hosts`) is made of: the shell that turns new namespaces into a machine, and the programs laid into it."""
+"""What a test host (`hosts`) is made of: the script that turns new namespaces into a machine, and its programs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import sys
 import sysconfig
 
 HOME = "/home/ubuntu"
-# Covered in every host; what of this machine's Python lies in there is bound to its place again.
+# Each host has its own, empty ones. Where this machine's Python lies below one of them, it is bound back to its path.
 PRIVATE = ("/tmp", "/root", "/home", "/mnt", "/run", "/dev/shm")
-STAGE = "/media"  # where a host finds its folder, the shared one and the packages
+STAGE = "/media"  # where a host finds its own folder, the shared one and the packages
 SPACE = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
 PACKAGES = sysconfig.get_path("purelib")
+BASE_PYTHON: str = sys._base_executable  # type: ignore[attr-defined]  # of which this environment was made
 
-# Makes a host out of a shell in new namespaces, and becomes its sshd. $1: the host's folder, $2: the folder all share,
-# $3: this machine's packages, $4: its commands; then the folders that have to stay where they are.
+# Turns a shell in new namespaces into a host and becomes its sshd. $1: the host's folder, $2: the folder that all hosts
+# share, $3: this machine's packages, $4: its commands. The rest: folders that keep their paths.
 BOOT = f"""
 set -e
 stage={STAGE}
@@ -44,7 +45,7 @@ mount --bind $stage/host/home {HOME}
 mount --bind $stage/host/bin /usr/local/sbin
 for name in passwd group hosts; do mount --bind $stage/host/$name /etc/$name; done
 hostname "$(cat $stage/host/hostname)"
-if [ -d /sys/fs/cgroup ]; then  # where Ray looks how much of the machine is its own
+if [ -d /sys/fs/cgroup ]; then  # where Ray reads how many CPUs it may use
   mount -t tmpfs cgroup /sys/fs/cgroup
   echo "100000 100000" > /sys/fs/cgroup/cpu.max
 fi
@@ -62,13 +63,13 @@ PidFile none
 MaxStartups 100
 """
 
-# `python3 -m venv` is real; then what pip would download is laid in, so that pip finds it installed. Up to Python 3.11 a
-# new environment has a setuptools of its own, too old to build the project; pip would fetch a newer one for that.
+# `python3 -m venv` is real. What pip would download is then laid in, so that pip finds it installed. Up to Python 3.11
+# a new environment has its own setuptools, which is too old to build the project: pip would download a newer one.
 PYTHON = f"""#!/bin/sh
-{shlex.quote(os.path.realpath(sys._base_executable))} "$@" || exit
+{shlex.quote(os.path.realpath(BASE_PYTHON))} "$@" || exit
 [ "$1 $2" = "-m venv" ] || exit 0
 packages=$(echo "$3"/lib/python3*/site-packages)
-rm -rf "$packages"/setuptools* "$packages"/pkg_resources "$packages"/_distutils_hack "$packages"/distutils-precedence.pth
+cd "$packages" && rm -rf setuptools* pkg_resources _distutils_hack distutils-precedence.pth && cd - > /dev/null
 echo {STAGE}/packages > "$packages/packages.pth"
 for command in {STAGE}/commands/*; do
   [ -f "$command" ] || continue
@@ -79,7 +80,7 @@ for command in {STAGE}/commands/*; do
 done
 """
 
-# A program that does nothing, or what `then` says, for exactly the words it is made for; anything else is an error.
+# A program that accepts exactly the command lines it was made for, and runs what is given for each. Any other fails.
 STAND_IN = """#!/bin/sh
 echo "{name} $*" >> {stage}/host/stood_in
 case "{name} $*" in

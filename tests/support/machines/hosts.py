@@ -1,8 +1,8 @@
-"""Test hosts: machines of their own as far as network, processes, users and files go, with an sshd to be set up through.
+"""Test hosts: separate machines as far as network, processes, users and files go. Each is set up through its sshd.
 
-Each is a set of Linux namespaces on this machine: network (`networks.Network`), mount, PID and host name; Ray finds one CPU
-in it. What a cluster's image and its surroundings would hold is laid in: a user `ubuntu` (who is root here), stand-ins for
-programs that can't do their work in a namespace, and the packages of this machine's environment, read-only.
+A host is a set of Linux namespaces on this machine: network (`networks.Network`), mount, PID and host name. Ray finds
+one CPU in it. A host has what a cloud's machine image would have: a user `ubuntu` (who is root here), the packages of
+this machine's environment (read-only), and stand-ins for programs that cannot do their work in a namespace.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ import pytest
 
 from tests.support.machines.descendants import descendants
 from tests.support.machines.host_image import BOOT, HOME, PACKAGES, PYTHON, SPACE, SSHD, STAGE, STAND_IN
-from tests.support.machines.networks import Network
+from tests.support.machines.networks import IP, Network
+from tests.support.machines.programs import BIN, PATH, which
 
-KEPT = sys.prefix, sys.base_prefix  # folders of this machine that stay where they are, read-only
+KEPT = sys.prefix, sys.base_prefix  # folders that keep their paths on every host, read-only
 PATIENCE = 60  # seconds for a host's start or end on a busy machine
 
 
 class Host:
-    """One machine. It boots, is killed, and may boot again, with the same address and an empty disk.
+    """One machine. It boots, is killed, and may boot again with the same address and an empty disk.
 
-    image: what its user's home holds when it boots. home: what it holds now.
+    image: the user's home folder as it is after a boot. home: the same folder now.
     """
 
     def __init__(self, network: Network, number: int, folder: Path, shared: Path, starter: Executor) -> None:
@@ -60,9 +61,9 @@ class Host:
         if self.lost:
             self.network.restore(self.number)
             self.lost = False
-        # It dies with the thread that started it, and everything in it then dies with it.
+        # It dies with the thread that started it, and all its processes die with it.
         within = ["setpriv", "--pdeathsig", "KILL", *self.network.inside(self.number)]
-        shell = ["sh", "-c", BOOT, "boot", self.folder, self.shared, PACKAGES, Path(sys.executable).parent]
+        shell = ["sh", "-c", BOOT, "boot", self.folder, self.shared, PACKAGES, BIN]
         with (self.folder / "boot.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [*within, *SPACE, *map(str, shell), *KEPT], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -75,10 +76,10 @@ class Host:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """All its processes at once and without a word."""
+        """Kill all its processes at once, without warning."""
         if self.process is None:
             return
-        for first in self._first():  # with it all others; `unshare` returns when they are gone
+        for first in self._first():  # all others die with it; `unshare` returns when they are gone
             os.kill(int(first), signal.SIGKILL)
         try:
             self.process.wait(PATIENCE)
@@ -87,7 +88,7 @@ class Host:
             self.process = None
 
     def lose(self) -> None:
-        """As when a machine is taken away: nobody there hears of it."""
+        """Take the machine away: none of its processes is told."""
         self.network.cut(self.number)
         self.lost = True
         self.kill()
@@ -97,14 +98,14 @@ class Host:
         return self.process is not None
 
     def command(self, command: str, env: Mapping[str, str] | None = None) -> list[str]:
-        """What to start here for `command` to run there, as its user, in bash."""
+        """The command line that, run here, runs `command` there: in bash, as its user."""
         assert self.process is not None
         inside = ["nsenter", "--target", self._first()[0], "--mount", "--net", "--uts", "--pid", "--"]
-        words = {"HOME": HOME, "USER": "ubuntu", "PATH": os.environ["PATH"], "LANG": "C.UTF-8", **(env or {})}
+        words = {"HOME": HOME, "USER": "ubuntu", "PATH": PATH, "LANG": "C.UTF-8", **(env or {})}
         return [*inside, "env", "-i", *(f"{key}={value}" for key, value in words.items()), "bash", "-c", command]
 
     def processes(self) -> list[str]:
-        """Commands that run there, but for sshd itself and its sessions."""
+        """Command lines of the processes there, without sshd and its sessions."""
         assert self.process is not None
         own = ("unshare", "sshd", "/usr/sbin/sshd")
         found = []
@@ -115,18 +116,18 @@ class Host:
         return found
 
     def left_after(self, seconds: float, but: str = "\0") -> list[str]:
-        """What still runs there after so long, commands with `but` in them apart: nothing, if all ended before."""
+        """Command lines of what still runs there after so many seconds. Those that contain `but` are left out."""
         end = time.monotonic() + seconds
         while (left := [each for each in self.processes() if but not in each]) and time.monotonic() < end:
             time.sleep(0.2)
         return left
 
     def stood_in(self) -> list[str]:
-        """What the stand-ins were called with so far."""
+        """The command lines that its stand-ins were called with, in order."""
         return self._said("stood_in").splitlines()
 
     def _first(self) -> list[str]:
-        """Process 1 of the host, by its number on this machine, if it is there."""
+        """The id, on this machine, of the host's process 1; empty when it is gone."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return children.read_text().split() if children.exists() else []
@@ -137,10 +138,10 @@ class Host:
 
 
 class Hosts:
-    """Hosts 1 to count-1 of a network, none of them booted; number 0 has the switch. All gone after the `with` block.
+    """Hosts 1 to count-1 of a network, not booted yet; number 0 is the switch. All are gone after the `with` block.
 
-    stand_ins: program -> the words it is called with -> a shell command that takes its place ("true": nothing).
-    env: what every process of a session through ssh finds. shared: a folder, `/media/shared` on each host.
+    stand_ins: program -> its arguments -> the shell command to run in its place ("true" does nothing).
+    env: environment variables of every ssh session. shared: a folder that each host has as `/media/shared`.
     """
 
     def __init__(
@@ -168,10 +169,8 @@ class Hosts:
             self.shared.mkdir()
             _key(self.folder / "key")
             for number, name in enumerate(self.network.names[1:], start=1):
-                # Ray finds a machine's own address by the way to the outside.
-                subprocess.run(
-                    ["ip", "-n", name, "route", "add", "default", "via", self.network.address(0)], check=True
-                )
+                # Ray takes the address of the default route for the machine's own.
+                subprocess.run([IP, "-n", name, "route", "add", "default", "via", self.network.address(0)], check=True)
                 self.hosts[number] = self._lay_out(number)
             self.stack = stack.pop_all()
         return self
@@ -216,16 +215,12 @@ class Hosts:
         return Host(self.network, number, folder, self.shared, self.starter)
 
 
-def which(name: str) -> str | None:
-    """The program; also where only root's PATH leads."""
-    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-
-
 def run_within(
     host: Host, command: str, seconds: float, cwd: Path | str = HOME, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The command on the host, to its end; killed there after so long."""
-    there = f"cd {shlex.quote(str(cwd))} && exec timeout --signal=INT --kill-after=20 {seconds:.0f} bash -c {shlex.quote(command)}"
+    """Run the command on the host, to its end. After so many seconds it is killed there."""
+    limited = f"timeout --signal=INT --kill-after=20 {seconds:.0f} bash -c {shlex.quote(command)}"
+    there = f"cd {shlex.quote(str(cwd))} && exec {limited}"
     return subprocess.run(
         host.command(there, env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         timeout=seconds + PATIENCE,

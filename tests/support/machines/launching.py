@@ -1,4 +1,4 @@
-"""cluster.yaml launched on test hosts: what stands in for what the hosts lack, and the machine where `ray up` is typed."""
+"""cluster.yaml launched on test hosts: stand-ins for what the hosts lack, and the machine where `ray up` is typed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from tests.support.machines.descendants import descendants
 from tests.support.machines.host_image import HOME, STAGE
 from tests.support.machines.hosts import Hosts, run_within
 
-# Every other command of cluster.yaml runs as it is, `python3 -m venv` and `pip install` among them: the new environment's
-# packages are this machine's, the project is installed from the files that the launcher copied. The words must be the
-# file's to the letter: a stand-in fails on any others.
+# Every other command of cluster.yaml runs as it is, `python3 -m venv` and `pip install` among them: the new environment
+# has this machine's packages, and the project is installed from the files that the launcher copied. The arguments must
+# be those of the file to the letter: a stand-in fails on any others.
+MOUNT = f"/bin/mount --bind {STAGE}/shared /mnt/fashion"
 STAND_INS = {
     "apt-get": {  # no package mirror is reached from a host; the packages are this machine's
         "-o DPkg::Lock::Timeout=600 -qq update": "true",
@@ -33,19 +34,19 @@ STAND_INS = {
     },
     "mount": {  # no NFS server
         "-t nfs4 -o nfsvers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport "
-        "fs-0123456789abcdef0.efs.us-east-1.amazonaws.com:/ /mnt/fashion": f"/bin/mount --bind {STAGE}/shared /mnt/fashion",
+        "fs-0123456789abcdef0.efs.us-east-1.amazonaws.com:/ /mnt/fashion": MOUNT,
     },
 }
-# No hub is reached from a host, and pip has this one's weights. Once in the file.
+# A host reaches no hub, but these weights are a pip package. The list of weights is in the file once.
 SHIPPED_WEIGHTS = '("resnet50", "efficientnet_b3", "efficientnet_v2_s", "convnext_tiny", "convnext_small")'
 PIP_WEIGHTS = '("efficientnet_lite0",)'
-# For every process of a host: pip finds all that is wanted installed, and asks nobody.
+# For every process of a host: pip finds everything installed and asks no index.
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
 USED = [f"{name} {words}" for name, cases in STAND_INS.items() for words in cases]
 
 CHECKOUT = f"{HOME}/checkout"
 UP = 400  # seconds on a busy machine
-# Waits until so many nodes are there, and prints the resources of those with CPUs.
+# Waits until there are so many nodes, and prints their addresses and CPUs.
 NODES = """
 import logging, sys, time, ray
 ray.init("auto", log_to_driver=False, logging_level=logging.ERROR)
@@ -58,16 +59,16 @@ print("NODES", sorted((n["NodeManagerAddress"], n["Resources"].get("CPU", 0.0)) 
 
 
 def without_downloads(text: str) -> str:
-    """A cluster file's text with other weights to fetch."""
+    """A cluster file's text that fetches weights which need no network."""
     changed, times = re.subn(re.escape(SHIPPED_WEIGHTS).replace(r"\ ", r"\s+"), PIP_WEIGHTS, text)
     assert times == 1, "cluster.yaml fetches other weights: change SHIPPED_WEIGHTS"
     return changed
 
 
 def local_config(head: str, workers: list[str]) -> dict[str, Any]:
-    """cluster.yaml for machines that are there already, at these addresses: everything as it stands but for the provider,
-    which has no machine types, and the weights."""
-    config = yaml.safe_load(without_downloads(FILLED))
+    """cluster.yaml for machines that exist already, at these addresses. Only the provider, which knows no machine
+    types, and the weights differ from the file."""
+    config: dict[str, Any] = yaml.safe_load(without_downloads(FILLED))
     del config["available_node_types"], config["head_node_type"]
     config["provider"] = {"type": "local", "head_ip": head, "worker_ips": workers}
     config["min_workers"] = config["max_workers"] = len(workers)
@@ -75,8 +76,9 @@ def local_config(head: str, workers: list[str]) -> dict[str, Any]:
 
 
 class Client:
-    """The machine where the user sits, with this machine's environment, the key, the token and a checkout, where all is typed:
-    the files that are copied to nodes, and the cluster file."""
+    """The user's machine. It has this machine's environment, the ssh key, the token, and a checkout in which every
+    command
+    is typed: the cluster file and the files that it copies to the nodes."""
 
     def __init__(self, hosts: Hosts, number: int, text: str, env: Mapping[str, str] | None = None) -> None:
         self.host, self.shared = hosts[number], hosts.shared
@@ -97,7 +99,7 @@ class Client:
         self.host.boot()
 
     def run(self, *words: str, seconds: float = 120, fails: bool = False) -> str:
-        """The command typed in the checkout; what it said. It must do well, or with `fails` must not."""
+        """Type the command in the checkout; what it prints. It must succeed, or fail if `fails` is true."""
         done = run_within(self.host, shlex.join(words), seconds, CHECKOUT, self.env)
         assert (done.returncode != 0) == fails, f"{shlex.join(words)}: exit code {done.returncode}\n{done.stdout}"
         return done.stdout
@@ -110,7 +112,7 @@ class Client:
         self.ray("up", "--yes", seconds=UP)
 
     def wait_for_nodes(self, count: int) -> list[tuple[str, float]]:
-        """Until so many nodes are there, the head among them. Address and CPUs of each."""
+        """Wait until there are so many nodes, the head among them. Returns the address and CPUs of each."""
         try:
             said = self.ray("exec", f"python -c {shlex.quote(NODES)} {count}", seconds=UP)
         except AssertionError as error:
@@ -123,7 +125,7 @@ class Client:
         return self.ray("exec", "tail -n 80 /tmp/ray/session_latest/logs/monitor.*")
 
     def lay_out(self, name: str, spec: Mapping[str, Any]) -> None:
-        """Data and a spec onto the shared disk, as docs/cluster.md has it."""
+        """Copy the data and a spec to the shared disk, as docs/cluster.md says."""
         home = self.host.home
         if not (home / "data").exists():
             write_demo(home / "data" / "demo", train=96, val=32, test=24, size=48)
@@ -133,7 +135,7 @@ class Client:
         self.ray("rsync-up", f"{HOME}/{name}.yaml", f"/mnt/fashion/{name}.yaml")
 
     def start(self, command: str, *words: str) -> subprocess.Popen[str]:
-        """As `ray`, to go on meanwhile. What it started here ends with this machine."""
+        """As `ray`, without waiting for its end. Its processes end with the user's machine at the latest."""
         typed = shlex.join(["ray", command, "cluster.yaml", *words])
         return subprocess.Popen(
             self.host.command(f"cd {CHECKOUT} && exec {typed}", self.env), stdin=subprocess.DEVNULL,
@@ -149,7 +151,7 @@ class Client:
 
 
 def sweep(name: str, trials: int, epochs: int) -> dict[str, Any]:
-    """A spec for hosts of one CPU: a trial on each, none stopped early."""
+    """A spec for hosts of one CPU: one trial on each, none stopped early."""
     return {
         "name": name,
         "data": {"root": "data/demo", "resize": 192, "crop": 192},

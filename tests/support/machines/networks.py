@@ -1,10 +1,9 @@
-"""Machines of their own as far as the network goes: Linux network namespaces that can be cut off from one another."""
+"""Separate machines as far as the network goes: Linux network namespaces that can be cut off from one another."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,18 +13,21 @@ from typing import Self, TypeVar
 
 import pytest
 
+from tests.support.machines.programs import which
+
 CLONE_NEWNET = 0x40000000
+IP = which("ip") or "ip"
 Answer = TypeVar("Answer")
 
 
 class Network:
-    """Namespaces 0 to count-1 on one switch, which is in number 0. All share this machine's disk."""
+    """Network namespaces 0 to count-1 on one switch, which is in number 0. They all share this machine's disk."""
 
     def __init__(self, count: int) -> None:
         self.names = [f"fashion-{os.getpid()}-{number}" for number in range(count)]
 
     def __enter__(self) -> Self:
-        if os.geteuid() != 0 or shutil.which("ip") is None:
+        if os.geteuid() != 0 or which("ip") is None:
             pytest.skip("network namespaces need root and iproute2")
         try:
             self._make()
@@ -40,18 +42,18 @@ class Network:
         self._remove()
 
     def inside(self, number: int) -> list[str]:
-        """What to put before a command that is to run there."""
-        return ["ip", "netns", "exec", self.names[number]]
+        """The words to put before a command that is to run there."""
+        return [IP, "netns", "exec", self.names[number]]
 
     def address(self, number: int) -> str:
         return f"10.77.0.{number + 1}"
 
     def cut(self, number: int) -> None:
-        """Take the plug out of the switch."""
+        """Unplug the machine from the switch."""
         _ip("-n", self.names[0], "link", "set", f"port{number}", "down")
 
     def restore(self, number: int) -> None:
-        """Put the plug in again."""
+        """Plug it in again."""
         _ip("-n", self.names[0], "link", "set", f"port{number}", "up")
 
     def _make(self) -> None:
@@ -70,7 +72,7 @@ class Network:
             _ip("-n", name, "link", "set", "net0", "up")
 
     def _remove(self) -> None:
-        there = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout.split()
+        there = subprocess.run([IP, "netns", "list"], capture_output=True, text=True).stdout.split()
         for name in self.names:
             if name in there:
                 _ip("netns", "del", name)
@@ -84,10 +86,10 @@ def enter(name: str) -> None:
 
 
 def within(name: str, call: Callable[[], Answer]) -> Answer:
-    """What `call` returns in the namespace. In a thread of its own: a namespace is a thread's, not a process's."""
+    """Call it in the namespace, in a new thread: a namespace belongs to a thread, not to a process."""
     with ThreadPoolExecutor(1, initializer=enter, initargs=(name,)) as thread:
         return thread.submit(call).result()
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+    subprocess.run([IP, *words], check=True, capture_output=True, text=True)

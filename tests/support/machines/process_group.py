@@ -1,4 +1,4 @@
-"""How a test's worker leaves its process group."""
+"""How the workers of a test leave their process group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import distributed
 
 
 def leave_together() -> None:
-    """After the last thing that the workers do with one another."""
+    """Wait for all workers, then leave. Call it last."""
     gc.collect()  # DDP's threads must not outlive the group, or the interpreter may abort as it ends
     distributed.barrier()
     distributed.destroy_process_group()

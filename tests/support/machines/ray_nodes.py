@@ -1,4 +1,4 @@
-"""Ray nodes on this machine, each a real `ray start` that can be killed alone, behind a token."""
+"""Ray nodes on this machine, behind a token. Each is a real `ray start` that can be killed alone."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.machines.descendants import descendants
+from tests.support.machines.programs import BIN
 
-RAY = Path(sys.executable).parent / "ray"
+RAY = BIN / "ray"
 PATIENCE = 120  # seconds for one node's start or end on a busy machine
-# A node that does not answer is dead after about 10 s instead of 65.
+# A node that does not answer is declared dead after about 10 s instead of 65.
 IMPATIENT = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
@@ -31,7 +32,7 @@ IMPATIENT = {
 }
 
 
-# Prints what jobs that ended have left reserved in a cluster, once nothing changes any more.
+# Prints what jobs that have ended still reserve in a cluster, once that has been released or 10 s have passed.
 LEFT = """
 import logging, sys, time, ray
 ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
@@ -46,7 +47,7 @@ print(len(groups), "placement groups,", whole - free, "CPU")
 
 
 def launch(folder: Path, *options: str, env: Mapping[str, str], within: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """`fashion-sweep run s.yaml` in `folder`, in a session of its own and with no other environment than `env`; `within`
+    """Start `fashion-sweep run s.yaml` in `folder`, in a new session and with `env` as its whole environment. `within`
     is a command to start it under."""
     return subprocess.Popen(
         [*within, sys.executable, "-m", "fashion", "run", "s.yaml", *options], cwd=folder, env=env, text=True,
@@ -61,7 +62,7 @@ class Node:
         self.process = process
 
     def processes(self, title: str = "") -> list[int]:
-        """Its processes with such a title ("ray::ImplicitFunc": a trial's, "ray::RayTrainWorker": a worker's)."""
+        """Its processes whose titles begin so ("ray::ImplicitFunc": a trial, "ray::RayTrainWorker": a worker)."""
         return [pid for pid, name in descendants(self.process.pid).items() if name.startswith(title)]
 
     @property
@@ -73,9 +74,9 @@ class Node:
         raise AssertionError("the node has no raylet")
 
     def kill(self) -> None:
-        """All its processes at once and without a word, as when a machine loses its power."""
+        """Kill all its processes at once, without warning, as when a machine loses power."""
         processes = [self.process.pid, *self.processes()]
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # none of them is left to tell of another's end
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # so that none can report another's death
             for pid in processes:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
@@ -83,13 +84,13 @@ class Node:
 
 
 class Nodes:
-    """A cluster whose head has no CPU to train on. Everything of it is gone after the `with` block.
+    """A cluster whose head has no CPU to train on. All its processes and files are gone after the `with` block.
 
-    env: what a process needs to join it. address: of the head.
+    env: the environment that a process needs to join it. address: the head's, HOST:PORT.
     """
 
     def __init__(self, folder: Path, *options: str, within: Sequence[str] = ()) -> None:
-        # Ray's sockets are in there, and the path of a socket must be short.
+        # Ray keeps its sockets there, and the path of a socket must be short.
         self.temporary = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))
         token = folder / "token"
         token.write_text(secrets.token_hex(32))
@@ -114,16 +115,16 @@ class Nodes:
     ) -> None:
         for node in reversed(self.nodes):
             node.kill()
-        # What outlived its `ray start`: a drained node's raylet ends by itself, and not all that it started.
+        # Processes that outlived their `ray start`: the raylet of a drained node ends by itself and leaves some behind.
         for place in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 if str(self.temporary) in place.read_text():
                     os.kill(int(place.parent.name), signal.SIGKILL)
         shutil.rmtree(self.temporary)
 
-    def add(self, *options: str, within: Sequence[str] = ()) -> Node:
-        """Another node of one CPU; `within` is a command to start it under."""
-        self._start([f"--address={self.address}", "--num-cpus=1", *options], within)
+    def add(self, *options: str, cpus: int = 1, within: Sequence[str] = ()) -> Node:
+        """Start another node. `within` is a command to start it under."""
+        self._start([f"--address={self.address}", f"--num-cpus={cpus}", *options], within)
         return self.nodes[-1]
 
     def _start(self, options: Sequence[str], within: Sequence[str]) -> str:
@@ -136,13 +137,13 @@ class Nodes:
         assert process.stdout is not None
         said = ""
         for line in process.stdout:
-            said += re.sub(r"\x1b\[[0-9;]*m", "", line)  # coloured where Ray's optional parts are installed
+            said += re.sub(r"\x1b\[[0-9;]*m", "", line)  # Ray colours its words where its optional parts are installed
             if "Ray runtime started" in line:
                 return said
         raise AssertionError(f"the node did not start: {said}")
 
     def left(self) -> str:
-        """What jobs that ended have left reserved."""
+        """What jobs that have ended still reserve."""
         done = subprocess.run(
             [sys.executable, "-c", LEFT, self.address], env=self.env, text=True, capture_output=True, timeout=PATIENCE
         )
@@ -150,7 +151,7 @@ class Nodes:
         return done.stdout.strip()
 
     def drain(self, node: Node, seconds: int) -> None:
-        """The notice that a spot machine gets before it is taken away."""
+        """Give the node the notice that a spot machine gets before it is taken away."""
         subprocess.run(
             [str(RAY), "drain-node", f"--address={self.address}", f"--node-id={node.id}",
              "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test",
@@ -160,8 +161,8 @@ class Nodes:
 
 
 def free_port() -> int:
-    """A port that nobody has, above those of Ray's workers and below those that the kernel gives to whoever asks, which may
-    be somebody's a moment later, before they are listened on."""
+    """A free port, above those of Ray's workers and below those that the kernel hands out: one of the latter could be
+    taken by another process before it is listened on."""
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = 20000 + secrets.randbelow(min(first, 32768) - 20000)

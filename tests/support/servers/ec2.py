@@ -1,4 +1,4 @@
-"""An EC2 for tests: moto's, over HTTP, with what it was asked; its machines may be test hosts that boot and end with them."""
+"""moto's EC2 over HTTP. It notes its requests, and test hosts may boot and end with its machines."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class Ec2(ThreadedMotoServer):
-    """The server, from an empty account on, and what docs/cluster.md makes in it.
+    """The server, with an empty account.
 
-    asked: the form of every request to EC2, in order. sold_out: instance types of which no spot machine is to be had.
-    hosts: address -> host, booted when EC2 starts a machine of that address and killed when it ends it.
-    namespace: the network namespace where it listens, or None for this process's own.
+    asked: the form of every request to EC2, in order. sold_out: instance types without capacity.
+    hosts: address -> the host that boots when EC2 starts the machine with that address, and is killed when EC2 ends it.
+    namespace: the network namespace in which it listens; None: this process's.
     """
 
     def __init__(self, address: str, namespace: str | None = None, hosts: Iterable[Host] = ()) -> None:
@@ -46,7 +46,7 @@ class Ec2(ThreadedMotoServer):
         self.lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        # As EC2 does: what is asked for must be there.
+        # As in EC2, requests must name images, keys and types that exist.
         for name in ("ENABLE_AMI_VALIDATION", "ENABLE_KEYPAIR_VALIDATION", "EC2_ENABLE_INSTANCE_TYPE_VALIDATION"):
             self.patch.setattr(settings, name, True)
         self.start()
@@ -69,14 +69,14 @@ class Ec2(ThreadedMotoServer):
         return [form for form in self.asked if form["Action"] == action]
 
     def machines(self) -> list[Any]:
-        """All machines there ever were, in order."""
+        """All machines that ever were, in order."""
         return list(self._backend.all_instances())
 
     def alive(self) -> list[Any]:
         return [machine for machine in self.machines() if machine.state != "terminated"]
 
     def take_back(self, machine: Any) -> None:
-        """End a spot machine as EC2 does, and its host as when nobody there hears of it."""
+        """End a spot machine as EC2 does. Its host goes away without warning."""
         with self.lock:
             address = machine.private_ip
             self._backend.terminate_instances([machine.id])
@@ -113,7 +113,7 @@ class Ec2(ThreadedMotoServer):
         return answer
 
     def _follow(self) -> None:
-        """Boot and kill hosts as EC2 has it."""
+        """Boot and kill hosts so that those run whose machines run."""
         with self.lock:
             wanted = {machine.private_ip for machine in self.alive()}
             for address, host in self.hosts.items():
@@ -129,7 +129,7 @@ class _Quiet(MotoRequestHandler):
 
 
 class _Body:
-    """A request's body that was read, to be read again."""
+    """A request's body, which was read already and can be read again."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body
@@ -147,8 +147,10 @@ def env(url: str) -> dict[str, str]:
 
 
 def account(ec2: Ec2) -> dict[str, str]:
-    """Makes what docs/cluster.md makes once an account, in a VPC with the test hosts' addresses; the ids of what cluster.yaml
-    asks for: its prefix -> the id. The first machine gets the address 10.77.0.4, the next ones those after it."""
+    """Makes what docs/cluster.md has the user make once, in a VPC with the test hosts' addresses.
+
+    Returns the ids for cluster.yaml's placeholders: prefix -> id. Machines get addresses from 10.77.0.4 on, in order.
+    """
     return within(ec2.namespace, lambda: _account(ec2.url)) if ec2.namespace else _account(ec2.url)
 
 

@@ -1,8 +1,8 @@
-"""A server on loopback that speaks Google Cloud Storage's XML API, as its documentation has it, before moto's S3 server.
+"""A server on loopback that speaks Google Cloud Storage's XML API, as documented, in front of moto's S3 server.
 
-Google made that API to be S3's, but for what is here: generations in place of ETags in conditional requests
-(`x-goog-if-generation-match`, 0 for "where there is none"), an error for the deletion of what is not there, no deletion of
-many at once. Objects are moto's: an upload in parts, a list, a range of bytes are answered by it.
+That API is S3's but for three things, which are here: conditional requests name generations in place of ETags
+(`x-goog-if-generation-match`, with 0 for "does not exist"), deleting an object that does not exist is an error, and
+several objects cannot be deleted at once. Everything else (multipart uploads, lists, ranges of bytes) moto answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.servers.s3_server import KEY, REGION, Answer, Handler, Server, s3_server
 
-# In place of Google's token: moto looks at who it is, and at no signature.
+# In place of Google's token: moto reads the access key and checks no signature.
 SIGNED = f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/{REGION}/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 
@@ -63,7 +63,7 @@ def _error(status: int, code: str) -> Answer:
 
 @contextmanager
 def google_server() -> Iterator[Server]:
-    """A fresh one with no buckets. Processes find it by `environment_of`; the rest of it is as S3's server."""
+    """A server without buckets. `environment_of` tells processes where it is; otherwise use it as S3's server."""
 
     class Google(_Google):
         generations: dict[str, int] = {}  # noqa: RUF012 (of this server alone)
@@ -74,7 +74,7 @@ def google_server() -> Iterator[Server]:
 
 
 def environment_of(server: Server) -> dict[str, str]:
-    """For processes that are to use this server and no other."""
+    """The environment of processes that are to use this server and no other."""
     account = {
         "gcs_base_url": server.url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": "",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The metadata services of EC2 (version 2) and Compute Engine, as their makers document them, on this machine."""
+"""The metadata services of EC2 (IMDSv2) and Compute Engine, as documented, on this machine."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ PREEMPTED = "/computeMetadata/v1/instance/preempted"
 
 
 class Service:
-    """Answers what `pages` holds, to who shows a token that holds.
+    """Answers requests for `pages` (path -> text).
 
-    EC2: tokens come by PUT with a lifetime in a header; without one a question gets 401, for what is not there 404, and a
-    token that was asked for through a proxy 403. Compute Engine: with Metadata-Flavor, both ways.
+    EC2: a PUT with a lifetime in a header gets a token. A request without a valid token gets 401, one for a missing
+    page 404, and a request for a token through a proxy 403. Compute Engine: requests and answers carry Metadata-Flavor.
     """
 
     def __init__(self, kind: str = "ec2") -> None:
         self.kind = kind
         self.pages: dict[str, str] = {PREEMPTED: "FALSE"} if kind == "gce" else {}
-        self.tokens: dict[str, float] = {}  # until when each holds
+        self.tokens: dict[str, float] = {}  # token -> when it expires
         self.asked: list[str] = []
         self.broken = False
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -44,14 +44,14 @@ class Service:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes its clients ask here: the usual address must not be asked by a test."""
+        """Makes clients ask this server: a test must not ask the real address."""
         return {
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.address,
             "GCE_METADATA_HOST": self.address.removeprefix("http://"),
         }
 
     def announce(self, seconds: float, action: str = "terminate") -> None:
-        """The two minutes' notice, of so many seconds."""
+        """Announce the end of the machine in so many seconds (EC2 gives two minutes)."""
         stamp = datetime.fromtimestamp(time.time() + seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.pages[ACTION] = f'{{"action": "{action}", "time": "{stamp}"}}'
 

@@ -1,4 +1,4 @@
-"""A way to a server on this machine that can be cut and mended: what a tunnel is to whoever goes through it."""
+"""A stand-in for a tunnel: a relay to a server on this machine that can be cut and mended."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.support.servers.s3_server import RESET
 
 
 class Relay:
-    """`with Relay(port) as relay:` passes what comes to `relay.port` on to `port`, and back.
+    """`with Relay(port) as relay:` relays connections to `relay.port` to `port`.
 
-    cut: connections are gone at once, and new ones are refused. mend: new ones pass again.
+    `cut` resets all connections and refuses new ones. `mend` accepts new ones again.
     """
 
     def __init__(self, to: int) -> None:
@@ -28,7 +28,7 @@ class Relay:
             with contextlib.suppress(OSError):
                 if each is not self.listener:
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                each.shutdown(socket.SHUT_RDWR)  # wakes who waits for it in another thread
+                each.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
             each.close()
         self.open.clear()
 

@@ -1,11 +1,11 @@
-"""An S3 server on loopback (moto's), behind a proxy that can be told to fail: what a bucket is in these tests.
+"""The S3 server of these tests: moto's, on loopback, behind a proxy that can be told to fail.
 
     with s3_server() as server:
         server.make_bucket("sweeps")
         server.faults.fail(503)  # until server.faults.heal()
 
-The server speaks S3's own protocol over HTTP; whatever stores objects meets a real answer. It keeps them in the memory of
-the test's process. `server.env` is what a process needs to find it, `s3_environment` sets it for this one.
+The server speaks S3's protocol over HTTP, so clients get real answers. It keeps objects in the memory of the test's
+process. `server.env` is the environment that a process needs to find it; `environment` sets it for this process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 
 KEY, SECRET, REGION = "testing", "testing-secret", "us-east-1"
-CODES = {  # what S3 itself says with each of these
+CODES = {  # status -> S3's own code and message
     403: ("AccessDenied", "Access Denied"),
     500: ("InternalError", "We encountered an internal error. Please try again."),
     503: ("SlowDown", "Please reduce your request rate."),
@@ -39,13 +39,13 @@ HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date"
 
 @dataclass
 class Faults:
-    """What the proxy does to requests from now on; several at once where that makes sense. `only` (of methods, "PUT" say)
-    and `named` (a part of the object's path) confine them, `times` ends them after so many requests."""
+    """What the proxy does to requests from now on. `only` confines it to these methods ("PUT"), `named` to paths that
+    contain this, `times` to so many requests."""
 
     status: int = 0
     code: str = ""
     seconds: float = 0.0
-    how: str = ""  # of a cut connection: "within" the request, or "after" it was carried out
+    how: str = ""  # where the connection is cut: "within" the request, or "after" it was carried out
     refused: bool = False
     only: tuple[str, ...] = ()
     named: str = ""
@@ -62,16 +62,16 @@ class Faults:
         self._set(seconds=seconds, **confined)
 
     def cut(self, how: str = "within", **confined: Any) -> None:
-        """Cut the connection: within the request's body, of which nothing comes of; or after it was carried out, instead of
-        the answer."""
+        """Cut the connection: "within" the request's body, so that it has no effect, or "after" the request was carried
+        out, in place of the answer."""
         self._set(how=how, **confined)
 
     def refuse(self, **confined: Any) -> None:
-        """Close each connection as soon as its request has begun, as a host that is gone."""
+        """Close each connection as soon as its request begins, as if nobody listened."""
         self._set(refused=True, **confined)
 
     def heal(self) -> None:
-        """All is well again. `met` stays."""
+        """No more faults. `met` stays as it is."""
         self._set()
 
     def _set(
@@ -83,7 +83,7 @@ class Faults:
             self.only, self.named, self.times = only, named, times
 
     def meets(self, method: str, path: str) -> Faults | None:
-        """The faults as this request finds them; None if it is let through."""
+        """What is done to this request; None if it is let through."""
         with self.lock:
             idle = not (self.status or self.seconds or self.how or self.refused)
             if idle or self.times == 0 or (self.only and method not in self.only) or self.named not in path:
@@ -103,7 +103,7 @@ class Server:
 
     @property
     def env(self) -> dict[str, str]:
-        """For processes that are to use this server and no other."""
+        """The environment of processes that are to use this server and no other."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": KEY,
@@ -116,7 +116,7 @@ class Server:
         }
 
     def client(self) -> Any:
-        """boto3's, past the proxy: what a test itself puts in and looks at, whatever the faults."""
+        """boto3's client, past the proxy: a test itself reads and writes through it, whatever the faults."""
         import boto3
 
         return boto3.client(
@@ -141,14 +141,14 @@ class Server:
 
 @contextmanager
 def s3_server(handler: type[Handler] | None = None) -> Iterator[Server]:
-    """A fresh server with no buckets, on a port that was free. `handler`: for another protocol before it."""
+    """A server without buckets, on a free port. `handler` may put another protocol in front of it."""
     faults = Faults()
     proxy = Proxy(("127.0.0.1", 0), handler or Handler)
     server = Server(f"http://127.0.0.1:{proxy.server_address[1]}", _moto(), faults)
     proxy.told = server
     thread = threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True)
     thread.start()
-    _reset(server)  # moto's memory is the process's: of an earlier server something may be left
+    _reset(server)  # moto's memory belongs to the process, so an earlier server may have left something
     try:
         yield server
     finally:
@@ -160,7 +160,7 @@ def s3_server(handler: type[Handler] | None = None) -> Iterator[Server]:
 
 @cache
 def _moto() -> str:
-    """The URL of a server that lasts as long as this process: to end one takes half a second."""
+    """The URL of moto's server, which lasts as long as this process: ending one takes half a second."""
     from moto.server import ThreadedMotoServer
 
     moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -191,11 +191,11 @@ class Proxy(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     told: Server
-    # S3 compares and writes in one step, moto in two: conditional writes go one by one.
+    # S3 compares and writes in one step, moto in two, so conditional writes are carried out one by one.
     writing = threading.Lock()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Connections that end in mid-request are what this proxy is for."""
+        """Connections that end mid-request are what this proxy is for."""
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""What every object store's server is asked alike."""
+"""Checks that every object store must pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.servers.s3_server import Server
 
 
 def created_at_once(store: Store) -> list[str]:
-    """What comes of eight that create the same object, sorted."""
+    """The sorted outcomes ("done", "taken") of eight threads that create the same object at once."""
     outcomes: list[str] = []
 
     def put(text: bytes) -> None:
