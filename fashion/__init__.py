@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from fashion.api.validation import ValidationPredictions as ValidationPredictions
     from fashion.config import TrialConfig as TrialConfig
     from fashion.data.lists import Attribute as Attribute
-    from fashion.engine.start import SweepOutcome as SweepOutcome
     from fashion.errors import BlockedError as BlockedError
     from fashion.errors import CheckpointError as CheckpointError
     from fashion.errors import DataError as DataError
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from fashion.errors import WeightsError as WeightsError
     from fashion.record.ranking import Ranked as Ranked
     from fashion.spec.sweep_spec import SweepSpec as SweepSpec
+    from fashion.sweep.outcome import SweepOutcome as SweepOutcome
 
 # Public name -> the module that has it.
 _MODULES = {
@@ -54,7 +54,7 @@ _MODULES = {
     "RunError": "fashion.errors",
     "SpecError": "fashion.errors",
     "StorageError": "fashion.errors",
-    "SweepOutcome": "fashion.engine.start",
+    "SweepOutcome": "fashion.sweep.outcome",
     "SweepSpec": "fashion.spec.sweep_spec",
     "SweptRun": "fashion.api.sweeps",
     "TrialConfig": "fashion.config",

@@ -16,8 +16,8 @@ from fashion.spec.sweep_spec import SweepSpec
 
 if TYPE_CHECKING:
     from fashion.display.live import Mode
-    from fashion.engine.start import SweepOutcome
     from fashion.record.run import Run
+    from fashion.sweep.outcome import SweepOutcome
 
 
 class SweptRun(RecordedRun):
