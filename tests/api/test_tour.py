@@ -48,9 +48,9 @@ def test_the_notebook_is_kept_without_outputs() -> None:
 def test_the_page_names_what_there_is() -> None:
     text = (DOCS / "python.md").read_text()
     functions = {name for name in fashion.__all__ if name.islower()}
-    assert functions <= {name for name in re.findall(r"\bfashion\.(\w+)\(", text)}
+    assert functions <= set(re.findall(r"\bfashion\.(\w+)\(", text))
     assert set(re.findall(r"\bfashion\.(\w+)\b", text)) - {"UserError"} <= functions
-    methods = {name for name in re.findall(r"\brun\.(\w+)\(", text)}
+    methods = set(re.findall(r"\brun\.(\w+)\(", text))
     assert {"trials", "reports", "best", "predictions", "promote"} == methods
     assert all(hasattr(fashion.RecordedRun, name) for name in methods)
     assert all(hasattr(PredictionModel, name) for name in re.findall(r"\bmodel\.(\w+)\b", text))
