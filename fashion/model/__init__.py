@@ -1,1 +1,0 @@
-"""Backbones, pretrained weights and the multi-head classifier."""

@@ -96,7 +96,7 @@ def test_a_dead_process_of_this_machine_is_succeeded_at_once(store: Store, s3: S
 
 
 def test_a_dead_process_of_another_machine_is_succeeded_after_a_while(store: Store, s3: Server) -> None:
-    held_by(s3, "from fashion import lease; lease._machine = lambda: 'another boot'")
+    held_by(s3, "from fashion.bucket import lease; lease._machine = lambda: 'another boot'")
     began, told = time.monotonic(), list[str]()
     with quick(store, told) as lease:
         assert 2 <= time.monotonic() - began < 6
@@ -106,7 +106,7 @@ def test_a_dead_process_of_another_machine_is_succeeded_after_a_while(store: Sto
 
 
 def test_of_many_that_take_over_at_once_one_succeeds(store: Store, s3: Server) -> None:
-    held_by(s3, "from fashion import lease; lease._machine = lambda: 'another boot'")
+    held_by(s3, "from fashion.bucket import lease; lease._machine = lambda: 'another boot'")
     outcomes: list[str] = []
     over = threading.Event()
 

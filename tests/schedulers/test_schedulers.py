@@ -293,7 +293,7 @@ def test_fifo_never_stops_a_number() -> None:
 
 
 def test_unknown_names_and_impossible_settings_raise() -> None:
-    with pytest.raises(ValueError, match="pbt"):
+    with pytest.raises(KeyError, match="pbt"):
         make_scheduler(config(name="pbt"))
     for changes in ({"grace": 0}, {"reduction": 1}, {"brackets": 0}):
         with pytest.raises(ValueError, match="grace > 0"):
