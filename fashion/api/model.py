@@ -141,6 +141,8 @@ def load_model(location: str | Path, device: torch.device | str = "auto") -> Pre
         device = torch.device(device)
     except RuntimeError as error:
         raise RunError(Problem("device", "must be auto or a torch device", repr(device))) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RunError(Problem("device", "must be on this machine", repr(str(device)), "auto takes what is there"))
     network, promoted = load_promoted(_folder(str(location)), device)
     return PredictionModel(network, promoted, device)
 

@@ -152,6 +152,8 @@ def test_where_no_model_is(trained: tuple[Run, Dataset], tmp_path: Path) -> None
         fashion.load_model(tmp_path)
     with pytest.raises(fashion.RunError, match="device: must be auto or a torch device; got 'gpu'"):
         fashion.load_model(trained[0].best_dir, device="gpu")
+    with pytest.raises(fashion.RunError, match="device: must be on this machine; got 'cuda:99'"):
+        fashion.load_model(trained[0].best_dir, device="cuda:99")
 
 
 def test_a_model_in_a_bucket(s3: Server, machine: Path, trained: tuple[Run, Dataset], photos: Path) -> None:

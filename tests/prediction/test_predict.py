@@ -1,4 +1,4 @@
-"""A promoted folder alone gives validation's own numbers back, and damaged folders are refused in words."""
+"""A promoted folder alone reproduces the numbers of validation, and damaged folders are refused in words."""
 
 from __future__ import annotations
 
