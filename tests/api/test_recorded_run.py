@@ -23,7 +23,9 @@ from tests.support.stored_runs import record_lr
 def storage(tmp_path: Path) -> Path:
     """A run of four trials: completed, stopped, failed, not begun; the best epoch is not the last one."""
     folder = tmp_path / "runs"
-    manifest = {"spec": SPEC, "data_fingerprint": "f", "attributes": ATTRIBUTES, "label_counts": COUNTS}
+    # Without rungs, an excerpt keeps the best and the last report alone.
+    spec = {**SPEC, "scheduler": {**SPEC["scheduler"], "name": "fifo"}}
+    manifest = {"spec": spec, "data_fingerprint": "f", "attributes": ATTRIBUTES, "label_counts": COUNTS}
     run = Run.create(folder, "lr", manifest)
     record(run, 0, [0.9, 0.4, 0.5, 0.6])
     run.record_end(0, "completed")
