@@ -32,7 +32,8 @@ from fashion.data.layout import Dataset, Split, read_dataset
 from fashion.data.pack import Pack
 from fashion.model.classifier import MultiHeadClassifier, build_model
 from fashion.model.weights import resolve_weights
-from fashion.prediction.predict import Promoted, predict
+from fashion.prediction.predict import predict
+from fashion.prediction.promoted import Promoted
 
 CORES = 2
 CASE = Case("efficientnet_lite0", 224, 224, 32)

@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 ORDER = (
     "errors", "config", "files",
     "bucket", "schedulers", "model", "data", "record", "spec", "storage", "training", "cluster", "prediction",
-    "display", "submit", "doctor", "sweep", "engine", "cli",
+    "display", "submit", "doctor", "sweep", "engine", "api", "cli",
     "capacity", "__main__",
 )  # fmt: skip
 # Wings and modules that may import Ray: no others.
@@ -29,7 +29,10 @@ WITH_RAY = (
     "engine", "cluster.session", "cluster.placement", "cluster.node_choice", "submit.job_server", "doctor.nodes",
 )  # fmt: skip
 # Wings without torch, not even inside a function: they serve commands that must start at once, or run beside any torch.
-WITHOUT_TORCH = ("errors", "config", "files", "bucket", "schedulers", "record", "spec", "storage", "display", "submit")
+WITHOUT_TORCH = (
+    "errors", "config", "files", "bucket", "schedulers", "record", "spec", "storage", "display", "submit",
+    "api.locate", "api.recorded_run", "api.tables", "api.validation", "api.sweeps",
+)  # fmt: skip
 HEAVY = ("torch", "torchvision", "timm")
 LARGEST = 12  # modules in a folder
 

@@ -1,4 +1,4 @@
-"""The predict half of `fashion-sweep best --predict`."""
+"""What `fashion-sweep best --predict` does after the promotion: predict, and print the result."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 def predict_winner(
     record: Run, winner: Ranked, split: str | None, images: str | None, address: str | None, quiet: bool
 ) -> dict[str, Any]:
-    """Predict with the promoted model, print what came of it, and return it for --json."""
+    """Predict with the promoted model, print the result, and return it for --json.
+
+    Raises DataError, CheckpointError, RunError, StorageError or SubmissionError where nothing can be predicted.
+    """
     from fashion.cli.progress import Bars
     from fashion.engine.predict_job import predict_on_cluster
     from fashion.prediction.write import Source
 
     if images is not None:
-        place = Path(os.path.expanduser(images)).absolute()  # pathlib's raises for a user that there is not
+        place = Path(os.path.expanduser(images)).absolute()  # pathlib's raises where ~NAME names no user
         if not os.path.isdir(place):
             raise DataError("There is nothing to predict:", [Problem("--images", "must be a folder", images)])
         source, name = Source(folder=place), f"images-{place.name}"
@@ -64,7 +67,11 @@ def predict_winner(
 
 
 def data_root(record: Run, winner: Ranked) -> Where:
-    """The data set as the spec names it, from where the command is typed; else where the sweep found it."""
+    """The data set that the spec names, relative to the current folder; where it is not there, the one that the sweep
+    found.
+
+    Raises RunError when the record names none, DataError for a malformed address.
+    """
     from fashion.data.remote.local_copy import place_of
 
     written, recorded = winner.config.get("data", {}).get("root"), record.manifest.get("data_root")

@@ -1,4 +1,4 @@
-"""`fashion-sweep ls`, `show` and `best`: what the record says. None of them loads Ray or torch."""
+"""`fashion-sweep ls`, `show` and `best`: what the record says. Without --predict, none of them loads Ray or torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ import click
 from fashion.cli.completion import complete_folder, complete_run, complete_split
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fashion.bucket.address import Address
-    from fashion.record.run import Run
+    from fashion.api.locate import Location
+    from fashion.api.recorded_run import RecordedRun
 
 storage_option = click.option(
     "--storage",
@@ -41,22 +39,21 @@ def ls(storage: str, as_json: bool) -> None:
     """
     from rich.table import Table
 
+    from fashion.api.locate import locations
     from fashion.bucket.address import is_address
     from fashion.display import rows as words
     from fashion.display.pages import final, overview, page
     from fashion.errors import RunError
-    from fashion.record.find import run_paths
-    from fashion.storage.working_copy import NoRunError, addresses
+    from fashion.storage.working_copy import NoRunError
 
-    places: list[Path] | list[Address] = addresses(storage) if is_address(storage) else run_paths(storage)
     found: list[dict[str, Any]] = []
-    for place in places:
+    for location in locations(storage):
         try:
-            found.append(overview(_read(place)))
+            found.append(overview(_read(location).record))
         except NoRunError:
             pass  # something else that is kept beside the runs
         except RunError as error:  # one damaged run must not hide the others
-            found.append({"run": place.name, "path": str(place), "state": "damaged", "problem": str(error)})
+            found.append({"run": location.name, "path": str(location), "state": "damaged", "problem": str(error)})
     if is_address(storage):
         found.sort(key=lambda entry: entry.get("active", 0.0), reverse=True)
     if as_json:
@@ -106,12 +103,11 @@ def show(run: str | None, storage: str, trial: int | None, everything: bool, as_
     Example: fashion-sweep show backbones --trial 7
     """
     from fashion.display.pages import page, print_run, print_trial, run_json, trial_json
-    from fashion.errors import Problem, RunError
 
-    record = _read(_find(storage, run), every_report=trial is not None)
-    if trial is not None and trial not in record.trials:
-        there = f"Recorded: {min(record.trials)} to {max(record.trials)}" if record.trials else "None is recorded yet"
-        raise RunError(Problem(record.location, "holds no such trial", str(trial), there))
+    opened = _open(storage, run, every_report=trial is not None)
+    record = opened.record
+    if trial is not None:
+        opened.trial(trial)  # refuses one that is not recorded
     if as_json:
         found = run_json(record) if trial is None else trial_json(record, trial, reports=True)
         click.echo(json.dumps(found, indent=2, allow_nan=False))
@@ -141,8 +137,8 @@ def best(
     """Promote the checkpoint with the lowest val_loss over all epochs of all trials to RUN/best.
 
     Prints its configuration, its metrics per attribute and its distance to the runner-up. RUN is a name, a folder or
-    an address; without it the latest run. --predict writes prediction.txt, prediction.txt.zip and the class probabilities to
-    RUN/predictions.
+    an address; without it the latest run. --predict writes prediction.txt, prediction.txt.zip and the class
+    probabilities to RUN/predictions.
 
     \b
     Example: fashion-sweep best
@@ -150,26 +146,16 @@ def best(
     Example: fashion-sweep best --predict
     Example: fashion-sweep best --predict --images photos
     """
-    from fashion.bucket.address import Address
     from fashion.display.pages import page, print_winner, winner_json
-    from fashion.record import promote, ranking
 
     if (split or images or address) and not predict:
         raise click.UsageError("--split, --images and --address go with --predict.")
     if split and images:
         raise click.UsageError("--split and --images exclude each other.")
-    place = _find(storage, run)
-    record = _read(place)
-    winner = ranking.best(record)
-    if isinstance(place, Address):
-        from fashion.bucket.store import Store
-        from fashion.storage.trial_objects import fetch_best
-        from fashion.storage.working_copy import push_folder
-
-        fetch_best(Store(place), record.path, winner.trial, winner.epoch)
-        push_folder(place, promote.promote(record, winner), last="model.json")
-    else:
-        promote.promote(record, winner)
+    opened = _open(storage, run)
+    winner = opened.best()
+    opened.promote(winner)
+    record = opened.record
     folder = f"{record.location}/best"
     found = winner_json(record, winner, folder)
     if not as_json:
@@ -182,44 +168,26 @@ def best(
         click.echo(json.dumps(found, indent=2, allow_nan=False))
 
 
-def _find(storage: str, name: str | None) -> Path | Address:
-    """Where the run of that name is; without one the run of the latest activity."""
-    from fashion.bucket.address import is_address
+def _open(storage: str, name: str | None, every_report: bool = False) -> RecordedRun:
+    """The run of that name, or without one the run with the latest activity."""
+    from fashion.api.locate import find_location
 
-    if is_address(storage) or (name is not None and is_address(name)):
-        from fashion.storage.working_copy import find
-
-        if (address := find(storage, name)) is not None:
-            return address
-    from fashion.record.find import find_path
-
-    return find_path(storage, name)
+    return _read(find_location(storage, name), every_report)
 
 
-def _read(place: Path | Address, every_report: bool = False) -> Run:
-    """The run that is kept there; its excerpt where that is enough."""
-    from pathlib import Path
-
+def _read(location: Location, every_report: bool = False) -> RecordedRun:
+    """The run at that location, with progress on stderr while it is read."""
+    from fashion.api.recorded_run import read_run
     from fashion.cli.progress import Bars
-    from fashion.record.excerpt import glance
-    from fashion.record.run import Run
 
-    def read(path: Path) -> Run:
-        # Much comes in and nothing goes: the collector would look at all of it again and again.
-        gc.disable()
-        try:
-            return Run.open(path, progress=told) if every_report else glance(path, told)
-        finally:
-            gc.freeze()
-            gc.enable()
-
-    with Bars() as bars:
-        told = bars.of(f"reading {place.name}, MB")
-        if isinstance(place, Path):
-            return read(place)
-        from fashion.storage.working_copy import brought
-
-        copy = brought(place, bars.of(f"fetching {place.name}, MB"))
-        for note in copy.notes:
-            click.echo(note, err=True)
-        return copy.of(read(copy.path))
+    # A command keeps what it reads until it ends, so the garbage collector need never look at it.
+    gc.disable()
+    try:
+        with Bars() as bars:
+            run = read_run(location, every_report, bars)
+    finally:
+        gc.freeze()
+        gc.enable()
+    for note in run.notes:
+        click.echo(note, err=True)
+    return run

@@ -37,7 +37,7 @@ def load_rgb(path: str | Path) -> Image.Image:
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels, more than {limit}")
             image.load()
-            return _to_rgb(image)
+            return to_rgb(image)
     except Exception as error:
         # Damaged bytes make Pillow's plug-ins raise nearly anything, so decoding is guarded as a whole.
         raise DataError(
@@ -45,7 +45,8 @@ def load_rgb(path: str | Path) -> Image.Image:
         ) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An RGB image of any decoded one, as `load_rgb` makes it."""
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image).astype(np.float64)
         grey = grey / 257 if grey.max(initial=0) > 255 else grey

@@ -1,113 +1,36 @@
-"""Prediction with a promoted checkpoint: the model is rebuilt from `best/` alone, wherever that folder was copied to.
+"""Prediction with a promoted model.
 
-Pixels, batches and arithmetic are those of validation in training, so predicting the validation split gives the
-val_accuracy that the trial recorded, exactly.
+Pixels, batches and arithmetic are those of validation in training, so predicting the validation split gives exactly the
+val_accuracy that the trial recorded.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from fashion.config import TrialConfig
 from fashion.data.batches import eval_batches
-from fashion.data.layout import Attribute
 from fashion.data.pack import Pack
-from fashion.errors import CheckpointError, Problem
-from fashion.files import parse, whole
 from fashion.model.backbones import row
-from fashion.model.classifier import MultiHeadClassifier, build_model, normalization
-from fashion.record.trial import metrics_from_json
-from fashion.record.validate import attributes_of, check, metric
+from fashion.model.classifier import MultiHeadClassifier, normalization
+from fashion.prediction.promoted import Promoted
 from fashion.training.evaluate import evaluation_batch_size, log_probabilities, on_host, with_mirrors
-
-FORMAT = 1
-DESCRIPTION = "model.json"
-
-
-@dataclass(frozen=True)
-class Promoted:
-    """What `best/model.json` says of the weights beside it. `metrics` are those of `epoch` of `trial`."""
-
-    run: str
-    trial: int
-    epoch: int
-    config: TrialConfig
-    attributes: tuple[Attribute, ...]
-    data_fingerprint: str
-    metrics: dict[str, float]
-
-    @property
-    def class_counts(self) -> tuple[int, ...]:
-        return tuple(len(attribute.classes) for attribute in self.attributes)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """`classes` (N, heads) int64 class indices, `probabilities[head]` (N, classes) float32, in the order of `names`."""
+    """The predictions for N images, in the order of `names`.
+
+    classes: (N, heads) int64, the index of the most probable class. probabilities: (N, classes) float32 for each head.
+    """
 
     names: tuple[str, ...]
     classes: NDArray[np.int64]
     probabilities: tuple[NDArray[np.float32], ...]
-
-
-def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> tuple[MultiHeadClassifier, Promoted]:
-    """Rebuild the promoted model, in evaluation mode on `device`, without executing anything that the files hold.
-
-    Raises CheckpointError when a file is missing, damaged, or does not belong to the other.
-    """
-    directory = Path(directory)
-    place = directory / DESCRIPTION
-    try:
-        content = parse(place.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(
-            _problem(place, "is missing", fix="Promote a run's winner first: fashion-sweep best")
-        ) from None
-    except (ValueError, IsADirectoryError) as error:
-        raise CheckpointError(_problem(place, "must be JSON", str(error))) from error
-    promoted, weights, digest = _description(content, place)
-    path = directory / weights
-    if not os.path.isfile(path):
-        raise CheckpointError(_problem(path, "is missing", fix=f"{DESCRIPTION} and {weights} belong in one folder"))
-    if (found := _sha256(path)) != digest:
-        raise CheckpointError(
-            _problem(path, f"its sha256 must be {digest}", found, "Promote again: fashion-sweep best")
-        )
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(_problem(path, "must be a whole safetensors file", str(error))) from error
-    model = build_model(promoted.config.model, promoted.class_counts, None)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:  # names or shapes of tensors
-        raise CheckpointError(
-            _problem(path, f"does not fit {promoted.config.model.backbone}", str(error)[:500])
-        ) from error
-    if promoted.config.train.layout != "nchw":
-        model = model.to(memory_format=torch.channels_last)
-    return model.to(device).eval(), promoted
-
-
-def require_attributes(promoted: Promoted, attributes: Sequence[Attribute], place: str) -> None:
-    """Raise CheckpointError unless a data set has the attributes and classes that the model was trained for."""
-    if tuple(attributes) != promoted.attributes:
-        rule = f"must have the model's attributes: {_shown(promoted.attributes)}"
-        raise CheckpointError(
-            _problem(place, rule, _shown(attributes), "Predict a folder of its images instead: --images")
-        )
 
 
 def predict(
@@ -121,8 +44,12 @@ def predict(
 ) -> Predictions:
     """Predict a pack, or an array (N, S, S, 3) of RGB bytes with S = config.data.resize, in order and in fp32.
 
-    `names` default to the pack's, else to row numbers. `batch_size` defaults to that of validation in training; a
-    smaller one saves memory and may change the last bit of a probability. `progress(done, total)` counts images.
+    names: one for each image; the pack's own by default, or row numbers for an array.
+    batch_size: that of validation in training by default. A smaller one needs less memory, but the last bit of a
+    probability may then differ.
+    progress: called with the number of images done and their total.
+
+    Raises ValueError when the number of names is not the number of images.
     """
     config = promoted.config
     size = batch_size or evaluation_batch_size(config.train.batch_size, config.data.crop, device)
@@ -156,50 +83,10 @@ def predict(
 
 
 def accuracy(predictions: Predictions, labels: NDArray[np.int64]) -> float:
-    """Correct labels / (N x heads), as `val_accuracy` counts them; `labels` has shape (N, heads)."""
+    """The share of correct classes over all images and heads, as `val_accuracy` counts it. labels: (N, heads) int64.
+
+    Raises ValueError when the shapes differ.
+    """
     if labels.shape != predictions.classes.shape:
         raise ValueError(f"labels {labels.shape} for predictions {predictions.classes.shape}")
     return int((predictions.classes == labels).sum()) / labels.size
-
-
-def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
-    """The promoted model, its weights' file name and their sha256."""
-    found = content.get("format") if isinstance(content, dict) else type(content).__name__
-    if found != FORMAT:
-        raise CheckpointError(_problem(place, f"this version reads format {FORMAT}", repr(found)))
-    try:
-        attributes = tuple(Attribute(*each) for each in attributes_of(content["attributes"]))
-        if not attributes:
-            raise ValueError("attributes: there are none")
-        check(content, {"trial": whole(0), "epoch": whole(1)})
-        check(content["metrics"], dict.fromkeys(content["metrics"], metric))
-        promoted = Promoted(
-            run=str(content["run"]),
-            trial=int(content["trial"]),
-            epoch=int(content["epoch"]),
-            config=TrialConfig.model_validate(content["config"]),
-            attributes=attributes,
-            data_fingerprint=str(content["data_fingerprint"]),
-            metrics=metrics_from_json(content["metrics"]),
-        )
-        weights, digest = str(content["weights"]["file"]), str(content["weights"]["sha256"])
-    except ValidationError as error:
-        raise CheckpointError(_problem(place, "its configuration is not valid in this version", str(error))) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(_problem(place, "must describe a promoted model", repr(error))) from error
-    if Path(weights).name != weights or "\0" in weights:
-        raise CheckpointError(_problem(place, "the weights must be a file beside it", weights))
-    return promoted, weights, digest
-
-
-def _problem(place: Path | str, rule: str, value: str = "", fix: str = "") -> Problem:
-    return Problem(str(place), rule, value, fix)
-
-
-def _shown(attributes: Sequence[Attribute]) -> str:
-    return ", ".join(f"{attribute.name} ({len(attribute.classes)})" for attribute in attributes)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,7 +18,8 @@ from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack, pack_folder
 from fashion.data.remote.local_copy import Where, on_this_machine
 from fashion.errors import CheckpointError, DataError, Problem
-from fashion.prediction.predict import DESCRIPTION, Predictions, accuracy, load_promoted, predict, require_attributes
+from fashion.prediction.predict import Predictions, accuracy, predict
+from fashion.prediction.promoted import DESCRIPTION, load_promoted, require_attributes
 from fashion.prediction.submission import (
     ARCHIVE_NAME,
     TEXT_NAME,

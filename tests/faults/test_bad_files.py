@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from fashion.data.images import load_rgb
 from fashion.data.pack import pack_folder
 from fashion.errors import CheckpointError, DataError, RunError, SubmissionError
-from fashion.prediction.predict import load_promoted
+from fashion.prediction.promoted import load_promoted
 from fashion.prediction.submission import (
     read_probabilities,
     validate_probabilities,

@@ -1,4 +1,4 @@
-"""A promoted folder alone gives validation's own numbers back, and damaged folders are refused in words."""
+"""A promoted folder alone reproduces the numbers of validation, and damaged folders are refused in words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from fashion.data.layout import Attribute, Dataset, read_dataset
 from fashion.data.pack import Pack, pack_folder
 from fashion.errors import CheckpointError
 from fashion.model.weights import ResolvedWeights
-from fashion.prediction.predict import accuracy, load_promoted, predict, require_attributes
+from fashion.prediction.predict import accuracy, predict
+from fashion.prediction.promoted import load_promoted, require_attributes
 from fashion.prediction.submission import (
     validate_probabilities,
     validate_submission,

@@ -1,4 +1,4 @@
-"""The submission's form, byte for byte, and every way in which a file can miss it."""
+"""The submission's form, byte for byte, and every way in which a file can break it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The predict step: validation's own accuracy again, validated files, and never half of them."""
+"""The predict step: it reproduces the validation accuracy and writes validated files, all of them or none."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def dataset(demo_root: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A real trial, recorded and promoted, whose training batch of 5 is not what it was validated with."""
+    """A real trial, recorded and promoted, whose training batch size of 5 differs from the evaluation batch size."""
     sections: dict[str, Any] = {
         "data": {"root": str(dataset.root), "resize": 40, "crop": 32, "eval_flip": True},
         "model": {"backbone": "tiny", "weights": "none"},

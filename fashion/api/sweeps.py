@@ -1,0 +1,78 @@
+"""From a spec to a finished sweep: `load_spec` and `run`."""
+
+from __future__ import annotations
+
+import json
+import numbers
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashion.api.recorded_run import RecordedRun
+from fashion.errors import Problem, SpecError
+from fashion.spec import sweep_spec
+from fashion.spec.sweep_spec import SweepSpec
+
+if TYPE_CHECKING:
+    from fashion.display.live import Mode
+    from fashion.record.run import Run
+    from fashion.sweep.outcome import SweepOutcome
+
+
+class SweptRun(RecordedRun):
+    """A run that `fashion.run` has just carried out. outcome: what the sweep came to."""
+
+    def __init__(self, record: Run, outcome: SweepOutcome) -> None:
+        super().__init__(record)
+        self.outcome = outcome
+
+
+def load_spec(path: str | Path, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
+    """Read a sweep spec. `overrides` maps a field's dotted name to its value: {"train.epochs": 3}.
+
+    A value is a Python value: a number, a string (which stays one, whatever it looks like), True, False, None, a path, or
+    a distribution or condition as a dictionary, {"loguniform": [0.001, 0.1]}.
+
+    Raises SpecError with every problem of the file and the overrides, in the words of `run --set`.
+    """
+    problems: list[Problem] = []
+    settings = []
+    for name, value in (overrides or {}).items():
+        try:
+            # JSON is YAML in which a string is quoted, whatever it looks like.
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+        except (TypeError, ValueError, RecursionError):
+            rule = "must be a finite number, a string, True, False, None, or a list or dictionary of them"
+            problems.append(Problem(f"--set {name}", rule, repr(value)[:60]))
+        else:
+            settings.append(f"{name}={text}")
+    if problems:
+        raise SpecError(f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", problems)
+    return sweep_spec.load_spec(path, settings)
+
+
+def run(spec: SweepSpec, *, address: str | None = None, fresh: bool = False, mode: Mode = "auto") -> SweptRun:
+    """Run a sweep, or go on with it where it stopped, as `fashion-sweep run` does; returns its run when it has ended.
+
+    address: of the Ray cluster to join; by default Ray is started on this machine. fresh: train also what a sweep beside
+    this one has trained already. mode: how the progress is shown on standard output; auto is a live picture on a terminal
+    and one line per event elsewhere, which includes notebooks.
+
+    An interrupted or failed sweep raises nothing: the run's `outcome` tells. Raises UserError for whatever keeps the sweep
+    from starting or going on.
+    """
+    from fashion.engine.start import run_spec
+
+    return SweptRun(*run_spec(spec, address=address, fresh=fresh, mode=mode))
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON lacks, such as NumPy's numbers and paths, as one that it has."""
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} is no value of a spec")

@@ -1,0 +1,138 @@
+"""The promoted model: what `best/model.json` says of it, and the network rebuilt from that folder alone, wherever it was
+copied to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from fashion.config import TrialConfig
+from fashion.data.layout import Attribute
+from fashion.errors import CheckpointError, Problem
+from fashion.files import parse, whole
+from fashion.model.classifier import MultiHeadClassifier, build_model
+from fashion.record.trial import metrics_from_json
+from fashion.record.validate import attributes_of, check, metric
+
+FORMAT = 1
+DESCRIPTION = "model.json"
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What `best/model.json` says of the weights beside it.
+
+    The weights are those of `epoch` (from 1) of `trial`, and `metrics` are that epoch's: losses in nats, shares in [0, 1].
+    """
+
+    run: str
+    trial: int
+    epoch: int
+    config: TrialConfig
+    attributes: tuple[Attribute, ...]
+    data_fingerprint: str
+    metrics: dict[str, float]
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        return tuple(len(attribute.classes) for attribute in self.attributes)
+
+
+def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> tuple[MultiHeadClassifier, Promoted]:
+    """Rebuild the promoted model on `device`, in evaluation mode. No code in the files is executed.
+
+    Raises CheckpointError when a file is missing or damaged, or when the two files do not belong together.
+    """
+    directory = Path(directory)
+    place = directory / DESCRIPTION
+    try:
+        content = parse(place.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(
+            _problem(place, "is missing", fix="Promote a run's winner first: fashion-sweep best")
+        ) from None
+    except (ValueError, IsADirectoryError) as error:
+        raise CheckpointError(_problem(place, "must be JSON", str(error))) from error
+    promoted, weights, digest = _description(content, place)
+    path = directory / weights
+    if not os.path.isfile(path):
+        raise CheckpointError(_problem(path, "is missing", fix=f"{DESCRIPTION} and {weights} belong in one folder"))
+    if (found := _sha256(path)) != digest:
+        raise CheckpointError(
+            _problem(path, f"its sha256 must be {digest}", found, "Promote again: fashion-sweep best")
+        )
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(_problem(path, "must be a whole safetensors file", str(error))) from error
+    model = build_model(promoted.config.model, promoted.class_counts, None)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:  # names or shapes of tensors
+        raise CheckpointError(
+            _problem(path, f"does not fit {promoted.config.model.backbone}", str(error)[:500])
+        ) from error
+    if promoted.config.train.layout != "nchw":
+        model = model.to(memory_format=torch.channels_last)
+    return model.to(device).eval(), promoted
+
+
+def require_attributes(promoted: Promoted, attributes: Sequence[Attribute], place: str) -> None:
+    """Raise CheckpointError unless a data set has the attributes and classes that the model was trained for."""
+    if tuple(attributes) != promoted.attributes:
+        rule = f"must have the model's attributes: {_shown(promoted.attributes)}"
+        raise CheckpointError(
+            _problem(place, rule, _shown(attributes), "Predict a folder of its images instead: --images")
+        )
+
+
+def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
+    """The promoted model, the name of its weights' file, and that file's sha256."""
+    found = content.get("format") if isinstance(content, dict) else type(content).__name__
+    if found != FORMAT:
+        raise CheckpointError(_problem(place, f"this version reads format {FORMAT}", repr(found)))
+    try:
+        attributes = tuple(Attribute(*each) for each in attributes_of(content["attributes"]))
+        if not attributes:
+            raise ValueError("attributes: there are none")
+        check(content, {"trial": whole(0), "epoch": whole(1)})
+        check(content["metrics"], dict.fromkeys(content["metrics"], metric))
+        promoted = Promoted(
+            run=str(content["run"]),
+            trial=int(content["trial"]),
+            epoch=int(content["epoch"]),
+            config=TrialConfig.model_validate(content["config"]),
+            attributes=attributes,
+            data_fingerprint=str(content["data_fingerprint"]),
+            metrics=metrics_from_json(content["metrics"]),
+        )
+        weights, digest = str(content["weights"]["file"]), str(content["weights"]["sha256"])
+    except ValidationError as error:
+        raise CheckpointError(_problem(place, "its configuration is not valid in this version", str(error))) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(_problem(place, "must describe a promoted model", repr(error))) from error
+    if Path(weights).name != weights or "\0" in weights:
+        raise CheckpointError(_problem(place, "the weights must be a file beside it", weights))
+    return promoted, weights, digest
+
+
+def _problem(place: Path | str, rule: str, value: str = "", fix: str = "") -> Problem:
+    return Problem(str(place), rule, value, fix)
+
+
+def _shown(attributes: Sequence[Attribute]) -> str:
+    return ", ".join(f"{attribute.name} ({len(attribute.classes)})" for attribute in attributes)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
