@@ -12,7 +12,7 @@ from fashion.bucket.address import Address, parse_address
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.data.pushed import MANIFEST
-from fashion.data.remote.local_copy import on_this_machine, place_of
+from fashion.data.remote.local_copy import on_this_machine, parse_root
 from fashion.errors import BlockedError, DataError, SpecError, StorageError
 from fashion.spec.sweep_spec import load_spec
 from tests.support import data_in_buckets
@@ -145,6 +145,6 @@ def test_a_spec_names_its_data_well(text: str, tmp_path: Path) -> None:
 def test_what_is_no_address_is_told() -> None:
     for text in ("http://host/x", "s3://B/x", "s3://bucket//x"):
         with pytest.raises(DataError, match="must"):
-            place_of(text)
-    assert place_of("data/x") == Path("data/x").absolute()
-    assert place_of("gs://bucket/x") == Address("gs", "bucket", "x")
+            parse_root(text)
+    assert parse_root("data/x") == Path("data/x").absolute()
+    assert parse_root("gs://bucket/x") == Address("gs", "bucket", "x")
