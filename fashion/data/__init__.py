@@ -1,1 +1,0 @@
-"""Data sets: the challenge's layout, its checks and figures, a drawn demo set, the image cache and batches."""

@@ -240,7 +240,7 @@ def test_what_changes_while_it_is_fetched_is_refused(s3: Server, demo_root: Path
 
     thread = threading.Thread(target=change)
     thread.start()
-    with pytest.raises(DataError, match="has changed while it was fetched"):
+    with pytest.raises(DataError, match="has changed while it was being fetched"):
         on_this_machine(HERE, tmp_path)
     thread.join()
 

@@ -101,7 +101,7 @@ def test_a_prefix_that_holds_other_things_is_left_alone(s3: Server, demo_root: P
 def test_a_large_file_comes_in_parts(
     s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("store", "data.fetch", "data.push"):
+    for module in ("bucket.store", "data.remote.fetch", "data.remote.send"):
         monkeypatch.setattr(f"fashion.{module}.PART", 5 << 20)  # the least that S3 takes
     form = (240, "stretch", "bicubic")  # 40 images of 172,800 bytes
     assert pushed(demo_root, HERE, form).sent == 3 + LISTS
