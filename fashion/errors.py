@@ -1,4 +1,4 @@
-"""One exception tree: a user's mistake is a `UserError` (exit code 2, no traceback); anything else is a bug."""
+"""One exception tree: a user's mistake is a `UserError` (exit code 2, no traceback). Anything else is a bug."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-# Control characters, which a terminal obeys, and the surrogates that stand for bytes that are no UTF-8.
+# Control characters, which a terminal obeys, and the surrogates that stand for bytes that are not UTF-8.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """Text of a stranger's file for a terminal: what does not print is spelt out (an escape sequence could clear the
-    screen, a reversed text could lie), line ends stay."""
+    """Text from a stranger's file, safe for a terminal: unprintable characters become escapes, line ends stay.
+
+    Otherwise an escape sequence could clear the screen, and a change of writing direction could mislead.
+    """
     if text.isprintable():
         return text
     return "".join(
@@ -29,7 +31,7 @@ class FashionError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding: where it is, which rule is broken, what was received and how to mend it."""
+    """One problem: where it is, which rule applies there, which value was received, and how to fix it."""
 
     place: str
     rule: str
@@ -46,9 +48,9 @@ class Problem:
 
 
 class UserError(FashionError):
-    """A mistake that the user can mend. The command line prints it without a traceback and ends with `exit_code`.
+    """A mistake that the user can fix. The command line prints it without a traceback and exits with `exit_code`.
 
-    It is made of a Problem, or of one sentence where there is nothing more to say; `problems` holds it.
+    It is made from a Problem, or from a sentence where there is nothing more to say. `problems` holds it.
     """
 
     exit_code: ClassVar[int] = 2
@@ -62,7 +64,7 @@ class UserError(FashionError):
 
 
 class ProblemsError(UserError):
-    """Several problems reported at once, below a heading."""
+    """Several problems at once, below a heading."""
 
     def __init__(self, heading: str, problems: Sequence[Problem]) -> None:
         super().__init__(heading)
@@ -73,7 +75,7 @@ class ProblemsError(UserError):
         return printable("\n".join([self.heading, *(f"  {problem}" for problem in self.problems)]))
 
     def __reduce__(self) -> tuple[type[ProblemsError], tuple[str, tuple[Problem, ...]]]:
-        return type(self), (self.heading, self.problems)  # a worker's error must reach the driver whole
+        return type(self), (self.heading, self.problems)  # a worker's error must reach the driver in full
 
 
 class SpecError(ProblemsError):
@@ -85,7 +87,7 @@ class DataError(ProblemsError):
 
 
 class WeightsError(UserError):
-    """Pretrained weights can't be had on this machine, or don't fit the backbone."""
+    """Pretrained weights are not available on this machine, or don't fit the backbone."""
 
 
 class CheckpointError(UserError):
@@ -93,11 +95,11 @@ class CheckpointError(UserError):
 
 
 class Superseded(FashionError):  # noqa: N818 (as TrialDiverged)
-    """Another process has taken over this trial's folder: what this one still has to write is not wanted."""
+    """Another process has taken over this trial's folder, so what this one still has to write is not wanted."""
 
 
 class Leaving(FashionError):  # noqa: N818 (as TrialDiverged)
-    """This trial's machine will be taken away: its state is where another can go on from it."""
+    """This trial's machine will be taken away. Its state is saved where another machine can go on from it."""
 
 
 class RunError(UserError):
@@ -105,7 +107,7 @@ class RunError(UserError):
 
 
 class StorageError(UserError):
-    """A bucket can't be read or written: no such one, no credentials, or it does not answer."""
+    """A bucket can't be read or written: it does not exist or does not answer, or the credentials don't suffice."""
 
 
 class ResourcesError(UserError):
@@ -113,37 +115,42 @@ class ResourcesError(UserError):
 
 
 class ClusterError(UserError):
-    """A cluster's job server does not answer or refuses, or has no such sweep."""
+    """A cluster's job server does not answer, refuses the request, or has no such sweep."""
 
 
 class BlockedError(UserError):
-    """No trial can go on until something outside of them is mended: a full disk, a data set that has changed. The sweep
-    stops and its trials stay unfinished, so that the same command goes on."""
+    """No trial can go on until something outside of the sweep is fixed, such as a full disk or a changed data set.
+
+    The sweep stops and its trials stay unfinished, so that the same command goes on with them.
+    """
 
 
 class SubmissionError(ProblemsError):
     """A prediction file is not in the submission's form."""
 
 
-class TrialDiverged(FashionError):  # noqa: N818 (what happened to a trial, no mistake of anyone's)
-    """The loss became NaN or infinite: the trial is failed, the sweep goes on."""
+class TrialDiverged(FashionError):  # noqa: N818 (this happens to a trial and is nobody's mistake)
+    """The loss became NaN or infinite. The trial has failed; the sweep goes on."""
 
 
-# What a file system says no to, whatever the program does.
+# Errors that only the user can fix, with what to do about them.
 _REFUSALS = {
     errno.ENOSPC: "Free some space",
     errno.EDQUOT: "Free some space of your quota",
     errno.EROFS: "Make it writable",
-    errno.EACCES: "Make it writable for you",
-    errno.EPERM: "Make it writable for you",
+    errno.EACCES: "Make it writable for your user",
+    errno.EPERM: "Make it writable for your user",
 }
 
 
-def refusal(error: BaseException, place: str = "") -> str:
-    """What to tell of a write that the file system refuses (full, read-only, not yours); empty for any other error."""
+def refusal(error: BaseException, path: str = "") -> str:
+    """What to tell the user where the file system refuses a write (full, read-only, no permission); else empty.
+
+    `path` is used in the message instead of the error's own file name.
+    """
     if isinstance(error, BlockedError):
         return str(error)
     if not isinstance(error, OSError) or error.errno not in _REFUSALS:
         return ""
-    where = place or str(error.filename or "disk")
-    return f"{where}: {os.strerror(error.errno)}. {_REFUSALS[error.errno]}; then the same command goes on."
+    place = path or str(error.filename or "disk")
+    return f"{place}: {os.strerror(error.errno)}. {_REFUSALS[error.errno]}; then the same command goes on."

@@ -1,4 +1,4 @@
-"""Whole and durable files: written to a temporary path and renamed; JSON that a stranger may have written."""
+"""Whole and durable files, written to a temporary path and then renamed, and JSON that a stranger may have written."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from fashion.errors import Problem, RunError
 
 
 def now() -> str:
-    """The time as ISO 8601 in UTC with milliseconds."""
+    """The current time in UTC as ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary file beside `path`, then rename it: a reader sees the old file or the new one."""
+    """Write `content` to a temporary file beside `path`, then rename it: readers see the old file or the new one.
+
+    The file survives a power cut once this returns. Raises OSError, and then leaves the old file in place.
+    """
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -35,7 +38,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make created and renamed entries of `folder` survive a power cut."""
+    """Let created and renamed entries of `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -44,22 +47,24 @@ def sync_folder(folder: Path) -> None:
 
 
 def require_own(folder: Path, deep: bool = False) -> None:
-    """Raise RunError where a run's folder, or with `deep` any folder below it, holds a symbolic link: what is written into
-    a run directory, which may be a stranger's, must stay in it."""
-    for place, folders, files in os.walk(folder):
+    """Raise RunError where a run's folder, or with `deep` any folder below it, holds a symbolic link.
+
+    A run directory may come from a stranger, and what is written to it must stay in it.
+    """
+    for directory, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            if os.path.islink(path := os.path.join(place, name)):
+            if os.path.islink(path := os.path.join(directory, name)):
                 rule = "a run directory holds no symbolic links, since it is written to"
-                raise RunError(Problem(path, rule, f"a link to {os.readlink(path)}", "Put a copy in its place"))
+                raise RunError(Problem(path, rule, f"a link to {os.readlink(path)}", "Replace the link with a copy"))
         if not deep:
             return
 
 
-Rule = Callable[[Any], bool]
+Rule = Callable[[Any], bool]  # whether a value is acceptable
 
 
 def parse(content: bytes | str) -> Any:
-    """A JSON value. Raises ValueError, also for brackets that are nested too deeply."""
+    """A JSON value. Raises ValueError, also where brackets are nested too deeply."""
     try:
         return json.loads(content)
     except RecursionError:
@@ -67,5 +72,5 @@ def parse(content: bytes | str) -> Any:
 
 
 def whole(least: int) -> Rule:
-    """A whole number of at least `least`; true and 1.0 are none."""
+    """The rule of integers of at least `least`. Neither true nor 1.0 is one."""
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63

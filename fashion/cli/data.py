@@ -1,9 +1,10 @@
-"""The commands `fashion-sweep data ...`: they translate between the terminal and `fashion.data`."""
+"""The commands `fashion-sweep data ...`, which translate between the terminal and `fashion.data`."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +31,9 @@ def data() -> None:
 @click.argument("root", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(root: str, as_json: bool) -> None:
-    """Look for everything that is wrong with the data set at ROOT, a folder or s3://... or gs://..., in one pass.
+    """Find everything that is wrong with the data set at ROOT, a folder or s3://... or gs://..., in one pass.
 
-    Exits with 0 when training may go on (warnings are allowed), with 2 when it may not.
+    Exits with 0 if training may go on (warnings are allowed), with 2 if it may not.
 
     \b
     Example:
@@ -41,36 +42,34 @@ def check(root: str, as_json: bool) -> None:
     from fashion.cli.progress import Bars
     from fashion.data.check import check as check_data
     from fashion.data.contents import default_cache_dir
-    from fashion.data.remote.local_copy import fetch_unread, place_of
+    from fashion.data.remote.local_copy import fetch_unread, parse_root
 
-    place = place_of(root)
+    named = parse_root(root)
     with Bars() as bars:
-        folder = root if isinstance(place, Path) else fetch_unread(place, default_cache_dir().absolute(), bars)
-        report = check_data(folder, bars.of("reading images"))
+        folder = root if isinstance(named, Path) else fetch_unread(named, default_cache_dir().absolute(), bars)
+        result = check_data(folder, bars.of("reading images"))
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=2))
+        click.echo(json.dumps(result.to_json(), indent=2))
     else:
-        for finding in report.findings:
+        for finding in result.findings:
             click.echo(str(finding))
-        count = {
-            severity: sum(f.severity == severity for f in report.findings) for severity in ("error", "warning", "info")
-        }
-        listed = ", ".join(f"{split} {images:,}" for split, images in report.images.items()) or "no images"
-        verdict = "training may go on" if report.ok else "training may not go on"
+        count = Counter(finding.severity for finding in result.findings)
+        listed = ", ".join(f"{split} {images:,}" for split, images in result.images.items()) or "no images"
+        verdict = "training may go on" if result.ok else "training may not go on"
         click.echo(f"{listed}: {count['error']} errors, {count['warning']} warnings, {count['info']} notes; {verdict}")
-    sys.exit(0 if report.ok else 2)
+    sys.exit(0 if result.ok else 2)
 
 
 @data.command()
 @click.argument("root", type=click.Path())
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON instead of the table; draws a figure only if --figure is given."
+    "--json", "as_json", is_flag=True, help="Print JSON instead of the table, and draw a figure only with --figure."
 )
 @click.option(
-    "--figure", "path", type=click.Path(), help="File of the figure (.png, .svg or .pdf).  [default: data-stats.png]"
+    "--figure", "path", type=click.Path(), help="File for the figure (.png, .svg or .pdf).  [default: data-stats.png]"
 )
 def stats(root: str, as_json: bool, path: str | None) -> None:
-    """Print how often each class occurs in each split of ROOT, a folder or s3://... or gs://..., and draw it.
+    """Print how often each class occurs in each split of ROOT, a folder or s3://... or gs://..., and draw a figure.
 
     \b
     Example:
@@ -96,7 +95,7 @@ def stats(root: str, as_json: bool, path: str | None) -> None:
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Another seed draws other garments."
 )
 def demo(root: str, train: int, val: int, test: int, size: int, seed: int) -> None:
-    """Draw a licence-free data set of garments into the new folder ROOT.
+    """Draw a licence-free data set of garments in the new folder ROOT.
 
     \b
     Example:
@@ -133,7 +132,7 @@ _interpolation = click.option(
     default=320,
     show_default=True,
     type=click.IntRange(8, 2048),
-    help="Side in pixels, as data.resize of the spec.",
+    help="Side in pixels, like data.resize in a spec.",
 )
 @_fit
 @_interpolation
@@ -142,14 +141,14 @@ _interpolation = click.option(
     "splits",
     multiple=True,
     type=click.Choice(SPLITS),
-    help="Only this split (may be repeated).",
+    help="Cache only this split. May be repeated.",
 )
 @click.option("--verify", is_flag=True, help="Compare every pixel of an existing cache with its checksum.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def pack(
     root: str, resize: int, fit: str, interpolation: str, splits: tuple[str, ...], verify: bool, as_json: bool
 ) -> None:
-    """Build the image cache of ROOT ahead of a sweep ($FASHION_CACHE, else ~/.cache/fashion-sweep), or fetch it.
+    """Build or fetch the image cache of ROOT before a sweep does, in $FASHION_CACHE or else ~/.cache/fashion-sweep.
 
     \b
     Example:
@@ -189,19 +188,20 @@ def pack(
     "sizes",
     multiple=True,
     type=click.IntRange(8, 2048),
-    help="Push the image cache of this size in the images' place (may be repeated).",
+    help="Push the image cache of this size instead of the images. May be repeated.",
 )
 @_fit
 @_interpolation
-@click.option("--replace", is_flag=True, help="Replace another data set that is there.")
+@click.option("--replace", is_flag=True, help="Replace another data set at ADDRESS.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def push(
     root: str, address: str, sizes: tuple[int, ...], fit: str, interpolation: str, replace: bool, as_json: bool
 ) -> None:
-    """Put the data set in the folder ROOT at ADDRESS, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, which data.root may then name.
+    """Put the data set in the folder ROOT at ADDRESS, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.
 
-    With --resize what is put there are image caches that every machine maps as they are: few objects, and nothing to
-    decode. Without, the folder as it is, of which each machine makes its caches. What is there already is not sent again.
+    A spec may then name ADDRESS as its data.root. With --resize, image caches are put there, which every machine maps
+    as they are: few objects, and nothing to decode. Without it, the folder is put there as it is, and each machine
+    builds its caches from it. What is there already is not sent again.
 
     \b
     Example:
@@ -226,14 +226,14 @@ def push(
     click.echo(f"{target}: data set {sent.fingerprint}, {what}")
     click.echo(f"sent {sent.sent:,} objects ({sent.size / 1e6:,.0f} MB), {sent.kept:,} were there already")
     if sent.left:
-        click.echo(f"{sent.left:,} objects there are not of this data set; they were left alone")
+        click.echo(f"{sent.left:,} objects there do not belong to this data set; they were left alone")
 
 
 def folder_of(root: str, forms: Sequence[Form] = (), splits: Sequence[str] = SPLITS) -> Path:
-    """The folder itself, or this machine's copy of what is at an address, with the packed images of these forms."""
+    """The folder itself, or this machine's copy of the data set at an address, with packed images in these forms."""
     from fashion.cli.progress import Bars
     from fashion.data.contents import default_cache_dir
-    from fashion.data.remote.local_copy import on_this_machine, place_of
+    from fashion.data.remote.local_copy import on_this_machine, parse_root
 
     with Bars() as bars:
-        return on_this_machine(place_of(root), default_cache_dir().absolute(), forms, splits, progress=bars)
+        return on_this_machine(parse_root(root), default_cache_dir().absolute(), forms, splits, progress=bars)

@@ -1,4 +1,4 @@
-"""`fashion-sweep doctor`: what is wrong with a machine, or with the nodes of a cluster, before a sweep finds out."""
+"""`fashion-sweep doctor`: finds out what is wrong with a machine, or with a cluster's nodes, before a sweep does."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import click
 from fashion.cli.completion import complete_file
 
 if TYPE_CHECKING:
-    from fashion.doctor.folder import Finding
+    from fashion.doctor.diagnosis import Diagnosis
 
-SHOWN = 3  # different values that one line lists before it leaves the rest out
+SHOWN = 3  # different values that one line lists before it leaves out the rest
 
 
 @click.command()
 @click.argument("spec", required=False, metavar="[SPEC]", shell_complete=complete_file)
 @click.option(
-    "--address", metavar="ADDRESS", help="Examine every node of the Ray cluster there. Default: this machine."
+    "--address", metavar="ADDRESS", help="Examine every node of the Ray cluster at ADDRESS. Default: this machine."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {check, node, ok, place, value, rule, fix}.")
 def doctor(spec: str | None, address: str | None, as_json: bool) -> None:
-    """Look for what would keep a sweep from running well here, or on the nodes of a cluster.
+    """Look for anything that would keep a sweep from running well on this machine, or on the nodes of a cluster.
 
-    Versions, GPUs, the cache folder, its speed and room, clocks, and whether Ray asks for a token; with SPEC also its
-    data, weights and storage. Exits with 0 when all is well, with 1 when something was found, and with 2 when nothing
-    could be examined: SPEC is wrong, or no cluster answers.
+    Examines versions, GPUs, the cache folder with its speed and free space, clocks, and whether Ray asks for a token;
+    with SPEC also its data, weights and storage. Exits with 0 if all is well, with 1 if something is wrong, and with 2
+    if nothing could be examined because SPEC is wrong or no cluster answers.
 
     \b
     Example: fashion-sweep doctor
     Example: fashion-sweep doctor sweeps/backbones.yaml --address 10.0.0.1:6379
     """
+    from fashion.doctor.diagnosis import HERE
     from fashion.doctor.examine import Node, compare, examine, versions
-    from fashion.doctor.folder import HERE
     from fashion.doctor.request import request_for
     from fashion.spec.sweep_spec import load_spec
 
     request = request_for(None if spec is None else load_spec(spec))
     if address is None:
         if os.environ.get("RAY_ADDRESS"):
-            click.echo("RAY_ADDRESS names a cluster, which `run` joins: --address auto examines it.", err=True)
+            click.echo("RAY_ADDRESS names a cluster, which `run` would join: --address auto examines it.", err=True)
         found = [*compare([Node(HERE, versions())]), *examine(request)]
     else:
         from fashion.doctor.nodes import examine_cluster
@@ -55,11 +55,11 @@ def doctor(spec: str | None, address: str | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _text(found: list[Finding]) -> str:
-    """One line for what is well, however many nodes it is well on, then one for each that is not."""
+def _text(found: list[Diagnosis]) -> str:
+    """One line for each check that is well, however many nodes share it, then one for each fault."""
     from fashion.errors import printable
 
-    well: dict[tuple[str, str], list[Finding]] = {}
+    well: dict[tuple[str, str], list[Diagnosis]] = {}
     for each in found:
         if each.ok:
             well.setdefault((each.problem.place, each.problem.rule), []).append(each)

@@ -15,7 +15,7 @@ from fashion.record.ranking import Ranked
 from fashion.record.run import Run
 
 if TYPE_CHECKING:
-    from fashion.data.remote.local_copy import Where
+    from fashion.data.remote.local_copy import DataRoot
 
 
 def predict_winner(
@@ -27,15 +27,15 @@ def predict_winner(
     """
     from fashion.cli.progress import Bars
     from fashion.engine.predict_job import predict_on_cluster
-    from fashion.prediction.write import Source
+    from fashion.prediction.write import PredictionInput
 
     if images is not None:
         place = Path(os.path.expanduser(images)).absolute()  # pathlib's raises where ~NAME names no user
         if not os.path.isdir(place):
             raise DataError("There is nothing to predict:", [Problem("--images", "must be a folder", images)])
-        source, name = Source(folder=place), f"images-{place.name}"
+        source, name = PredictionInput(folder=place), f"images-{place.name}"
     else:
-        source, name = Source(root=data_root(record, winner), split=split or "test"), split or "test"
+        source, name = PredictionInput(root=data_root(record, winner), split=split or "test"), split or "test"
     target = record.predictions_dir / name
     require_own(record.predictions_dir, deep=True)
     with Bars() as bars:
@@ -66,17 +66,17 @@ def predict_winner(
     }
 
 
-def data_root(record: Run, winner: Ranked) -> Where:
+def data_root(record: Run, winner: Ranked) -> DataRoot:
     """The data set that the spec names, relative to the current folder; where it is not there, the one that the sweep
     found.
 
     Raises RunError when the record names none, DataError for a malformed address.
     """
-    from fashion.data.remote.local_copy import place_of
+    from fashion.data.remote.local_copy import parse_root
 
     written, recorded = winner.config.get("data", {}).get("root"), record.manifest.get("data_root")
     if not isinstance(written, str):
         raise RunError(Problem(str(record.journal_path), f"trial {winner.trial} has no data.root", repr(written)))
-    named = place_of(written)
+    named = parse_root(written)
     there = not isinstance(named, Path) or os.path.isdir(named)
-    return named if there or recorded is None else place_of(recorded)
+    return named if there or recorded is None else parse_root(recorded)

@@ -1,5 +1,8 @@
-"""Mistakes in a cluster file (`cluster.yaml`) that Ray's launcher lets pass: misspelt keys of the provider and of machines,
-a head that would run trials, ports open to strangers, resources that no machine offers. Ray's own schema has the rest."""
+"""Mistakes in a cluster file (`cluster.yaml`) that Ray's launcher does not notice; Ray's own schema checks the rest.
+
+They are misspelt keys of the provider and of machines, a head that would run trials, ports open to strangers, and
+resources that no machine offers.
+"""
 
 from __future__ import annotations
 
@@ -8,68 +11,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fashion.cluster.ec2_keys import COMMANDS, NODE_KEYS, NODE_NEEDS, PROVIDER_KEYS
 from fashion.cluster.growth import RAYS_MAXIMUM, Growth, NodeType
 from fashion.errors import Problem
 from fashion.spec.fields import nearest
 from fashion.spec.settings import ResourcesConfig
 from fashion.spec.yaml_lines import Document
-from fashion.spec.yaml_lines import Path as Where
+from fashion.spec.yaml_lines import Path as KeyPath
 
 PLACEHOLDER = "CHANGE-ME"
 TOKEN = "~/.ray/auth_token"
-ANY = 1e9  # of a resource that a type does not say: Ray looks it up
+ANY = 1e9  # the amount of a resource that a node type leaves open: Ray looks it up
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-PROVIDER_KEYS = (
-    "type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips", "key_pair", "security_group",
-    "aws_credentials", "cloudwatch", "disable_node_updaters", "disable_launch_config_check", "foreground_node_launch",
-    "worker_liveness_check",
-)  # fmt: skip
-
-# What EC2's RunInstances takes, by place in node_config; what is not listed here is not looked into. Without MinCount,
-# MaxCount and SubnetId, which Ray sets itself; SubnetIds is Ray's own.
-NODE_KEYS = {
-    "node_config": (
-        "AdditionalInfo", "BlockDeviceMappings", "CapacityReservationSpecification", "ClientToken", "CpuOptions",
-        "CreditSpecification", "DisableApiStop", "DisableApiTermination", "DryRun", "EbsOptimized", "ElasticGpuSpecification",
-        "ElasticInferenceAccelerators", "EnablePrimaryIpv6", "EnclaveOptions", "HibernationOptions", "IamInstanceProfile",
-        "ImageId", "InstanceInitiatedShutdownBehavior", "InstanceMarketOptions", "InstanceType", "Ipv6AddressCount",
-        "Ipv6Addresses", "KernelId", "KeyName", "LaunchTemplate", "LicenseSpecifications", "MaintenanceOptions",
-        "MetadataOptions", "Monitoring", "NetworkInterfaces", "NetworkPerformanceOptions", "Operator", "Placement",
-        "PrivateDnsNameOptions", "PrivateIpAddress", "RamdiskId", "SecondaryInterfaces", "SecurityGroupIds", "SecurityGroups",
-        "SubnetIds", "TagSpecifications", "UserData",
-    ),
-    "BlockDeviceMappings": ("DeviceName", "Ebs", "NoDevice", "VirtualName"),
-    "Ebs": (
-        "AvailabilityZone", "AvailabilityZoneId", "DeleteOnTermination", "EbsCardIndex", "Encrypted", "Iops", "KmsKeyId",
-        "OutpostArn", "SnapshotId", "Throughput", "VolumeInitializationRate", "VolumeSize", "VolumeType",
-    ),
-    "IamInstanceProfile": ("Arn", "Name"),
-    "InstanceMarketOptions": ("MarketType", "SpotOptions"),
-    "SpotOptions": ("BlockDurationMinutes", "InstanceInterruptionBehavior", "MaxPrice", "SpotInstanceType", "ValidUntil"),
-    "MetadataOptions": ("HttpEndpoint", "HttpProtocolIpv6", "HttpPutResponseHopLimit", "HttpTokens", "InstanceMetadataTags"),
-    "TagSpecifications": ("ResourceType", "Tags"),
-}  # fmt: skip
-
-# Ray fills in what is missing; these of its defaults nobody wants.
-NODE_NEEDS = {
-    "InstanceType": "Ray takes its own otherwise",
-    "ImageId": "Ray takes an image of Ubuntu 18.04 otherwise",
-    "SecurityGroupIds": "Ray makes a group that opens port 22 to the world otherwise",
-    "IamInstanceProfile": "Ray's own for the head may do anything to EC2 and S3, and workers get none",
-}
-COMMANDS = {
-    "setup_commands": "Ray's own install a development version of Ray",
-    "head_setup_commands": "Ray's own install whatever boto3 is newest",
-    "head_start_ray_commands": "Ray's own open the dashboard to the network",
-    "worker_start_ray_commands": "Ray's own ask for no token",
-}
 
 
 def check_cluster(path: str | Path, wanted: Sequence[tuple[str, ResourcesConfig]] = ()) -> list[Problem]:
-    """Every mistake in the cluster file, and each of the `wanted` (a spec's file, its resources) that it can't run.
+    """Every mistake in the cluster file, and a problem for each of the specs in `wanted` that the cluster can't run.
 
-    Paths of `file_mounts` are taken to be relative to the file's folder, where `ray up` must be typed then.
+    `wanted` holds (file name, resources) of each spec. Paths in `file_mounts` are relative to the cluster file's
+    folder, in which `ray up` must then be run.
     """
     problems: list[Problem] = []
     document = _read(Path(path), problems)
@@ -86,16 +46,15 @@ def check_cluster(path: str | Path, wanted: Sequence[tuple[str, ResourcesConfig]
 
 def _placeholders(document: Document) -> Iterator[Problem]:
     found = {text: path for path, text in reversed(list(_texts(document.value))) if PLACEHOLDER in text}
-    for text, path in found.items():  # once each, where it stands first: aliases repeat it
+    for text, path in found.items():  # each at its first position only: aliases repeat it
         word = next(word for word in text.split() if PLACEHOLDER in word)
-        yield Problem(document.place(path), "must be replaced by your own, as docs/cluster.md says", word)
+        yield Problem(document.place(path), "must be replaced by your own value, as docs/cluster.md says", word)
 
 
 def _provider(document: Document) -> Iterator[Problem]:
     if "cluster_name" not in document.value:
-        yield Problem(
-            document.source, "cluster_name must be given: Ray's own, 'default', may be somebody else's cluster"
-        )
+        rule = "cluster_name must be given: Ray's own, 'default', may be somebody else's cluster"
+        yield Problem(document.source, rule)
     provider = document.value["provider"]
     region = provider.get("region")
     if region is None:
@@ -108,29 +67,31 @@ def _provider(document: Document) -> Iterator[Problem]:
             yield _unknown(document, ("provider", key), PROVIDER_KEYS)
     for name, reason in COMMANDS.items():
         if name not in document.value:
-            yield Problem(document.source, f"{name} must be given, if only as []: {reason}")
+            yield Problem(document.source, f"{name} must be given, even if only as []: {reason}")
 
 
 def _nodes(document: Document) -> Iterator[Problem]:
     own_key = "ssh_private_key" in _mapping(document.value.get("auth"))
-    written: dict[tuple[int, str], Problem] = {}  # once each: aliases repeat a line, merged keys have none of their own
+    written: dict[tuple[int, str], Problem] = {}  # each once: aliases repeat lines
     for name, node in _types(document).items():
-        place = ("available_node_types", name, "node_config")
+        at = ("available_node_types", name, "node_config")
         config = _mapping(node.get("node_config"))
-        for path, known in _unknown_keys(config, "node_config", place):
-            if path in document.lines:
+        for path, known in _unknown_keys(config, "node_config", at):
+            if path in document.lines:  # merged keys have no line of their own
                 written.setdefault((document.lines[path], str(path[-1])), _unknown(document, path, known))
         if "LaunchTemplate" in config:
-            continue  # it may say all that follows
+            continue  # the template may hold all of what follows
         for key, reason in NODE_NEEDS.items():
             if key not in config and not (key == "SecurityGroupIds" and "NetworkInterfaces" in config):
-                yield Problem(document.place(place), f"{key} must be given: {reason}")
+                yield Problem(document.place(at), f"{key} must be given: {reason}")
         if own_key and "KeyName" not in config and "UserData" not in config:
-            yield Problem(document.place(place), "KeyName must be given, the pair that auth.ssh_private_key is of")
+            yield Problem(
+                document.place(at), "KeyName must be given: the key pair to which auth.ssh_private_key belongs"
+            )
     yield from written.values()
 
 
-def _unknown_keys(value: Any, kind: str, path: Where) -> Iterator[tuple[Where, tuple[str, ...]]]:
+def _unknown_keys(value: Any, kind: str, path: KeyPath) -> Iterator[tuple[KeyPath, tuple[str, ...]]]:
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _unknown_keys(item, kind, (*path, index))
@@ -144,46 +105,47 @@ def _unknown_keys(value: Any, kind: str, path: Where) -> Iterator[tuple[Where, t
 def _workers(document: Document) -> Iterator[Problem]:
     most = document.value.get("max_workers", RAYS_MAXIMUM)
     for name, node in _types(document).items():
-        place = ("available_node_types", name, "max_workers")
+        at = ("available_node_types", name, "max_workers")
         own, least = node.get("max_workers", most), node.get("min_workers", 0)
         if not all(isinstance(number, int) for number in (most, own, least)):
-            continue  # Ray's schema says so
+            continue  # Ray's schema reports that
         if own > most:
-            yield Problem(document.place(place), f"must be at most the cluster's max_workers, {most}", str(own))
+            yield Problem(document.place(at), f"must be at most the cluster's max_workers, {most}", str(own))
         if least > own and name != document.value.get("head_node_type"):
-            yield Problem(document.place(place), f"must be at least its min_workers, {least}", str(own))
+            yield Problem(document.place(at), f"must be at least its min_workers, {least}", str(own))
 
 
 def _head(document: Document) -> Iterator[Problem]:
     name = str(document.value.get("head_node_type"))
     head = _types(document).get(name)
     if head is None:
-        return  # Ray's own check says so
-    place: Where = ("available_node_types", name)
+        return  # Ray's own check reports that
+    at: KeyPath = ("available_node_types", name)
     resources = _mapping(head.get("resources"))
     starts = [(path, text) for path, text in _starting(document) if path[0] == "head_start_ray_commands"]
     for kind, option in (("CPU", "--num-cpus"), ("GPU", "--num-gpus")):
         if resources.get(kind) != 0:
-            rule = f"the head must offer no {kind}, or trials run on it"
-            got = str(resources.get(kind, "what the machine has"))
-            yield Problem(document.place((*place, "resources")), rule, got, f"Set {kind}: 0")
+            rule = f"the head must offer no {kind}, or trials will run on it"
+            got = str(resources.get(kind, "all that the machine has"))
+            yield Problem(document.place((*at, "resources")), rule, got, f"Set {kind}: 0")
         for path, text in starts:
             if not re.search(rf"{option}[= ]0(\s|$)", text):
-                yield Problem(document.place(path), f"the head must start with {option}=0, or trials run on it")
+                yield Problem(document.place(path), f"the head must start with {option}=0, or trials will run on it")
     if head.get("max_workers", 0) != 0:
-        yield Problem(
-            document.place((*place, "max_workers")), "must be 0: workers are no heads", str(head["max_workers"])
-        )
+        rule = "must be 0: no worker may be of the head's type"
+        yield Problem(document.place((*at, "max_workers")), rule, str(head["max_workers"]))
 
 
 def _starts(document: Document) -> Iterator[Problem]:
     for path, text in _starting(document):
         if not re.search(r"\bRAY_AUTH_MODE=token\b", text):
-            rule = "every `ray start` needs RAY_AUTH_MODE=token: without it whoever reaches the port may run anything"
-            yield Problem(document.place(path), rule, fix="Put `export RAY_AUTH_MODE=token;` in front")
+            rule = (
+                "every `ray start` needs RAY_AUTH_MODE=token: without it anyone who reaches the port may run anything"
+            )
+            yield Problem(document.place(path), rule, fix="Put `export RAY_AUTH_MODE=token;` before it")
         for host in re.findall(r"--dashboard-host[= ](\S+)", text):
             if host not in LOOPBACK:
-                rule = "the dashboard must listen on loopback alone"
+                rule = "the dashboard must listen on loopback only"
                 yield Problem(document.place(path), rule, host, "Set --dashboard-host=127.0.0.1")
 
 
@@ -200,7 +162,7 @@ def _mounts(document: Document, folder: Path) -> Iterator[Problem]:
 
 
 def _demand(document: Document, spec: str, resources: ResourcesConfig) -> Iterator[Problem]:
-    """Whether the largest cluster that the file allows can run one trial of these resources."""
+    """A problem if the largest cluster that the file allows can't run a single trial of these resources."""
     types = _types(document)
     types.pop(str(document.value.get("head_node_type")), None)
     offers = {name: _mapping(node.get("resources")) for name, node in types.items()}
@@ -223,8 +185,10 @@ def _demand(document: Document, spec: str, resources: ResourcesConfig) -> Iterat
 
 
 def _read(path: Path, problems: list[Problem]) -> Document:
-    """The file's values as Ray reads them, in YAML 1.1; keys that are there twice, of which Ray takes the last in silence,
-    and whatever makes it unreadable go into `problems`."""
+    """The file's values as Ray reads them, in YAML 1.1, with their lines.
+
+    Duplicate keys, of which Ray silently takes the last, and whatever makes the file unreadable go into `problems`.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     from ruamel.yaml.nodes import MappingNode, SequenceNode
@@ -232,15 +196,15 @@ def _read(path: Path, problems: list[Problem]) -> Document:
     document, yaml = Document(str(path), None), YAML(typ="safe", pure=True)
     yaml.version, yaml.allow_duplicate_keys = (1, 1), True
 
-    def walk(node: Any, place: Where) -> None:
-        document.lines.setdefault(place, node.start_mark.line + 1)
+    def walk(node: Any, at: KeyPath) -> None:
+        document.lines.setdefault(at, node.start_mark.line + 1)
         if isinstance(node, SequenceNode):
             for index, item in enumerate(node.value):
-                walk(item, (*place, index))
+                walk(item, (*at, index))
         elif isinstance(node, MappingNode):
             seen = set()
             for key, value in node.value:
-                inner = (*place, str(key.value))
+                inner = (*at, str(key.value))
                 if key.value in seen:
                     rule = f"this key is there twice, first on line {document.lines[inner]}"
                     problems.append(Problem(f"{path}:{key.start_mark.line + 1} {key.value}", rule, fix="Remove one"))
@@ -259,7 +223,7 @@ def _read(path: Path, problems: list[Problem]) -> Document:
     except MarkedYAMLError as error:
         place = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
         problems.append(Problem(place, f"not valid YAML: {error.problem or error.context}"))
-    except (YAMLError, ValueError, TypeError, RecursionError) as error:  # no UTF-8, a list for a key, endless nesting
+    except (YAMLError, ValueError, TypeError, RecursionError) as error:  # not UTF-8, a list as a key, endless nesting
         problems.append(Problem(str(path), "not valid YAML", type(error).__name__))
     return document
 
@@ -269,13 +233,13 @@ def _types(document: Document) -> dict[str, dict[str, Any]]:
     return {str(name): node for name, node in types.items() if isinstance(node, dict)}
 
 
-def _starting(document: Document) -> Iterator[tuple[Where, str]]:
+def _starting(document: Document) -> Iterator[tuple[KeyPath, str]]:
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
         yield from (found for found in _texts(document.value.get(key), (key,)) if "ray start" in found[1])
 
 
-def _texts(value: Any, path: Where = ()) -> Iterator[tuple[Where, str]]:
-    """Every text in `value` and where it stands."""
+def _texts(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Every text in `value` with the path of its key."""
     if isinstance(value, str):
         yield path, value
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -291,7 +255,7 @@ def _mapping(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _unknown(document: Document, path: Where, known: tuple[str, ...]) -> Problem:
+def _unknown(document: Document, path: KeyPath, known: tuple[str, ...]) -> Problem:
     return Problem(document.place(path), "there is no such key", str(path[-1]), nearest(str(path[-1]), known))
 
 

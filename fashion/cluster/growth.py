@@ -1,4 +1,4 @@
-"""How large a cluster may become: what fits on nodes, and which ones Ray's autoscaler may start, as its file says."""
+"""How large a cluster may become: how many workers fit on nodes, and which nodes Ray's autoscaler may start."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from fashion.cluster.processes import autoscalers
 from fashion.errors import ResourcesError
 
-RAYS_MAXIMUM = 2  # workers, where the file does not say
+RAYS_MAXIMUM = 2  # worker nodes, if the file does not say
 
-Resources = Mapping[str, float]  # "CPU", "GPU", ... -> how much
+Resources = Mapping[str, float]  # "CPU", "GPU", ... -> amount
 
 
 @dataclass(frozen=True)
 class NodeType:
-    """Nodes that an autoscaler may start: what each offers, how many there may be at once."""
+    """A type of node that an autoscaler may start: what each offers, and how many there may be at once."""
 
     resources: Resources
     most: int
@@ -25,17 +25,17 @@ class NodeType:
 
 @dataclass(frozen=True)
 class Growth:
-    """The workers' node types and how many nodes of all of them together there may be, those that are there included."""
+    """The worker node types, and how many nodes there may be of all types together, counting those that are there."""
 
     types: tuple[NodeType, ...]
     most: int
 
     def offers(self, kind: str) -> float:
-        """The most of a resource that one node may have."""
+        """The most of a resource that a single node may have."""
         return max((each.resources.get(kind, 0.0) for each in self.types if min(each.most, self.most) > 0), default=0.0)
 
     def workers(self, needs: Resources) -> int:
-        """How many workers fit at most."""
+        """How many workers of these needs fit once the cluster is as large as it may become."""
         fit = [(workers_on(each.resources, needs), each.most) for each in self.types]
         room, left = 0, self.most
         for workers, most in sorted(fit, reverse=True):
@@ -45,21 +45,21 @@ class Growth:
 
 
 def workers_on(node: Resources, needs: Resources) -> int:
-    """How many workers fit on a node of these resources."""
-    # A hair more than asked, so that four workers of 0.25 fit on a whole.
+    """How many workers of these needs fit on a node of these resources."""
+    # Rounding must not keep four workers of 0.25 off a node of 1.
     return min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in needs.items() if need)
 
 
 def workers_that_fit(nodes: Sequence[Resources], needs: Resources) -> int:
-    """How many workers fit on nodes of these resources; one never spans two nodes."""
+    """How many workers of these needs fit on nodes of these resources. A worker never spans two nodes."""
     return sum(workers_on(node, needs) for node in nodes)
 
 
 def growth_here(session: str) -> Growth | None:
-    """What the autoscaler of the Ray session of that name may start. None: no such autoscaler runs on this machine (it does
-    on the head alone), or it may start nothing.
+    """What the autoscaler of the Ray session of this name may start.
 
-    Raises ResourcesError when its configuration can't be read.
+    None where it does not run on this machine, since it runs on the head alone, or where it may start nothing. Raises
+    ResourcesError where its configuration can't be read.
     """
     for daemon in autoscalers():
         path = daemon.option("autoscaling-config")
@@ -69,7 +69,10 @@ def growth_here(session: str) -> Growth | None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """An autoscaler's configuration, as `ray up` leaves it on the head, defaults filled in. Raises ResourcesError."""
+    """An autoscaler's configuration as `ray up` leaves it on the head, with defaults filled in.
+
+    Raises ResourcesError where it can't be read.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -85,7 +88,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def growth_of(config: Mapping[str, Any]) -> Growth | None:
-    """What a cluster's configuration lets its autoscaler start, the head excepted; None where that is nothing."""
+    """What a cluster's configuration lets its autoscaler start besides the head; None if that is nothing."""
     most = config.get("max_workers", RAYS_MAXIMUM)
     types = tuple(
         NodeType(node.get("resources") or {}, node.get("max_workers", most))

@@ -1,7 +1,7 @@
-"""Which node type Ray's autoscaler starts next: one that is to be had, rather than again one that the cloud just refused.
+"""Which node type Ray's autoscaler starts next: one that is available, rather than one that the cloud has just refused.
 
-The head's autoscaler loads it by its name (`cluster.yaml`, RAY_AUTOSCALER_UTILIZATION_SCORER). It is version 1's; its own
-scorer is handed what was refused, too, and does not look at it (Ray 2.60).
+The head's autoscaler loads this by its name (`cluster.yaml`, RAY_AUTOSCALER_UTILIZATION_SCORER). That is version 1 of
+the autoscaler, whose own scorer ignores which types were refused, although it is told (Ray 2.60).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ def available_first(
     *,
     node_availability_summary: NodeAvailabilitySummary,
 ) -> tuple[float, ...] | None:
-    """A node type's rank for these bundles of resources, the greatest is started; None: not one fits.
+    """A node type's rank for these bundles of resources, of which the greatest is started; None if none fits on it.
 
-    Ray's own rank, but a type whose last launch failed comes after all others, for the half hour that Ray remembers it.
+    It is Ray's own rank, except that a type whose last launch failed comes after all others for the half hour during
+    which Ray remembers that.
     """
     from ray.autoscaler._private.resource_demand_scheduler import _resource_based_utilization_scorer
 

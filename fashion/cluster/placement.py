@@ -1,7 +1,8 @@
 """How many trials a cluster has room for: on the nodes that are there, and on those that its autoscaler may start.
 
-A trial beyond what fits now waits in Ray, and what waits is what Ray's autoscaler starts nodes for. So a sweep hands out as
-many trials as the cluster may grow to hold, asks for nothing else, and leaves no request behind when it ends or is killed.
+Trials that do not fit now wait in Ray, and Ray's autoscaler starts nodes for whatever waits. So a sweep hands out as
+many trials as the cluster may grow to hold. It makes no other request, so none is left behind when it ends or is
+killed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,23 +23,23 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental.internal_kv import _internal_kv_get
 
 from fashion.cluster.growth import Growth, growth_here, workers_that_fit
-from fashion.cluster.session import LOOK_SECONDS
+from fashion.cluster.session import LOOK_SECONDS, RayNode, alive_nodes
 from fashion.errors import ResourcesError
 from fashion.spec.settings import ResourcesConfig
 
-HEAD = "node:__internal_head__"  # a resource that the head alone has
+HEAD = "node:__internal_head__"  # a resource that only the head has
 ELSEWHERE = (
-    " Its autoscaler may start nodes, but which ones is known on the head alone: run there, or set gpus_per_worker to a "
-    "number and concurrent_trials to as many trials as it shall start nodes for."
+    " Its autoscaler may start nodes, but which ones is known on the head alone. Run the command there, or set "
+    "gpus_per_worker to a number and concurrent_trials to the number of trials that it is to start nodes for."
 )
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What a trial takes and how many fit. gpus_per_worker is a number here, never "auto".
+    """What a trial takes and how many fit. `gpus_per_worker` is a number here, never "auto".
 
-    concurrent: trials at once on the nodes that are there. most: when an autoscaler has started all nodes that it may, or
-    has replaced those that are lost; 0 where there is none.
+    `concurrent` trials fit at once on the nodes that are there. `most` fit once the autoscaler has started all nodes
+    that it may and has replaced lost ones; 0 where there is no autoscaler.
     """
 
     workers: int
@@ -49,11 +50,11 @@ class Placement:
 
 
 def find_room(resources: ResourcesConfig, note: Callable[[str], None]) -> Placement:
-    """`place` on the cluster that this process has joined or started, with a note where not all that is wished for fits.
+    """`fit_trials` on the cluster that this process has joined or started, with a note if less fits than was asked.
 
-    Raises ResourcesError as `place` does.
+    Raises ResourcesError as `fit_trials` does.
     """
-    placement = place(resources, ray.nodes(), growth_here(_session()), autoscales)
+    placement = fit_trials(resources, alive_nodes(), growth_here(_session()), autoscales)
     asked, now, most = resources.concurrent_trials, placement.concurrent, placement.most
     if asked != "auto" and asked > max(now, most):
         note(f"resources.concurrent_trials: {asked} asked, {max(now, most)} fit at once")
@@ -62,21 +63,21 @@ def find_room(resources: ResourcesConfig, note: Callable[[str], None]) -> Placem
     return placement
 
 
-def place(
+def fit_trials(
     resources: ResourcesConfig,
-    nodes: list[dict[str, Any]],
+    nodes: Sequence[RayNode],
     growth: Growth | None = None,
     grows_otherwise: Callable[[], bool] = lambda: False,
 ) -> Placement:
-    """Fit trials onto the cluster's nodes (`ray.nodes()`) and those that may come.
+    """Fit trials onto the cluster's live nodes and those that its autoscaler may start.
 
-    growth: what the autoscaler may start, where that is known. grows_otherwise: whether there is an autoscaler of which it
-    is not known; the spec's concurrent_trials is then taken at its word.
+    `growth` is what the autoscaler may start, None where that is unknown. `grows_otherwise` says whether there is an
+    autoscaler all the same; if so, the spec's concurrent_trials is trusted.
 
     Raises:
-        ResourcesError: not even one trial fits, and none ever will.
+        ResourcesError: not even one trial fits, now or ever.
     """
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    alive = [node.resources for node in nodes]
     gpus, asked, workers = resources.gpus_per_worker, resources.concurrent_trials, resources.workers
     if gpus == "auto":
         gpu = any(node.get("GPU", 0) >= 1 for node in alive) or (growth is not None and growth.offers("GPU") >= 1)
@@ -84,10 +85,10 @@ def place(
     needs, hint = {"CPU": float(resources.cpus_per_worker), "GPU": float(gpus)}, ""
     room, grown = workers_that_fit(alive, needs), 0
     if growth is not None:
-        # The head is no node of the autoscaler's.
+        # The head is not among the autoscaler's nodes.
         grown = workers_that_fit([node for node in alive if HEAD in node], needs) + growth.workers(needs)
     elif room < (1 if asked == "auto" else asked) * workers and grows_otherwise():
-        # Whether nodes that nobody knows have GPUs can't be known either: not to be guessed, or GPUs would stand idle.
+        # Whether unknown nodes have GPUs is unknown, too. A wrong guess would leave their GPUs idle.
         if asked != "auto" and (room >= workers or resources.gpus_per_worker != "auto"):
             grown = asked * workers
         hint = ELSEWHERE
@@ -95,9 +96,9 @@ def place(
         have = ", ".join(f"{sum(node.get(kind, 0.0) for node in alive):g} {kind}" for kind in needs)
         when = f", and for {grown} when its autoscaler has started all that it may" if growth is not None else ""
         raise ResourcesError(
-            f"resources: a trial needs {workers} worker(s) of {resources.cpus_per_worker} CPU and {gpus:g} GPU; got a cluster "
-            f"of {len(alive)} node(s) with {have}, room for {room} worker(s){when}. Lower resources.workers, cpus_per_worker "
-            f"or gpus_per_worker (0 trains on CPU), or run on a larger cluster.{hint}"
+            f"resources: a trial needs {workers} worker(s) of {resources.cpus_per_worker} CPU and {gpus:g} GPU; got a "
+            f"cluster of {len(alive)} node(s) with {have}, room for {room} worker(s){when}. Lower resources.workers, "
+            f"cpus_per_worker or gpus_per_worker (0 trains on CPU), or run on a larger cluster.{hint}"
         )
     limit = math.inf if asked == "auto" else asked
     now, then = (int(min(number // workers, limit)) for number in (room, grown))
@@ -105,9 +106,11 @@ def place(
 
 
 def largest_process() -> tuple[int, bool]:
-    """What a single process may have on this cluster, now or when its autoscaler has started a node: CPUs of one node (at
-    least 1), and whether a GPU."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    """What a single process can have on this cluster, on a node that is there or that the autoscaler may start.
+
+    Returns the most CPUs of a node, at least 1, and whether a node has a GPU.
+    """
+    nodes = [node.resources for node in alive_nodes()]
     growth = growth_here(_session())
     cpus, gpus = (
         max([*(node.get(kind, 0.0) for node in nodes), growth.offers(kind) if growth else 0.0])
@@ -117,8 +120,10 @@ def largest_process() -> tuple[int, bool]:
 
 
 class Room:
-    """How many trials to hand out: as many as fit on the nodes that are there now, or may come; at least one, which then
-    waits for a node. A sweep grows and shrinks with its cluster."""
+    """How many trials to hand out, so that a sweep grows and shrinks with its cluster.
+
+    As many as fit on the nodes that are there or that may come, and at least one, which then waits for a node.
+    """
 
     def __init__(self, resources: ResourcesConfig, placement: Placement, note: Callable[[str], None]) -> None:
         self.placement, self.note = placement, note
@@ -140,54 +145,54 @@ class Room:
     def _look(self) -> int:
         placement = self.placement
         gone = ray._private.state.state.get_draining_nodes()
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in gone]
+        nodes = [node.resources for node in alive_nodes() if node.id not in gone]
         needs = {"CPU": float(placement.cpus_per_worker), "GPU": placement.gpus_per_worker}
         return int(min(workers_that_fit(nodes, needs) // placement.workers, self.limit))
 
 
 def _session() -> str:
-    """The name of the Ray session that this process is part of."""
+    """The name of the Ray session to which this process belongs."""
     node: Any = ray._private.worker._global_node
     return str(node.session_name)
 
 
 def autoscales() -> bool:
-    """Whether the cluster has an autoscaler that knows node types, and so may start some."""
+    """Whether the cluster has an autoscaler that knows node types, and so may start nodes."""
     if is_autoscaler_v2(fetch_from_server=True):
-        status = _second()
+        status = _status_v2()
         names = {node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)}
     else:
-        names = set(_first().get("active_nodes", ()))
-    # One that only looks on makes up a name for each node.
+        names = set(_status_v1().get("active_nodes", ()))
+    # An autoscaler that only watches makes up a node type for each node.
     return any(name and not name.startswith("node_") for name in names)
 
 
 def coming() -> str:
-    """The nodes that the autoscaler is starting, and the types that it can't have, in words; empty where there are none."""
+    """The nodes that the autoscaler is starting, and the types it can't get, in words; empty where there are none."""
     starting: Counter[str] = Counter()
     if is_autoscaler_v2(fetch_from_server=True):
-        status = _second()
+        status = _status_v2()
         starting.update(node.ray_node_type_name for node in status.pending_nodes)
         for launch in status.pending_launches:
             starting[launch.ray_node_type_name] += launch.count
         short = {launch.ray_node_type_name for launch in status.failed_launches}
     else:
-        report = _first()
-        starting.update(kind for _, kind, _ in report.get("pending_nodes", ()))
-        starting.update(report.get("pending_launches", {}))
-        known = report.get("node_availability_summary", {}).get("node_availabilities", {})
+        content = _status_v1()
+        starting.update(kind for _, kind, _ in content.get("pending_nodes", ()))
+        starting.update(content.get("pending_launches", {}))
+        known = content.get("node_availability_summary", {}).get("node_availabilities", {})
         short = {kind for kind, each in known.items() if not each["is_available"]}
     words = [f"starts {', '.join(f'{count} {kind}' for kind, count in sorted(starting.items()))}"] if starting else []
-    return "; ".join(words + ([f"can't have {', '.join(sorted(short))} for now"] if short else []))
+    return "; ".join(words + ([f"can't get {', '.join(sorted(short))} for now"] if short else []))
 
 
-def _first() -> dict[str, Any]:
-    """What the first version of Ray's autoscaler last reported; empty before it did."""
+def _status_v1() -> dict[str, Any]:
+    """The last status of version 1 of Ray's autoscaler; empty before the first."""
     text = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
-    report: dict[str, Any] = (json.loads(text).get("autoscaler_report") if text else None) or {}
-    return report
+    content: dict[str, Any] = (json.loads(text).get("autoscaler_report") if text else None) or {}
+    return content
 
 
-def _second() -> ClusterStatus:
-    """What the second version reports."""
+def _status_v2() -> ClusterStatus:
+    """The status of version 2 of Ray's autoscaler."""
     return get_cluster_status(ray.get_runtime_context().gcs_address)

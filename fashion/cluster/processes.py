@@ -11,28 +11,30 @@ PROCESSES = Path("/proc")
 
 @dataclass(frozen=True)
 class Daemon:
-    """A process and what it was started with: `--gcs-address=1.2.3.4:6379` is option("gcs-address")."""
+    """A process and its command line: `--gcs-address=1.2.3.4:6379` is option("gcs-address")."""
 
     pid: int
     words: tuple[str, ...]
 
     def option(self, name: str) -> str:
-        """The option's value, empty where it was not given."""
+        """The option's value; empty if it was not given."""
         return next((word.partition("=")[2] for word in self.words if word.startswith(f"--{name}=")), "")
 
     def alive(self) -> bool:
-        """Whether it still runs: the same command, not one that got its number since."""
+        """Whether it still runs, with the same command: the number may belong to another process by now."""
         return _words(self.pid) == self.words
 
 
 def raylets() -> list[Daemon]:
-    """One for each Ray node on this machine. Its options: node_id, node_ip_address, gcs-address, session-name."""
+    """One process per Ray node on this machine, with options node_id, node_ip_address, gcs-address, session-name."""
     return [each for each in _daemons() if each.words[0].endswith("/raylet")]
 
 
 def autoscalers() -> list[Daemon]:
-    """One for each head node on this machine, of either version. Its options: gcs-address, logs-dir and, where it may
-    start nodes, autoscaling-config (a file)."""
+    """One process for each head node on this machine, of either version of the autoscaler.
+
+    Its options are gcs-address, logs-dir and, if it may start nodes, autoscaling-config (a file).
+    """
     # python -u …/ray/autoscaler/_private/monitor.py, or v2/monitor.py
     return [
         each
@@ -42,13 +44,13 @@ def autoscalers() -> list[Daemon]:
 
 
 def _daemons() -> Iterator[Daemon]:
-    for place in PROCESSES.glob("[0-9]*"):
-        if words := _words(int(place.name)):
-            yield Daemon(int(place.name), words)
+    for folder in PROCESSES.glob("[0-9]*"):
+        if words := _words(int(folder.name)):
+            yield Daemon(int(folder.name), words)
 
 
 def _words(pid: int) -> tuple[str, ...]:
-    """The process's command, empty where it has ended or may not be looked at."""
+    """The process's command line; empty if it has ended or may not be read."""
     try:
         command = (PROCESSES / str(pid) / "cmdline").read_bytes()
     except OSError:

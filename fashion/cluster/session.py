@@ -1,4 +1,4 @@
-"""The Ray cluster of a sweep: started on this machine or joined, and which of its nodes will be taken away."""
+"""The Ray cluster of a sweep: starting or joining one, its nodes, and which of them will be taken away."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -25,19 +27,19 @@ from ray.tune.execution import class_cache
 from fashion.errors import ResourcesError
 
 ENVIRONMENT = {
-    # The record is the truth: Tune's own result files would be a second one, at half the speed.
+    # The record is the truth: Tune's own result files would duplicate it, at half the speed.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Its snapshots too: every 10 s of all trials there ever were, which grows with them.
+    # So would its snapshots, which hold all trials so far and are taken every 10 s.
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    # Here, Ctrl-C is handled by run_sweep.
+    # run_sweep handles Ctrl-C.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # The record has the reason, the terminal is the display's.
+    # The reason is in the record, and the terminal belongs to the display.
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # A stopped trial may still be closing its generator; the default of 2 s would fail the next trial of the slot.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "120",
-    # How many trials are started at once follows from the room on the nodes (`Room`).
+    # `Room` decides how many trials are started at once.
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",
-    # Paths in specs are relative to where the command was typed.
+    # Paths in specs are relative to the folder in which the command was typed.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -46,35 +48,55 @@ ENVIRONMENT = {
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
-# Loggers whose errors are the record's business: a dead process, a trial that did not end; and one that tells what is usual.
+# The record tells of the errors that the first two log: a dead process, a trial that did not end. The third reports
+# what is usual.
 QUIET = ("ray.tune", "ray.train", "ray._private.authentication")
 
 KNOCK_SECONDS = 10.0
-LOOK_SECONDS = 2.0  # between two looks at which nodes there are
-ANSWER_SECONDS = 2.0  # that the GCS, which takes milliseconds, is given for one
-
+LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
+ANSWER_SECONDS = 2.0  # how long one waits for the GCS, which usually answers in milliseconds
 
 _draining = frozenset[str]()
-_asked = -math.inf  # when Ray last said so
+_asked = -math.inf  # when Ray last said so, by the monotonic clock
 _asking: threading.Thread | None = None
 
 
+@dataclass(frozen=True)
+class RayNode:
+    """A live node of the cluster. `resources` says how much it offers in all: "CPU", "GPU", ..."""
+
+    id: str
+    address: str
+    resources: Mapping[str, float]
+
+
 class RayDied(BaseException):
-    """Ray's own processes on this machine, started by this one, have ended: their names. (No Exception: Tune must not take it
-    for a trial's.)"""
+    """Ray processes that this process started on this machine have ended; the message holds their names.
+
+    It is no Exception, lest Tune take it for a trial's.
+    """
 
 
 def dead_daemons() -> list[str]:
-    """Those of Ray's own processes that were started by this one (no cluster's that it joined) and have ended."""
+    """Names of the Ray processes that this process started and that have ended; none of a cluster that it joined."""
     node = ray._private.worker._global_node
     return [name for name, _ in node.dead_processes()] if node is not None else []
 
 
-def leaving(nodes: Collection[str]) -> bool:
-    """Whether one of these nodes (their ids) was told to drain: it will be taken away, and is given nothing new. As of at
-    most LOOK_SECONDS ago: trials ask after every epoch, which may be short, and a notice comes minutes ahead.
+def alive_nodes() -> list[RayNode]:
+    """The nodes of the cluster that this process has joined or started, without those that have died."""
+    listed: Callable[[], list[dict[str, Any]]] = ray.nodes
+    return [
+        RayNode(node["NodeID"], node["NodeManagerAddress"], node["Resources"]) for node in listed() if node["Alive"]
+    ]
 
-    Where the GCS is away, what it said last: Ray's own call would wait for it, on a node that is cut off for ever.
+
+def leaving(nodes: Collection[str]) -> bool:
+    """Whether one of these nodes, given by their ids, was told to drain: it will be taken away and gets no new work.
+
+    The answer may be LOOK_SECONDS old, because trials ask after every epoch, however short, and a notice comes minutes
+    ahead. While the GCS does not answer, its last answer holds: Ray's own call would block, on a node that is cut off
+    for ever.
     """
     global _asking
     if time.monotonic() - _asked > LOOK_SECONDS and not (_asking and _asking.is_alive()):
@@ -91,34 +113,36 @@ def _ask() -> None:
 
 @contextmanager
 def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
-    """Ray, started on this machine or joined at `address`, and left again. A polite kill (SIGTERM) is as Ctrl-C inside.
+    """Start Ray on this machine, or join the cluster at `address`; leave it at the end of the `with` block.
 
-    Raises ResourcesError when no cluster answers at `address`.
+    Inside, SIGTERM raises KeyboardInterrupt, as Ctrl-C does. Raises ResourcesError where no cluster answers at
+    `address`.
     """
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Ray's own variable names the cluster that a submitted job runs on.
+    # In a submitted job this variable of Ray's names the cluster that the job runs on.
     address = address or os.environ.get("RAY_ADDRESS")
     note(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     if os.environ.get("RAY_AUTH_MODE", "token") != "token":
-        note("RAY_AUTH_MODE is not token: whoever reaches Ray's ports may run anything here")
-    # Tune would hand AWS keys to its actors as a runtime environment, which Ray's agent writes to its log. On this machine
-    # they inherit the environment anyway; the nodes of a cluster have keys of their own.
+        note("RAY_AUTH_MODE is not token: anyone who reaches Ray's ports may run anything here")
+    # Tune would hand AWS keys to its actors as a runtime environment, which Ray's agent writes to its log. Actors on
+    # this machine inherit the environment anyway, and the nodes of a cluster have keys of their own.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
     before = signal.signal(signal.SIGTERM, _as_interrupt)
-    # Ray that no other machine is to join listens on loopback alone. (Its switch for the systems where it always does.)
+    # A cluster that no other machine is to join listens on loopback alone. Ray has this switch for macOS and Windows.
     ray_constants.ENABLE_RAY_CLUSTER = bool(address)
     try:
-        # Ray prints to stdout what its processes die of. Stdout is the display's, which holds its own reference.
+        # Ray prints to stdout why its processes die. Stdout belongs to the display, which holds its own reference to
+        # it.
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
             if address:
                 _join(address)
             else:
                 _private_token()
-                # "local": without it Ray would join whatever `ray start` left running here.
+                # Without "local" Ray would join whatever `ray start` has left running here.
                 ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has put its own in place
+            signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has installed a handler of its own
             yield
     finally:
         ray.shutdown()
@@ -126,31 +150,35 @@ def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise, in seconds, what Ray's own client needs a minute for: ConnectionError when nobody answers at HOST:PORT,
-    ResourcesError where no node of a cluster runs on this machine, which every driver needs beside it."""
+    """Find out in seconds what takes Ray's own client a minute.
+
+    Raises ConnectionError where nobody answers at HOST:PORT, and ResourcesError where this machine runs no node of a
+    cluster, which a driver needs beside it.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        return  # "auto", or what Ray itself refuses
+        return  # "auto", or something that Ray itself refuses
     try:
         socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ConnectionError(str(error)) from error
-    if not ray._private.services.find_node_ids():
+    node_ids: Callable[[], Collection[str]] = ray._private.services.find_node_ids
+    if not node_ids():
         raise ResourcesError(
-            f"--address {address}: this machine is no node of a Ray cluster, and a sweep's driver must run on one. Type the "
-            "command on the head (docs/cluster.md), or let this machine join first: "
+            f"--address {address}: this machine is no node of a Ray cluster, and a sweep's driver must run on one. "
+            "Run the command on the head (docs/cluster.md), or let this machine join first: "
             f"ray start --address={address} --num-cpus=0 --num-gpus=0."
         )
 
 
 def _join(address: str) -> None:
-    # Its default is to try twenty times, a second apart, also where it was refused.
+    # By default Ray tries twenty times, a second apart, even where it was refused.
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
     try:
         _knock(address)
-        # A token that is there is shown; a cluster that asks for none does not mind.
+        # If there is a token, it is shown. A cluster that asks for none does not mind.
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        # The workers of a cluster that runs already don't inherit this process's environment.
+        # Workers of a cluster that is already running don't inherit this process's environment.
         ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR,
             runtime_env={"env_vars": {key: os.environ[key] for key in ENVIRONMENT}},
@@ -159,7 +187,8 @@ def _join(address: str) -> None:
         if not str(error).startswith("Version mismatch"):
             raise
         raise ResourcesError(
-            f"--address {address}: other versions than here. {' '.join(str(error).split())}. Install the cluster's own."
+            f"--address {address}: its versions differ from those here. {' '.join(str(error).split())}. "
+            "Install the cluster's."
         ) from error
     except ValueError as error:
         if "address" not in str(error):
@@ -174,18 +203,19 @@ def _join(address: str) -> None:
         elif mode == "token":
             found = "the Ray cluster there refuses the token"
         else:
-            found = f"the Ray cluster there asks for a token, and {f'RAY_AUTH_MODE is {mode}' if mode else 'none was found'}"
+            why = f"RAY_AUTH_MODE is {mode}" if mode else "none was found"
+            found = f"the Ray cluster there asks for a token, and {why}"
         raise ResourcesError(
-            f"--address {address}: {found}. The cluster's own belongs into ~/.ray/auth_token, or into a file that "
+            f"--address {address}: {found}. Put the cluster's token into ~/.ray/auth_token, or into a file that "
             "RAY_AUTH_TOKEN_PATH names."
         ) from error
 
 
 def _private_token() -> None:
-    """A token for the cluster that starts here. Ray would make one, too, but readable by everybody on the machine, and two
-    sweeps that start at once would each overwrite the other's.
+    """Make a token for the cluster that starts here, unless there is one.
 
-    Raises ResourcesError where it can't be written.
+    Ray would make one itself, but readable by everybody on the machine, and two sweeps that start at the same time
+    would overwrite each other's. Raises ResourcesError where it can't be written.
     """
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
@@ -206,8 +236,8 @@ def _private_token() -> None:
             os.unlink(temporary)
     except OSError as error:
         raise ResourcesError(
-            f"{path}: the token that keeps strangers out of the Ray cluster can't be kept there ({error.strerror}). "
-            "Set RAY_AUTH_TOKEN_PATH to a file that holds one, readable by you alone."
+            f"{path}: the token that keeps strangers out of the Ray cluster can't be written there ({error.strerror}). "
+            "Set RAY_AUTH_TOKEN_PATH to a file that holds one and that only you can read."
         ) from error
 
 

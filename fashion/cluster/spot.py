@@ -1,6 +1,7 @@
-"""A spot machine's notice: heard from the cloud's metadata service, passed on to Ray, whose node here then drains.
+"""A spot machine's termination notice: read from the cloud's metadata service and passed on to Ray, which then drains.
 
-Nothing in Ray asks for it. Sweeps leave a node that drains: their trials go on elsewhere, and it is no failure of theirs.
+Ray itself does not ask for it. Sweeps leave a draining node: their trials go on elsewhere, and it is not counted as a
+failure.
 """
 
 from __future__ import annotations
@@ -22,45 +23,45 @@ from fashion.cluster.processes import Daemon, raylets
 from fashion.errors import UserError, printable
 
 METADATA = "http://169.254.169.254"  # on EC2 and on Compute Engine
-ANSWER_SECONDS = 2.0  # it is on the machine itself, or beside it
-TRIES = 3  # before a metadata service is taken to be absent: a machine that boots may have no network yet
-TOKEN_SECONDS = 21600  # the longest that EC2 gives
+ANSWER_SECONDS = 2.0  # the service is on the machine itself or close to it
+TRIES = 3  # before a metadata service counts as absent: a booting machine may have no network yet
+TOKEN_SECONDS = 21600  # the longest that EC2 allows
 
-NOTICE_SECONDS = 120.0  # EC2's, where it does not say when
+NOTICE_SECONDS = 120.0  # how early EC2 gives notice, if it does not say when
 RAYLET_SECONDS = 300.0  # how long to wait for the node to come up
-DRAIN_SECONDS = 60.0  # for Ray's command, most of which is its start
+DRAIN_SECONDS = 60.0  # for Ray's command, which spends most of them on starting
 RETRY_SECONDS = 2.0
-# Ray takes a node that is gone after its deadline for preempted, and one that went before for lost.
+# Ray counts a node that disappears after its deadline as preempted, and one that disappears before it as lost.
 MARGIN_SECONDS = 10.0
 
 
 class SpotError(UserError):
-    """This machine gets no notice, or has no Ray node to drain."""
+    """This machine gets no notices, or has no Ray node to drain."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What the cloud will do with this machine ("terminate"), and when (seconds since 1970)."""
+    """What the cloud will do with this machine ("terminate"), and when (seconds since the epoch)."""
 
     action: str
     time: float
 
 
 class Cloud(Protocol):
-    """A metadata service: how often it is worth asking, and what it says."""
+    """A metadata service. `seconds` is how long to wait between two questions."""
 
     name: str
     seconds: float
 
     def notice(self) -> Notice | None:
-        """The notice, if there is one. Raises OSError or HTTPException when the service does not answer."""
+        """The notice, if there is one. Raises OSError or HTTPException where the service does not answer."""
 
     def advice(self) -> str:
-        """What the service says short of a notice; empty for nothing."""
+        """What the service says short of a notice; empty if it says nothing."""
 
 
 class Ec2:
-    """Amazon's, version 2: each question shows a token, which is asked for first and runs out.
+    """Amazon's service, version 2: every request carries a token, which is requested first and expires.
 
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
     """
@@ -71,7 +72,7 @@ class Ec2:
         self.address, self.token = address, ""
 
     def there(self) -> bool:
-        """Whether it answers as EC2's does."""
+        """Whether it answers like EC2's. Keeps the token."""
         status, text, _ = ask(self.address, "PUT", "/latest/api/token", self._ttl())
         self.token = text if status == 200 else ""
         return bool(self.token)
@@ -84,7 +85,7 @@ class Ec2:
             found = json.loads(said)
             return Notice(str(found["action"]), datetime.fromisoformat(found["time"]).timestamp())
         except (ValueError, TypeError, KeyError):
-            # Whatever its words, it stands where only a notice does.
+            # Whatever it says, only a notice is ever found here.
             return Notice(f"take ({printable(' '.join(said.split())[:80])})", time.time() + NOTICE_SECONDS)
 
     def advice(self) -> str:
@@ -92,14 +93,14 @@ class Ec2:
         return f"EC2 recommends to rebalance: {printable(' '.join(said.split())[:80])}" if said else ""
 
     def _get(self, path: str) -> str:
-        """What stands there; empty where nothing does."""
+        """The text at this path; empty if there is none."""
         for _ in range(2):
             status, text, _headers = ask(self.address, "GET", path, {"X-aws-ec2-metadata-token": self.token})
             if status == 200:
                 return text
             if status == 404:
                 return ""
-            if status != 401 or not self.there():  # 401: the token has run out
+            if status != 401 or not self.there():  # 401: the token has expired
                 break
         raise http.client.HTTPException(f"{path}: HTTP {status}")
 
@@ -109,7 +110,7 @@ class Ec2:
 
 
 class Gce:
-    """Google's: a machine that is preempted says TRUE, and is off 30 s later.
+    """Google's service: it says TRUE on a machine that is preempted, which is switched off 30 s later.
 
     https://docs.cloud.google.com/compute/docs/instances/create-use-preemptible
     """
@@ -149,10 +150,10 @@ def ask(address: str, method: str, path: str, headers: dict[str, str]) -> tuple[
 
 
 def find_cloud(environment: dict[str, str] | None = None, sleep: Callable[[float], None] = time.sleep) -> Ec2 | Gce:
-    """The metadata service of this machine. AWS_EC2_METADATA_SERVICE_ENDPOINT (a URL) and GCE_METADATA_HOST (HOST:PORT)
-    name others than the usual address, as they do for the clouds' own clients.
+    """The metadata service of this machine.
 
-    Raises SpotError where none answers.
+    AWS_EC2_METADATA_SERVICE_ENDPOINT (a URL) and GCE_METADATA_HOST (HOST:PORT) replace the usual address, as they do
+    for the clouds' own clients. Raises SpotError where no service answers.
     """
     names = os.environ if environment is None else environment
     host = names.get("GCE_METADATA_HOST")
@@ -166,22 +167,22 @@ def find_cloud(environment: dict[str, str] | None = None, sleep: Callable[[float
                 if cloud.there():
                     return cloud
             except (OSError, http.client.HTTPException):
-                pass  # told below, when nobody answers in the end
+                pass  # the error below says so if none answers in the end
         if left:
             sleep(RETRY_SECONDS)
     addresses = sorted({cloud.address for cloud in clouds})
     raise SpotError(
         f"{', '.join(addresses)}: no metadata service of EC2 or Compute Engine answers, so this machine gets no notice "
-        "before it is taken away. Leave spot-watch out where machines stay."
+        "before it is taken away. Machines that are never taken away do not need spot-watch."
     )
 
 
 def find_raylet(
     node_id: str = "", seconds: float = RAYLET_SECONDS, sleep: Callable[[float], None] = time.sleep
 ) -> Daemon:
-    """The Ray node on this machine, waited for.
+    """The Ray node on this machine, once it has come up.
 
-    Raises SpotError where none comes up, or there are several and `node_id` says none of them.
+    Raises SpotError where none comes up within `seconds`, or where there are several and `node_id` does not name one.
     """
     end = time.monotonic() + seconds
     while True:
@@ -190,7 +191,9 @@ def find_raylet(
             return found[0]
         if found:
             nodes = ", ".join(sorted(each.option("node_id") for each in found))
-            raise SpotError(f"{len(found)} Ray nodes run on this machine: say which with --node-id. There are {nodes}.")
+            raise SpotError(
+                f"{len(found)} Ray nodes run on this machine: choose one with --node-id. There are {nodes}."
+            )
         if time.monotonic() > end:
             raise SpotError(
                 f"no Ray node{f' {node_id}' if node_id else ''} came up on this machine within {seconds:g} s."
@@ -201,8 +204,11 @@ def find_raylet(
 def watch(
     cloud: Cloud, raylet: Daemon, say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
 ) -> Notice | None:
-    """Ask until there is a notice, and drain the node. Returns the notice when Ray has taken it, None when the node ended
-    before. A service or a GCS that does not answer is told once and asked again."""
+    """Ask until there is a notice, then drain the node.
+
+    Returns the notice once Ray has accepted it, None if the node ends before that. A service or a GCS that does not
+    answer is reported once and asked again.
+    """
     said = ""
     while raylet.alive():
         notice, trouble = None, ""
@@ -234,9 +240,10 @@ def _drain_until_taken(
 
 
 def drain(raylet: Daemon, notice: Notice, message: str) -> str:
-    """Tell Ray that the node will be taken away. Returns why it was not taken, empty when it was.
+    """Tell Ray that the node will be taken away. Returns why Ray did not accept that; empty if it did.
 
-    By Ray's own command in a process of its own: a client in this one would end it when the GCS is away for a while.
+    This runs Ray's command in a process of its own, since a client in this process would end it when the GCS is away
+    for a while.
     """
     left = max(math.floor(notice.time - time.time() - MARGIN_SECONDS), 1)
     try:

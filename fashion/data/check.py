@@ -1,4 +1,4 @@
-"""Every finding about a data set in one pass, also when its structure is broken. Errors forbid training."""
+"""All findings about a data set in one pass, even when its structure is broken. Errors forbid training."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from fashion.data.scan import scan_layout
 from fashion.errors import DataError, printable
 
 Severity = Literal["error", "warning", "info"]
-_RARE = 20  # images of a class in a split below which its accuracy says little
+_RARE = 20  # with fewer images of a class in a split its accuracy says little
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. `kind` is one of missing, unreadable, blank, empty, path, columns, label, count, heads, names
-    (errors), duplicate, identical, leak, conflict, absent (warnings), rare, unlisted and packed (for information)."""
+    """Something to know about a data set.
+
+    `kind` is one of missing, unreadable, blank, empty, path, columns, label, count, heads, names (errors), duplicate,
+    identical, leak, conflict, absent (warnings; absent is for information in test), rare, unlisted and packed (for
+    information).
+    """
 
     severity: Severity
     kind: str
@@ -36,8 +40,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class CheckReport:
-    """`findings` with errors first; `images` counts the images a split lists."""
+class CheckResult:
+    """What `check` found. `findings` has errors first; `images` counts the images that each split lists."""
 
     findings: tuple[Finding, ...]
     images: dict[str, int]
@@ -51,12 +55,15 @@ class CheckReport:
         return {"ok": self.ok, "images": self.images, "findings": [vars(finding) for finding in self.findings]}
 
 
-def check(root: str | Path, progress: Callable[[int, int], None] | None = None) -> CheckReport:
-    """Read the lists, decode every listed image, compare their bytes. Never raises for what is wrong with the data."""
+def check(root: str | Path, progress: Callable[[int, int], None] | None = None) -> CheckResult:
+    """Read the lists, decode every listed image and compare their bytes. Mistakes in the data never raise.
+
+    `progress(done, total)` is called for each image.
+    """
     scan = scan_layout(root)
     findings = []
     for kind, problem in scan.problems:
-        # The place of a Problem is stated once in a Finding; the rest of its text is the message.
+        # A Finding has its place in a field; the rest of the problem's text is the message.
         findings.append(Finding("error", kind, problem.place, str(problem).removeprefix(f"{problem.place}: ")))
     digests, unreadable = _read_all(scan, progress)
     findings += unreadable
@@ -65,15 +72,15 @@ def check(root: str | Path, progress: Callable[[int, int], None] | None = None) 
     findings += _class_counts(scan)
     findings += _unlisted(scan)
     if scan.packed is not None:
-        message = "packed images stand in the images' place: of those only their lists and labels were looked at"
+        message = "packed images replace the images: only the lists and labels were checked"
         findings.append(Finding("info", "packed", MANIFEST, message))
     order = {"error": 0, "warning": 1, "info": 2}
     findings.sort(key=lambda finding: order[finding.severity])
-    return CheckReport(tuple(findings), {split: len(images) for split, images in scan.images.items()})
+    return CheckResult(tuple(findings), {split: len(images) for split, images in scan.images.items()})
 
 
 def _read_all(scan: Scan, progress: Callable[[int, int], None] | None) -> tuple[dict[str, str], list[Finding]]:
-    """The digest of every readable image's bytes, and a finding for each that can't be decoded whole."""
+    """The SHA-256 of every readable image's bytes, and a finding for each image that can't be decoded whole."""
     paths = sorted(
         {
             image
@@ -113,20 +120,14 @@ def _duplicate_lines(scan: Scan) -> list[Finding]:
         first: dict[str, int] = {}
         for number, image in zip(scan.lines[split], images, strict=True):
             if image in first:
-                findings.append(
-                    Finding(
-                        "warning",
-                        "duplicate",
-                        f"split/{split}.txt:{number}",
-                        f"{image} is listed already in line {first[image]}",
-                    )
-                )
+                message = f"{image} is already listed in line {first[image]}"
+                findings.append(Finding("warning", "duplicate", f"split/{split}.txt:{number}", message))
             first.setdefault(image, number)
     return findings
 
 
 def _identical_images(scan: Scan, digests: dict[str, str]) -> list[Finding]:
-    """One finding for each group of byte-identical images, and one more where their labels disagree."""
+    """One finding for each group of byte-identical images, and another where their labels disagree."""
     groups: dict[str, dict[tuple[str, str], set[tuple[int, ...]]]] = defaultdict(lambda: defaultdict(set))
     for split, images in scan.images.items():
         rows = scan.rows.get(split, [])
@@ -144,16 +145,16 @@ def _identical_images(scan: Scan, digests: dict[str, str]) -> list[Finding]:
         if len(splits) > 1:
             findings.append(Finding("warning", "leak", place, f"the same bytes are in {' and '.join(splits)}"))
         elif len(members) > 1:
-            findings.append(
-                Finding("warning", "identical", place, f"the same bytes occur {len(members)} times in {splits[0]}")
-            )
+            message = f"the same bytes occur {len(members)} times in {splits[0]}"
+            findings.append(Finding("warning", "identical", place, message))
         if len(labellings) > 1:
             text = " and ".join(" ".join(map(str, row)) for row in labellings)
-            findings.append(Finding("warning", "conflict", place, f"the same bytes are labelled differently: {text}"))
+            findings.append(Finding("warning", "conflict", place, f"the same bytes have different labels: {text}"))
     return findings
 
 
 def _class_counts(scan: Scan) -> list[Finding]:
+    """A finding for each class that never occurs in a split or is rare there."""
     findings = []
     for split, rows in scan.rows.items():
         for head, attribute in enumerate(scan.attributes):
@@ -162,28 +163,22 @@ def _class_counts(scan: Scan) -> list[Finding]:
                 place = f"split/{split}_attr.txt"
                 if counts[label] == 0:
                     severity: Severity = "info" if split == "test" else "warning"
-                    findings.append(
-                        Finding(severity, "absent", place, f"{attribute.name} {name} ({label}) never occurs")
-                    )
+                    message = f"{attribute.name} {name} ({label}) never occurs"
+                    findings.append(Finding(severity, "absent", place, message))
                 elif counts[label] < _RARE:
-                    findings.append(
-                        Finding(
-                            "info",
-                            "rare",
-                            place,
-                            f"{attribute.name} {name} ({label}) occurs {counts[label]} times only",
-                        )
-                    )
+                    message = f"{attribute.name} {name} ({label}) occurs only {counts[label]} times"
+                    findings.append(Finding("info", "rare", place, message))
     return findings
 
 
 def _unlisted(scan: Scan) -> list[Finding]:
+    """One finding that names the first image below img/ that no split lists, and counts them."""
     listed = {image for images in scan.images.values() for image in images}
     folder = scan.root / "img"
     if not folder.is_dir() or not listed:
         return []
     found = {p.relative_to(scan.root).as_posix() for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES}
     extra = sorted(found - listed)
-    return (
-        [Finding("info", "unlisted", extra[0], f"in no split, as {len(extra)} images of img/ in all")] if extra else []
-    )
+    if not extra:
+        return []
+    return [Finding("info", "unlisted", extra[0], f"is in no split; so are {len(extra)} images of img/ in all")]

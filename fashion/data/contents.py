@@ -1,7 +1,8 @@
-"""What a data set's images hold, as one digest, so that a copy, a restore or a `touch` is the same data set.
+"""One digest of what a data set's images hold, so that a copied, restored or touched data set counts as the same.
 
-All bytes are read once. The answer is kept in the cache folder under what is cheap to ask of the files (name, size,
-times), as git does for its index: the next call reads no image unless one of those changed.
+All bytes are read once. The digest is kept in the cache folder under what is cheap to find out about the files (name,
+size, times), much like git's index: the next call reads no image unless one of those has changed. The cache folder
+itself is found here, too.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import contextlib
 import hashlib
 import os
 import re
-import uuid
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fashion.errors import DataError, Problem
+from fashion.errors import BlockedError, DataError, Problem
+from fashion.files import write_atomic
 
-__all__ = ["contents_digest", "default_cache_dir"]
-_known: dict[str, str] = {}  # of this process: also where the cache folder can't be written, images are read once
+__all__ = ["contents_digest", "default_cache_dir", "require_room"]
+# Digests that this process knows: where the cache folder can't be written, images are still read only once.
+_known: dict[str, str] = {}
 
 
 def default_cache_dir() -> Path:
@@ -25,22 +28,32 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("FASHION_CACHE") or "~/.cache/fashion-sweep").expanduser()
 
 
+def require_room(what: str, size: int, folder: Path) -> None:
+    """Raise BlockedError unless `folder`, for caches, has room for `what`, which takes `size` bytes, and 2 % more."""
+    free = shutil.disk_usage(folder).free
+    if size * 1.02 > free:
+        raise BlockedError(
+            f"{what} needs {size / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free. "
+            "Set FASHION_CACHE to a folder with room."
+        )
+
+
 def contents_digest(root: Path, images: Sequence[str], progress: Callable[[int, int], None] | None = None) -> str:
     """64 hex digits over the names (relative to `root`) and bytes of all images, in their order.
 
-    `progress(done, total)` is called while images are read, and not at all when nothing changed since the last time.
-    Raises DataError when an image is gone or can't be read.
+    `progress(done, total)` is called while images are read, which is never if nothing has changed since the last time.
+    Raises DataError where an image is missing or can't be read.
     """
-    outside = _outside(root, images)
-    if outside not in _known:
-        _known[outside] = _kept_digest(default_cache_dir() / "contents" / outside, root, images, progress)
-    return _known[outside]
+    status = _status_digest(root, images)
+    if status not in _known:
+        _known[status] = _kept_digest(default_cache_dir() / "contents" / status, root, images, progress)
+    return _known[status]
 
 
-def _outside(root: Path, images: Sequence[str]) -> str:
-    """A digest of what changes with an image: its size, and the times of its bytes and of its inode.
+def _status_digest(root: Path, images: Sequence[str]) -> str:
+    """A digest of what changes along with an image: its size and the times at which its bytes and its inode changed.
 
-    The second time moves also where a program sets the first one back.
+    The inode's time moves even if a program sets the other one back.
     """
     digest = hashlib.sha256(str(root.absolute()).encode())
     for image in images:
@@ -53,19 +66,14 @@ def _outside(root: Path, images: Sequence[str]) -> str:
 
 
 def _kept_digest(kept: Path, root: Path, images: Sequence[str], progress: Callable[[int, int], None] | None) -> str:
-    with contextlib.suppress(OSError, UnicodeDecodeError):  # not there, or not ours: the images themselves tell
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # missing or damaged: then the images are read
         found = kept.read_text()
         if re.fullmatch("[0-9a-f]{64}", found):
             return found
     digest = _read_all(root, images, progress)
-    with contextlib.suppress(OSError):  # it saves time only: a full or read-only cache folder is no reason to stop
+    with contextlib.suppress(OSError):  # it only saves time: a full or read-only cache folder is no reason to stop
         kept.parent.mkdir(parents=True, exist_ok=True)
-        scratch = kept.with_name(f".{uuid.uuid4().hex}")
-        try:
-            scratch.write_text(digest)
-            scratch.replace(kept)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_atomic(kept, digest.encode())
     return digest
 
 

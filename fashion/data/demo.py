@@ -1,6 +1,6 @@
-"""A drawn, licence-free data set in the challenge's layout, whose six attributes show in the pixels.
+"""A drawn, licence-free data set in the challenge's layout, whose six attributes are visible in the pixels.
 
-Each picture is a mannequin in one garment. Every attribute is drawn independently with unequal class shares, so that
+Each image shows a mannequin in one garment. Every attribute is sampled independently with unequal class shares, so that
 predicting the majority is a baseline worth beating. The same arguments give the same pixels.
 """
 
@@ -28,7 +28,7 @@ ATTRIBUTES: dict[str, dict[str, float]] = {
     "fabric": {"cotton": 0.55, "knit": 0.2, "leather": 0.15, "chiffon": 0.1},
     "fit": {"tight": 0.25, "loose": 0.15, "regular": 0.6},
 }
-_OVERSAMPLE = 2  # drawn larger, then reduced: smooth edges
+_OVERSAMPLE = 2  # images are drawn larger and then reduced, for smooth edges
 _HEM = {"top_length": 0.57, "mini_length": 0.71, "maxi_length": 0.94}
 _WIDTHS = {
     "tight": (0.125, 0.085, 0.115),
@@ -46,9 +46,10 @@ def write_demo(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write the data set and return its folder; raises DataError when that exists and is not empty.
+    """Write the data set and return its folder, which appears whole, by a rename. All splits are labelled.
 
-    `size` is the pictures' side in pixels. All splits are labelled. The folder appears whole, by a rename.
+    `train`, `val` and `test` are numbers of images, `size` their side in pixels. Raises DataError where the folder
+    exists and is not empty, can't be written, or a number is out of range.
     """
     root = Path(root)
     most = max(len(classes) for classes in ATTRIBUTES.values())
@@ -57,7 +58,9 @@ def write_demo(
     if not 16 <= size <= 1024:
         problems.append(Problem("--size", "16 to 1024 pixels", str(size)))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        problems.append(Problem(str(root), "the folder must be new or empty", fix="Choose another, or delete it."))
+        problems.append(
+            Problem(str(root), "the folder must be new or empty", fix="Choose another folder, or delete it")
+        )
     if problems:
         raise DataError("The demo data set can't be made:", problems)
     try:
@@ -72,7 +75,7 @@ def write_demo(
         temporary.chmod(0o755)
         os.replace(temporary, root)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # nothing is left to remove once it was renamed
+        shutil.rmtree(temporary, ignore_errors=True)  # it is gone already once it was renamed
     return root
 
 
@@ -117,7 +120,7 @@ def _labels(rng: np.random.Generator, count: int, shares: list[float]) -> np.nda
 
 
 def draw_garment(names: dict[str, str], size: int, rng: np.random.Generator) -> Image.Image:
-    """Draw one picture (size, size) RGB of the named classes; colours, place and scale vary with `rng`."""
+    """Draw one (size, size) RGB image of the named classes; colours, position and scale vary with `rng`."""
     side = size * _OVERSAMPLE
     hue = rng.random()
     base = _rgb(hue, rng.uniform(0.45, 0.85), rng.uniform(0.4, 0.85))
@@ -141,7 +144,7 @@ def draw_garment(names: dict[str, str], size: int, rng: np.random.Generator) -> 
 
 
 class _Pen:
-    """Draws in a figure's own coordinates: x from its middle, y from 0 (head) to 1 (feet)."""
+    """Draws in the figure's own coordinates: x from its middle, y from 0 (head) to 1 (feet)."""
 
     def __init__(self, side: int, middle: float, shift: float, scale: float) -> None:
         self.side, self.middle, self.shift, self.scale = side, middle, shift, scale
@@ -183,7 +186,7 @@ def _limb(sign: int, start: float, end: float, upper: float, lower: float) -> li
 
 
 def _mask(pen: _Pen, names: dict[str, str]) -> Image.Image:
-    """Where the garment is: length, fit, sleeve and neckline."""
+    """A greyscale mask of the garment, shaped by its length, fit, sleeve and neckline."""
     mask = Image.new("L", (pen.side, pen.side))
     chest, waist, hem = _WIDTHS[names["fit"]]
     bottom = _HEM[names["length"]]
@@ -214,28 +217,28 @@ def _pattern(
     draw = ImageDraw.Draw(cloth)
     step = side * rng.uniform(0.085, 0.11)
     start = rng.random()
-    places = [(index + start) * step for index in range(-2, math.ceil(side / step) + 2)]
+    offsets = [(index + start) * step for index in range(-2, math.ceil(side / step) + 2)]
     if name == "striped":
-        for y in places:
+        for y in offsets:
             draw.rectangle([0, y, side, y + step * 0.45], fill=accent)
     elif name == "checked":
         half = tuple((a + b) // 2 for a, b in zip(base, accent, strict=True))
-        for y in places:
+        for y in offsets:
             draw.rectangle([0, y, side, y + step * 0.45], fill=half)
-        for x in places:
+        for x in offsets:
             draw.rectangle([x, 0, x + step * 0.45, side], fill=half)
-        for x in places:
-            for y in places:
+        for x in offsets:
+            for y in offsets:
                 draw.rectangle([x, y, x + step * 0.45, y + step * 0.45], fill=accent)
     elif name == "dotted":
         radius = step * 0.27
-        for row, y in enumerate(places):
-            for x in places:
+        for row, y in enumerate(offsets):
+            for x in offsets:
                 middle = x + (step / 2 if row % 2 else 0)
                 draw.ellipse([middle - radius, y - radius, middle + radius, y + radius], fill=accent)
     elif name == "floral":
-        for y in places[::2]:
-            for x in places[::2]:
+        for y in offsets[::2]:
+            for x in offsets[::2]:
                 _flower(draw, x + rng.uniform(-0.3, 0.3) * step, y + rng.uniform(-0.3, 0.3) * step, step * 0.42, rng)
     return cloth
 

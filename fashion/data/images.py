@@ -1,4 +1,4 @@
-"""Image files to square uint8 arrays: decoding, the resize of the report's pipeline, and many at once."""
+"""Image files to square uint8 arrays: decoding, the resize of the challenge report's pipeline, and many at once."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from fashion.errors import DataError, Problem
 
 Progress = Callable[[int, int], None]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# Named, because Pillow would otherwise try every plug-in it has, one of which starts Ghostscript.
+# Listed because Pillow would otherwise try all its plug-ins, one of which starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 PAD_COLOUR = (124, 116, 104)  # ImageNet's mean: close to zero once normalised
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-# Pillow would warn of images beyond its limit, and go on; here they are refused.
+# Pillow only warns of images beyond its limit; here they are refused.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def load_rgb(path: str | Path) -> Image.Image:
-    """Decode one file to an RGB image; raises DataError when it can't be read or is a decompression bomb.
+    """Decode one file to an RGB image; raises DataError where it can't be read or is a decompression bomb.
 
-    EXIF orientation is not applied (as in the report's pipeline). Transparent pixels become white; 16-bit greys
-    are scaled to 8 bits.
+    EXIF orientation is not applied, as in the challenge report's pipeline. Transparent pixels become white; 16-bit
+    greys are scaled to 8 bits.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -39,7 +39,7 @@ def load_rgb(path: str | Path) -> Image.Image:
             image.load()
             return to_rgb(image)
     except Exception as error:
-        # Damaged bytes make Pillow's plug-ins raise nearly anything, so decoding is guarded as a whole.
+        # Damaged bytes make Pillow's plug-ins raise almost any exception, so decoding is guarded as a whole.
         raise DataError(
             "An image can't be used:", [Problem(str(path), "must be a complete image", str(error))]
         ) from error
@@ -58,9 +58,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize_square(image: Image.Image, size: int, fit: str, interpolation: str) -> NDArray[np.uint8]:
-    """(size, size, 3) uint8 of an RGB image; `stretch` equals torchvision's Resize((size, size)) on the PIL image.
+    """Resize an RGB image to a square: (size, size, 3) uint8.
 
-    `pad` scales the longer side to `size` and centres the result on ImageNet's mean colour.
+    `stretch` equals torchvision's Resize((size, size)) on the PIL image. `pad` scales the longer side to `size` and
+    centres the result on ImageNet's mean colour.
     """
     if fit == "stretch":
         return np.asarray(image.resize((size, size), _FILTERS[interpolation]))
@@ -82,7 +83,11 @@ def decode_into(
     interpolation: str,
     progress: Progress | None,
 ) -> None:
-    """Decode and resize all images with one thread a CPU (Pillow leaves Python's lock while it does)."""
+    """Decode and resize all images into `images` (N, S, S, 3), and the CRC-32 of each into `checksums` (N,).
+
+    There is one thread per CPU, since Pillow releases the interpreter lock. Raises DataError listing every image that
+    can't be used.
+    """
 
     def decode(row: int) -> Problem | None:
         try:

@@ -1,6 +1,6 @@
 """The challenge's layout: `img/`, `split/{train,val,test}.txt`, `split/*_attr.txt`, `split/list_attr_cloth.txt`.
 
-Copies of the data differ: some have a header line in every file, some a count, some neither; all read the same.
+Copies of the data differ: some have a header line in every file, some a count, some neither. All are read the same way.
 The numbers of heads and classes come from the files, so any data set in this layout works.
 """
 
@@ -21,7 +21,7 @@ from fashion.data.scan import scan_layout
 from fashion.errors import BlockedError, DataError, Problem
 
 __all__ = ["Attribute", "Baseline", "Dataset", "Split", "majority_baseline", "read_dataset", "read_unchanged"]
-_SHOWN = 20  # problems of one kind that an exception lists before it only counts
+_SHOWN = 20  # problems of one kind that an exception lists; further ones are only counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Split:
 class Dataset:
     """A data set without structural problems. Made by `read_dataset`.
 
-    packed: its images are packed caches below `root`, and not there themselves.
+    `packed` is set where packed caches below `root` replace the images.
     """
 
     root: Path
@@ -58,27 +58,27 @@ class Dataset:
         return tuple(attribute.name for attribute in self.attributes)
 
     def label_counts(self, split: str) -> list[NDArray[np.int64]]:
-        """How often each class occurs in a labelled split: one array of length k a head."""
+        """How often each class occurs in a labelled split: one array (classes,) per head."""
         return [
             np.bincount(column, minlength=k) for column, k in zip(self.labels(split).T, self.class_counts, strict=True)
         ]
 
     def labels(self, split: str) -> NDArray[np.int64]:
-        """Labels (N, heads) of a split; raises DataError where it has none."""
+        """Labels (N, heads) of a split. Raises DataError where it has none."""
         found = self.splits.get(split)
         if found is None or found.labels is None:
             have = ", ".join(name for name, other in self.splits.items() if other.labels is not None)
             raise DataError(
                 "The split has no labels:",
-                [Problem(f"split/{split}_attr.txt", "labels are needed here", fix=f"Labelled: {have}.")],
+                [Problem(f"split/{split}_attr.txt", "labels are needed here", fix=f"Labelled splits: {have}")],
             )
         return found.labels
 
     def fingerprint(self, progress: Callable[[int, int], None] | None = None) -> str:
-        """16 hex digits over lists, labels, names and every image's bytes: a copy elsewhere has the same.
+        """16 hex digits over lists, labels, names and every image's bytes. A copy elsewhere has the same fingerprint.
 
-        Asked of the files on each call, so that a changed image is noticed; `contents_digest` says when it reads them,
-        and calls `progress(done, total)` meanwhile. Raises DataError when an image is gone.
+        Every call looks at the files, so a changed image is noticed. `contents_digest` says when images are read, and
+        calls `progress(done, total)` meanwhile. Raises DataError where an image is missing.
         """
         digest = hashlib.sha256()
         digest.update(repr([(a.name, a.classes) for a in self.attributes]).encode())
@@ -101,7 +101,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Accuracy of always predicting each head's most frequent training class."""
+    """Accuracy, in [0, 1], of always predicting each head's most frequent training class."""
 
     classes: tuple[int, ...]
     accuracies: tuple[float, ...]
@@ -109,7 +109,7 @@ class Baseline:
 
 
 def read_dataset(root: str | Path) -> Dataset:
-    """Read a data set in the challenge's layout; raises DataError with all structural problems at once."""
+    """Read a data set in the challenge's layout. Raises DataError with all structural problems at once."""
     scan = scan_layout(root)
     if scan.problems:
         raise DataError(f"The data set at {root} can't be used:", _shortened(scan.problems))
@@ -122,19 +122,19 @@ def read_dataset(root: str | Path) -> Dataset:
         splits[name] = Split(name, tuple(images), labels)
     dataset = Dataset(scan.root, scan.attributes, splits, scan.packed)
     if scan.packed is not None and dataset.fingerprint() != scan.packed.fingerprint:
-        rule = f"belongs to the lists and labels in split/, whose fingerprint is {dataset.fingerprint()}"
+        rule = f"must match the lists and labels in split/, whose fingerprint is {dataset.fingerprint()}"
         problem = Problem(MANIFEST, rule, scan.packed.fingerprint, "Push the data set again")
         raise DataError(f"The data set at {root} can't be used:", [problem])
     return dataset
 
 
 def read_unchanged(root: str | Path, fingerprint: str) -> Dataset:
-    """The data set that a sweep started with. Images are read only where their size or times differ.
+    """The data set with which a sweep started. Images are read only if their size or times have changed.
 
-    Raises BlockedError when a list, a label, a name or an image is another now, or gone.
+    Raises BlockedError where a list, a label, a name or an image has changed or is missing.
     """
     changed = f"the data set at {root} has changed since this sweep started"
-    mend = "Put the data back and type the same command again, or give the sweep another name (--name)."
+    mend = "Put the data back and run the same command again, or give the sweep another name (--name)."
     try:
         dataset = read_dataset(root)
         if dataset.fingerprint() != fingerprint:
@@ -145,14 +145,14 @@ def read_unchanged(root: str | Path, fingerprint: str) -> Dataset:
 
 
 def majority_baseline(dataset: Dataset, split: str = "val") -> Baseline:
-    """Score each head's majority class of train on `split` (59.73 % on the challenge's val)."""
+    """Score each head's majority class in train on `split` (59.73 % on the challenge's val)."""
     majority = [int(counts.argmax()) for counts in dataset.label_counts("train")]
     hits = dataset.labels(split) == np.asarray(majority)
     return Baseline(tuple(majority), tuple(float(hit) for hit in hits.mean(axis=0)), float(hits.mean()))
 
 
 def _shortened(problems: Sequence[tuple[str, Problem]]) -> list[Problem]:
-    """The first of each kind, and how many more there are: a wrong root would list thousands."""
+    """The first problems of each kind, and how many more there are: a wrong root would have thousands."""
     shown: list[Problem] = []
     counts: dict[str, int] = {}
     for kind, problem in problems:
@@ -162,6 +162,6 @@ def _shortened(problems: Sequence[tuple[str, Problem]]) -> list[Problem]:
     for kind, count in counts.items():
         if count > _SHOWN:
             shown.append(
-                Problem("...", f"and {count - _SHOWN} more of kind {kind!r}", fix="fashion-sweep data check lists all.")
+                Problem("...", f"and {count - _SHOWN} more of kind {kind!r}", fix="fashion-sweep data check lists all")
             )
     return shown

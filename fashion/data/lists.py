@@ -1,10 +1,11 @@
-"""What was read of a data set's text files, with every problem beside it, and the lines of one of them."""
+"""Reading the text files of a data set: their lines, the images they list, and a record of every problem found."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from fashion.errors import Problem
 
 SPLITS = ("train", "val", "test")
 LABELLED = ("train", "val")  # these need labels; test may have them
-LARGEST_LIST = 1 << 30  # bytes; ten million images have a third of it
+LARGEST_LIST = 1 << 30  # bytes; a list of ten million images takes a third of it
 INSIDE = "must lie in the data set's folder, where symbolic links lead as well"
+
+Line = tuple[int, str]  # line number from 1, text without blanks at its ends
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,21 @@ class Attribute:
     classes: tuple[str, ...]
 
 
+class NoTextError(ValueError):
+    """A file that can't be a list: `rule` is broken, and `value` is what was found."""
+
+    def __init__(self, rule: str, value: str) -> None:
+        super().__init__(f"{rule}; got {value}")
+        self.rule, self.value = rule, value
+
+
 @dataclass
 class Scan:
-    """All that could be read, and every structural problem with its kind; `check` goes on from here even then.
+    """All that could be read, and every structural problem with its kind. `check` goes on from here in any case.
 
-    `lines[split][i]` is the line number of `images[split][i]`; `rows[split][i]` its labels, None where that line is
-    bad, read from line `row_lines[split][i]`. `refused` holds listed images that lie elsewhere: nobody may open them.
-    `packed`: packed caches stand in the images' place, which need not be there.
+    `lines[split][i]` is the line number of `images[split][i]`. `rows[split][i]` are the labels read from line
+    `row_lines[split][i]`, None where that line is bad. `refused` holds listed images that lie outside the data set:
+    nobody may open them. `packed` is set where packed caches replace the images, which need not be there then.
     """
 
     root: Path
@@ -46,7 +57,7 @@ class Scan:
     _folders: dict[str, bool] = field(default_factory=dict)
 
     def elsewhere(self, name: str) -> str:
-        """Where a symbolic link leads with a file of the data set, if that is outside of it; else empty."""
+        """The target of a symbolic link that leads out of the data set with this file; empty if there is none."""
         folder = os.path.dirname(name)
         if folder not in self._folders:  # a hundred thousand images have a few folders
             self._folders[folder] = self._leaves(self.root / folder)
@@ -60,46 +71,78 @@ class Scan:
         self.problems.append((kind, Problem(place, rule, value, fix)))
 
 
-def text_lines(scan: Scan, name: str) -> list[tuple[int, str]] | None:
-    """(line number, stripped text) of a file in split/; trailing blank lines dropped, others are problems."""
-    path = scan.root / "split" / name
-    if outside := scan.elsewhere(f"split/{name}"):
-        scan.add("path", f"split/{name}", INSIDE, outside)
-        return None
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
-            scan.add("unreadable", f"split/{name}", "must be a file", stat.filemode(found.st_mode))
-            return None
-        if found.st_size > LARGEST_LIST:
-            scan.add("unreadable", f"split/{name}", f"has at most {LARGEST_LIST:,} bytes", f"{found.st_size:,}")
-            return None
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        scan.add("missing", f"split/{name}", "the file must exist")
-        return None
-    except OSError as error:
-        scan.add("unreadable", f"split/{name}", "the file must be readable", str(error.strerror))
-        return None
-    except UnicodeDecodeError as error:
-        scan.add(
-            "unreadable",
-            f"split/{name}",
-            "must be UTF-8 text",
-            f"byte {error.object[error.start]:#04x} at {error.start}",
-        )
-        return None
+def parse_lines(content: bytes) -> list[Line]:
+    """All lines of a text file up to the last that is not blank.
+
+    Raises UnicodeDecodeError where it is not UTF-8, NoTextError where it holds a NUL character.
+    """
+    text = content.decode("utf-8-sig")
     if "\0" in text:
-        scan.add("unreadable", f"split/{name}", "must be text", "a NUL character")
-        return None
+        raise NoTextError("must be text", "a NUL character")
     lines = [(number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1)]
     while lines and not lines[-1][1]:
         lines.pop()
+    return lines
+
+
+def read_lines(path: Path) -> list[Line]:
+    """`parse_lines` of a file. Raises OSError where it can't be read, NoTextError where it is no file or too large."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe would block for ever
+        raise NoTextError("must be a file", stat.filemode(found.st_mode))
+    if found.st_size > LARGEST_LIST:
+        raise NoTextError(f"has at most {LARGEST_LIST:,} bytes", f"{found.st_size:,}")
+    return parse_lines(path.read_bytes())
+
+
+def without_header(lines: Sequence[Line], exists: Callable[[str], bool]) -> Sequence[Line]:
+    """The lines of a split's list that name images.
+
+    A first line such as "picture_filename", with neither a dot nor a slash, is a header unless `exists` knows a file of
+    that name.
+    """
+    first = lines[0][1] if lines else "."
+    return lines if "." in first or "/" in first or exists(first) else lines[1:]
+
+
+def listed_images(root: Path, split: str) -> list[str]:
+    """The images that a split of the data set in `root` lists, read without looking at the images themselves.
+
+    Raises OSError where the list can't be read, ValueError where it is no text.
+    """
+    lines = [line for line in read_lines(root / "split" / f"{split}.txt") if line[1]]
+    return [image for _, image in without_header(lines, lambda name: os.path.exists(root / name))]
+
+
+def text_lines(scan: Scan, name: str) -> list[Line] | None:
+    """The lines of a file in split/ that are not blank; None, and a problem in `scan`, if it is unreadable or empty.
+
+    Blank lines before the last line of text are problems too.
+    """
+    place = f"split/{name}"
+    if outside := scan.elsewhere(place):
+        scan.add("path", place, INSIDE, outside)
+        return None
+    try:
+        lines = read_lines(scan.root / place)
+    except FileNotFoundError:
+        scan.add("missing", place, "the file must exist")
+        return None
+    except OSError as error:
+        scan.add("unreadable", place, "the file must be readable", str(error.strerror))
+        return None
+    except UnicodeDecodeError as error:
+        found = f"byte {error.object[error.start]:#04x} at {error.start}"
+        scan.add("unreadable", place, "must be UTF-8 text", found)
+        return None
+    except NoTextError as error:
+        scan.add("unreadable", place, error.rule, error.value)
+        return None
     for number, line in lines:
         if not line:
-            scan.add("blank", f"split/{name}:{number}", "no blank lines: images and labels are matched line by line")
+            scan.add("blank", f"{place}:{number}", "no blank lines: images and labels are matched line by line")
     kept = [(number, line) for number, line in lines if line]
     if not kept:
-        scan.add("empty", f"split/{name}", "must not be empty")
+        scan.add("empty", place, "must not be empty")
         return None
     return kept

@@ -1,8 +1,9 @@
 """The image cache: every image decoded and resized once, in one memory-mapped Arrow file.
 
-One file per (data fingerprint, split, resize, fit, interpolation), with a single record batch, so that all pixels form
-one contiguous buffer and a mapped file gives a (N, S, S, 3) view without copying. All trials and workers of a machine
-share its pages. A seal beside it (NAME.arrow.seal) tells a whole file from a damaged one before anything is mapped.
+There is one file per (data fingerprint, split, resize, fit, interpolation). Its single record batch makes all pixels
+one contiguous buffer, so a mapped file gives a (N, S, S, 3) view without copying, and all trials and workers of a
+machine share its pages. A seal beside it (NAME.arrow.seal) tells a whole file from a damaged one before anything is
+mapped.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,17 +21,21 @@ import pyarrow as pa
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from fashion.data.contents import default_cache_dir
+from fashion.data.contents import default_cache_dir, require_room
 from fashion.data.images import IMAGE_SUFFIXES, Progress, decode_into
 from fashion.data.layout import Dataset
 from fashion.errors import BlockedError, DataError, Problem
+from fashion.files import write_atomic
 
 FORMAT_VERSION = 1
-_SAMPLED = 16  # rows whose checksum is compared on every opening
+_SAMPLED = 16  # rows whose checksums are compared whenever a file is opened
 
 
 class Pack:
-    """A mapped cache file. Pickles by its path. Made by `open_or_build` or, for an existing file, `open`."""
+    """A mapped cache file: `images` (N, S, S, 3) uint8, their `names`, and `labels` (N, heads) or None.
+
+    Made by `open_or_build` or, for an existing file, by `open`. Pickled as its path.
+    """
 
     def __init__(self, path: Path, batch: pa.RecordBatch, metadata: dict[str, str]) -> None:
         self.path = path
@@ -53,7 +57,7 @@ class Pack:
 
     @classmethod
     def open(cls, path: str | Path, verify: bool = False) -> Pack:
-        """Map a cache file; raises DataError when it is not a whole one. `verify` reads every pixel."""
+        """Map a cache file. Raises DataError where it is not whole; `verify` reads every pixel to find out."""
         path = Path(path)
         try:
             pack = cls._mapped(path)
@@ -61,20 +65,16 @@ class Pack:
                 range(len(pack)) if verify else np.linspace(0, len(pack) - 1, _SAMPLED).astype(int)
             )
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                "The image cache can't be used:",
-                [Problem(str(path), "must be a whole cache file", str(error), "Delete it.")],
-            ) from error
+            problem = Problem(str(path), "must be a whole cache file", str(error), "Delete it")
+            raise DataError("The image cache can't be used:", [problem]) from error
         if wrong:
-            raise DataError(
-                "The image cache is damaged:",
-                [Problem(str(path), "pixels equal their checksums", f"row {wrong[0]}", "Delete it.")],
-            )
+            problem = Problem(str(path), "pixels must match their checksums", f"row {wrong[0]}", "Delete it")
+            raise DataError("The image cache is damaged:", [problem])
         return pack
 
     @classmethod
     def _mapped(cls, path: Path) -> Pack:
-        check_seal(path)  # first, since Arrow follows whatever offsets it finds, also out of the mapping
+        check_seal(path)  # first, since Arrow follows any offset that it finds, even out of the mapping
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         metadata = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
         if metadata.get("format") != str(FORMAT_VERSION) or reader.num_record_batches != 1:
@@ -96,12 +96,15 @@ class Pack:
         progress: Progress | None = None,
         verify: bool = False,
     ) -> Pack:
-        """The cache of one split, built first where it is missing, stale, truncated or damaged.
+        """The cache of one split, built first if it is missing, stale, truncated or damaged.
 
         Processes that ask at the same time wait for one builder. The file appears by a rename, so a killed builder
-        leaves nothing behind that could be taken for a cache. Of a data set that holds packed images it is the file there,
-        and nothing is built. Raises DataError listing every image that can't be used, BlockedError when the cache folder
-        can't be written.
+        leaves nothing behind that could be taken for a cache. If the data set holds packed images, the pack there is
+        opened and nothing is built.
+
+        Raises:
+            DataError: some images can't be used, of which it lists every one; or packed images are missing or damaged.
+            BlockedError: the cache folder can't be written or is full.
         """
         metadata = {
             "format": str(FORMAT_VERSION),
@@ -133,31 +136,23 @@ class Pack:
 
     @classmethod
     def _pushed(cls, dataset: Dataset, metadata: dict[str, str], verify: bool) -> Pack:
-        """The cache that stands in the images' place."""
+        """The packed cache that replaces the images."""
         assert dataset.packed is not None
         form = int(metadata["resize"]), metadata["fit"], metadata["interpolation"]
         for file in dataset.packed.wanted([metadata["split"]], [form], str(dataset.root)):
             path = dataset.root / file.path
             pack = cls._valid(path, dataset, metadata, verify)
             if pack is None:
-                fix = "Delete it: of a data set in a bucket it is then fetched anew"
-                raise DataError(
-                    "Packed images can't be used:",
-                    [
-                        Problem(
-                            str(path), f"must be a whole cache file of format {FORMAT_VERSION} of these lists", fix=fix
-                        )
-                    ],
-                )
+                rule = f"must be a whole cache file of format {FORMAT_VERSION} that matches the lists"
+                fix = "Delete it: if the data set is in a bucket, it is fetched again"
+                raise DataError("Packed images can't be used:", [Problem(str(path), rule, fix=fix)])
             return pack
-        raise DataError(
-            "Packed images are missing:",
-            [Problem(str(dataset.root), f"no images of split {metadata['split']} were pushed", fix="Push them again")],
-        )
+        rule = f"no images of split {metadata['split']} were pushed"
+        raise DataError("Packed images are missing:", [Problem(str(dataset.root), rule, fix="Push them again")])
 
     @classmethod
     def _valid(cls, path: Path, dataset: Dataset, metadata: dict[str, str], verify: bool) -> Pack | None:
-        """The pack if its file is whole and of this data set, None when it must be built."""
+        """The pack if its file is whole and of this data set, None if it must be built."""
         if not path.exists():
             return None
         try:
@@ -179,18 +174,17 @@ def pack_folder(
     interpolation: str = "bicubic",
     progress: Progress | None = None,
 ) -> tuple[list[str], NDArray[np.uint8]]:
-    """Names relative to `directory`, sorted, and pixels (N, S, S, 3) of all images under any folder, in memory.
+    """All images below `directory`, in memory: their sorted names relative to it, and pixels (N, S, S, 3) uint8.
 
-    Raises DataError when there are none, or listing every one that can't be read.
+    Raises DataError where there are none, or listing every image that can't be read.
     """
     root = Path(directory)
     names = sorted(
         p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
     )
     if not names:
-        raise DataError(
-            "There is nothing to predict:", [Problem(str(root), f"must hold images ({', '.join(IMAGE_SUFFIXES)})")]
-        )
+        rule = f"must hold images ({', '.join(IMAGE_SUFFIXES)})"
+        raise DataError("There is nothing to predict:", [Problem(str(root), rule)])
     foreign = [Problem(str(root), "a file's name must be UTF-8", ascii(name)) for name in names if not _utf8(name)]
     if foreign:
         raise DataError("Images can't be used:", foreign)
@@ -200,20 +194,15 @@ def pack_folder(
 
 
 def _utf8(name: str) -> bool:
-    """Whether a file's name is text: other bytes are surrogates in it, which no file of predictions can hold."""
+    """Whether a file's name is UTF-8. Python shows other bytes as surrogates, which files of predictions can't hold."""
     return not any("\ud800" <= each <= "\udfff" for each in name)
 
 
 def _build(path: Path, dataset: Dataset, metadata: dict[str, str], progress: Progress | None) -> None:
-    """Write the file with zeros for pixels, then decode into it in place: no copy in memory, whatever its size."""
+    """Write the file with zeros for pixels, then decode into it in place: pixels are never copied in memory."""
     split, size = dataset.splits[metadata["split"]], int(metadata["resize"])
-    need, free = len(split) * size * size * 3, shutil.disk_usage(path.parent).free
-    if need * 1.02 > free:
-        raise BlockedError(
-            f"The image cache needs {need / 1e9:.1f} GB in {path.parent}, where {free / 1e9:.1f} GB are free. "
-            "Set FASHION_CACHE to a folder with room."
-        )
-    # One name, held by the lock: what a killed builder left is overwritten.
+    require_room("The image cache", len(split) * size * size * 3, path.parent)
+    # Always the same name, guarded by the lock: what a killed builder left is overwritten.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         pixels_at, checksums_at = _write_frame(temporary, split.images, split.labels, size, metadata)
@@ -231,10 +220,10 @@ def _build(path: Path, dataset: Dataset, metadata: dict[str, str], progress: Pro
 def _write_frame(
     path: Path, names: Sequence[str], labels: NDArray[np.int64] | None, size: int, metadata: dict[str, str]
 ) -> tuple[int, int]:
-    """Write the Arrow file with empty pixels; returns where pixels and checksums begin in it, in bytes."""
+    """Write the Arrow file with zeros for pixels. Returns the offsets of pixels and checksums in it, in bytes."""
     count, row = len(names), size * size * 3
-    # Anonymous memory that is never touched costs nothing, but real zeros reach the file: a full disk shows here
-    # as an error, and not later as a bus error in the mapping.
+    # Anonymous memory that is never touched costs nothing, but real zeros reach the file. So a full disk raises an
+    # error here, instead of a bus error later in the mapping.
     empty = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(row), count, [None, pa.py_buffer(np.zeros(count * row, np.uint8))]
     )
@@ -252,7 +241,11 @@ def _write_frame(
 
 
 def write_seal(path: Path, written: Path, pixels_at: int = 0, length: int = 0) -> None:
-    """Beside the cache file: its size, where its pixels are, and a digest of everything else in it (of all, by default)."""
+    """Write the seal of the cache file `path`, whose content is in `written`.
+
+    It holds the size, the position of the pixels, and a digest of everything but the pixels (of the whole file by
+    default).
+    """
     seal = {
         "size": written.stat().st_size,
         "pixels": [pixels_at, length],
@@ -262,22 +255,18 @@ def write_seal(path: Path, written: Path, pixels_at: int = 0, length: int = 0) -
 
 
 def put_seal(path: Path, seal: Mapping[str, Any]) -> None:
-    """Write what `read_seal` of this file read elsewhere."""
-    temporary = _seal_path(path).with_suffix(".tmp")
-    try:
-        temporary.write_text(json.dumps(seal))
-        os.replace(temporary, _seal_path(path))
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a seal that `read_seal` has read from the same file elsewhere."""
+    write_atomic(_seal_path(path), json.dumps(seal).encode())
 
 
 def read_seal(path: Path) -> dict[str, Any]:
+    """The seal of a cache file. Raises OSError or ValueError where there is no such seal."""
     seal: dict[str, Any] = json.loads(_seal_path(path).read_text())
     return seal
 
 
 def check_seal(path: Path) -> None:
-    """Raise ValueError unless the file has its size and all but its pixels is as it was written."""
+    """Raise ValueError unless the file has the size in its seal and everything but its pixels is as it was written."""
     seal = read_seal(path)
     (start, length), size = seal["pixels"], path.stat().st_size
     if size != seal["size"] or not 0 <= start <= start + length <= size:

@@ -1,7 +1,7 @@
-"""The manifest of a data set that was pushed, `fashion-sweep.json` beside its `split/`: what it is, and its packed caches.
+"""The manifest of a pushed data set, `fashion-sweep.json` beside its `split/`: its fingerprint and its packed caches.
 
-A data set is pushed in one of two forms: its images as they are, or, in their place, the packed caches of the sizes that
-sweeps train at. Of the second there is no image to open: what they held is known by the digest that the manifest names.
+A data set is pushed either with its images as they are, or with packed caches instead, one for each size at which
+sweeps train. In the second case there is no image to open: the manifest names the digest of what the images held.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from fashion.files import parse, whole
 
 MANIFEST = "fashion-sweep.json"
 FORMAT = 1
-LARGEST = 1 << 20  # bytes; a pack is half a kilobyte of it
+LARGEST = 1 << 20  # bytes; each pack takes half a kilobyte
 _PATH = re.compile(r"packs/[0-9a-f]{16}/[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.arrow")
-# data.resize, data.fit, data.interpolation: what a packed cache is made with
+# data.resize, data.fit and data.interpolation, with which a packed cache is made
 Form = tuple[int, str, str]
 
 
 @dataclass(frozen=True)
 class PackFile:
-    """One packed cache. path: below the data set's root, by its content, so that another content is another object.
-    size in bytes; seal: what `data.pack` keeps beside the file."""
+    """One packed cache. `size` is in bytes; `seal` is what `data.pack` keeps beside the file.
+
+    `path` is relative to the data set's root and names the content, so that another content is another object.
+    """
 
     split: str
     form: Form
@@ -43,7 +45,10 @@ class PackFile:
 
 @dataclass(frozen=True)
 class Pushed:
-    """fingerprint: the data set's. contents: `data.contents`' digest of its images. Without packs the images are there."""
+    """A pushed data set: its fingerprint and the digest of its images by `data.contents`.
+
+    Without packs the images themselves are there.
+    """
 
     fingerprint: str
     contents: str
@@ -54,20 +59,16 @@ class Pushed:
         return sorted({pack.form for pack in self.packs})
 
     def wanted(self, splits: Collection[str], forms: Collection[Form], place: str) -> list[PackFile]:
-        """The caches of these splits, as far as the data set has them, in these forms.
+        """The caches of these splits, as far as the data set has them, in these forms. `place` names it in problems.
 
-        Raises DataError with every form that was not pushed, and how to push it.
+        Raises DataError listing every form that was not pushed, and how to push it.
         """
         missing = [form for form in forms if form not in self.forms]
         if missing:
             there = ", ".join(_words(form) for form in self.forms)
-            problems = [
-                Problem(
-                    place, f"holds packed images in these forms: {there}", _words(form), f"Push it, too: {_push(form)}"
-                )
-                for form in missing
-            ]
-            raise DataError("The data set has no images of the size that is asked for:", problems)
+            rule = f"holds packed images in these forms: {there}"
+            problems = [Problem(place, rule, _words(form), f"Push that form too: {_push(form)}") for form in missing]
+            raise DataError("The data set has no images of the requested size:", problems)
         return [pack for pack in self.packs if pack.split in splits and pack.form in forms]
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +77,7 @@ class Pushed:
 
     @classmethod
     def from_json(cls, content: bytes) -> Pushed:
-        """Raises ValueError for what is no manifest of this version."""
+        """Raises ValueError for anything but a manifest of this version."""
         found = parse(content)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError(f"must be a manifest of format {FORMAT}")
@@ -87,7 +88,7 @@ class Pushed:
 
 
 def read_manifest(root: Path) -> Pushed | None:
-    """The manifest in a folder, None where there is none. Raises ValueError, also for a file that can't be read."""
+    """The manifest in a folder; None where there is none. Raises ValueError where it is wrong or can't be read."""
     try:
         with open(root / MANIFEST, "rb") as file:
             content = file.read(LARGEST + 1)
@@ -104,7 +105,7 @@ def _pack(found: Any) -> PackFile:
     if not isinstance(found, dict):
         raise ValueError("a pack must be an object")
     path, seal = found.get("path"), found.get("seal")
-    if not isinstance(path, str) or not _PATH.fullmatch(path):  # it names a file that is written
+    if not isinstance(path, str) or not _PATH.fullmatch(path):  # a file will be written there
         raise ValueError("a pack's path must be packs/DIGEST/NAME.arrow")
     words = [found.get(name) for name in ("split", "fit", "interpolation")]
     if not all(isinstance(each, str) for each in words) or not isinstance(seal, dict):

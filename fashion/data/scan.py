@@ -1,4 +1,4 @@
-"""Reads the text files of a data set line by line and collects every structural problem instead of raising."""
+"""Reads all text files of a data set and collects every structural problem instead of raising."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from fashion.data.lists import INSIDE, LABELLED, SPLITS, Attribute, Scan, text_lines
+from fashion.data.lists import INSIDE, LABELLED, SPLITS, Attribute, Scan, text_lines, without_header
 from fashion.data.pushed import MANIFEST, Pushed, read_manifest
 from fashion.errors import CONTROLS
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
 _NAME = re.compile(r"[^\s/]+")
-MOST_CLASSES = 10_000  # of an attribute whose classes nobody has named: one wrong label must not make a billion of them
-TAKEN_NAME = "image"  # a column of every file of predictions
+MOST_CLASSES = 10_000  # of an attribute without class names: one wrong label must not make a billion classes
+TAKEN_NAME = "image"  # the name of a column in every file of predictions
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def scan_layout(root: str | Path) -> Scan:
 
 
 def _scan_challenge(root: str) -> Scan:
-    """The challenge's layout, which `fashion.data.layout` describes."""
+    """Read every text file of the challenge's layout (`fashion.data.layout`) that is there. What is wrong is collected in
+    the scan; nothing is raised."""
     scan = Scan(Path(os.path.realpath(root)))
     if not os.path.isdir(scan.root / "split"):
         scan.add("missing", root, "a data set is a folder that holds img/ and split/", "no folder split/ there",
@@ -85,9 +86,7 @@ def _read_images(scan: Scan, split: str) -> None:
     lines = text_lines(scan, f"{split}.txt")
     if lines is None:
         return
-    first = lines[0][1]
-    if "." not in first and "/" not in first and not os.path.exists(scan.root / first):
-        lines = lines[1:]  # a header such as "picture_filename"
+    lines = list(without_header(lines, lambda name: os.path.exists(scan.root / name)))
     if not lines:
         scan.add("empty", f"split/{split}.txt", "must list at least one image")
         return
@@ -102,7 +101,8 @@ def _read_images(scan: Scan, split: str) -> None:
             or "\\" in image
         ):
             scan.refused.add(image)
-            scan.add("path", place, "an image's path is relative to the data set, with / and without ..", repr(image))
+            rule = "an image's path is relative to the data set, uses / and has no .."
+            scan.add("path", place, rule, repr(image))
         elif outside := scan.elsewhere(image):
             scan.refused.add(image)
             scan.add("path", place, f"an image {INSIDE}", f"{image} -> {outside}")
@@ -126,14 +126,14 @@ def _read_labels(scan: Scan, split: str) -> list[str] | None:
     for number, row in words:
         bad = [word for word in row if not _INTEGER.fullmatch(word)]
         if len(row) != width:
-            scan.add("columns", f"{name}:{number}", f"has {width} labels, as the first line", f"{len(row)} labels")
+            scan.add("columns", f"{name}:{number}", f"has {width} labels, like the first line", f"{len(row)} labels")
         elif bad:
             scan.add("label", f"{name}:{number}", "labels are integers", ", ".join(repr(word) for word in bad))
         rows.append(None if bad or len(row) != width else tuple(int(word) for word in row))
     images = scan.images.get(split)
     if images is not None and len(images) != len(rows):
         scan.add(
-            "count", name, f"one line of labels an image ({len(images)} in split/{split}.txt)", f"{len(rows)} lines"
+            "count", name, f"one line of labels per image ({len(images)} in split/{split}.txt)", f"{len(rows)} lines"
         )
     scan.rows[split] = rows
     scan.row_lines[split] = [number for number, _ in words]
@@ -147,14 +147,17 @@ def _number_of_heads(scan: Scan) -> int | None:
             scan.add(
                 "heads",
                 f"split/{split}_attr.txt",
-                f"has as many labels a line as split/train_attr.txt ({widths['train']})",
+                f"has as many labels per line as split/train_attr.txt ({widths['train']})",
                 str(width),
             )
     return widths.get("train")
 
 
 def _read_class_names(scan: Scan) -> list[tuple[str, ...]] | None:
-    """`list_attr_cloth.txt`: an optional count, an optional header, then "name group" lines with groups from 1."""
+    """Class names of every head, from `list_attr_cloth.txt`; None where it is missing or wrong.
+
+    The file has an optional count, an optional header, then "name group" lines with groups from 1.
+    """
     name = "split/list_attr_cloth.txt"
     if not (scan.root / name).exists():
         return None
@@ -189,7 +192,7 @@ def _read_class_names(scan: Scan) -> list[tuple[str, ...]] | None:
 
 
 def _attribute_names(scan: Scan, heads: int | None, headers: dict[str, list[str]]) -> list[str]:
-    """From attribute_names.txt, else from the header of train's labels, else attribute1, attribute2 ..."""
+    """Names from attribute_names.txt, else from the header of the training labels, else attribute1, attribute2 ..."""
     if heads is None:
         return []
     names = [f"attribute{head + 1}" for head in range(heads)]
@@ -213,11 +216,11 @@ def _attribute_names(scan: Scan, heads: int | None, headers: dict[str, list[str]
     for name in names:
         if not _NAME.fullmatch(name) or CONTROLS.search(name) or times[name] > 1:
             scan.add(
-                "names", place, "attribute names are different from one another, without blanks and slashes", repr(name)
+                "names", place, "attribute names differ from one another and hold no blanks or slashes", repr(name)
             )
         elif name == TAKEN_NAME:
-            fix = "Name the attributes otherwise in split/attribute_names.txt."
-            scan.add("names", place, "the column of this name holds the images in files of predictions", name, fix)
+            fix = "Give the attribute another name in split/attribute_names.txt."
+            scan.add("names", place, "this name is taken by the column of images in files of predictions", name, fix)
     return names
 
 
@@ -226,7 +229,7 @@ def _largest(scan: Scan, head: int) -> int:
 
 
 def _too_many_classes(scan: Scan) -> bool:
-    """Whether a label is beyond what nobody has named the classes of; each is a problem."""
+    """Whether labels of classes without names are too large to be believed; each such label becomes a problem."""
     before = len(scan.problems)
     for split, rows in scan.rows.items():
         for number, row in zip(scan.row_lines[split], rows, strict=True):

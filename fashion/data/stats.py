@@ -1,26 +1,29 @@
-"""The distribution of classes in every labelled split (the report's Figures 1 and 2) as table, JSON and figure."""
+"""The distribution of classes in every labelled split (challenge report, Figures 1 and 2): table, JSON, figure."""
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fashion.data.layout import Attribute, Baseline, Dataset, majority_baseline
 from fashion.errors import UserError
+from fashion.files import write_atomic
 
 _COLOURS = {"train": "#264b6e", "val": "#e08a3c", "test": "#7a9f5a"}
-TALLEST = 400  # inches; at 160 dots each the most that matplotlib draws
+DOTS = 160  # per inch
+TALLEST = 400  # inches; the most that matplotlib draws at this many dots
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
-class Distribution:
-    """`counts[split][head][label]` images; `images[split]` images in all, unlabelled splits included.
+class ClassDistribution:
+    """How many images each class has: `counts[split][head][label]`.
 
-    `baselines[split]` scores each head's most frequent training class on that split.
+    `images[split]` counts all images, in unlabelled splits too. `baselines[split]` scores each head's most frequent
+    training class on that split.
     """
 
     attributes: tuple[Attribute, ...]
@@ -71,10 +74,10 @@ class Distribution:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def distribution(dataset: Dataset) -> Distribution:
+def distribution(dataset: Dataset) -> ClassDistribution:
     """Count every class in every labelled split."""
     labelled = [name for name, split in dataset.splits.items() if split.labels is not None]
-    return Distribution(
+    return ClassDistribution(
         dataset.attributes,
         {name: len(split) for name, split in dataset.splits.items()},
         {name: [counts.tolist() for counts in dataset.label_counts(name)] for name in labelled},
@@ -83,91 +86,79 @@ def distribution(dataset: Dataset) -> Distribution:
 
 
 def figure(dataset: Dataset, path: str | Path) -> Path:
-    """Draw one panel an attribute: the share of each class in every labelled split, with its count.
+    """Draw one panel per attribute: the share of each class in every labelled split, with its count.
 
-    Writes .png, .svg or .pdf; raises UserError for another ending or a folder that can't be written.
+    Writes .png, .svg or .pdf. Raises UserError for another suffix, for more classes than can be read, and for a folder
+    that can't be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in FIGURE_SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in FIGURE_SUFFIXES:
         raise UserError(f"A figure's name ends in {', '.join(FIGURE_SUFFIXES)}; got {path.name}.")
+    buffer = io.BytesIO()
+    # A date would make the same figure other bytes each time.
+    dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
+    _drawn(distribution(dataset)).savefig(buffer, format=suffix[1:], dpi=DOTS, metadata=dated)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, buffer.getvalue())
+    except OSError as error:
+        raise UserError(f"The figure can't be written to {path}: {error}.") from error
+    return path
+
+
+def _drawn(shown: ClassDistribution) -> Any:
+    """The matplotlib figure, with up to three panels in a row."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
-    shown = distribution(dataset)
     columns = min(3, len(shown.attributes))
     rows = math.ceil(len(shown.attributes) / columns)
+    # Bars in the fullest panel of each row.
     bars = [
         max(len(a.classes) for a in shown.attributes[row * columns : (row + 1) * columns]) * len(shown.counts)
         for row in range(rows)
     ]
-    if (tall := sum(0.2 * count + 0.75 for count in bars)) > TALLEST:
+    height = sum(0.2 * count + 0.75 for count in bars)
+    if height > TALLEST:
         raise UserError(
-            f"The figure would be {tall:.0f} inches high, which has too many classes to be read; at most {TALLEST} are drawn. "
-            "--json prints the counts without a figure."
+            f"The figure would be {height:.0f} inches high: too many classes to be readable. At most {TALLEST} inches "
+            "are drawn. --json prints the counts without a figure."
         )
-    canvas = Figure(
-        figsize=(1.2 + 4.0 * columns, 0.9 + sum(0.2 * count + 0.75 for count in bars)), layout="constrained"
-    )
-    axes = canvas.subplots(
-        rows, columns, squeeze=False, sharex=True, height_ratios=[count + 2 for count in bars]
-    ).flatten()
+    canvas = Figure(figsize=(1.2 + 4.0 * columns, 0.9 + height), layout="constrained")
+    heights = [count + 2 for count in bars]
+    axes = canvas.subplots(rows, columns, squeeze=False, sharex=True, height_ratios=heights).flatten()
     for head, (panel, attribute) in enumerate(zip(axes, shown.attributes, strict=False)):
-        crowd = len(attribute.classes) * len(shown.counts) / bars[head // columns]
-        _panel(
-            panel,
-            attribute,
-            {split: heads[head] for split, heads in shown.counts.items()},
-            shown.images,
-            0.8 * max(crowd, 0.4),
-        )
+        filled = len(attribute.classes) * len(shown.counts) / bars[head // columns]
+        counts = {split: heads[head] for split, heads in shown.counts.items()}
+        _panel(panel, attribute, counts, shown.images, 0.8 * max(filled, 0.4))
         if head + columns >= len(shown.attributes):
             panel.set_xlabel("share of the split's images", color="0.35")
             panel.tick_params(labelbottom=True)
     for panel in axes[len(shown.attributes) :]:
         panel.remove()
-    axes[0].set_xlim(
-        0, 1.14 * max(n / shown.images[split] for split, heads in shown.counts.items() for head in heads for n in head)
-    )
+    largest = max(n / shown.images[split] for split, heads in shown.counts.items() for head in heads for n in head)
+    axes[0].set_xlim(0, 1.14 * largest)
     handles, names = axes[0].get_legend_handles_labels()
     canvas.legend(handles, names, loc="outside upper left", ncols=len(names), frameon=False)
-    baseline = shown.baselines["val"].overall
-    canvas.suptitle(
-        f"Distribution of classes (majority baseline on val: {baseline:.2%})",
-        x=0.99,
-        ha="right",
-        fontsize=11,
-        color="0.2",
-    )
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The figure can't be written to {path}: {error}.") from error
-    try:
-        canvas.savefig(
-            temporary,
-            dpi=160,
-            metadata=None
-            if path.suffix.lower() == ".png"
-            else {"CreationDate" if path.suffix.lower() == ".pdf" else "Date": None},
-        )
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"The figure can't be written to {path}: {error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    title = f"Distribution of classes (majority baseline on val: {shown.baselines['val'].overall:.2%})"
+    canvas.suptitle(title, x=0.99, ha="right", fontsize=11, color="0.2")
+    return canvas
 
 
 def _panel(
     panel: Any, attribute: Attribute, counts: dict[str, list[int]], images: dict[str, int], thickness: float
 ) -> None:
-    """`thickness` is that of a class's bars together, 1 being all the room there is: alike in all panels of a row."""
+    """Draw an attribute's classes as groups of bars, one for each split, counting downwards.
+
+    `thickness` is the share, in (0, 1], of a class's height that its bars fill together. The caller makes bars equally
+    thick in all panels of a row.
+    """
     height = thickness / len(counts)
     for index, (split, values) in enumerate(counts.items()):
-        places = [label + (index - (len(counts) - 1) / 2) * height for label in range(len(values))]
+        positions = [label + (index - (len(counts) - 1) / 2) * height for label in range(len(values))]
         shares = [value / images[split] for value in values]
         drawn = panel.barh(
-            places, shares, height * 0.92, color=_COLOURS[split], label=f"{split} (n = {images[split]:,})"
+            positions, shares, height * 0.92, color=_COLOURS[split], label=f"{split} (n = {images[split]:,})"
         )
         panel.bar_label(drawn, [f"{value:,}" for value in values], padding=3, fontsize=7.5, color="0.35")
     panel.set_title(attribute.name, loc="left", fontweight="bold", fontsize=10.5)

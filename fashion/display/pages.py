@@ -1,4 +1,4 @@
-"""A run, a trial and a winner as JSON values and as pages on a terminal, from the record alone."""
+"""A run, a trial and a winner, as JSON values and as pages on a terminal; from the record alone."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from fashion.record.run import Run
 from fashion.record.scheduler import scheduler_of
 from fashion.record.trial import metrics_to_json
 
-PIPED_WIDTH = 200  # columns where there is no terminal: nothing is cut off from what a script greps
+PIPED_WIDTH = 200  # columns without a terminal, so that nothing is cut off that a script may look for
 
 
 def page() -> Console:
-    """Standard output; where it is no terminal, wide enough that nothing is cut off."""
+    """Standard output. If it is no terminal, it is wide enough that nothing is cut off."""
     out = Console(highlight=False)
     return out if out.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
 def overview(run: Run, rows: Sequence[Row] | None = None) -> dict[str, Any]:
-    """A run in a few JSON values: {run, path, state, created, active, trials, counts, best}; from its `rows` where they are
-    made already.
+    """A run in a few JSON values: {run, path, state, created, active, trials, counts, best}.
 
-    `active` is the time of the last event in seconds since the epoch, `trials` how many the spec asks for.
+    `active` is the time of the last event in seconds since the epoch, `trials` the number that the spec asks for. A
+    caller that has made the run's `rows` already passes them.
     """
     trials = run.total_trials
     if rows is None:
@@ -58,12 +58,12 @@ def overview(run: Run, rows: Sequence[Row] | None = None) -> dict[str, Any]:
 
 
 def final(counts: dict[str, int]) -> int:
-    """How many of the counted trials have nothing left to do."""
+    """The number of trials that have nothing left to do."""
     return sum(counts.get(status, 0) for status in words.FINAL)
 
 
 def trial_json(run: Run, number: int, reports: bool = False) -> dict[str, Any]:
-    """A trial as JSON values; with `reports` every epoch, too."""
+    """A trial as JSON values, with every epoch if `reports` is set."""
     trial = run.trials[number]
     best = trial.best()
     entry: dict[str, Any] = {
@@ -82,13 +82,13 @@ def trial_json(run: Run, number: int, reports: bool = False) -> dict[str, Any]:
 
 
 def run_json(run: Run) -> dict[str, Any]:
-    """What `show` prints, as JSON values: the overview, the rungs and every trial."""
+    """What `show` prints as JSON values: the overview, the rungs and every trial."""
     rungs = [vars(state) for state in scheduler_of(run).rungs()]
     return {**overview(run), "rungs": rungs, "recorded": [trial_json(run, number) for number in sorted(run.trials)]}
 
 
 def winner_json(run: Run, winner: Ranked, folder: str) -> dict[str, Any]:
-    """What `best` prints, as JSON values. Shares are in [0, 1], losses in nats; a positive lead is the winner's."""
+    """What `best` prints as JSON values. Shares are in [0, 1], losses in nats; a positive lead favours the winner."""
     lead = ranking.lead(run)
     runner_up = None
     if lead is not None:
@@ -112,15 +112,15 @@ def winner_json(run: Run, winner: Ranked, folder: str) -> dict[str, Any]:
 
 
 def print_run(run: Run, out: Console, most: int | None = None) -> None:
-    """Print the trials (the `most` best of them) from the best down, the rungs and the failures."""
+    """Print the trials from the best down (at most `most` of them), the rungs and the failures."""
     scheduler = scheduler_of(run)
     fields = words.varying(run.manifest)
     rows = [words.row(run.trials[number], fields) for number in sorted(run.trials)]
     entry = overview(run, rows)
-    place = f"{run.location}  {entry['state']}, last active {words.ago(entry['active'])}"
+    state = f"{run.location}  {entry['state']}, last active {words.ago(entry['active'])}"
     view = View(
         run.name,
-        place,
+        state,
         entry["trials"],
         rows,
         fields,
@@ -133,7 +133,7 @@ def print_run(run: Run, out: Console, most: int | None = None) -> None:
 
 
 def print_trial(run: Run, number: int, out: Console) -> None:
-    """Print a trial's configuration and every epoch's metrics, the best epoch in bold."""
+    """Print a trial's configuration and every epoch's metrics, with the best epoch in bold."""
     trial = run.trials[number]
     out.print(f"[bold]trial {number}[/] of {escape(run.location)}: {trial.status}, attempt {trial.attempt}")
     if trial.reason:
@@ -157,8 +157,7 @@ def print_trial(run: Run, number: int, out: Console) -> None:
 
 
 def print_winner(run: Run, winner: Ranked, folder: str, out: Console) -> None:
-    """Print the winner: its metrics beside the majority baseline, per attribute with counts, its lead, configuration
-    and files."""
+    """Print the winner: its metrics beside the majority baseline, overall and per attribute, its lead and configuration."""
     entry = overview(run)
     epochs = winner.config.get("train", {}).get("epochs", "?")
     state = f"{final(entry['counts'])} of {entry['trials']} trials final"

@@ -1,4 +1,4 @@
-"""One folder that a sweep writes to, examined: whether it takes files, how fast, how much, and whether others see the same."""
+"""A folder that a sweep writes to, examined: is it writable, fast, large enough, and the same on all nodes?"""
 
 from __future__ import annotations
 
@@ -11,40 +11,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from fashion.doctor.diagnosis import HERE, Diagnosis
 from fashion.errors import Problem
 
-HERE = "this machine"
-SCRATCH = ".fashion-doctor-"  # starts the names of files that are written to try a folder
+SCRATCH = ".fashion-doctor-"  # the names of files that try out a folder start with this
 BLOCK = 4 << 20  # bytes between two fsyncs while speed is measured
-BLOCKS, BLOCK_SECONDS = 4, 1.0  # at most so many, and none begun later than this
-# An epoch's report of EfficientNet-B3 writes up to 130 MB: half a minute at this rate, which a trial of short epochs feels.
-LEAST_SPEED = 5e6
+BLOCKS, BLOCK_SECONDS = 4, 1.0  # at most so many blocks, none of which begins after this many seconds
+# EfficientNet-B3 writes up to 130 MB with an epoch's report. That takes half a minute at this rate, which slows a trial
+# of short epochs.
+LEAST_SPEED = 5e6  # bytes a second
 FULL = (errno.ENOSPC, errno.EDQUOT)
-LEAST_FREE = 10**9  # bytes, beside what the caches of this spec need
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at on one node. `problem.value` is what was found and `problem.fix` empty where all is well."""
-
-    check: str
-    node: str
-    ok: bool
-    problem: Problem
-
-    def to_json(self) -> dict[str, Any]:
-        found = self.problem
-        return {"check": self.check, "node": self.node, "ok": self.ok, "place": found.place, "value": found.value,
-                "rule": found.rule, "fix": found.fix}  # fmt: skip
+LEAST_FREE = 10**9  # bytes, besides what the caches of this spec need
 
 
 @dataclass(frozen=True)
 class Folder:
-    """One that is written to. `room`: bytes that must be free. `instead`: how to choose another.
+    """A folder that is written to. `room` is how many bytes must be free, `instead` how to choose another folder.
 
-    `mark` is a file that the machine with the command has put there: who does not see it has another folder of that name.
+    `mark` is a file that the machine with the command has put there. A node that does not see it has another folder of
+    the same name.
     """
 
     name: str
@@ -55,27 +41,30 @@ class Folder:
 
 
 def existing(path: Path) -> Path:
-    """The folder itself, or the nearest one above it that is there: where it would be made."""
+    """The folder itself, or the nearest folder above it that exists, in which it would be made."""
     while not os.path.lexists(path) and path != path.parent:
         path = path.parent
     return path
 
 
-def unwritable(node: str, folder: Folder, error: OSError) -> Finding:
-    mend = "Make it writable for the user that Ray runs as"
+def unwritable(node: str, folder: Folder, error: OSError) -> Diagnosis:
+    """The diagnosis of a folder in which no file can be made."""
+    mend = "Make it writable for the user who runs Ray"
     if error.errno in FULL:
         mend = "Free some space"
     elif error.errno == errno.ENOTDIR:
-        mend = "Move the file away that is in its place"
+        mend = "Move away the file that is in its place"
     place, value = f"{folder.name} {folder.path}", str(error.strerror)
     rule = "a folder that can be written to"
-    return Finding("writable", node, False, Problem(place, rule, value, f"{mend}, or {folder.instead}"))
+    return Diagnosis("writable", node, False, Problem(place, rule, value, f"{mend}, or {folder.instead}"))
 
 
 @contextmanager
 def marked(folder: Folder) -> Iterator[Folder]:
-    """The folder with a file in it by which others know it, for as long as the `with` block runs. Raises OSError where it
-    takes none."""
+    """Within the `with` block the folder holds a file by which other nodes recognise it.
+
+    Raises OSError where no file can be made in it.
+    """
     handle, name = tempfile.mkstemp(prefix=SCRATCH, dir=existing(folder.path))
     try:
         os.close(handle)
@@ -84,7 +73,8 @@ def marked(folder: Folder) -> Iterator[Folder]:
         os.unlink(name)
 
 
-def examine_folder(node: str, folder: Folder) -> list[Finding]:
+def examine_folder(node: str, folder: Folder) -> list[Diagnosis]:
+    """Write a little into the folder, or into the one in which it would be made, and remove it again."""
     place, there = f"{folder.name} {folder.path}", existing(folder.path)
     found = []
     try:
@@ -98,36 +88,36 @@ def examine_folder(node: str, folder: Folder) -> list[Finding]:
         if error.errno not in FULL:
             return found
     else:
-        value = "" if there == folder.path else f"not there yet, {there} takes it"
-        found.append(Finding("writable", node, True, Problem(place, "a folder that can be written to", value)))
+        value = "" if there == folder.path else f"will be made in {there}"
+        found.append(Diagnosis("writable", node, True, Problem(place, "a folder that can be written to", value)))
         if speed is not None:
             fast = speed >= LEAST_SPEED
-            fix = "" if fast else f"See what else writes there, or {folder.instead}"
-            rule = f"is written at {LEAST_SPEED / 1e6:g} MB/s or more"
-            found.append(Finding("speed", node, fast, Problem(place, rule, f"{speed / 1e6:.1f} MB/s", fix)))
+            fix = "" if fast else f"Find out what else writes there, or {folder.instead}"
+            rule = f"can be written at {LEAST_SPEED / 1e6:g} MB/s or more"
+            found.append(Diagnosis("speed", node, fast, Problem(place, rule, f"{speed / 1e6:.1f} MB/s", fix)))
     room = free >= folder.room
     fix = "" if room else f"Free some space, or {folder.instead}"
     rule = f"has {folder.room / 1e9:.1f} GB free"
-    found.append(Finding("free", node, room, Problem(place, rule, f"{free / 1e9:.1f} GB", fix)))
+    found.append(Diagnosis("free", node, room, Problem(place, rule, f"{free / 1e9:.1f} GB", fix)))
     if folder.mark:
         seen = os.path.exists(folder.mark)
-        fix = "" if seen else f"Mount one folder there on all nodes, or {folder.instead} that all of them see"
-        rule, value = f"the folder that {HERE} sees there", "the same" if seen else "another"
-        found.append(Finding("shared", node, seen, Problem(place, rule, value, fix)))
+        fix = "" if seen else f"Mount the same folder there on all nodes, or {folder.instead} that all of them see"
+        rule, value = f"the same folder as on {HERE}", "the same" if seen else "another"
+        found.append(Diagnosis("shared", node, seen, Problem(place, rule, value, fix)))
     return found
 
 
 def _write_speed(there: Path, free: int) -> float | None:
-    """Bytes a second of the fastest block, fsync included: what else happens on a disk only slows it. None where there is
-    too little room to measure without harm to who else writes there; a few bytes are written all the same.
+    """Bytes a second of the fastest block, fsync included, since other load on the disk can only slow a block down.
 
-    Raises OSError where the folder takes no file.
+    None where too little room is left to measure without harming others who write there. A byte is written even then,
+    to see that it can be. Raises OSError where it can't.
     """
     handle, name = tempfile.mkstemp(prefix=SCRATCH, dir=there)
     try:
         with os.fdopen(handle, "wb") as file:
             measured = free > 10 * BLOCK * BLOCKS
-            block = os.urandom(BLOCK if measured else 1)  # a file system may compress
+            block = os.urandom(BLOCK if measured else 1)  # random bytes, since a file system may compress
             fastest, begun = 0.0, time.perf_counter()
             for _ in range(BLOCKS if measured else 1):
                 start = time.perf_counter()

@@ -1,29 +1,29 @@
-"""`doctor` on a cluster: the same examination as on one machine, as a Ray task on each of its nodes."""
+"""`doctor` on a cluster: the examination of one machine, run as a Ray task on each of its nodes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from fashion.cluster.session import cluster
+from fashion.cluster.session import RayNode, alive_nodes, cluster
+from fashion.doctor.diagnosis import HERE, ClockOffset, Diagnosis
 from fashion.doctor.examine import Node, Request, compare, examine, versions
-from fashion.doctor.folder import HERE, Finding, Folder, marked, unwritable
+from fashion.doctor.folder import Folder, marked, unwritable
 from fashion.errors import Problem
 
-NODE_PATIENCE = 120.0  # seconds for a node's whole examination; a process there starts in ten on a busy machine
-CLOCK_PATIENCE = 20.0  # and for what it answers in no time
-CLOCK_LOOKS = 3  # the quickest of so many answers bounds the difference best
+NODE_PATIENCE = 120.0  # seconds for a node's whole examination; its process alone takes ten to start on a busy machine
+CLOCK_PATIENCE = 20.0  # seconds for a question that takes no time to answer
+CLOCK_LOOKS = 3  # the quickest of so many answers bounds the offset best
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def look(request: Request) -> tuple[list[Finding], dict[str, str]]:
+def look(request: Request) -> tuple[list[Diagnosis], dict[str, str]]:
     return examine(request), versions()
 
 
@@ -32,19 +32,19 @@ def clock() -> float:
     return time.time()
 
 
-def examine_cluster(request: Request, address: str, note: Callable[[str], None]) -> list[Finding]:
-    """Examine every node that is alive at `address`, all at once, and compare them with this machine.
+def examine_cluster(request: Request, address: str, note: Callable[[str], None]) -> list[Diagnosis]:
+    """Examine all live nodes of the cluster at `address` at once, and compare them with this machine.
 
-    A node that does not answer in time, or can't run the examination, is a finding. Raises ResourcesError when no cluster
-    answers.
+    A node that does not answer in time, or can't run the examination, gets a diagnosis of its own. Raises
+    ResourcesError where no cluster answers.
     """
-    found: list[Finding] = []
+    found: list[Diagnosis] = []
     with cluster(address, note), ExitStack() as marks:
         folders = tuple(_marked(folder, marks, found) for folder in request.folders)
-        nodes = {_name(node): node for node in ray.nodes() if node["Alive"]}
+        nodes = {_name(node): node for node in alive_nodes()}
         asked = {}
         for name, node in nodes.items():
-            offered = int(node["Resources"].get("GPU", 0))
+            offered = int(node.resources.get("GPU", 0))
             there = replace(request, node=name, folders=folders, joined=True, gpus=offered)
             asked[look.options(scheduling_strategy=_on(node)).remote(there)] = name
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=NODE_PATIENCE)
@@ -58,17 +58,17 @@ def examine_cluster(request: Request, address: str, note: Callable[[str], None])
             except RayError as error:
                 found.append(_unfit(name, _said(error)))
                 continue
-            bounds = None
+            offset = None
             try:
-                bounds = _clock_of(nodes[name])
-            except RayError as error:  # it was lost just now
+                offset = _clock_of(nodes[name])
+            except RayError as error:  # the node was lost since
                 found.append(_unfit(name, _said(error)))
             found += findings
-            seen.append(Node(name, theirs, bounds))
+            seen.append(Node(name, theirs, offset))
     return found + compare(seen)
 
 
-def _marked(folder: Folder, marks: ExitStack, found: list[Finding]) -> Folder:
+def _marked(folder: Folder, marks: ExitStack, found: list[Diagnosis]) -> Folder:
     try:
         return marks.enter_context(marked(folder))
     except OSError as error:
@@ -76,33 +76,35 @@ def _marked(folder: Folder, marks: ExitStack, found: list[Finding]) -> Folder:
         return folder
 
 
-def _name(node: Mapping[str, Any]) -> str:
-    """Its address, and the start of its id as Ray's own lists have it: several nodes may run on one machine."""
-    return f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+def _name(node: RayNode) -> str:
+    """Its address, and the start of its id as in Ray's own lists, since several nodes may run on one machine."""
+    return f"{node.address} ({node.id[:8]})"
 
 
-def _on(node: Mapping[str, Any]) -> NodeAffinitySchedulingStrategy:
-    return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+def _on(node: RayNode) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
-def _clock_of(node: Mapping[str, Any]) -> tuple[float, float]:
-    """Least and most seconds by which the node's clock is ahead of this machine's: it was read between question and
-    answer. (Cristian, "Probabilistic clock synchronization", 1989)"""
+def _clock_of(node: RayNode) -> ClockOffset:
+    """The offset of the node's clock from this machine's, bounded by the times of question and answer.
+
+    Cristian, "Probabilistic clock synchronization", 1989.
+    """
     bounds = []
     for _ in range(CLOCK_LOOKS):
         before = time.time()
         there = ray.get(clock.options(scheduling_strategy=_on(node)).remote(), timeout=CLOCK_PATIENCE)
-        bounds.append((there - time.time(), there - before))
-    return min(bounds, key=lambda bound: bound[1] - bound[0])
+        bounds.append(ClockOffset(there - time.time(), there - before))
+    return min(bounds, key=lambda bound: bound.high - bound.low)
 
 
 def _said(error: RayError) -> str:
-    """Of what a task raised, the last line says what; of Ray's own trouble the first."""
+    """The line that says what happened: the last of an exception in the task, the first of an error of Ray's own."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[-1] if isinstance(error, RayTaskError) else lines[0]
 
 
-def _unfit(name: str, value: str) -> Finding:
-    rule = f"runs the examination within {NODE_PATIENCE:g} s"
-    fix = f"See that the node is up, and that its environment has the fashion-sweep of {HERE}"
-    return Finding("node", name, False, Problem("Ray node", rule, value, fix))
+def _unfit(name: str, value: str) -> Diagnosis:
+    rule = f"completes the examination within {NODE_PATIENCE:g} s"
+    fix = f"Make sure that the node is up, and that its environment has the same fashion-sweep as {HERE}"
+    return Diagnosis("node", name, False, Problem("Ray node", rule, value, fix))

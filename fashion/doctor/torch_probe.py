@@ -1,7 +1,7 @@
-"""What only torch can tell, in a process of its own: `python -m fashion.doctor.torch_probe` reads a JSON list of backbones and
-answers with one JSON object: the GPUs that torch sees, and where each backbone's ImageNet weights are or would be.
+"""What only torch knows, asked by `fashion.doctor.examine` in a process of its own. Nothing is downloaded.
 
-`fashion.doctor.examine` asks it. Nothing is downloaded.
+`python -m fashion.doctor.torch_probe` reads a JSON list of backbones from stdin and prints one JSON object: the GPUs
+that torch sees, and where each backbone's ImageNet weights are or would be downloaded to.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ NETWORK_TIMEOUT = 5  # seconds without an answer
 
 
 def gpus() -> dict[str, Any]:
-    """Names of the GPUs, what torch warned of meanwhile, and what it was built for: "CUDA 12.8", or nothing."""
+    """Names of the GPUs, warnings of torch about them, and what torch was built for: "CUDA 12.8", or nothing."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        # A driver that is too old is a warning here, and an exception in what follows.
+        # A driver that is too old causes a warning in the first call, and an exception in the next ones.
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         names = [torch.cuda.get_device_name(number) for number in range(count)]
     built = (
@@ -39,10 +39,13 @@ def gpus() -> dict[str, Any]:
 
 
 def weights(row: BackboneRow) -> dict[str, str]:
-    """`path` of the ImageNet weights, here or once they are downloaded; `url` of what is not here yet, and `refused`: why
-    it can't be downloaded."""
+    """Where the ImageNet weights are: {path, url, refused}.
+
+    `path` is the file, which is there already or once it is downloaded. `url` is set where it is still to be
+    downloaded, `refused` where it can't be, and says why.
+    """
     try:
-        path, url = _hub_place(row) if row.source == "torchvision" else _timm_place(row)
+        path, url = _torchvision_weights(row) if row.source == "torchvision" else _timm_weights(row)
     except WeightsError as error:
         return {"path": "", "url": "", "refused": str(error)}
     if path and os.path.isfile(path):
@@ -50,14 +53,14 @@ def weights(row: BackboneRow) -> dict[str, str]:
     return {"path": path, "url": url, "refused": unreachable(url)}
 
 
-def _hub_place(row: BackboneRow) -> tuple[str, str]:
+def _torchvision_weights(row: BackboneRow) -> tuple[str, str]:
     import torchvision
 
     url = torchvision.models.get_weight(row.weights_name).url
     return str(hub_path(url)), url
 
 
-def _timm_place(row: BackboneRow) -> tuple[str, str]:
+def _timm_weights(row: BackboneRow) -> tuple[str, str]:
     timm = import_timm(f"model.backbone: {row.name}")
     known = timm.models.get_pretrained_cfg(row.timm_name)
     if known is None or not (known.hf_hub_id or known.url):
@@ -72,8 +75,10 @@ def _timm_place(row: BackboneRow) -> tuple[str, str]:
 
 
 def unreachable(url: str) -> str:
-    """Why nobody answers at the host of `url`; empty if somebody does. The file itself is not asked for: a hub may want a
-    token that `run` has."""
+    """Why the host of `url` does not answer; empty where it does.
+
+    The file itself is not requested, since the hub may want a token that `run` has.
+    """
     parts = urlsplit(url)
     said = _silent(f"{parts.scheme}://{parts.netloc}/")
     return f"{url} can't be reached ({said})" if said else ""
@@ -91,7 +96,7 @@ def _silent(host: str) -> str:
 def main() -> None:
     names = json.load(sys.stdin)
     answer = {**gpus(), "weights": {name: weights(backbones.row(name)) for name in names}}
-    print(json.dumps(answer))  # the last line, whatever a library has printed before
+    print(json.dumps(answer))  # the last line: a library may have printed something before
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from fashion.bucket.address import Address
 from fashion.cluster.placement import largest_process
 from fashion.cluster.session import cluster
 from fashion.errors import UserError
-from fashion.prediction.write import Source, Written, fetch_predictions, predict_in_bucket, predict_into
+from fashion.prediction.write import PredictionInput, Written, fetch_predictions, predict_in_bucket, predict_into
 
 POLL_SECONDS = 0.25
 
@@ -25,7 +25,7 @@ class Predictor:
         torch.set_num_threads(threads)
         self.done = (0, 0)
 
-    def run(self, promoted: Path | Address, source: Source, folder: Path) -> Written | UserError:
+    def run(self, promoted: Path | Address, source: PredictionInput, folder: Path) -> Written | UserError:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             if isinstance(promoted, Address):
@@ -44,7 +44,7 @@ class Predictor:
 
 def predict_on_cluster(
     promoted: Path | Address,
-    source: Source,
+    source: PredictionInput,
     folder: Path,
     note: Callable[[str], None],
     progress: Callable[[int, int], None],

@@ -1,8 +1,8 @@
-"""The challenge's submission form: writing it, reading it back, and the class probabilities beside it.
+"""The challenge's submission format: writing it, reading it back, and the class probabilities beside it.
 
-`prediction.txt` has one line an image in the order of the split's list: the class index of each attribute,
-separated by single spaces, each line ended by a newline. `prediction.txt.zip` holds that file alone, at its root.
-Every byte is a function of the predictions: the same predictions give the same archive.
+`prediction.txt` has one line per image, in the order of the split's list: the class index of each attribute, separated
+by single spaces. Each line ends with a newline. `prediction.txt.zip` holds that file alone, at its root. Every byte is
+determined by the predictions: the same predictions give the same archive.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from fashion.files import write_atomic
 TEXT_NAME = "prediction.txt"
 ARCHIVE_NAME = "prediction.txt.zip"
 _FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # a fixed date keeps the archive's bytes reproducible
-_SHOWN = 20  # problems of one kind of file that are listed before they are only counted
-_MOST_DIGITS = 18  # of an index that is read; what has more is too large in any case
-_LARGEST_TEXT = 1 << 30  # bytes a member may unpack to: an archive bomb is a problem, not a full memory
+_SHOWN = 20  # problems of a file that are listed; further ones are only counted
+_MOST_DIGITS = 18  # of an index that is read: a longer one is too large in any case
+_LARGEST_TEXT = 1 << 30  # bytes to which a member may unpack, so that an archive bomb can't fill the memory
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def write_submission(classes: np.ndarray, directory: Path) -> Submission:
     content = "".join(" ".join(map(str, row)) + "\n" for row in classes.tolist()).encode("ascii")
     member = zipfile.ZipInfo(TEXT_NAME, _FIRST_ZIP_DATE)
     member.compress_type = zipfile.ZIP_DEFLATED
-    member.create_system = 3  # Unix, wherever it is written: the default follows the machine
+    member.create_system = 3  # Unix on all machines: the default depends on the machine
     member.external_attr = 0o100644 << 16
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -66,17 +66,17 @@ def validate_submission(
     names: Sequence[str] | None = None,
     expected: np.ndarray | None = None,
 ) -> list[str]:
-    """Read a `.txt` or `.zip` submission back and hold it against its form; return warnings (collapsed heads).
+    """Read a `.txt` or `.zip` submission and check its format. Returns warnings about collapsed heads.
 
-    `rows` is the number of images, `class_counts` the classes of each head in column order, `names` the heads'
-    names (for messages), `expected` (N, heads) the classes that each line must state, which holds the order.
-    Raises SubmissionError with every problem found.
+    `rows` is the number of images, `class_counts` the number of classes of each head in column order, `names` the
+    heads' names for messages. `expected` (N, heads) are the classes that the lines must state, which checks their
+    order, too. Raises SubmissionError with every problem found.
     """
     problems: list[Problem] = []
     content = _content(path, problems)
     classes = _parse(content, path.name, class_counts, problems) if content is not None else None
     if classes is not None and len(classes) != rows:
-        problems.append(Problem(path.name, f"must have one line an image: {rows}", f"{len(classes)} lines"))
+        problems.append(Problem(path.name, f"must have one line per image: {rows}", f"{len(classes)} lines"))
     elif classes is not None and expected is not None:
         for line in range(rows):
             if classes[line] is not None and classes[line] != expected[line].tolist():
@@ -97,10 +97,11 @@ def collapsed_heads(
     names: Sequence[str] | None = None,
     class_names: Sequence[Sequence[str]] | None = None,
 ) -> list[str]:
-    """One warning for each head whose predictions (N, heads) are all the same class, and one for classes never chosen.
+    """A warning for each head whose predictions are all the same class, and one for classes that are never predicted.
 
-    `names` are the heads', `class_names` their classes' (else their indices are shown).
-    A file can be well-formed and still carry nothing: in the report's own submission one column is constant.
+    `classes` are the predictions (N, heads), `names` the heads' names, `class_names` the names of their classes,
+    without which indices are shown. A well-formed file can still be worthless: one column of the challenge report's own
+    submission is constant.
     """
     labels = list(names or (f"attribute {head + 1}" for head in range(len(class_counts))))
     shown = class_names or [[str(index) for index in range(count)] for count in class_counts]
@@ -150,9 +151,9 @@ def write_probabilities(
 
 
 def read_probabilities(path: Path) -> tuple[list[str], dict[str, tuple[str, ...]], list[np.ndarray]]:
-    """Read what `write_probabilities` wrote: images, {attribute: class names}, and (N, classes) float32 of each head.
+    """Read what `write_probabilities` wrote: images, {attribute: class names}, and per head (N, classes) float32.
 
-    Raises SubmissionError when the file is missing, truncated or of another form.
+    Raises SubmissionError where the file is missing, truncated or has another format.
     """
     try:
         table = pq.read_table(path)
@@ -164,10 +165,10 @@ def read_probabilities(path: Path) -> tuple[list[str], dict[str, tuple[str, ...]
             if not pa.types.is_list(column.type) or not pa.types.is_float32(column.type.value_type):
                 raise TypeError(f"{name} is {column.type}, not a list of float32")
             if not (column.value_lengths().to_numpy(zero_copy_only=False) == len(classes)).all():
-                raise ValueError(f"{name} has {len(classes)} classes, and not a probability for each in every row")
+                raise ValueError(f"{name} has {len(classes)} classes, but not that many probabilities in every row")
             values.append(column.flatten().to_numpy(zero_copy_only=False).reshape(len(images), len(classes)))
         if not all(isinstance(image, str) for image in images):
-            raise TypeError("image is no text everywhere")
+            raise TypeError("some images' names are no text")
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, RecursionError) as error:
         problem = Problem(
             str(path), "must be a Parquet file of class probabilities", f"{type(error).__name__}: {error}"
@@ -177,8 +178,11 @@ def read_probabilities(path: Path) -> tuple[list[str], dict[str, tuple[str, ...]
 
 
 def validate_probabilities(path: Path, images: Sequence[str], classes: np.ndarray) -> None:
-    """Read a Parquet file of probabilities back: its images in order, each row a distribution, and `classes` (N, heads)
-    a most probable class of each (a tie has several). Raises SubmissionError with every problem found."""
+    """Read a Parquet file of probabilities and check that it agrees with the predictions.
+
+    Its images must be in order, each row must be a distribution, and `classes` (N, heads) must be most probable there
+    (a tie has several most probable classes). Raises SubmissionError with every problem found.
+    """
     names, attributes, values = read_probabilities(path)
     problems = []
     if names != list(images):
@@ -207,7 +211,7 @@ def validate_probabilities(path: Path, images: Sequence[str], classes: np.ndarra
 
 
 def _content(path: Path, problems: list[Problem]) -> bytes | None:
-    """The bytes of prediction.txt: `path` itself, or the single member of a zip."""
+    """The bytes of prediction.txt: `path` itself, or the single member of a zip; None where they can't be read."""
     if not path.is_file():
         problems.append(Problem(str(path), "the file must exist"))
         return None
@@ -221,7 +225,7 @@ def _content(path: Path, problems: list[Problem]) -> bytes | None:
             members = archive.namelist()
             if members != [TEXT_NAME]:
                 rule = f"must hold the single file {TEXT_NAME} at its root"
-                fix = "Zip the file itself, not its folder."
+                fix = "Zip the file itself, not its folder"
                 problems.append(Problem(path.name, rule, ", ".join(members[:5]) or "an empty archive", fix))
                 return None
             size = archive.getinfo(TEXT_NAME).file_size
@@ -230,13 +234,13 @@ def _content(path: Path, problems: list[Problem]) -> bytes | None:
                 return None
             return archive.read(TEXT_NAME)
     except Exception as error:
-        # The archive's own header names the decompressor, each of which has its own exceptions for damaged bytes.
+        # The archive's header names the decompressor, and each has exceptions of its own for damaged bytes.
         problems.append(Problem(path.name, "must be a whole zip archive that needs no password", str(error)))
         return None
 
 
 def _parse(content: bytes, place: str, class_counts: Sequence[int], problems: list[Problem]) -> list[list[int] | None]:
-    """Each line's class indices; None for a line that is not in the form (its problem is added)."""
+    """Each line's class indices; None for a malformed line, whose problem is added."""
     if not content:
         return []
     if not content.endswith(b"\n"):

@@ -1,8 +1,8 @@
-"""A journal's excerpt: what `ls`, `show` and `best` print of a long run, without parsing every report once more.
+"""A journal's excerpt: what `ls`, `show` and `best` need of a long run, without parsing every report again.
 
-Of each trial it keeps the best report, and of the last and of those that entered a rung what they rank by. It is derived
-from the journal and may be deleted at any time; a stamp (how many bytes it covers, and a digest of the last of them)
-ties it to its journal.
+For each trial it keeps the best report in full. Of the last report, and of those that entered a rung, it keeps only the
+metrics by which they rank. It is derived from the journal and may be deleted at any time. A stamp (how many bytes it
+covers, and a digest of the last of them) ties it to its journal.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from fashion.schedulers.base import Decision, Scheduler
 
 FORMAT = 4
 NAME = "excerpt.json"
-# Below this many reports reading the journal takes no time that anybody would notice.
+# Reading fewer reports than this from the journal takes no noticeable time.
 WORTH = 5_000
-_STAMPED = 4096
+_STAMPED = 4096  # bytes at the end of what is covered, of which the stamp has the digest
 
 
 def glance(path: str | Path, progress: Progress | None = None) -> Run:
-    """The run at `path`, read from its excerpt and what was journalled since; a long rest makes a new excerpt.
+    """The run at `path`, read from its excerpt and from what the journal has beyond it.
 
-    Its trials may lack reports that are neither the best nor the last nor entered a rung. Raises RunError as `Run.open`.
+    If that is much, a new excerpt is written.     Its trials may lack reports that are neither the best nor the last nor entered a rung. Raises RunError like
+    `Run.open`.
     """
     path = Path(path)
     known = load(path / "journal.jsonl")
@@ -74,7 +75,7 @@ def save(run: Run) -> None:
 
 
 def load(journal: Path) -> Known | None:
-    """The excerpt of a journal; None where there is none, or it belongs to another journal."""
+    """The excerpt of a journal; None where there is none, or where it belongs to another journal."""
     try:
         content = parse((journal.parent / NAME).read_bytes())
         if content["format"] != FORMAT or content["stamp"] != _stamp(journal, content["stamp"]["bytes"]):
@@ -84,7 +85,7 @@ def load(journal: Path) -> Known | None:
         history = [reports[number, epoch] for number, epoch in content["entered"]]
         return trials, history, content["stamp"]["bytes"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # none, or not whole: the journal itself is read
+        return None  # missing or damaged: then the journal itself is read
 
 
 def _entered(history: Iterable[tuple[EpochReport, Decision]], scheduler: Scheduler) -> Iterable[tuple[int, int]]:
@@ -101,27 +102,27 @@ def _slim(report: EpochReport, metric: str) -> dict[str, Any]:
 
 
 def _fields(config: dict[str, Any]) -> dict[tuple[str, ...], Any]:
-    """A configuration's values by their place: (section, field), or (name,) of what is no section."""
-    places: dict[tuple[str, ...], Any] = {}
+    """A configuration's values under (section, field), or under (name,) outside of sections."""
+    fields: dict[tuple[str, ...], Any] = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:
-            places |= {(name, field): inner for field, inner in value.items()}
+            fields |= {(name, field): inner for field, inner in value.items()}
         else:
-            places[name,] = value
-    return places
+            fields[name,] = value
+    return fields
 
 
 def _less(config: dict[str, Any], common: dict[tuple[str, ...], Any]) -> dict[str, Any] | list[list[Any]]:
-    """What differs from the common fields, as [section, field, value]; the whole configuration where its fields are others."""
+    """What differs from the common values, as [section, field, value]; all of the configuration if its fields differ."""
     mine = _fields(config)
     if list(mine) != list(common):
         return config
-    # By their text: 1, 1.0 and true are equal in Python.
-    return [[*place, value] for place, value in mine.items() if repr(value) != repr(common[place])]
+    # Texts are compared because 1, 1.0 and True are equal in Python.
+    return [[*name, value] for name, value in mine.items() if repr(value) != repr(common[name])]
 
 
 def _more(less: dict[str, Any] | list[list[Any]], shared: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of which `_less` has kept what differs."""
+    """The configuration again, from the differences that `_less` has kept."""
     if isinstance(less, dict):
         return less
     config = {name: dict(value) if isinstance(value, dict) else value for name, value in shared.items()}
@@ -143,7 +144,7 @@ def _trial(entry: dict[str, Any], shared: dict[str, Any]) -> Trial:
 
 
 def _stamp(journal: Path, size: int) -> dict[str, Any]:
-    """What ties an excerpt to the first `size` bytes of a journal, of which nothing but appending is ever done."""
+    """What ties an excerpt to the first `size` bytes of a journal, which never change since a journal only grows."""
     with open(journal, "rb") as file:
         file.seek(max(size - _STAMPED, 0))
         end = file.read(min(size, _STAMPED))

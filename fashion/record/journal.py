@@ -1,7 +1,7 @@
-"""The journal: one JSON line an event, on disk before anything acts on it; and the lock of its only writer.
+"""The journal: one line of JSON per event, on disk before anything acts on it.
 
-A line counts once its newline is there. A process killed in the middle of a line never acted on that line, so a
-reader leaves it alone and the next writer cuts it off. Readers need no lock and may read while another process writes.
+A line counts once its newline is there. A process killed in the middle of a line never acted on that line, so readers
+ignore it and the next writer cuts it off. Readers need no lock and may read while another process writes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,13 @@ def _event(line: bytes) -> Event | None:
 
 
 def events_from(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
-    """The events whose lines start at byte `offset` or later, one after another, each with the byte behind it, at which the
-    next call goes on.
+    """The events whose lines start at byte `offset` or later, each with the offset of the line after it.
 
-    A half-written last line is left for the next call. Raises RunError when the file is missing, has become shorter
-    than `offset`, or holds a damaged line with others after it.
+    From there the next call goes on. A half-written last line is left to it. Raises RunError where the file is missing,
+    has become shorter than `offset`, or holds a damaged line with others after it.
     """
     try:
-        stream = open(path, "rb")  # noqa: SIM115 (closed below, wherever it was opened)
+        stream = open(path, "rb")  # noqa: SIM115 (the `with` below closes it)
     except FileNotFoundError:
         raise RunError(Problem(str(path), "the run's journal is missing")) from None
     except IsADirectoryError:
@@ -55,7 +54,7 @@ def events_from(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
             event = _event(line)
             if event is None:
                 if not stream.read(1):
-                    return  # the last line: after a power cut its newline may be on disk and its beginning not
+                    return  # the last line: after a power cut its newline may be on disk without its beginning
                 fix = "Lines are only ever appended: restore the file from a copy, or remove the line"
                 raise RunError(Problem(f"{path}, byte {offset}", "not a JSON object", repr(line[:60].rstrip()), fix))
             offset += len(line)
@@ -63,7 +62,7 @@ def events_from(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """All events that `events_from` has, and the byte at which the next call goes on."""
+    """All events of `events_from`, and the offset at which the next call goes on."""
     events = []
     for event, end in events_from(path, offset):
         events.append(event)
@@ -72,14 +71,14 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
 
 
 def read_journal(path: str | Path) -> list[Event]:
-    """Every complete event of the journal; usable while another process writes. Raises RunError as `read_events`."""
+    """Every complete event of the journal, even while another process writes. Raises RunError like `events_from`."""
     return read_events(Path(path))[0]
 
 
 class Journal:
-    """The writing end; only one may be open at a time (the driver holds the run's `RunLock`).
+    """The writer of a journal. Only one may be open at a time: the driver holds the run's `RunLock`.
 
-    Opening cuts off a half-written last line; `repaired` then says so (else it is empty).
+    Opening it cuts off a half-written last line. `repaired` says so then, and is empty otherwise.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -100,9 +99,9 @@ class Journal:
             raise
 
     def append(self, event: Event) -> None:
-        """Put one line on disk (written and fsynced on return). A failed write (disk full) leaves no half line behind.
+        """Append one line, which is on disk (fsync) on return. A failed write (full disk) leaves no half line behind.
 
-        Raises ValueError for what JSON can't hold, NaN and infinity included, and OSError from the file system.
+        Raises ValueError for what JSON can't hold, such as NaN and infinity, and OSError from the file system.
         """
         line = json.dumps(event, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         start = os.fstat(self._handle).st_size

@@ -1,4 +1,4 @@
-"""The lock of a run directory's only writer, and who holds it."""
+"""The lock that gives a run directory a single writer, and who holds it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from fashion.files import now, parse, require_own, write_atomic
 
 
 class RunLock:
-    """At most one driver a run directory: `with RunLock(run.path): ...`; freed by the kernel when its process dies.
+    """Allows one driver per run directory: `with RunLock(run.path): ...`. The kernel frees it when its process dies.
 
-    Raises RunError naming the holder's process and host when it is taken, and for a run directory that holds links.
+    Raises RunError where it is taken, naming the holder's process and host, and for a run directory that holds links or
+    can't be written.
     """
 
     def __init__(self, run_path: str | Path) -> None:
@@ -30,7 +31,7 @@ class RunLock:
     def acquire(self) -> Self:
         require_own(self.path.parent)
         try:
-            # Not quite "non-blocking": `driver_alive` of a reader holds the lock for microseconds.
+            # A short timeout instead of none, since a reader's `driver_alive` holds the lock for microseconds.
             self._lock.acquire(timeout=0.5, poll_interval=0.02)
         except Timeout:
             rule = f"another sweep is running in this run directory ({describe_driver(self.path.parent)})"
@@ -67,16 +68,16 @@ class RunLock:
 
 
 def describe_driver(run_path: Path) -> str:
-    """Who last took the run's lock, in words."""
+    """Who last took the run's lock, in words for the user."""
     try:
         holder = parse((run_path / "driver.json").read_bytes())
         return f"process {holder['pid']} on {holder['host']}, since {holder['started']}"
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # just gone, or damaged: the lock is what counts
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # just removed, or damaged: only the lock counts
         return "its process is not known"
 
 
 def driver_alive(run_path: Path) -> bool:
-    """Whether some process holds the run's lock; works on a run directory that is readable only."""
+    """Whether some process holds the run's lock. Works on a read-only run directory, too."""
     try:
         handle = os.open(run_path / "lock", os.O_RDONLY)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A run directory's `manifest.json`: what was asked, by which code and versions, and whether this version can read it."""
+"""A run directory's `manifest.json`: spec, code and package versions, and whether this version can read the run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fashion.errors import Problem, RunError
 from fashion.files import parse
 from fashion.record.validate import manifest_problem
 
-# 2: notes of what happened to a trial. A run of format 1 has none; it is read as it is, and is of this format once a
-# sweep goes on with it.
+# Format 2 added notes of what happened to a trial. A run of format 1 is read as it is, and has format 2 once a sweep
+# goes on with it.
 FORMAT = 2
 READABLE = (1, FORMAT)
 REQUIRED = ("format", "name", "created", "spec", "data_fingerprint", "attributes", "label_counts")
@@ -21,14 +21,14 @@ PACKAGES = ("torch", "torchvision", "timm", "ray", "numpy", "pillow", "pyarrow",
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the run directory `path`. Raises RunError when it is none, or was written by another format."""
-    place = path / "manifest.json"
+    """The manifest of the run directory `path`. Raises RunError where there is none, or for an unknown format."""
+    file = path / "manifest.json"
     try:
-        manifest = parse(place.read_bytes())
+        manifest = parse(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise RunError(Problem(str(path), "is not a run directory", "no manifest.json")) from None
     except ValueError as error:
-        raise RunError(Problem(str(place), "not valid JSON", str(error))) from None
+        raise RunError(Problem(str(file), "not valid JSON", str(error))) from None
     if not isinstance(manifest, dict) or manifest.get("format") not in READABLE:
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         newer = isinstance(found, int) and found > FORMAT
@@ -39,16 +39,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
             else "Give the sweep another name, or use the version that wrote it"
         )
         rule = f"this version reads run formats {READABLE[0]} to {FORMAT}"
-        raise RunError(Problem(str(place), rule, f"{found!r}{by}", fix))
+        raise RunError(Problem(str(file), rule, f"{found!r}{by}", fix))
     if missing := [key for key in REQUIRED if key not in manifest]:
-        raise RunError(Problem(str(place), "lacks keys", ", ".join(missing)))
+        raise RunError(Problem(str(file), "lacks keys", ", ".join(missing)))
     if wrong := manifest_problem(manifest):
-        raise RunError(Problem(f"{place} {wrong[0]}", wrong[1], json.dumps(manifest[wrong[0]])[:60]))
+        raise RunError(Problem(f"{file} {wrong[0]}", wrong[1], json.dumps(manifest[wrong[0]])[:60]))
     return manifest
 
 
 def code_version() -> str:
-    """The package's version and a digest of its source files: trials are a function of the code, too."""
+    """The package's version and a digest of its source files, since the code determines a trial's numbers, too."""
     digest = hashlib.sha256()
     package = Path(__file__).parents[1]
     for source in sorted(package.rglob("*.py")):
@@ -57,6 +57,6 @@ def code_version() -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that numbers depend on, read without importing them, as far as installed."""
+    """Versions of those installed packages that a trial's numbers depend on, read without importing them."""
     installed = {distribution.name.lower() for distribution in importlib.metadata.distributions() if distribution.name}
     return {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}

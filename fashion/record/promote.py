@@ -1,6 +1,8 @@
-"""The winner's promotion to `best/`; from the run directory alone.
+"""Promoting the winner to `best/`, from the run directory alone.
 
-Neither Ray nor torch nor safetensors is needed, but for a probe's backbone: the weights are copied as bytes."""
+Neither Ray nor torch is needed, since weights are copied as bytes. Only a probe needs safetensors, to join its heads
+with its backbone.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +24,12 @@ from fashion.record.trial import metrics_to_json, placeless
 from fashion.record.trial_files import read_header
 
 FORMAT = 1
-
-
 WEIGHTS = "model.safetensors"
-
-
 LOCK_SECONDS = 60.0
 
 
 def check_checkpoint(run: Run, winner: Ranked, path: Path) -> None:
-    """Raise CheckpointError unless the header says that it is the winner's trial, epoch, configuration and data."""
+    """Raise CheckpointError unless the header names the winner's trial, epoch, configuration and data."""
     header = read_header(path)
     origin = run.trials[winner.trial].origin
     expected = {
@@ -42,15 +40,15 @@ def check_checkpoint(run: Run, winner: Ranked, path: Path) -> None:
     }
     for what, (wanted, found) in expected.items():
         if wanted != found:
-            rule = f"belongs to another {what} than the record says, {str(wanted)[:80]}"
+            rule = f"must belong to the {what} in the record, {str(wanted)[:80]}"
             raise CheckpointError(Problem(str(path), rule, str(found)[:80], "The file was replaced or renamed"))
 
 
 def promote(run: Run, winner: Ranked | None = None) -> Path:
-    """Copy the winner's weights to best/model.safetensors and write best/model.json; returns `best/`.
+    """Copy the winner's weights to best/model.safetensors and write best/model.json. Returns `best/`.
 
-    The folder is made beside its place and renamed, so that it is whole or absent. Raises RunError when there is
-    nothing to promote, CheckpointError when the checkpoint is missing, damaged or not the recorded one.
+    The folder is made under another name and then renamed, so that it is either whole or absent. Raises RunError where
+    there is nothing to promote, CheckpointError where the checkpoint is missing, damaged or not the recorded one.
     """
     winner = winner or best(run)
     source = run.checkpoint_path(winner.trial, winner.epoch)
@@ -64,7 +62,7 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
         ) from None
     try:
         check_checkpoint(run, winner, source)
-        for leftover in run.path.glob(".best.*"):  # of a promotion that was killed; the lock says that none runs
+        for leftover in run.path.glob(".best.*"):  # left by a killed promotion: the lock says that none is running
             _remove(leftover)
         fresh = Path(tempfile.mkdtemp(prefix=".best.", dir=run.path))
         try:
@@ -86,7 +84,7 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
 
 
 def _remove(path: Path) -> None:
-    """A folder, or the file that somebody had put in its place. (No symbolic link: `require_own` has refused those.)"""
+    """Remove a folder, or a file in its place. It is no symbolic link, since `require_own` refuses those."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -94,12 +92,15 @@ def _remove(path: Path) -> None:
 
 
 def _whole(run: Run, source: Path, target: Path) -> tuple[str, int]:
-    """Write the winner's weights to `target`; a probe's checkpoint holds its heads alone, its backbone lies beside."""
+    """Write the winner's whole weights to `target`. Returns their SHA-256 and their size in bytes.
+
+    A probe's checkpoint holds only its heads. The backbone is in a file beside it, and is joined with them.
+    """
     header = read_header(source)
     if "backbone" not in header:
         return _copy(source, target)
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file, save  # numpy only here, where it is needed
+    from safetensors.numpy import load_file, save  # imported here, since only probes need numpy
 
     backbone = run.path / "trials" / Path(str(header["backbone"])).name
     if not backbone.is_file():
@@ -119,7 +120,7 @@ def _whole(run: Run, source: Path, target: Path) -> tuple[str, int]:
 
 
 def _copy(source: Path, target: Path) -> tuple[str, int]:
-    """Copy and fsync; returns the sha256 of what was written and its size in bytes."""
+    """Copy and fsync a file. Returns the SHA-256 of its content and its size in bytes."""
     digest = hashlib.sha256()
     with open(source, "rb") as read, open(target, "wb") as write:
         while block := read.read(1 << 20):

@@ -1,8 +1,4 @@
-"""Which epoch of which trial is the best, and its promotion to `best/`; from the run directory alone.
-
-Neither Ray nor torch nor safetensors is needed: a safetensors file begins with a length and a JSON header, and the
-weights are copied as bytes.
-"""
+"""Which epoch of which trial is the best, by how much, and on which attributes; from the record alone."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from fashion.record.run import Run
 
 @dataclass(frozen=True)
 class Ranked:
-    """One trial at its best epoch. val_loss is finite; metrics are that epoch's; config as recorded."""
+    """One trial at its best epoch. `val_loss` is finite, `metrics` are that epoch's, `config` is as recorded."""
 
     trial: int
     epoch: int
@@ -30,7 +26,7 @@ class Ranked:
 class AttributeRow:
     """One attribute's validation result. Shares are in [0, 1]; counts are images of each class, in the classes' order.
 
-    majority_accuracy: what predicting the training images' commonest class scores on the validation images.
+    `majority_accuracy` is the accuracy on the validation images of always predicting the most frequent training class.
     """
 
     name: str
@@ -50,7 +46,7 @@ class AttributeRow:
 
 @dataclass(frozen=True)
 class Lead:
-    """How far the winner is ahead of the runner-up: both positive when the winner is better."""
+    """How far the winner is ahead of the runner-up. Both differences are positive where the winner is better."""
 
     runner_up: Ranked
     val_loss: float
@@ -58,9 +54,10 @@ class Lead:
 
 
 def ranking(run: Run) -> list[Ranked]:
-    """Every trial with a finite val_loss at its lowest one over all its epochs, the best first.
+    """Every trial with a finite val_loss, at the epoch with its lowest one, the best trial first.
 
-    Of equal epochs the earliest counts, of equal trials the one with the lower number. Trials that failed later count.
+    The earliest of equal epochs counts, and the lower number of equal trials comes first. Trials that failed later
+    count.
     """
     ranked = [
         Ranked(trial.number, report.epoch, report.metrics["val_loss"], dict(report.metrics), trial.config)
@@ -71,18 +68,17 @@ def ranking(run: Run) -> list[Ranked]:
 
 
 def best(run: Run) -> Ranked:
-    """The winner. Raises RunError when no trial has reported a finite val_loss."""
+    """The winner. Raises RunError where no trial has reported a finite val_loss."""
     ranked = ranking(run)
     if not ranked:
         rule = f"no trial has reported a finite val_loss ({len(run.trials)} trials recorded)"
-        raise RunError(
-            Problem(str(run.path), rule, fix="Let the sweep finish an epoch; failed trials say why in `show`")
-        )
+        fix = "Let the sweep finish an epoch. `fashion-sweep show` says why trials have failed"
+        raise RunError(Problem(str(run.path), rule, fix=fix))
     return ranked[0]
 
 
 def lead(run: Run) -> Lead | None:
-    """The winner's distance to the runner-up; None when fewer than two trials can be ranked."""
+    """The winner's lead over the runner-up; None where fewer than two trials can be ranked."""
     ranked = ranking(run)
     if len(ranked) < 2:
         return None
@@ -92,7 +88,7 @@ def lead(run: Run) -> Lead | None:
 
 
 def attribute_table(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -> list[AttributeRow]:
-    """A row an attribute from the metrics val_accuracy/NAME and the label counts in the run's manifest."""
+    """One row per attribute, from the metrics val_accuracy/NAME and the label counts in the run's manifest."""
     rows: list[AttributeRow] = []
     if not manifest["attributes"]:
         return rows
@@ -100,7 +96,7 @@ def attribute_table(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -
     for attribute, train, val in zip(manifest["attributes"], counts["train"], counts["val"], strict=True):
         name, classes = attribute["name"], tuple(attribute["classes"])
         accuracy, images = metrics.get(f"val_accuracy/{name}", math.nan), sum(val)
-        majority = max(range(len(train)), key=lambda index: train[index])  # the first of equal ones
+        majority = max(range(len(train)), key=lambda index: train[index])  # the first of equally frequent ones
         correct = round(accuracy * images) if math.isfinite(accuracy) else 0
         rows.append(
             AttributeRow(
@@ -119,7 +115,7 @@ def attribute_table(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -
 
 
 def majority_accuracy(manifest: Mapping[str, Any]) -> float:
-    """Overall validation accuracy of predicting each attribute's commonest training class."""
+    """Overall validation accuracy of always predicting each attribute's most frequent training class."""
     rows = attribute_table(manifest, {})
     images = sum(row.images for row in rows)
     return sum(row.majority_accuracy * row.images for row in rows) / images if images else math.nan

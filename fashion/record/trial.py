@@ -1,4 +1,4 @@
-"""What is recorded of a trial: its epochs' reports, the scheduler's decisions and its end."""
+"""What the record holds of a trial: its epochs' reports, the scheduler's decisions and its end."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ def metrics_to_json(metrics: Mapping[str, float]) -> dict[str, float | str]:
 
 
 def metrics_from_json(metrics: Mapping[str, float | str]) -> dict[str, float]:
-    # One string for a name in all reports: of a large record the names would be a third.
+    # All reports share one string per name. Otherwise names would take a third of a large record's memory.
     return {sys.intern(name): float(value) for name, value in metrics.items()}
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch of one trial came to. `epoch` counts from 1; `seconds` is the epoch's wall time; `setting` says how
-    it was computed (precision, memory layout)."""
+    """The result of one epoch of one trial.
+
+    `epoch` counts from 1 to `epochs`. `seconds` is the epoch's wall time, `time` when it ended. `setting` says how it
+    was computed (precision, memory layout).
+    """
 
     trial: int
     attempt: int
@@ -45,7 +48,7 @@ class EpochReport:
 
     @property
     def progress(self) -> float:
-        """The fraction of the trial's own schedule that is done, in (0, 1]."""
+        """The share of the trial's own schedule that is done, in (0, 1]."""
         return self.epoch / self.epochs
 
     def to_json(self) -> dict[str, Any]:
@@ -53,16 +56,19 @@ class EpochReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Raises KeyError, TypeError or ValueError for what is no report: it may be read from anybody's file."""
+        """Raises KeyError, TypeError or ValueError for anything but a report, since a stranger may have written it."""
         check(value, REPORT, REPORT.keys() - {"setting"})
         return cls(**{**value, "metrics": metrics_from_json(value["metrics"])})
 
 
 @dataclass
 class Trial:
-    """One configuration and all that is recorded of it. `live` says that a driver was alive when last looked; `left_out`
-    counts the reports that an excerpt of the run leaves out, of `left_out_seconds`. `origin` names the run and trial that
-    its reports and files were taken from, where it was not trained here. `notes` tell what happened to it on the way."""
+    """One configuration and all that is recorded of it.
+
+    `live` says whether a driver was alive when last looked. `left_out` counts the reports that an excerpt of the run
+    leaves out, which took `left_out_seconds` in all. `origin` names the run and trial from which reports and files were
+    taken, for a trial that was not trained here. `notes` say what happened to it on the way.
+    """
 
     number: int
     config: dict[str, Any]
@@ -79,7 +85,7 @@ class Trial:
 
     @property
     def status(self) -> Status:
-        """The recorded end; where a killed driver could not write it, what the last report amounts to."""
+        """The recorded end. If a killed driver did not get to write it, the last report decides."""
         if self.ended:
             return self.ended
         if self.reports:
@@ -99,18 +105,18 @@ class Trial:
 
     @property
     def final(self) -> bool:
-        """Whether nothing is left to do: completed, stopped or failed."""
+        """Whether nothing is left to do, because the trial has completed, was stopped or has failed."""
         return self.status in get_args(End)
 
     def best(self) -> EpochReport | None:
-        """The report with the lowest finite val_loss; of equal ones the earliest, whose weights are kept."""
+        """The report with the lowest finite val_loss. Of equal ones it is the earliest, whose weights are kept."""
         finite = [report for report in self.reports if math.isfinite(report.metrics.get("val_loss", math.nan))]
         return min(finite, key=lambda report: report.metrics["val_loss"], default=None)
 
 
 def placeless(config: Any) -> Any:
-    """A configuration without where the data set lies, which two trials that are the same may differ in."""
+    """A configuration without the data set's location, in which two otherwise equal trials may differ."""
     data = config.get("data") if isinstance(config, Mapping) else None
     if not isinstance(data, Mapping):
-        return config  # a stranger's
+        return config  # a stranger may have written it
     return {**config, "data": {name: value for name, value in data.items() if name != "root"}}

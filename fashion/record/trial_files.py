@@ -1,6 +1,7 @@
-"""The files of a trial's folder: their names, and what a checkpoint's header says. Pure Python.
+"""The files in a trial's folder: their names, and what a checkpoint's header says.
 
-A safetensors file begins with a length and a JSON header, so that neither torch nor safetensors is needed."""
+A safetensors file begins with a length and a JSON header, so neither torch nor safetensors is needed to read that.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +16,18 @@ from fashion.files import parse
 LAST = "last.pt"
 PREVIOUS = "last-previous.pt"
 CLAIM = ".writer"  # the mark of the process whose checkpoints count
-MICRO_BATCHES = "micro-batches.json"  # in how many parts the trial takes its batches, once it ran out of memory
-ERROR = "error.txt"  # the traceback that it failed with
-PROGRESS = "progress.json"  # how far it is within its epoch
+MICRO_BATCHES = "micro-batches.json"  # into how many parts the trial splits its batches after it ran out of memory
+ERROR = "error.txt"  # the traceback with which it failed
+PROGRESS = "progress.json"  # how far it has come in its current epoch
 OF_BEST = re.compile(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)")
-MAX_HEADER = 100_000_000  # safetensors' own limit, bytes
+MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The JSON under "fashion" in a safetensors file's metadata. Raises CheckpointError for a missing, foreign or
-    truncated file."""
+    """The JSON under "fashion" in a safetensors file's metadata.
+
+    Raises CheckpointError for a missing, foreign or truncated file.
+    """
 
     def broken(rule: str, value: str = "", fix: str = "Restore the file, or train that trial again") -> CheckpointError:
         return CheckpointError(Problem(str(path), rule, value, fix))
@@ -40,13 +43,12 @@ def read_header(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise broken("is no safetensors file", "a folder") from None
     except FileNotFoundError:
-        raise broken(
-            "the checkpoint is missing", fix="If the sweep was killed, type its command again to go on"
-        ) from None
+        fix = "If the sweep was killed, run the same command again to go on"
+        raise broken("the checkpoint is missing", fix=fix) from None
     except ValueError as error:
         raise broken("is no safetensors file", str(error)) from None
     if not isinstance(header, dict):
-        raise broken("is no safetensors file", "its header is no JSON object")
+        raise broken("is no safetensors file", "a header that is no JSON object")
     try:
         metadata = header.pop("__metadata__", {})
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
@@ -65,12 +67,12 @@ def folder_name(number: int) -> str:
 
 
 def best_name(epoch: int) -> str:
-    """Weights of a trial's best epoch."""
+    """The file of the weights of a trial's best epoch."""
     return f"best-{epoch:04d}.safetensors"
 
 
 def predictions_name(epoch: int) -> str:
-    """That epoch's class probabilities for each validation image."""
+    """The file of that epoch's class probabilities for each validation image."""
     return f"val-{epoch:04d}.parquet"
 
 
@@ -83,7 +85,7 @@ def predictions_path(folder: Path, epoch: int) -> Path:
 
 
 def epoch_of(name: str) -> int | None:
-    """The epoch that a file of a best epoch is of; None for any other file."""
+    """The epoch to which a file of a best epoch belongs; None for any other file."""
     found = OF_BEST.fullmatch(name)
     return int(found[1]) if found else None
 

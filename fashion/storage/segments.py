@@ -1,8 +1,8 @@
-"""The journal of a run in a bucket: objects that each begin at the byte where the one before ends.
+"""The journal of a run in a bucket: a chain of objects, each of which begins at the byte where the previous one ends.
 
-    journal/000000000000000.jsonl    whole lines of the journal from that byte on
+    journal/000000000000000.jsonl    whole lines of the journal, from that byte on
 
-An object is created once and then only grows, when those after it are merged into it. Where two would go on from the same
+An object is created once and then only grows, when later ones are merged into it. If two processes go on from the same
 byte, one of them finds the name taken.
 """
 
@@ -25,17 +25,17 @@ from fashion.files import parse, write_atomic
 Progress = Callable[[int, int], None]
 
 JOURNAL = "journal"
-MARK = ".stored.json"  # in a working copy: up to which byte its journal is known to be the bucket's
-# A list and what is got of it afterwards may differ while a driver merges the journal's objects.
+MARK = ".stored.json"  # in a working copy: up to which byte its journal is known to equal the bucket's
+# While a driver merges the journal's objects, what is fetched may differ from what was listed before.
 LOOKS = 5
 
 
 class _Moved(Exception):  # noqa: N818 (no error: look again)
-    """What was listed is there no more, or does not hang together: somebody is merging it."""
+    """What was listed is gone or incomplete: some process is merging it."""
 
 
 class Segment(NamedTuple):
-    """An object of the journal: its bytes from `start` to `end`, so far."""
+    """An object of the journal, which holds its bytes from `start` to `end` so far."""
 
     start: int
     end: int
@@ -44,11 +44,12 @@ class Segment(NamedTuple):
 
 
 def segment_name(start: int) -> str:
+    """The name of the object that begins at this byte."""
     return f"{JOURNAL}/{start:015d}.jsonl"
 
 
 def segments(store: Store) -> list[Segment]:
-    """The journal's objects, from its beginning on."""
+    """The journal's objects, in their order."""
     found = []
     for each in store.objects(JOURNAL):
         if match := re.fullmatch(rf"{JOURNAL}/(\d{{15}})\.jsonl", each.name):
@@ -58,22 +59,25 @@ def segments(store: Store) -> list[Segment]:
 
 
 def mark(path: Path, uploaded: int) -> None:
-    """Note that the working copy's journal is the bucket's up to that byte, so that the next look compares the rest."""
+    """Note that the working copy's journal equals the bucket's up to this byte: next time only the rest is compared."""
     if _marked(path) != uploaded:
         with suppress(OSError):  # a full disk: then more is compared
             write_atomic(path / MARK, json.dumps({"same": uploaded}).encode())
 
 
 def follow(store: Store, path: Path, progress: Progress | None) -> int | None:
-    """Append to the working copy's journal what the bucket has beyond it. Returns the byte up to which both are the same,
-    None when they contradict each other."""
+    """Append to the working copy's journal what the bucket has beyond it.
+
+    Returns the byte up to which both are equal, None where they contradict each other. Raises RunError where parts of
+    the bucket's journal are missing.
+    """
     for look in range(LOOKS):
         try:
             return _append_new(store, path, progress)
         except (NotThereError, _Moved) as moved:
             if look == LOOKS - 1:
-                fix = "Restore the objects that are missing, or give the sweep another name"
-                rule = f"the record does not hang together ({moved})"
+                fix = "Restore the missing objects, or give the sweep another name"
+                rule = f"parts of the record are missing ({moved})"
                 raise RunError(Problem(str(store.address / JOURNAL), rule, fix=fix)) from None
             time.sleep(0.2 * look)
     raise AssertionError("unreachable")
@@ -88,7 +92,7 @@ def _append_new(store: Store, path: Path, progress: Progress | None) -> int | No
         while at < end:
             covering = [each for each in listed if each.start <= at < each.end]
             if not covering:
-                raise _Moved(f"nothing holds its byte {at} of {end}")
+                raise _Moved(f"no object holds byte {at} of {end}")
             longest = max(covering, key=lambda each: each.end)
             content = store.get(longest.name)[at - longest.start :]
             if not content.endswith(b"\n"):
@@ -98,7 +102,7 @@ def _append_new(store: Store, path: Path, progress: Progress | None) -> int | No
                 return None
             new = content[max(size - at, 0) :]
             if new:
-                # What is cut off is half a line, which was never acted on.
+                # This cuts off half a line at most, on which nothing ever acted.
                 journal.truncate(max(size, at))
                 journal.write(new)
             at += len(content)
@@ -112,7 +116,7 @@ def _append_new(store: Store, path: Path, progress: Progress | None) -> int | No
 
 
 def last_put(listed: list[Segment]) -> float:
-    """When the latest of them was put, in seconds since the epoch by the bucket's clock; 0 for none."""
+    """The time at which the latest segment was put, in seconds since the epoch by the bucket's clock; 0 for none."""
     return max((each.modified.timestamp() for each in listed if each.modified), default=0.0)
 
 
@@ -121,11 +125,11 @@ def _marked(path: Path) -> int:
         same = parse((path / MARK).read_bytes())["same"]
         return same if isinstance(same, int) and same >= 0 else 0
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return 0  # all of it is compared
+        return 0  # then the whole journal is compared
 
 
 def _whole_lines(journal: Any) -> int:
-    """The size of a file without a last line that lacks its end."""
+    """The size of a file up to its last newline, in bytes."""
     end = journal.seek(0, os.SEEK_END)
     while end:
         begin = max(end - (1 << 16), 0)

@@ -1,4 +1,4 @@
-"""A trial's files go into the bucket in a thread, while the trial trains on. Knows nothing of torch."""
+"""Uploading a trial's files in a thread while the trial goes on training. Knows nothing of torch."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pathlib import Path
 from fashion.errors import StorageError
 from fashion.storage.trial_objects import At, Attempt, Outage
 
-# Epochs that a trial trains further than what the bucket holds; then it waits.
+# How many epochs a trial may be ahead of what the bucket holds before it waits.
 AHEAD = 20
 
 
 class Uploads:
-    """The files of one attempt on their way into the bucket: best weights in their order, of the resumable states the
-    newest alone. A state goes after the best weights that it tells of.
+    """The files of one attempt on their way into the bucket: best weights in order, and the newest resumable state.
 
-    While the bucket does not answer, each call is repeated, for `attempt.AWAY_SECONDS`; `told` is what the user should know.
+    A state is uploaded after the best weights to which it refers. While the bucket does not answer, each call is
+    repeated for up to `trial_objects.AWAY_SECONDS`. `told` collects what the user should know.
     """
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
         attempt.keep()
-        self.up: At = attempt.up  # the furthest state that is in the bucket, with the best weights before it
+        self.up: At = attempt.up  # the furthest state in the bucket, which has the best weights before it as well
         self.told: deque[str] = deque()
         self.changed = threading.Condition()
         self.bests: list[int] = []  # epochs
         self.state: tuple[At, Path] | None = None
-        self.recorded_best = 0  # the best weights of epochs before it are to be deleted
+        self.recorded_best = 0  # best weights of earlier epochs are to be deleted
         self.error: Exception | None = None
         self.closed = False
         self.outage = Outage(attempt.store.address)
@@ -39,8 +39,10 @@ class Uploads:
         self.thread.start()
 
     def add(self, at: At, last: Path, best: bool) -> None:
-        """The state in `last`, and the best weights of its last epoch, are on disk and are to go up. `last` may be replaced
-        meanwhile."""
+        """Queue the state in the file `last` and, with `best`, the best weights of its last epoch. Both are on disk.
+
+        The caller may replace `last` afterwards.
+        """
         kept = last.with_name(f".last-{at[0]:04d}.{at[1]:05d}.tmp")
         kept.unlink(missing_ok=True)
         try:
@@ -56,27 +58,31 @@ class Uploads:
             before[1].unlink(missing_ok=True)
 
     def reached(self, at: At) -> bool:
-        """Whether the bucket holds a state so far or further. Raises what ended the thread: BlockedError, where the bucket
-        was away for too long or can't be used."""
+        """Whether the bucket holds this state or a further one.
+
+        Raises what ended the thread, such as a BlockedError where the bucket was away for too long or can't be used.
+        """
         with self.changed:
             if self.up < at and self.error is not None:
                 raise self.error
             return self.up >= at
 
     def wait(self, at: At, seconds: float) -> None:
-        """Until that is reached or fails, there is something to tell, or the time is over."""
+        """Return once this state is reached or has failed, there is something to tell, or the time is over."""
         with self.changed:
             self.changed.wait_for(lambda: self.up >= at or self.error or self.told, seconds)
 
     def forget_bests(self, before: int) -> None:
-        """Let best weights of epochs before this one be deleted: it is recorded as the best."""
+        """Allow best weights of earlier epochs to be deleted, since this epoch is recorded as the best."""
         with self.changed:
             self.recorded_best = before
             self.changed.notify_all()
 
     def close(self) -> None:
-        """End the thread, at once or when its request has ended; nobody waits for that. What it was putting is of epochs
-        that were not wanted any more, and is deleted again."""
+        """Tell the thread to end after its current request, without waiting for it.
+
+        What it was uploading belongs to epochs that are no longer wanted, and is deleted again.
+        """
         with self.changed:
             self.closed = True
             self.changed.notify_all()
@@ -90,7 +96,7 @@ class Uploads:
                 self.error = error
                 self.changed.notify_all()
         finally:
-            if self.closed:  # also of a call that failed: its request may have been carried out
+            if self.closed:  # even if the call failed: its request may have been carried out
                 self.attempt.take_back()
             if self.state is not None:
                 self.state[1].unlink(missing_ok=True)
@@ -111,7 +117,7 @@ class Uploads:
                 with self.changed:
                     self.up = state[0]
                     self.changed.notify_all()
-            # Last: nobody waits for it.
+            # Last, because nobody waits for it.
             if forget:
                 self._patiently(lambda: self.attempt.forget_bests(forget))
         finally:
@@ -119,7 +125,7 @@ class Uploads:
                 state[1].unlink(missing_ok=True)
 
     def _patiently(self, call: Callable[[], object]) -> bool:
-        """Call until it succeeds, while the bucket is away. False where the thread has to end."""
+        """Repeat the call while the bucket is away. False if the thread has to end."""
         while not self.closed:
             try:
                 call()

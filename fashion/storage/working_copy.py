@@ -1,19 +1,18 @@
 """A run that is kept in a bucket, and its working copy on this machine.
 
 s3://BUCKET/PREFIX/NAME/manifest.json            as in a run directory
-                        journal/START.jsonl      whole lines of the journal from its byte START on (15 digits)
-                        lease.json               who drives it (`lease`)
+                        journal/START.jsonl      whole lines of the journal, from its byte START (15 digits) on
+                        lease.json               who drives it (`bucket/lease.py`)
                         trials/, best/, predictions/   as in a run directory
 
-The working copy is a run directory as any other, under the cache folder. The bucket is the truth: a copy that lags behind
-is brought up to it, one that is ahead (its machine was killed before it had uploaded) is told apart from one that went
-another way, byte by byte. An object of the journal is created once and then only grows: where two would go on from the
-same byte, one of them fails.
+The working copy is an ordinary run directory in the cache folder. The bucket is the truth: a copy that lags behind is
+brought up to date. A copy that is ahead, because its machine was killed before it had uploaded, is told byte by byte
+from one that contradicts the bucket. An object of the journal is created once and then only grows: if two processes go
+on from the same byte, one of them fails.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -33,6 +32,7 @@ from fashion.bucket.store import NotThereError, Store, TakenError
 from fashion.data.contents import default_cache_dir
 from fashion.errors import Problem, RunError
 from fashion.files import now, parse, write_atomic
+from fashion.record.find import named_run
 from fashion.record.lock import driver_alive
 from fashion.record.run import Run
 from fashion.storage.segments import Progress, follow, last_put, mark, segments
@@ -42,19 +42,20 @@ LOCK_SECONDS = 600.0
 
 
 class NoRunError(RunError):
-    """There is no run at that address."""
+    """There is no run at this address."""
 
 
 def working_copy(address: Address) -> Path:
-    """Where a run's copy on this machine is, or will be."""
+    """The folder of a run's copy on this machine, whether it exists or not."""
     digest = hashlib.sha256(str(address).encode()).hexdigest()[:12]
     return default_cache_dir().absolute() / "stored" / f"{address.name[:64]}-{digest}"
 
 
 def find(storage: str, name: str | None) -> Address | None:
-    """The run's address; None when it is to be looked for in folders. Without a name the run of the latest activity.
+    """The address of the run of this name; None if it is to be looked for in folders.
 
-    Raises RunError, with the nearest names, and StorageError.
+    Without a name it is the run with the latest activity. Raises RunError, with the nearest name, where there is no
+    such run, and StorageError.
     """
     if name is not None and is_address(name):
         return _parsed(name, "RUN")
@@ -66,17 +67,11 @@ def find(storage: str, name: str | None) -> Address | None:
         return address / name
     latest = {each: last_put(segments(Store(address / each))) for each in names}
     runs = sorted((each for each in names if latest[each]), key=lambda each: latest[each], reverse=True)
-    if not runs:
-        raise RunError(Problem(str(address), "holds no runs", fix="Start one: fashion-sweep run SPEC"))
-    if name is None:
-        return address / runs[0]
-    near = difflib.get_close_matches(name, runs, n=1)
-    fix = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(runs[:10])}"
-    raise RunError(Problem(str(address), "holds no such run", repr(name), fix))
+    return address / named_run(str(address), runs, name)
 
 
 def addresses(storage: str) -> list[Address]:
-    """Where there may be runs in a bucket: each name directly below."""
+    """The addresses in a bucket that may hold runs: every name directly below `storage`."""
     address = _parsed(storage, "--storage")
     return [address / name for name in Store(address).folders()]
 
@@ -89,8 +84,11 @@ def _parsed(text: str, place: str) -> Address:
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A run in a bucket as a reader has it. driven: somebody drives it, on whatever machine. notes: what is to be told."""
+class WorkingCopy:
+    """A run in a bucket as a reader sees it.
+
+    `driven` says whether some process drives it, on whatever machine. `notes` are to be shown to the user.
+    """
 
     address: Address
     path: Path
@@ -98,40 +96,41 @@ class Copy:
     notes: tuple[str, ...] = ()
 
     def of(self, run: Run) -> Run:
-        """The run that was read from the copy, knowing where it is kept."""
+        """The same run, which was read from this copy, with its location set to the address."""
         run.kept_at(str(self.address), self.driven)
         return run
 
 
-def brought(address: Address, progress: Progress | None = None) -> Copy:
-    """The run's working copy, brought up to the bucket; as it is while this machine drives the run.
+def brought(address: Address, progress: Progress | None = None) -> WorkingCopy:
+    """The run's working copy, brought up to date with the bucket. While this machine drives the run it is left alone.
 
-    Raises NoRunError, RunError for a record that does not hang together, StorageError.
+    Raises NoRunError, RunError for a record with missing parts, and StorageError.
     """
     path = working_copy(address)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(path)
     if driver_alive(path) and (path / MANIFEST).is_file():
-        return Copy(address, path, True)
+        return WorkingCopy(address, path, True)
     try:
         lock.acquire(timeout=1.0)
     except Timeout:
-        # A driver of this machine that is still preparing, or another reader: the copy is theirs to write.
+        # A driver on this machine that is still preparing, or another reader, is writing the copy.
         if (path / MANIFEST).is_file():
-            return Copy(address, path, True)
-        rule = "another process is just reading this run for the first time"
+            return WorkingCopy(address, path, True)
+        rule = "another process is reading this run for the first time at this moment"
         raise RunError(Problem(str(address), rule, fix="Try again")) from None
     try:
         store = Store(address)
         notes: list[str] = []
         if _reconcile(store, path, notes.append, progress) is None:
             raise NoRunError(Problem(str(address), "is no run", "no manifest.json"))
-        return Copy(address, path, _driven(store), tuple(notes))
+        return WorkingCopy(address, path, _driven(store), tuple(notes))
     finally:
         lock.release()
 
 
 def _driven(store: Store) -> bool:
+    """Whether some process holds the run's lease."""
     lease = next(store.objects(after=leases.NAME.removesuffix(".json")), None)
     if lease is None or lease.name != leases.NAME:
         return False
@@ -143,7 +142,7 @@ def _driven(store: Store) -> bool:
 
 @dataclass(frozen=True)
 class Held:
-    """A run in a bucket that this process drives. uploaded: bytes of the journal that are in the bucket."""
+    """A run in a bucket that this process drives. `uploaded` is how many bytes of the journal are in the bucket."""
 
     address: Address
     path: Path
@@ -156,10 +155,10 @@ class Held:
 def held(
     storage: str, name: str, note: Callable[[str], None], progress: Progress | None = None
 ) -> Iterator[Held | None]:
-    """Within, this process alone drives the run of that name, and its working copy is as the bucket, or ahead of it.
-    None for storage in a folder.
+    """Within the `with` block only this process drives the run, whose working copy equals the bucket or is ahead of it.
 
-    Raises RunError when another process drives it, StorageError when the bucket can't be read and written.
+    None for storage in a folder. Raises RunError where another process drives the run, StorageError where the bucket
+    can't be read and written.
     """
     if not is_address(storage):
         yield None
@@ -170,7 +169,7 @@ def held(
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
         try:
-            lock.acquire(timeout=LOCK_SECONDS)  # of a reader, which brings the copy up to the bucket
+            lock.acquire(timeout=LOCK_SECONDS)  # a reader holds it while it brings the copy up to date
         except Timeout:
             rule = "another process is still reading this run"
             raise RunError(Problem(str(path), rule, fix="Wait for it, or stop it")) from None
@@ -181,12 +180,12 @@ def held(
 
 
 def _lock(path: Path) -> FileLock:
-    """Held by whoever may write the working copy from the bucket. Beside it, since the copy itself is replaced."""
+    """The lock of whoever updates the working copy. It lies beside the copy, since the copy itself may be replaced."""
     return FileLock(path.with_name(f"{path.name}.lock"), thread_local=False)
 
 
 def push_manifest(store: Store, path: Path) -> None:
-    """Put the working copy's manifest. Only for the lease's holder. Raises RunError if another one was faster."""
+    """Put the working copy's manifest; only the lease's holder may. Raises RunError if another process was faster."""
     content = (path / MANIFEST).read_bytes()
     try:
         try:
@@ -196,14 +195,16 @@ def push_manifest(store: Store, path: Path) -> None:
         if there != content:
             store.put(MANIFEST, content, create=not version, version=version)
     except TakenError:
-        if store.get(MANIFEST) != content:  # else its own, whose answer was lost
+        if store.get(MANIFEST) != content:  # if it is the same, this put succeeded and its answer was lost
             rule = "another process has changed the run's manifest meanwhile"
-            raise RunError(Problem(str(store.address), rule, fix="Type the same command again")) from None
+            raise RunError(Problem(str(store.address), rule, fix="Run the same command again")) from None
 
 
 def push_folder(address: Address, folder: Path, last: str = "") -> None:
-    """Put a finished folder of the working copy (`best`, `predictions/test`) in place of what the bucket has of it. `last`:
-    the file that says it is whole, absent meanwhile."""
+    """Replace what the bucket has of a finished folder of the working copy (`best`, `predictions/test`).
+
+    `last` names the file that marks the folder as whole. It is absent meanwhile.
+    """
     copy, store = working_copy(address), Store(address)
     name = str(folder.relative_to(copy))
     files = {f"{name}/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}
@@ -216,22 +217,25 @@ def push_folder(address: Address, folder: Path, last: str = "") -> None:
 
 
 def _reconcile(store: Store, path: Path, note: Callable[[str], None], progress: Progress | None) -> int | None:
-    """Bring the working copy up to the bucket; returns how many bytes of its journal are the bucket's (it may have more),
-    None when the bucket has no such run. A copy that the bucket contradicts is set aside."""
+    """Bring the working copy up to date with the bucket. A copy that contradicts the bucket is set aside.
+
+    Returns how many bytes of its journal are in the bucket, which may be fewer than it has; None where the bucket has
+    no such run.
+    """
     try:
         manifest = store.get(MANIFEST)
     except NotThereError:
-        _set_aside(path, f"{store.address} is not there (any more)", note)
+        _set_aside(path, f"{store.address} no longer exists", note)
         return None
     if (path / MANIFEST).is_file() and _identity((path / MANIFEST).read_bytes()) != _identity(manifest):
         _set_aside(path, f"{store.address} is another run now", note)
     path.mkdir(exist_ok=True)
     known = follow(store, path, progress)
     if known is None:
-        _set_aside(path, f"{store.address} went on from another machine, without what only this one had", note)
+        _set_aside(path, f"{store.address} was continued by another machine, without what only this machine had", note)
         path.mkdir()
         known = follow(store, path, progress)
-        assert known is not None, "an empty journal contradicts none"
+        assert known is not None, "an empty journal contradicts nothing"
     if not (path / MANIFEST).is_file() or (path / MANIFEST).read_bytes() != manifest:
         write_atomic(path / MANIFEST, manifest)
     mark(path, known)
@@ -239,7 +243,7 @@ def _reconcile(store: Store, path: Path, note: Callable[[str], None], progress: 
 
 
 def _identity(manifest: bytes) -> Any:
-    """What tells one run from another of the same name."""
+    """What distinguishes runs of the same name."""
     try:
         content = parse(manifest)
         return content.get("id"), content["created"], content["data_fingerprint"]
@@ -248,7 +252,7 @@ def _identity(manifest: bytes) -> Any:
 
 
 def _set_aside(path: Path, reason: str, note: Callable[[str], None]) -> None:
-    """Move a working copy that the bucket contradicts; one without a journal, which holds nothing, goes."""
+    """Rename a working copy that contradicts the bucket. A copy without a journal holds nothing and is removed."""
     if not path.exists():
         return
     journal = path / "journal.jsonl"
@@ -257,4 +261,4 @@ def _set_aside(path: Path, reason: str, note: Callable[[str], None]) -> None:
         return
     aside = path.with_name(f"{path.name}.{re.sub('[^0-9]', '', now())[:17]}")
     os.rename(path, aside)
-    note(f"{reason}: the copy that this machine had is kept in {aside}")
+    note(f"{reason}; this machine's copy is kept in {aside}")

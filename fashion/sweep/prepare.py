@@ -16,7 +16,7 @@ from fashion.config import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
-from fashion.data.remote.local_copy import Where, on_this_machine, place_of
+from fashion.data.remote.local_copy import DataRoot, on_this_machine, parse_root
 from fashion.model.classifier import build_model
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.run import Run
@@ -44,7 +44,7 @@ class Prepared:
     address: Address | None = None
 
     @property
-    def source(self) -> Where:
+    def source(self) -> DataRoot:
         """The data set as trials are told of it, on whatever machine."""
         return self.root if self.address is None else self.address
 
@@ -60,7 +60,7 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
     configs = [*possible_trials(spec), *begun]
     cache_dir = default_cache_dir().absolute()
     forms = sorted({(c.data.resize, c.data.fit, c.data.interpolation) for c in configs})
-    source = place_of(configs[0].data.root)
+    source = parse_root(configs[0].data.root)
     root = on_this_machine(source, cache_dir, forms, progress=progress)
     dataset = read_dataset(root)
     dataset.fingerprint(partial(progress, "contents of all images"))

@@ -24,7 +24,7 @@ from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
 from fashion.data.pushed import Form
 from fashion.data.remote.fetch import Progress
-from fashion.data.remote.local_copy import Where, on_this_machine
+from fashion.data.remote.local_copy import DataRoot, on_this_machine
 from fashion.errors import BlockedError, DataError, FashionError, StorageError
 from fashion.files import write_atomic
 from fashion.model.precision import imitated
@@ -48,7 +48,7 @@ class Job:
     working copy, and every machine has its own."""
 
     run: Path
-    data_root: Where
+    data_root: DataRoot
     data_fingerprint: str
     cache_dir: Path
     weights: Mapping[tuple[str, str], ResolvedWeights]
@@ -86,7 +86,7 @@ class Task:
     config: TrialConfig
     weights: ResolvedWeights
     folder: Path
-    data_root: Where
+    data_root: DataRoot
     data_fingerprint: str
     cache_dir: Path
     threads: int
@@ -166,7 +166,7 @@ def fetch_data(task: Task) -> str:
 
 
 def _on_this_machine(
-    root: Where, fingerprint: str, form: Form, cache_dir: Path, progress: Progress | None = None
+    root: DataRoot, fingerprint: str, form: Form, cache_dir: Path, progress: Progress | None = None
 ) -> Path:
     try:
         return on_this_machine(root, cache_dir, [form], fingerprint=fingerprint, progress=progress)
@@ -207,7 +207,12 @@ def _clean(task: Task) -> None:
 
 
 def training_data(
-    root: Where, fingerprint: str, config: TrialConfig, weights: ResolvedWeights, cache_dir: Path, device: torch.device
+    root: DataRoot,
+    fingerprint: str,
+    config: TrialConfig,
+    weights: ResolvedWeights,
+    cache_dir: Path,
+    device: torch.device,
 ) -> TrainingData:
     """The packs of a trial and a probe's features, memory-mapped; a warm process keeps them open from trial to trial."""
     pixels = config.data
@@ -219,7 +224,9 @@ def training_data(
 
 
 @lru_cache(maxsize=4)
-def _packs(root: Where, fingerprint: str, resize: int, fit: str, interpolation: str, cache_dir: Path) -> TrainingData:
+def _packs(
+    root: DataRoot, fingerprint: str, resize: int, fit: str, interpolation: str, cache_dir: Path
+) -> TrainingData:
     folder = _on_this_machine(root, fingerprint, (resize, fit, interpolation), cache_dir)
     dataset = read_unchanged(folder, fingerprint)
     train, val = (

@@ -14,7 +14,7 @@ import fashion
 from fashion.api import model as api_model
 from fashion.data.layout import Dataset
 from fashion.prediction.submission import read_probabilities
-from fashion.prediction.write import PROBABILITIES_NAME, Source, predict_into
+from fashion.prediction.write import PROBABILITIES_NAME, PredictionInput, predict_into
 from fashion.record.run import Run
 from tests.support.promoted import promoted_run
 from tests.support.servers.s3_server import Server
@@ -58,7 +58,7 @@ def test_predictions_equal_the_commands_to_the_last_bit(
     trained: tuple[Run, Dataset], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, dataset = trained
-    predict_into(run.best_dir, Source(folder=photos), tmp_path / "out")
+    predict_into(run.best_dir, PredictionInput(folder=photos), tmp_path / "out")
     expected = stored(tmp_path / "out")
     model = fashion.load_model(run.best_dir, device="cpu")
     paths = sorted(photos.iterdir())

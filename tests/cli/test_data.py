@@ -150,11 +150,11 @@ def test_push_and_the_commands_that_take_an_address(
         [],
     )
     here = run("stats", str(small), "--json")
-    for place in ("packed", "folder"):
-        assert run("stats", f"s3://sweeps/{place}", "--json") == here
-        code, text = run("check", f"s3://sweeps/{place}")
+    for name in ("packed", "folder"):
+        assert run("stats", f"s3://sweeps/{name}", "--json") == here
+        code, text = run("check", f"s3://sweeps/{name}")
         assert code == 0
-        assert ("[packed]" in text) == (place == "packed")
+        assert ("[packed]" in text) == (name == "packed")
     code, text = run("pack", "s3://sweeps/packed", "--resize", "20", "--fit", "pad", "--split", "val", "--json")
     (packed,) = json.loads(text)
     assert Path(packed["path"]).is_relative_to(tmp_path / "cache" / "data")

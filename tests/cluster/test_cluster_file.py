@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from fashion.cluster.cluster_file import NODE_KEYS, check_cluster
+from fashion.cluster.cluster_file import check_cluster
+from fashion.cluster.ec2_keys import NODE_KEYS
 from fashion.spec.settings import ResourcesConfig
 from tests.support.cluster_files import CONFIG, FILLED, ROOT, SHIPPED, WANTED, prepared
 

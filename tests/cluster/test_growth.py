@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from fashion.cluster.growth import Growth, NodeType, growth_here, growth_of, read_config
-from fashion.cluster.placement import HEAD, Placement, place
+from fashion.cluster.placement import HEAD, Placement, fit_trials
 from fashion.cluster.processes import autoscalers
+from fashion.cluster.session import RayNode
 from fashion.errors import ResourcesError
 from fashion.spec.settings import ResourcesConfig
 from tests.support.cluster_files import FILLED, prepared
@@ -22,12 +23,12 @@ GPU_WORKER = {"CPU": 1.0, "GPU": 1.0}
 SHIPPED = growth_of(prepared(FILLED))
 
 
-def node(**resources: float) -> dict[str, Any]:
-    return {"Alive": True, "NodeID": "1", "Resources": resources}
+def node(**resources: float) -> RayNode:
+    return RayNode("1", "10.0.0.2", resources)
 
 
-def head() -> dict[str, Any]:
-    return {"Alive": True, "NodeID": "0", "Resources": {"CPU": 0.0, HEAD: 1.0}}
+def head(cpus: float = 0.0) -> RayNode:
+    return RayNode("0", "10.0.0.1", {"CPU": cpus, HEAD: 1.0})
 
 
 def wanted(**resources: Any) -> ResourcesConfig:
@@ -64,24 +65,23 @@ def test_a_cluster_of_a_head_alone_can_not_grow() -> None:
 
 
 def test_what_fits_now_and_what_may_come() -> None:
-    assert place(wanted(), [head()], SHIPPED) == Placement(1, 1, 1.0, concurrent=0, most=4)
-    assert place(wanted(), [head(), node(CPU=4, GPU=1)], SHIPPED) == Placement(1, 1, 1.0, concurrent=1, most=4)
-    assert place(wanted(concurrent_trials=3), [head()], SHIPPED) == Placement(1, 1, 1.0, concurrent=0, most=3)
-    assert place(wanted(workers=2), [head()], SHIPPED) == Placement(2, 1, 1.0, concurrent=0, most=2)
-    assert place(wanted(gpus_per_worker=0), [head()], SHIPPED) == Placement(1, 1, 0.0, concurrent=0, most=16)
-    assert place(wanted(), [node(CPU=2)]) == Placement(1, 1, 0.0, concurrent=2)
+    assert fit_trials(wanted(), [head()], SHIPPED) == Placement(1, 1, 1.0, concurrent=0, most=4)
+    assert fit_trials(wanted(), [head(), node(CPU=4, GPU=1)], SHIPPED) == Placement(1, 1, 1.0, concurrent=1, most=4)
+    assert fit_trials(wanted(concurrent_trials=3), [head()], SHIPPED) == Placement(1, 1, 1.0, concurrent=0, most=3)
+    assert fit_trials(wanted(workers=2), [head()], SHIPPED) == Placement(2, 1, 1.0, concurrent=0, most=2)
+    assert fit_trials(wanted(gpus_per_worker=0), [head()], SHIPPED) == Placement(1, 1, 0.0, concurrent=0, most=16)
+    assert fit_trials(wanted(), [node(CPU=2)]) == Placement(1, 1, 0.0, concurrent=2)
 
 
 def test_a_head_that_runs_trials_counts() -> None:
     growth = Growth((NodeType({"CPU": 1}, 2),), 2)
-    there = {"Alive": True, "NodeID": "0", "Resources": {"CPU": 3.0, HEAD: 1.0}}
-    assert place(wanted(), [there, node(CPU=1)], growth) == Placement(1, 1, 0.0, concurrent=4, most=5)
+    assert fit_trials(wanted(), [head(3.0), node(CPU=1)], growth) == Placement(1, 1, 0.0, concurrent=4, most=5)
 
 
 @pytest.mark.parametrize("resources", [{"workers": 5}, {"cpus_per_worker": 8}, {"gpus_per_worker": 2}])
 def test_what_can_never_fit_is_refused(resources: dict[str, Any]) -> None:
     with pytest.raises(ResourcesError, match=r"room for 0 worker\(s\), and for \d when its autoscaler"):
-        place(wanted(**resources), [head()], SHIPPED)
+        fit_trials(wanted(**resources), [head()], SHIPPED)
 
 
 def test_an_autoscaler_elsewhere_is_taken_at_the_specs_word() -> None:
@@ -91,16 +91,16 @@ def test_an_autoscaler_elsewhere_is_taken_at_the_specs_word() -> None:
         asked.append(True)
         return True
 
-    found = place(wanted(concurrent_trials=3, gpus_per_worker=1), [head()], None, yes)
+    found = fit_trials(wanted(concurrent_trials=3, gpus_per_worker=1), [head()], None, yes)
     assert found == Placement(1, 1, 1.0, concurrent=0, most=3)
     for unknown in ({"gpus_per_worker": 1}, {"concurrent_trials": 3}):
         with pytest.raises(ResourcesError, match=r"known on the head alone.*gpus_per_worker.*concurrent_trials"):
-            place(wanted(**unknown), [head()], None, yes)
+            fit_trials(wanted(**unknown), [head()], None, yes)
     assert len(asked) == 3
-    place(wanted(concurrent_trials=1), [node(CPU=2)], None, yes)
+    fit_trials(wanted(concurrent_trials=1), [node(CPU=2)], None, yes)
     assert len(asked) == 3  # not asked where all fits
-    assert place(wanted(concurrent_trials=3), [node(CPU=2)], None, yes) == Placement(1, 1, 0.0, 2, most=3)
-    assert place(wanted(concurrent_trials=3), [node(CPU=2)], None, lambda: False) == Placement(1, 1, 0.0, 2)
+    assert fit_trials(wanted(concurrent_trials=3), [node(CPU=2)], None, yes) == Placement(1, 1, 0.0, 2, most=3)
+    assert fit_trials(wanted(concurrent_trials=3), [node(CPU=2)], None, lambda: False) == Placement(1, 1, 0.0, 2)
 
 
 def test_the_file_is_the_one_that_the_sessions_autoscaler_names(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fashion.data.check import CheckReport, check
+from fashion.data.check import CheckResult, check
 from fashion.data.layout import read_dataset
 from fashion.errors import DataError
 
@@ -16,7 +16,7 @@ def copy(demo_root: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def kinds(report: CheckReport, *severities: str) -> list[str]:
+def kinds(report: CheckResult, *severities: str) -> list[str]:
     return [finding.kind for finding in report.findings if finding.severity in severities]
 
 

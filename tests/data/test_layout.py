@@ -85,7 +85,7 @@ def test_all_problems_at_once_with_file_and_line(tmp_path: Path) -> None:
         "split/train.txt:2: ", "'/etc/passwd'", "split/train.txt:3: ", "split/train.txt:4: the image file must exist; got img/missing.png",
         "split/train_attr.txt:2: labels are integers; got 'one'", "split/train_attr.txt:3: labels of attribute2 are 0 to 2; got 3",
         "split/train_attr.txt:4: labels of attribute1 are 0 to 1; got -1", "split/train_attr.txt:5: labels are integers; got '1.0'",
-        "split/train_attr.txt:6: has 2 labels", "one line of labels an image (5 in split/train.txt); got 6 lines", "split/val.txt: the file must exist",
+        "split/train_attr.txt:6: has 2 labels", "one line of labels per image (5 in split/train.txt); got 6 lines", "split/val.txt: the file must exist",
     ):  # fmt: skip
         assert expected in text
 
@@ -103,8 +103,8 @@ def test_all_problems_at_once_with_file_and_line(tmp_path: Path) -> None:
         ("list_attr_cloth.txt", b"red 1\ngreen 1\nhot 3\n", "without gaps"),
         ("list_attr_cloth.txt", b"red 1\nred 1\nhot 2\n", "once in its group"),
         ("list_attr_cloth.txt", b"red 1\ngreen 1\n", "as many groups"),
-        ("attribute_names.txt", b"a\na\n", "different from one another"),
-        ("attribute_names.txt", b"a b\nc\n", "without blanks"),
+        ("attribute_names.txt", b"a\na\n", "differ from one another"),
+        ("attribute_names.txt", b"a b\nc\n", "no blanks"),
         ("attribute_names.txt", b"a\n", "one name for each"),
     ],
 )

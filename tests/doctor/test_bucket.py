@@ -17,8 +17,8 @@ from fashion.data.pushed import Form
 from fashion.data.remote.push import push
 from fashion.doctor import bucket
 from fashion.doctor.bucket import Bucket, examine_bucket
+from fashion.doctor.diagnosis import Diagnosis
 from fashion.doctor.examine import Request, examine
-from fashion.doctor.folder import Finding
 from fashion.doctor.request import request_for
 from fashion.errors import Problem
 from fashion.spec.sweep_spec import load_spec
@@ -33,15 +33,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_demo(tmp_path_factory.mktemp("data") / "demo", train=6, val=5, test=5, size=32)
 
 
-def storage(tmp_path: Path, address: str = RUNS) -> list[Finding]:
+def storage(tmp_path: Path, address: str = RUNS) -> list[Diagnosis]:
     return examine_bucket("n", Bucket("storage", parse_address(address), tmp_path, writes=True))
 
 
-def data(tmp_path: Path, *forms: Form, address: str = DATA) -> list[Finding]:
+def data(tmp_path: Path, *forms: Form, address: str = DATA) -> list[Diagnosis]:
     return examine_bucket("n", Bucket("data.root", parse_address(address), tmp_path, forms=forms))
 
 
-def the_one(found: list[Finding], check: str) -> Problem:
+def the_one(found: list[Diagnosis], check: str) -> Problem:
     (bad,) = [each for each in found if not each.ok]
     assert bad.check == check
     assert bad.problem.value
@@ -190,6 +190,19 @@ def test_a_missing_data_set_and_parts_of_one_are_found(s3: Server, small: Path, 
     assert "is being pushed" in the_one(data(tmp_path), "data").value
 
 
+def test_a_header_line_is_not_taken_for_an_image(s3: Server, small: Path, tmp_path: Path) -> None:
+    pushed(small)
+    names = "split/train.txt", "split/val.txt"
+    for name in names:
+        s3.write("sweeps", f"data/demo/{name}", b"picture_filename\n" + (small / name).read_bytes())
+    assert all(each.ok for each in data(tmp_path))
+    s3.write("sweeps", "data/demo/split/val.txt", b"\xef\xbb\xbfpicture_filename\r\n\r\n")
+    assert the_one(data(tmp_path), "data").value == "no image in split/val.txt"
+    # An object of that name makes the line an image.
+    s3.write("sweeps", "data/demo/picture_filename", b"")
+    assert all(each.ok for each in data(tmp_path))
+
+
 def test_packed_images_of_another_size_or_cut_off_are_found(s3: Server, small: Path, tmp_path: Path) -> None:
     pushed(small, FORM)
     problem = the_one(data(tmp_path, (32, "pad", "bicubic")), "data")
@@ -210,12 +223,12 @@ def test_too_little_room_for_the_packed_images_is_found(
 
 def test_a_specs_buckets_are_examined(s3: Server, small: Path, tmp_path: Path) -> None:
     pushed(small, FORM)
-    place = tmp_path / "s.yaml"
-    place.write_text(
+    path = tmp_path / "s.yaml"
+    path.write_text(
         json.dumps({"data": {"root": DATA, "resize": {"choice": [24, 28]}, "crop": 20}, "storage": RUNS,
                     "model": {"backbone": "tiny", "weights": "none"}, "train": {"epochs": 2}})
     )  # fmt: skip
-    request = request_for(load_spec(place))
+    request = request_for(load_spec(path))
     assert [(each.name, str(each.address), each.writes) for each in request.buckets] == [
         ("storage", RUNS, True), ("data.root", DATA, False)
     ]  # fmt: skip

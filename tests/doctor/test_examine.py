@@ -14,18 +14,20 @@ from pathlib import Path
 import pytest
 
 from fashion.doctor import examine as examining
+from fashion.doctor.diagnosis import ClockOffset, Diagnosis
 from fashion.doctor.examine import Node, Request, Weights, compare, examine, versions
-from fashion.doctor.folder import BLOCK, BLOCKS, LEAST_FREE, SCRATCH, Finding, Folder, examine_folder, marked
+from fashion.doctor.folder import BLOCK, BLOCKS, LEAST_FREE, SCRATCH, Folder, examine_folder, marked
 from fashion.doctor.request import request_for
 from fashion.errors import Problem, ResourcesError
 from fashion.spec.sweep_spec import load_spec
+from tests.support import layouts
 from tests.support.machines import disks
 
 INSTEAD = "set storage to another folder"
 NOBODY = 65534  # a user who owns nothing
 
 
-def wrong(found: list[Finding], check: str = "") -> list[Finding]:
+def wrong(found: list[Diagnosis], check: str = "") -> list[Diagnosis]:
     """What is not well, and only of this check; each says what was found and what to do."""
     bad = [each for each in found if not each.ok]
     assert {each.check for each in bad} <= {check}, bad
@@ -33,19 +35,19 @@ def wrong(found: list[Finding], check: str = "") -> list[Finding]:
     return bad
 
 
-def the_one(found: list[Finding], check: str) -> Problem:
+def the_one(found: list[Diagnosis], check: str) -> Problem:
     (bad,) = wrong(found, check)
     return bad.problem
 
 
 @pytest.fixture
 def spec_file(tmp_path: Path, demo_root: Path) -> Path:
-    place = tmp_path / "s.yaml"
-    place.write_text(
+    path = tmp_path / "s.yaml"
+    path.write_text(
         json.dumps({"data": {"root": str(demo_root), "resize": 36, "crop": 32}, "storage": str(tmp_path / "runs"),
                     "model": {"backbone": "tiny", "weights": "none"}, "train": {"epochs": 2}})
     )  # fmt: skip
-    return place
+    return path
 
 
 def request_of(spec: Path, *overrides: str) -> Request:
@@ -147,7 +149,7 @@ def test_another_folder_of_the_same_name_is_found(tmp_path: Path) -> None:
         ("", "no folder split/ there"),
         ("split/val.txt", "val.txt: No such file or directory"),
         ("split/train_attr.txt", "train_attr.txt: No such file or directory"),
-        ("img", "split/train.txt, and no such file"),
+        ("img", "the last line of split/train.txt, is no file"),
     ],
 )
 def test_a_missing_data_set_is_found(
@@ -164,13 +166,26 @@ def test_a_missing_data_set_is_found(
     assert str(copy) in bad[0].problem.place
 
 
+def test_header_lines_are_not_counted_as_images(spec_file: Path, tmp_path: Path) -> None:
+    root = layouts.small(tmp_path / "data", header=True, newline="\r\n", end="\r\n\r\n")
+    request = request_of(spec_file, f"data.root={root}")
+    (data,) = [each for each in examine(request) if each.check == "data"]
+    assert data.ok
+    assert data.problem.value == "train 4 images, val 2 images"
+    # Room for the caches is reckoned from the same counts.
+    (cache,) = [folder for folder in request.folders if folder.name == "cache"]
+    assert cache.room - LEAST_FREE == (4 + 2) * 36 * 36 * 3
+    (root / "split/val.txt").write_text("picture_filename\n")
+    assert the_one(examine(request), "data").value == "no image in split/val.txt"
+
+
 def test_lists_that_are_none_are_found(spec_file: Path, tmp_path: Path) -> None:
     split = tmp_path / "copy" / "split"
     split.mkdir(parents=True)
     os.mkfifo(split / "train.txt")
     (split / "val.txt").write_bytes(b"\xff\xfe\x00")
     train, val = wrong(examine(request_of(spec_file, f"data.root={tmp_path / 'copy'}")), "data")
-    assert "not a file of at most" in train.problem.value
+    assert train.problem.value.startswith("split/train.txt: must be a file; got p")
     assert "can't decode" in val.problem.value
 
 
@@ -251,8 +266,8 @@ def test_versions_that_differ_are_found() -> None:
 
 
 def test_a_skewed_clock_is_found_and_a_slow_network_is_not() -> None:
-    def node(low: float, high: float) -> list[Finding]:
-        return compare([Node("here", {}), Node("n1", {}, (low, high))])
+    def node(low: float, high: float) -> list[Diagnosis]:
+        return compare([Node("here", {}), Node("n1", {}, ClockOffset(low, high))])
 
     assert not wrong(node(-0.002, 0.003))
     assert not wrong(node(-0.5, 30.0))  # it took half a minute to answer: nothing is known
@@ -318,7 +333,9 @@ def test_a_cluster_of_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch)
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(session.ray, "init", mismatch)
-    with pytest.raises(ResourcesError, match=r"--address auto: other versions than here.*Ray: 2\.0\.0 Python: 3\.8\.1"):
+    with pytest.raises(
+        ResourcesError, match=r"--address auto: its versions differ from those here.*Ray: 2\.0\.0 Python: 3\.8\.1"
+    ):
         session._join("auto")
 
 
@@ -338,7 +355,7 @@ def test_the_command_says_what_it_found_in_its_exit_code(spec_file: Path, tmp_pa
     assert ill.returncode == 1, ill
     *_, finding, verdict = ill.stdout.splitlines()
     assert finding == (
-        "finding  this machine: Ray: lets in who has the token, and nobody else; got RAY_AUTH_MODE is disabled. "
+        "finding  this machine: Ray: lets nobody in without the token; got RAY_AUTH_MODE is disabled. "
         "Unset RAY_AUTH_MODE, or set it to token"
     )
     assert verdict.endswith("1 finding")

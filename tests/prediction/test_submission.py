@@ -57,8 +57,8 @@ def test_indices_of_two_digits(tmp_path: Path) -> None:
     ("content", "messages"),
     [
         (b"0 0\n0 1", ["last line must end with a newline"]),
-        (b"0 0\n", ["one line an image: 2; got 1 lines"]),
-        (b"", ["one line an image: 2; got 0 lines"]),
+        (b"0 0\n", ["one line per image: 2; got 1 lines"]),
+        (b"", ["one line per image: 2; got 0 lines"]),
         (b"0 0\n0 1\n\n", ["prediction.txt:3: must be class indices", "got 3 lines"]),
         (b"0,0\n0 1\n", ["prediction.txt:1: must be class indices separated by single spaces; got '0,0'"]),
         (b"0  0\n0 1\n", ["prediction.txt:1: must be class indices separated by single spaces"]),

@@ -20,7 +20,13 @@ from fashion.data.remote.push import push
 from fashion.errors import CheckpointError, DataError
 from fashion.model.weights import ResolvedWeights
 from fashion.prediction.submission import read_probabilities
-from fashion.prediction.write import PROBABILITIES_NAME, Source, fetch_predictions, predict_in_bucket, predict_into
+from fashion.prediction.write import (
+    PROBABILITIES_NAME,
+    PredictionInput,
+    fetch_predictions,
+    predict_in_bucket,
+    predict_into,
+)
 from fashion.record.promote import promote
 from fashion.record.run import Run
 from fashion.storage.working_copy import working_copy
@@ -69,7 +75,7 @@ def test_predicting_val_gives_the_recorded_accuracy_and_probabilities(
     assert best is not None
     seen: list[tuple[int, int]] = []
     written = predict_into(
-        run.best_dir, Source(root=dataset.root, split="val"), tmp_path / "val",
+        run.best_dir, PredictionInput(root=dataset.root, split="val"), tmp_path / "val",
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     assert written.accuracy == best.metrics["val_accuracy"]
@@ -85,7 +91,7 @@ def test_predicting_val_gives_the_recorded_accuracy_and_probabilities(
 
 def test_the_submission_has_one_line_an_image_in_the_lists_order(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     target = tmp_path / "predictions" / "test"  # neither folder is there yet
-    written = predict_into(run.best_dir, Source(root=dataset.root), target)
+    written = predict_into(run.best_dir, PredictionInput(root=dataset.root), target)
     assert sorted(os.listdir(target)) == FILES
     assert written.files == [target / name for name in FILES]
     assert os.listdir(target.parent) == ["test"]
@@ -105,9 +111,9 @@ def test_predicting_again_replaces_the_files(run: Run, dataset: Dataset, tmp_pat
     target.mkdir()
     (target / FILES[0]).write_text("old\n")
     (target / "notes.txt").write_text("mine\n")
-    first = predict_into(run.best_dir, Source(root=dataset.root), target)
+    first = predict_into(run.best_dir, PredictionInput(root=dataset.root), target)
     before = [path.read_bytes() for path in first.files]
-    predict_into(run.best_dir, Source(root=dataset.root), target)
+    predict_into(run.best_dir, PredictionInput(root=dataset.root), target)
     assert [path.read_bytes() for path in first.files] == before
     assert (target / "notes.txt").read_text() == "mine\n"
     assert os.listdir(tmp_path) == ["test"]
@@ -120,11 +126,11 @@ def test_any_folder_of_images(run: Run, dataset: Dataset, tmp_path: Path) -> Non
     shutil.copy(dataset.root / images[3], photos / "deeper" / "b.png")
     shutil.copy(dataset.root / images[7], photos / "a.png")
     (photos / "list.txt").write_text("no image")
-    written = predict_into(run.best_dir, Source(folder=photos), tmp_path / "out")
+    written = predict_into(run.best_dir, PredictionInput(folder=photos), tmp_path / "out")
     assert (written.images, written.accuracy) == (2, None)
     names, _, values = read_probabilities(tmp_path / "out" / PROBABILITIES_NAME)
     assert names == ["a.png", "deeper/b.png"]
-    predict_into(run.best_dir, Source(root=dataset.root, split="val"), tmp_path / "val")
+    predict_into(run.best_dir, PredictionInput(root=dataset.root, split="val"), tmp_path / "val")
     _, _, whole = read_probabilities(tmp_path / "val" / PROBABILITIES_NAME)
     for few, all_of_them in zip(values, whole, strict=True):
         np.testing.assert_allclose(few, all_of_them[[7, 3]], rtol=1e-5)  # another batch size: other last bits
@@ -135,7 +141,7 @@ def test_labels_that_are_not_the_models_are_refused(run: Run, dataset: Dataset, 
     names = root / "split" / "attribute_names.txt"
     names.write_text(names.read_text().replace("sleeve", "arm"))
     with pytest.raises(CheckpointError, match="must have the model's attributes"):
-        predict_into(run.best_dir, Source(root=root), tmp_path / "out" / "test")
+        predict_into(run.best_dir, PredictionInput(root=root), tmp_path / "out" / "test")
     assert not (tmp_path / "out").exists()
 
 
@@ -146,21 +152,22 @@ def test_a_mistake_leaves_nothing_behind(run: Run, dataset: Dataset, tmp_path: P
     before: dict[str, bytes] = {}
     if kept:  # what an earlier prediction wrote stays whole
         before = {
-            path.name: path.read_bytes() for path in predict_into(promoted, Source(root=dataset.root), target).files
+            path.name: path.read_bytes()
+            for path in predict_into(promoted, PredictionInput(root=dataset.root), target).files
         }
     empty.mkdir()
     spoilt.mkdir()
     (spoilt / "a.png").write_bytes((dataset.root / dataset.splits["val"].images[0]).read_bytes()[:60])
     with pytest.raises(DataError, match=r"no such split(.|\n)*It has train, val, test"):
-        predict_into(promoted, Source(root=dataset.root, split="tset"), target)
+        predict_into(promoted, PredictionInput(root=dataset.root, split="tset"), target)
     with pytest.raises(DataError, match="nothing to predict"):
-        predict_into(promoted, Source(folder=empty), target)
+        predict_into(promoted, PredictionInput(folder=empty), target)
     with pytest.raises(DataError, match=r"a\.png"):
-        predict_into(promoted, Source(folder=spoilt), target)
+        predict_into(promoted, PredictionInput(folder=spoilt), target)
     weights = promoted / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="sha256"):
-        predict_into(promoted, Source(root=dataset.root), target)
+        predict_into(promoted, PredictionInput(root=dataset.root), target)
     found = {path.name: path.read_bytes() for path in target.iterdir()} if target.exists() else {}
     assert found == before
     assert not target.exists() or os.listdir(target.parent) == ["test"]
@@ -169,7 +176,7 @@ def test_a_mistake_leaves_nothing_behind(run: Run, dataset: Dataset, tmp_path: P
 def test_a_target_that_is_a_file_costs_nothing(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "test").write_text("mine\n")
     with pytest.raises(FileExistsError):
-        predict_into(run.best_dir, Source(root=dataset.root), tmp_path / "test")
+        predict_into(run.best_dir, PredictionInput(root=dataset.root), tmp_path / "test")
     assert os.listdir(tmp_path) == ["test"]
     assert (tmp_path / "test").read_text() == "mine\n"
 
@@ -179,7 +186,7 @@ def test_a_run_in_a_bucket_is_predicted_on_a_machine_that_has_nothing_of_it(
 ) -> None:  # fmt: skip
     address = parse_address("s3://sweeps/lr")
     monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
-    source = Source(root=dataset.root, split="val")
+    source = PredictionInput(root=dataset.root, split="val")
     with pytest.raises(
         CheckpointError, match=r"s3://sweeps/lr/best/model.json: is missing. Promote a run's winner first"
     ):
@@ -221,7 +228,7 @@ def test_a_split_of_a_data_set_in_a_bucket_is_predicted_alike(
     seen: list[tuple[int, int]] = []
     for name, root in (("here", dataset.root), ("there", place)):
         written = predict_into(
-            run.best_dir, Source(root=root), tmp_path / name, tmp_path / "cache",
+            run.best_dir, PredictionInput(root=root), tmp_path / name, tmp_path / "cache",
             progress=lambda done, total: seen.append((done, total)),
         )  # fmt: skip
         assert written.images == 24
@@ -241,5 +248,5 @@ def test_a_size_that_was_not_pushed_is_told(
     place = parse_address("s3://sweeps/data")
     push(dataset, place, [(32, "stretch", "bicubic")], False, lambda label, done, total: None)
     with pytest.raises(DataError, match="--resize 40 --fit stretch"):
-        predict_into(run.best_dir, Source(root=place), tmp_path / "there", tmp_path / "cache")
+        predict_into(run.best_dir, PredictionInput(root=place), tmp_path / "there", tmp_path / "cache")
     assert not (tmp_path / "there").exists()

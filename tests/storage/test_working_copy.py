@@ -130,7 +130,7 @@ def test_a_copy_that_went_another_way_is_set_aside(
     assert found.path == mine
     assert found.trials[2].config == {"train": {"lr": 222}}
     assert len(notes) == 1
-    assert "went on from another machine" in notes[0]
+    assert "was continued by another machine" in notes[0]
     aside = Path(notes[0].rpartition(" ")[2])
     assert Run.open(aside).trials[2].config == {"train": {"lr": 111}}
 
@@ -158,7 +158,7 @@ def test_a_run_that_was_deleted_is_set_aside_and_begun_anew(run: Run, address: A
         assert bucket is not None
         assert bucket.uploaded == 0
         assert not bucket.path.exists()
-    assert "is not there (any more)" in notes[0]
+    assert "no longer exists" in notes[0]
     with pytest.raises(NoRunError, match="is no run"):
         brought(address)
 
@@ -177,7 +177,7 @@ def test_a_record_with_a_hole_is_refused(
 ) -> None:
     Store(address).delete([segment_name(0)])
     another_machine(monkeypatch, tmp_path / "other")
-    with pytest.raises(RunError, match=r"s3://sweeps/all/run/journal: the record does not hang together .*byte 0"):
+    with pytest.raises(RunError, match=r"s3://sweeps/all/run/journal: parts of the record are missing .*byte 0"):
         brought(address)
 
 

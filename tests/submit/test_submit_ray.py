@@ -70,7 +70,13 @@ def test_a_submitted_sweep_is_followed_to_its_end(cluster: Cluster, tmp_path: Pa
     planted = "planted/aws+secret/9f8e7d6c5b4a"
 
     out, err = cluster.fashion(
-        tmp_path, "submit", "first.yaml", "--folder", str(there), "--set", "train.epochs=2",
+        tmp_path,
+        "submit",
+        "first.yaml",
+        "--folder",
+        str(there),
+        "--set",
+        "train.epochs=2",
         AWS_SECRET_ACCESS_KEY=planted,
     )
     lines = [line.split()[1] for line in out.splitlines() if line[:2] == "20"]

@@ -1,4 +1,4 @@
-"""Many objects to files at once, as they were listed: what changes meanwhile, or does not arrive whole, is refused."""
+"""Fetching many objects into files at once. An object that has changed since it was listed, or is cut off, is refused."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ Progress = Callable[[str, int, int], None]
 T = TypeVar("T")
 
 THREADS = 16
-# Seconds that a transfer under way waits for a store that is away before it gives up.
+# Seconds that a running transfer waits for a store that is away before it gives up.
 WAIT = 300.0
 PAUSE = 1.0
 
 
 def megabytes(size: int) -> int:
-    """For progress: whole MB, rounded up."""
+    """Whole megabytes, rounded up, for showing progress."""
     return -(-size // 10**6)
 
 
-class Waiting:
-    """Calls a store again while it is away, in any of several threads, until it answers or `stopped` is set."""
+class Retry:
+    """Repeats calls of a store that is away until it answers or `stopped` is set. For use by several threads."""
 
-    def __init__(self, place: str, progress: Progress | None, wait: float = WAIT) -> None:
-        self.place, self.progress, self.wait = place, progress, wait
+    def __init__(self, address: str, progress: Progress | None, wait: float = WAIT) -> None:
+        self.address, self.progress, self.wait = address, progress, wait
         self.stopped = threading.Event()
 
     def __call__(self, act: Callable[[], T]) -> T:
+        """What `act` returns. Raises AwayError once the store has been away for longer than `wait` seconds."""
         begun = time.monotonic()
         while True:
             try:
@@ -47,29 +48,33 @@ class Waiting:
                 if self.stopped.is_set() or waited > self.wait:
                     raise
                 if self.progress is not None:
-                    self.progress(f"{self.place} does not answer, trying again (s)", int(waited), int(self.wait))
+                    self.progress(f"{self.address} does not answer, trying again (s)", int(waited), int(self.wait))
             self.stopped.wait(PAUSE)
 
 
 class Fetch:
-    """Objects of a store into files below a folder, in which each appears whole.
+    """Fetches objects of a store into files below a folder, where each file appears whole.
 
-    scratch: a folder on the same file system, for what is not whole yet. fetched: called with each object once its file
-    is there, by one thread at a time. Every method raises StorageError when the store is away for too long, DataError when an
-    object is no longer the one that was listed.
+    `scratch` is a folder on the same file system for files that are not whole yet. `fetched` is called with each object
+    once its file is there, by one thread at a time.
     """
 
     def __init__(
         self, store: Store, folder: Path, scratch: Path, fetched: Callable[[Object], None], progress: Progress | None
     ) -> None:
         self.store, self.folder, self.scratch, self.fetched, self.progress = store, folder, scratch, fetched, progress
-        self.waiting = Waiting(str(store.address), progress)
+        self.retry = Retry(str(store.address), progress)
         self.done = 0
         self.lock = threading.Lock()
 
     def bring(self, objects: Sequence[Object], digests: Mapping[str, str]) -> None:
-        """Fetch all. digests: sha256 of those of which it is known; another content is refused."""
-        shutil.rmtree(self.scratch, ignore_errors=True)  # of a killed process
+        """Fetch all objects. `digests` maps names to the SHA-256 of their content, where it is known.
+
+        Raises:
+            StorageError: the store can't be read, or is away for too long.
+            DataError: an object is no longer the one that was listed, or its digest differs.
+        """
+        shutil.rmtree(self.scratch, ignore_errors=True)  # left by a killed process
         self.scratch.mkdir(parents=True)
         self.total = sum(each.size for each in objects)
         large = [each for each in objects if each.size > PART]
@@ -81,7 +86,7 @@ class Fetch:
             for each in large:
                 self._large(pool, each, digests)
         finally:
-            self.waiting.stopped.set()
+            self.retry.stopped.set()
             pool.shutdown(cancel_futures=True)
             shutil.rmtree(self.scratch, ignore_errors=True)
 
@@ -92,16 +97,16 @@ class Fetch:
             except NotThereError:
                 return b"", ""
 
-        content, version = self.waiting(get)
-        self._same(wanted, version, len(content) == wanted.size)
-        self._undamaged(wanted, hashlib.sha256(content).hexdigest(), digests)
+        content, version = self.retry(get)
+        self._require_same(wanted, version, len(content) == wanted.size)
+        self._require_digest(wanted, hashlib.sha256(content).hexdigest(), digests)
         temporary = self.scratch / hashlib.sha256(wanted.name.encode()).hexdigest()
         temporary.write_bytes(content)
         self._appears(temporary, wanted)
         self._count(wanted.size)
 
     def _large(self, pool: ThreadPoolExecutor, wanted: Object, digests: Mapping[str, str]) -> None:
-        """In parts, several at a time."""
+        """Fetch an object in parts, several at a time."""
         temporary = self.scratch / hashlib.sha256(wanted.name.encode()).hexdigest()
         with open(temporary, "wb") as file:
             os.truncate(file.fileno(), wanted.size)
@@ -109,10 +114,10 @@ class Fetch:
             def part(start: int) -> None:
                 end = min(start + PART, wanted.size)
                 try:
-                    content, version = self.waiting(lambda: self.store.part(wanted.name, start, end))
+                    content, version = self.retry(lambda: self.store.part(wanted.name, start, end))
                 except NotThereError:
                     content, version = b"", ""
-                self._same(wanted, version, len(content) == end - start)
+                self._require_same(wanted, version, len(content) == end - start)
                 os.pwrite(file.fileno(), content, start)
                 self._count(end - start)
 
@@ -120,20 +125,21 @@ class Fetch:
                 pass
         if wanted.name in digests:
             with open(temporary, "rb") as written:
-                self._undamaged(wanted, hashlib.file_digest(written, "sha256").hexdigest(), digests)
+                self._require_digest(wanted, hashlib.file_digest(written, "sha256").hexdigest(), digests)
         self._appears(temporary, wanted)
 
-    def _same(self, wanted: Object, version: str, whole: bool) -> None:
+    def _require_same(self, wanted: Object, version: str, whole: bool) -> None:
         if version != wanted.version or not whole:
-            problem = Problem(
-                str(self.store.address / wanted.name), "has changed while it was fetched", fix="Type the command again"
-            )
-            raise DataError("The data set can't be used:", [problem])
+            place, rule = str(self.store.address / wanted.name), "has changed while it was being fetched"
+            raise DataError("The data set can't be used:", [Problem(place, rule, fix="Run the command again")])
 
-    def _undamaged(self, wanted: Object, found: str, digests: Mapping[str, str]) -> None:
+    def _require_digest(self, wanted: Object, found: str, digests: Mapping[str, str]) -> None:
         digest = digests.get(wanted.name, found)
         if found != digest:
-            place, rule = str(self.store.address / wanted.name), f"its sha256 is {digest} in the manifest"
+            place, rule = (
+                str(self.store.address / wanted.name),
+                f"must have the SHA-256 {digest}, which the manifest states",
+            )
             raise DataError("The data set in the bucket is damaged:", [Problem(place, rule, found, "Push it again")])
 
     def _appears(self, temporary: Path, wanted: Object) -> None:

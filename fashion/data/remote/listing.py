@@ -1,4 +1,4 @@
-"""What a data set in a bucket consists of: its objects as they are listed, before any of them is fetched."""
+"""What a data set in a bucket consists of: its objects as the bucket lists them, before any is fetched."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from fashion.data.pushed import MANIFEST, PackFile
 from fashion.data.scan import scan_layout
 from fashion.errors import DataError, Problem
 
-CLAIM = "fashion-sweep.pushing.json"  # while a data set is being pushed
-
-
-# Everything that is read of split/.
+CLAIM = "fashion-sweep.pushing.json"  # there while a data set is being pushed
+# Everything that is read from split/.
 LISTS = (
     *(f"split/{split}{end}.txt" for split in SPLITS for end in ("", "_attr")),
     "split/list_attr_cloth.txt",
@@ -25,30 +23,36 @@ LISTS = (
 
 
 def is_list(name: str) -> bool:
+    """Whether an object is a list or the manifest, as opposed to images or packs."""
     return name == MANIFEST or name.startswith("split/")
 
 
 def lists(store: Store) -> dict[str, Object]:
-    """The data set's lists and its manifest, by name. Raises DataError where there is no whole data set."""
+    """The data set's lists and its manifest, by name.
+
+    Raises DataError where there is no data set, or its push is not finished.
+    """
     found = {each.name: each for each in store.objects("split") if each.name in LISTS and each.size <= LARGEST_LIST}
     place = str(store.address)
     try:
         content, version = store.part(MANIFEST)
         found[MANIFEST] = Object(MANIFEST, len(content), version, datetime.now(UTC))
     except NotThereError:
-        # Copied there by other means, all of it or some: what is missing shows. Of a push the manifest is what comes last.
-        if _is_there(store, CLAIM):
-            rule, fix = "is being pushed, or a push was interrupted", "Type the push again to finish it"
+        # A data set without a manifest was copied there by other means: what is missing will show. But a push puts the
+        # manifest last.
+        if exists(store, CLAIM):
+            rule, fix = "is being pushed, or a push was interrupted", "Run the same push again to finish it"
             raise DataError("The data set is not whole:", [Problem(place, rule, fix=fix)]) from None
     if LISTS[0] not in found:
         there = ", ".join(f"{name}/" for name in store.folders()[:5]) or "nothing"
-        fix = f"Mend data.root, or push a data set there: fashion-sweep data push DIR {place}"
-        rule = "a data set holds split/ with its lists, and the images or what was packed of them"
+        fix = f"Correct data.root, or push a data set there: fashion-sweep data push DIR {place}"
+        rule = "a data set holds split/ with its lists, and the images or packed images"
         raise DataError("There is no data set:", [Problem(place, rule, there, fix)])
     return found
 
 
-def _is_there(store: Store, name: str) -> bool:
+def exists(store: Store, name: str) -> bool:
+    """Whether there is an object of that name. Meant for small ones: its content is read."""
     try:
         store.get(name)
     except NotThereError:
@@ -57,6 +61,7 @@ def _is_there(store: Store, name: str) -> bool:
 
 
 def packs(store: Store, wanted: Sequence[PackFile]) -> dict[str, Object]:
+    """The objects of these packs, by name. Raises DataError naming every one that is missing."""
     there = {each.name: each for each in store.objects("packs")} if wanted else {}
     if missing := [pack.path for pack in wanted if pack.path not in there]:
         problems = [Problem(str(store.address / name), "is missing", fix="Push it again") for name in missing]
@@ -65,7 +70,7 @@ def packs(store: Store, wanted: Sequence[PackFile]) -> dict[str, Object]:
 
 
 def images(store: Store, root: Path) -> dict[str, Object]:
-    """The objects of all images that the lists name; those that are not there are left to who reads the copy."""
+    """The objects of all images that the lists in `root` name. Missing ones are left out: readers will notice."""
     scan = scan_layout(root)
     names = {
         posixpath.normpath(image) for listed in scan.images.values() for image in listed if image not in scan.refused

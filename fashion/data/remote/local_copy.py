@@ -1,8 +1,9 @@
-"""A data set in a bucket, on this machine: fetched once into the cache folder, whole or not used.
+"""This machine's copy of a data set in a bucket: fetched once into the cache folder, and used only when whole.
 
-The copy is a folder as `data.layout` reads it, of images or of packed caches. Beside it lie NAME.json, which says that it is
-whole and of which fingerprint; NAME.fetched, a line for each object with the version that was fetched, so that an
-interrupted fetch goes on and a later one brings what has changed; and NAME.lock, since processes of one machine share it.
+The copy is a folder that `data.layout` can read, with images or packed caches. Three files lie beside it. NAME.json
+says that the copy is whole, and its fingerprint. NAME.fetched has a line for each object with the version that was
+fetched, so that an interrupted fetch can go on and a later one fetches only what has changed. NAME.lock is there
+because the processes of a machine share the copy.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from fashion.bucket.address import Address, is_address, parse_address
 from fashion.bucket.store import Object, Store
+from fashion.data.contents import require_room
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.lists import LABELLED
 from fashion.data.pack import put_seal
@@ -29,45 +30,45 @@ from fashion.data.remote.fetch import Fetch, Progress
 from fashion.errors import BlockedError, DataError, Problem
 from fashion.files import write_atomic
 
-# Seconds that one request is repeated for, and within which it is answered. What is under way is waited for by `data.fetch`,
+# Seconds for which one request is repeated, and within which it must be answered. Longer waits are up to `data.fetch`,
 # which can be interrupted.
 PATIENCE, QUIET = 5.0, 20.0
 LOCK_SECONDS = 1.0
-Where = Path | Address
-Known = dict[str, tuple[str, int]]  # name of an object that is here -> its version there, its size
+DataRoot = Path | Address  # what `data.root` names
+Known = dict[str, tuple[str, int]]  # name of an object that was fetched -> its version in the bucket, its size
 
 
-def place_of(text: str) -> Where:
-    """What `data.root` names: an address, or a folder as an absolute path. Raises DataError for what is no address."""
+def parse_root(text: str) -> DataRoot:
+    """What `data.root` names: an address, or a folder as an absolute path. Raises DataError for a malformed address."""
     if not is_address(text):
-        return Path(os.path.expanduser(text)).absolute()  # pathlib's raises for a user that there is not
+        return Path(os.path.expanduser(text)).absolute()  # Path.expanduser raises for an unknown user
     try:
         return parse_address(text)
     except ValueError as error:
-        raise DataError("There is no such place:", [Problem("data.root", f"must {error}", text)]) from None
+        raise DataError("The data set can't be found:", [Problem("data.root", f"must {error}", text)]) from None
 
 
 def on_this_machine(
-    place: Where,
+    root: DataRoot,
     cache_dir: Path,
     forms: Collection[Form] = (),
     splits: Collection[str] = LABELLED,
     fingerprint: str = "",
     progress: Progress | None = None,
 ) -> Path:
-    """The folder of a data set: `place` itself, or this machine's copy of the bucket's, fetched now if need be.
+    """The folder of a data set: `root` itself, or this machine's copy of what is in a bucket, fetched if necessary.
 
-    Of packed images those of `forms` and `splits` are fetched, of other data sets everything. With a fingerprint a copy
-    that has it is taken without asking the bucket. Waits while another process of this machine fetches.
+    Of packed images only those of `forms` and `splits` are fetched, of other data sets everything. A copy that already
+    has the given fingerprint is used without asking the bucket. Waits while another process of this machine fetches.
 
     Raises:
-        DataError: there is no data set there, it can't be used, is damaged, or has no images in one of the forms.
+        DataError: there is no data set there, or it can't be used, is damaged or lacks images in one of the forms.
         StorageError: the bucket can't be read.
         BlockedError: the cache folder can't be written.
     """
-    if isinstance(place, Path):
-        return place
-    copy = Copy(place, cache_dir)
+    if isinstance(root, Path):
+        return root
+    copy = LocalCopy(root, cache_dir)
     if fingerprint and copy.holds(fingerprint, forms, splits):
         return copy.root
     with copy.mine(progress):
@@ -79,8 +80,8 @@ def on_this_machine(
 
 
 def fetch_unread(address: Address, cache_dir: Path, progress: Progress | None = None) -> Path:
-    """As `on_this_machine`, but of a data set that perhaps can't be used: to find out why."""
-    copy = Copy(address, cache_dir)
+    """Like `on_this_machine`, but for a data set that may be unusable, to find out why."""
+    copy = LocalCopy(address, cache_dir)
     with copy.mine(progress), _room_for(copy.root):
         copy.fetch((), (), progress)
     return copy.root
@@ -88,6 +89,7 @@ def fetch_unread(address: Address, cache_dir: Path, progress: Progress | None = 
 
 @contextmanager
 def _room_for(root: Path) -> Iterator[None]:
+    """Turn an OSError inside the `with` block into a BlockedError."""
     try:
         yield
     except OSError as error:
@@ -97,8 +99,8 @@ def _room_for(root: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A machine's copy of the data set at an address. `root` is its folder, there or not."""
+class LocalCopy:
+    """A machine's copy of the data set at an address. `root` is its folder, whether it exists or not."""
 
     address: Address
     cache_dir: Path
@@ -112,7 +114,7 @@ class Copy:
         return self.root.with_name(self.root.name + suffix)
 
     def holds(self, fingerprint: str, forms: Collection[Form], splits: Collection[str]) -> bool:
-        """Whether it is whole, of this data set, and has the packed images that are asked for."""
+        """Whether the copy is whole, is of this data set, and has the packed images that are wanted."""
         try:
             if json.loads(self._beside(".json").read_bytes())["fingerprint"] != fingerprint:
                 return False
@@ -125,11 +127,11 @@ class Copy:
                 for pack in pushed.wanted(splits, forms, str(self.address))
             )
         except (OSError, ValueError, KeyError, TypeError, DataError):
-            return False  # what is wrong, or was pushed since, the bucket tells
+            return False  # the bucket will tell what is wrong, or was pushed since
 
     @contextmanager
     def mine(self, progress: Progress | None) -> Iterator[None]:
-        """Within, no other process touches the copy."""
+        """Within the `with` block no other process touches the copy."""
         with _room_for(self.root):
             self.root.parent.mkdir(parents=True, exist_ok=True)
             lock, waited = FileLock(self._beside(".lock")), 0
@@ -139,14 +141,14 @@ class Copy:
                 except Timeout:
                     waited += 1
                     if progress is not None:
-                        progress(f"another process fetches {self.address} (s)", waited, waited + 60)
+                        progress(f"another process is fetching {self.address} (s)", waited, waited + 60)
         try:
             yield
         finally:
             lock.release()
 
     def fetch(self, forms: Collection[Form], splits: Collection[str], progress: Progress | None) -> None:
-        """Bring what is missing here or another one there, and remove what is no longer there."""
+        """Fetch what is missing or has changed in the bucket, and remove what is no longer there."""
         store = Store(self.address, PATIENCE, QUIET)
         lists = listing.lists(store)
         self.root.mkdir(parents=True, exist_ok=True)
@@ -158,7 +160,7 @@ class Copy:
             wanted, still = listing.packs(store, packs), {pack.path for pack in pushed.packs}
             for pack in packs:
                 (self.root / pack.path).parent.mkdir(parents=True, exist_ok=True)
-                put_seal(self.root / pack.path, pack.seal)  # first: a cache file without one is taken for damaged
+                put_seal(self.root / pack.path, pack.seal)  # first: a cache file without a seal counts as damaged
             known = self._bring(store, known, wanted, {pack.path: pack.sha256 for pack in packs}, progress)
         else:
             wanted = listing.images(store, self.root)
@@ -169,7 +171,7 @@ class Copy:
         write_atomic(self._beside(".fetched"), "".join(lines).encode())
 
     def finish(self, progress: Progress | None) -> None:
-        """Say that it is whole, if it is. Raises DataError otherwise."""
+        """Mark the copy as whole. Raises DataError where it is not."""
         dataset, pushed = self._read(), self._manifest()
         label = "contents of all images"
         fingerprint = dataset.fingerprint(
@@ -177,8 +179,8 @@ class Copy:
         )
         if pushed is not None and fingerprint != pushed.fingerprint:
             self._beside(".fetched").unlink(missing_ok=True)
-            rule = f"holds what was pushed, with fingerprint {pushed.fingerprint}"
-            fix = "Push it again; if it is whole in the bucket, type the command again, which fetches all of it anew"
+            rule = f"must hold what was pushed, with fingerprint {pushed.fingerprint}"
+            fix = "Push it again; if it is whole in the bucket, run the command again, which fetches all of it anew"
             problem = Problem(str(self.address), rule, fingerprint, fix)
             raise DataError("The data set in the bucket is damaged:", [problem])
         write_atomic(
@@ -202,7 +204,7 @@ class Copy:
     def _bring(
         self, store: Store, known: Known, wanted: dict[str, Object], digests: dict[str, str], progress: Progress | None
     ) -> Known:
-        """Fetch those that are not here in the version there; returns what is here then."""
+        """Fetch those objects that are not here in the bucket's version. Returns what is here afterwards."""
         missing = [
             each
             for name, each in wanted.items()
@@ -211,12 +213,7 @@ class Copy:
         if not missing:
             return known
         self._beside(".json").unlink(missing_ok=True)
-        need, free = sum(each.size for each in missing), shutil.disk_usage(self.root).free
-        if need * 1.02 > free:
-            raise BlockedError(
-                f"The data set at {self.address} needs {need / 1e9:.1f} GB in {self.root.parent}, where "
-                f"{free / 1e9:.1f} GB are free. Set FASHION_CACHE to a folder with room."
-            )
+        require_room(f"The data set at {self.address}", sum(each.size for each in missing), self.root.parent)
         known = dict(known)
         with open(self._beside(".fetched"), "a", encoding="utf-8") as log:
 
@@ -236,7 +233,7 @@ class Copy:
             del known[name]
 
     def _fetched(self) -> Known:
-        """What the log says. A line that is none was cut off by a kill: its file is fetched again."""
+        """What the log says was fetched. A damaged line was cut off by a kill, and its file is fetched again."""
         found: Known = {}
         try:
             lines = self._beside(".fetched").read_text(encoding="utf-8").splitlines()

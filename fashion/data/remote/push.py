@@ -1,7 +1,8 @@
-"""A data set into a bucket: its folder as it is, or the packed caches of it in the images' place.
+"""Pushing a data set into a bucket: its folder as it is, or with packed caches instead of the images.
 
-What is there already is not sent again, so that an interrupted push goes on. The manifest is put last: until then no
-machine takes what is there for a data set. Meanwhile an object says whose push it is.
+What is there already is not sent again, so an interrupted push can go on. The manifest is put last: until then no
+machine takes what is there for a data set. Meanwhile a claim, an object of its own, says which data set is being
+pushed.
 """
 
 from __future__ import annotations
@@ -9,29 +10,31 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from fashion.bucket.address import Address
-from fashion.bucket.store import PART, NotThereError, Object, Store, TakenError
+from fashion.bucket.store import NotThereError, Object, Store, TakenError
 from fashion.data.layout import Dataset
 from fashion.data.pack import Pack, read_seal
 from fashion.data.pushed import MANIFEST, Form, PackFile, Pushed
-from fashion.data.remote.fetch import THREADS, Progress, Waiting, megabytes
+from fashion.data.remote.fetch import Progress
 from fashion.data.remote.listing import CLAIM, LISTS
+from fashion.data.remote.send import Send
 from fashion.errors import DataError, Problem
 
-PATIENCE = 5.0  # seconds that one request is repeated for
+PATIENCE = 5.0  # seconds for which one request is repeated
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What a push did. sent: objects, of `size` bytes; kept: those that were there already; left: those below the address
-    that are not of the data set. forms: of which packed images are there now."""
+    """What a push did.
+
+    It sent `sent` objects of `size` bytes in all. `kept` objects were there already. `left` objects below the address
+    do not belong to the data set and were left alone. `forms` are those in which packed images are there now.
+    """
 
     fingerprint: str
     sent: int
@@ -49,19 +52,18 @@ def push(
     progress: Progress,
     cache_dir: Path | None = None,
 ) -> Sent:
-    """Put the data set at an address; with forms its packed caches, which are built here first if need be.
+    """Put the data set at an address, either its images or, with `forms`, packed caches, built first if necessary.
 
-    Caches of further forms may be pushed to an address that has some. Another data set there, or this one in the other
-    way, is left alone without `replace`.
+    Caches in further forms may be added to those at an address. Without `replace`, another data set there is left
+    alone, and so is this one if it holds images where caches are pushed or the reverse.
 
     Raises:
         DataError: the images can't be used, or the address holds something else.
         StorageError: the bucket can't be read or written.
     """
     if dataset.packed is not None:
-        problem = Problem(
-            str(dataset.root), "holds packed images", fix="Push the folder that has the images themselves"
-        )
+        fix = "Push the folder that has the images themselves"
+        problem = Problem(str(dataset.root), "holds packed images", fix=fix)
         raise DataError("The data set can't be pushed:", [problem])
     store = Store(address, PATIENCE)
     there = _listed(store, progress)
@@ -87,11 +89,11 @@ def push(
     else:
         images = [image for split in dataset.splits.values() for image in split.images]
         files = {posixpath.normpath(image): dataset.root / image for image in images}
-    sending = _Sending(store, there, progress)
+    sending = Send(store, there, progress)
     sending.all({**lists, **files})
     still = {*lists, *files, *(pack.path for pack in wanted.packs), MANIFEST, CLAIM}
     gone = [name for name in there.keys() - still if name in LISTS]
-    store.delete(gone)  # before: they would change what is read
+    store.delete(gone)  # before the manifest: they would change what is read
     _put_manifest(store, wanted, version)
     old_packs = [name for name in there.keys() - still if name.startswith("packs/")]
     store.delete([*old_packs, CLAIM])
@@ -100,26 +102,26 @@ def push(
 
 
 def _listed(store: Store, progress: Progress) -> dict[str, Object]:
+    """All objects at the address, by name."""
     there: dict[str, Object] = {}
     for each in store.objects():
         there[each.name] = each
-        if len(there) % 1000 == 0:  # a request
+        if len(there) % 1000 == 0:  # one request's worth
             progress(f"listing {store.address}", len(there), len(there) + 1000)
     return there
 
 
 def _manifest(store: Store) -> tuple[Pushed | None, str]:
-    """What is there, and the version of the manifest's object."""
+    """The manifest at the address and the version of its object; (None, "") where there is none."""
     try:
         content, version = store.get_version(MANIFEST)
         return Pushed.from_json(content), version
     except NotThereError:
         return None, ""
     except ValueError as error:
-        fix = "Remove the object, if nobody uses what is there, and type the command again"
-        problem = Problem(
-            str(store.address / MANIFEST), "must be as `fashion-sweep data push` wrote it", str(error), fix
-        )
+        rule = "must be as `fashion-sweep data push` wrote it"
+        fix = "If nobody uses what is there, remove the object and run the command again"
+        problem = Problem(str(store.address / MANIFEST), rule, str(error), fix)
         raise DataError("The address is taken:", [problem]) from error
 
 
@@ -136,9 +138,9 @@ def _require_free(
     claimed: bytes | None,
     there: Mapping[str, Object],
 ) -> None:
-    """Raise DataError unless nothing is there but what this data set's earlier pushes left."""
+    """Raise DataError where the address holds anything but what earlier pushes of this data set left."""
     fix = "Push to another address, or replace what is there: --replace"
-    rule = f"takes the data set {wanted.fingerprint}, or is free"
+    rule = f"must be free or hold the data set {wanted.fingerprint}"
     if old is not None and old.fingerprint != wanted.fingerprint:
         value = f"the data set {old.fingerprint}"
     elif old is not None and not _alike(old, wanted, packed):
@@ -146,20 +148,22 @@ def _require_free(
     elif claimed is not None and claimed != claim:
         value = "another push that is under way or was interrupted"
     elif old is None and claimed is None and there:
-        value = f"{len(there):,} objects of something else"
+        value = f"{len(there):,} other objects"
     else:
         return
     raise DataError("The address is taken:", [Problem(str(address), rule, value, fix)])
 
 
 def _claim(store: Store, claim: bytes, claimed: bytes | None) -> None:
+    """Put the claim. Raises DataError where another push puts its own at the same time."""
     try:
         store.put(CLAIM, claim, create=claimed is None)
     except TakenError:
-        if _read(store, CLAIM) != claim:  # else it met itself, repeated after a lost answer, or its like
-            problem = Problem(
-                str(store.address), "is pushed to by somebody else just now", fix="Choose another address"
-            )
+        # If it is the same claim, the request was repeated after a lost answer, or the same data set is being pushed
+        # twice.
+        if _read(store, CLAIM) != claim:
+            rule = "somebody else is pushing there at this moment"
+            problem = Problem(str(store.address), rule, fix="Choose another address")
             raise DataError("The address is taken:", [problem]) from None
 
 
@@ -168,13 +172,14 @@ def _put_manifest(store: Store, wanted: Pushed, version: str) -> None:
     try:
         store.put(MANIFEST, content, create=not version, version=version)
     except TakenError:
-        if _read(store, MANIFEST) != content:  # else as above
-            fix = "Type the command again"
-            problem = Problem(str(store.address), "was pushed to by somebody else meanwhile", fix=fix)
+        if _read(store, MANIFEST) != content:  # if it is the same: as with the claim
+            rule = "somebody else has pushed there meanwhile"
+            problem = Problem(str(store.address), rule, fix="Run the command again")
             raise DataError("The address is taken:", [problem]) from None
 
 
 def _read(store: Store, name: str) -> bytes | None:
+    """An object's content; None where there is none."""
     try:
         return store.get(name)
     except NotThereError:
@@ -184,7 +189,7 @@ def _read(store: Store, name: str) -> bytes | None:
 def _packed(
     dataset: Dataset, forms: Sequence[Form], cache_dir: Path | None, progress: Progress
 ) -> list[tuple[PackFile, Path]]:
-    """The caches of all splits, built where they are missing, with their files here."""
+    """The caches of all splits, built if they are missing, each with its file on this machine."""
     found = []
     for resize, fit, interpolation in forms:
         for split in dataset.splits:
@@ -198,89 +203,3 @@ def _packed(
             form, size = (resize, fit, interpolation), pack.path.stat().st_size
             found.append((PackFile(split, form, path, size, digest, read_seal(pack.path)), pack.path))
     return found
-
-
-class _Sending:
-    """Puts files that are not there yet, several at a time. sent, kept: how many; size: bytes that were sent."""
-
-    def __init__(self, store: Store, there: Mapping[str, Object], progress: Progress) -> None:
-        self.store, self.there, self.progress = store, there, progress
-        self.waiting = Waiting(str(store.address), progress)
-        self.lock = threading.Lock()
-        self.sent = self.kept = self.size = self.done = self.total = 0
-
-    def all(self, files: Mapping[str, Path]) -> None:
-        sizes = {name: path.stat().st_size for name, path in files.items()}
-        self.total = sum(sizes.values())
-        pool = ThreadPoolExecutor(THREADS)
-        try:
-            for _ in pool.map(lambda name: self._small(name, files[name]), [n for n in files if sizes[n] <= PART]):
-                pass
-            for name in files:
-                if sizes[name] > PART:
-                    self._large(name, files[name])
-        finally:
-            self.waiting.stopped.set()
-            pool.shutdown(cancel_futures=True)
-
-    def _small(self, name: str, path: Path) -> None:
-        content = path.read_bytes()
-        if self._is_there(name, len(content), f'"{_md5(content).hex()}"'):
-            return
-        self.waiting(lambda: self.store.put(name, content))
-        self._count(len(content))
-        self._count_sent(len(content))
-
-    def _large(self, name: str, path: Path) -> None:
-        size = path.stat().st_size
-        found = self.there.get(name)
-        if found is not None and found.size == size and self._is_there(name, size, _tag_of_parts(path)):
-            return
-
-        def send() -> None:
-            before = self.done
-            try:
-                self.store.put_blocks(name, self._blocks(path))
-            except BaseException:
-                self.done = before
-                raise
-
-        self.waiting(send)
-        self._count_sent(size)
-
-    def _blocks(self, path: Path) -> Iterator[bytes]:
-        with open(path, "rb") as file:
-            while block := file.read(PART):
-                yield block
-                self._count(len(block))
-
-    def _is_there(self, name: str, size: int, tag: str) -> bool:
-        """Whether an object of that content is there. Stores whose tags are no MD5 get it again."""
-        found = self.there.get(name)
-        if found is None or found.size != size or found.version != tag:
-            return False
-        with self.lock:
-            self.kept += 1
-        self._count(size)
-        return True
-
-    def _count(self, size: int) -> None:
-        with self.lock:
-            self.done += size
-            self.progress(f"pushing to {self.store.address} (MB)", megabytes(self.done), megabytes(self.total))
-
-    def _count_sent(self, size: int) -> None:
-        with self.lock:
-            self.sent += 1
-            self.size += size
-
-
-def _md5(content: bytes) -> bytes:
-    return hashlib.md5(content, usedforsecurity=False).digest()
-
-
-def _tag_of_parts(path: Path) -> str:
-    """What S3 tags an object with that was sent in parts: the MD5 of their MD5s."""
-    with open(path, "rb") as file:
-        parts = [_md5(part) for part in iter(lambda: file.read(PART), b"")]
-    return f'"{_md5(b"".join(parts)).hex()}-{len(parts)}"'

@@ -24,7 +24,7 @@ from fashion.data.layout import read_dataset, read_unchanged
 from fashion.data.pack import Pack
 from fashion.data.pushed import MANIFEST, Form
 from fashion.data.remote import fetch
-from fashion.data.remote.local_copy import Copy, on_this_machine
+from fashion.data.remote.local_copy import LocalCopy, on_this_machine
 from fashion.errors import BlockedError, DataError, StorageError
 from fashion.model.weights import resolve_weights
 from fashion.training.worker import Task, fetch_data, training_data
@@ -140,7 +140,7 @@ def test_an_interrupted_fetch_goes_on(
         on_this_machine(HERE, tmp_path)
     came = {name for name in names(s3, "GET") if "/img/" in name and last not in name}
     assert came
-    copy = Copy(HERE, tmp_path)
+    copy = LocalCopy(HERE, tmp_path)
     assert not copy.holds(read_dataset(demo_root).fingerprint(), (), ())
     s3.faults.heal()
     s3.requests.clear()
@@ -165,7 +165,7 @@ def test_a_killed_fetch_goes_on(s3: Server, demo_root: Path, tmp_path: Path) -> 
     s3.faults.heal()
     time.sleep(0.3)  # what was under way
     s3.requests.clear()
-    assert Copy(HERE, tmp_path).root.with_name(Copy(HERE, tmp_path).root.name + ".partial").exists()
+    assert LocalCopy(HERE, tmp_path).root.with_name(LocalCopy(HERE, tmp_path).root.name + ".partial").exists()
     root = on_this_machine(HERE, tmp_path)
     assert 0 < len([name for name in names(s3, "GET") if "/img/" in name]) <= IMAGES - 30 + fetch.THREADS
     assert read_dataset(root).fingerprint() == read_dataset(demo_root).fingerprint()
@@ -221,7 +221,7 @@ def test_a_fetch_can_be_interrupted_while_the_bucket_is_away(s3: Server, demo_ro
     began = time.monotonic()
     child.wait(timeout=60)
     assert time.monotonic() - began < 10
-    assert not Copy(HERE, tmp_path).root.with_name(Copy(HERE, tmp_path).root.name + ".json").exists()
+    assert not LocalCopy(HERE, tmp_path).root.with_name(LocalCopy(HERE, tmp_path).root.name + ".json").exists()
 
 
 def test_what_changes_while_it_is_fetched_is_refused(s3: Server, demo_root: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_what_changes_while_it_is_fetched_is_refused(s3: Server, demo_root: Path
 
     thread = threading.Thread(target=change)
     thread.start()
-    with pytest.raises(DataError, match="has changed while it was fetched"):
+    with pytest.raises(DataError, match="has changed while it was being fetched"):
         on_this_machine(HERE, tmp_path)
     thread.join()
 
@@ -252,7 +252,7 @@ def test_two_processes_fetch_each_object_once(s3: Server, demo_root: Path, tmp_p
     children = [fetching(tmp_path) for _ in range(2)]
     roots = {child.communicate(timeout=60)[0].strip() for child in children}
     assert [child.returncode for child in children] == [0, 0]
-    assert roots == {str(Copy(HERE, tmp_path).root)}
+    assert roots == {str(LocalCopy(HERE, tmp_path).root)}
     got = [name for name in names(s3, "GET") if not name.endswith(MANIFEST)]
     assert len(got) == len(set(got)) == IMAGES + LISTS
 

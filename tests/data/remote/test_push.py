@@ -91,7 +91,7 @@ def test_another_data_set_is_replaced_only_when_told_to(
 
 def test_a_prefix_that_holds_other_things_is_left_alone(s3: Server, demo_root: Path) -> None:
     s3.write("sweeps", "data/demo/precious.txt", b"x")
-    with pytest.raises(DataError, match="1 objects of something else"):
+    with pytest.raises(DataError, match="1 other objects"):
         pushed(demo_root)
     assert s3.names("sweeps") == ["data/demo/precious.txt"]
     assert pushed(demo_root, replace=True).left == 1
@@ -101,7 +101,7 @@ def test_a_prefix_that_holds_other_things_is_left_alone(s3: Server, demo_root: P
 def test_a_large_file_comes_in_parts(
     s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("bucket.store", "data.remote.fetch", "data.remote.push"):
+    for module in ("bucket.store", "data.remote.fetch", "data.remote.send"):
         monkeypatch.setattr(f"fashion.{module}.PART", 5 << 20)  # the least that S3 takes
     form = (240, "stretch", "bicubic")  # 40 images of 172,800 bytes
     assert pushed(demo_root, HERE, form).sent == 3 + LISTS

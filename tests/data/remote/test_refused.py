@@ -12,7 +12,7 @@ from fashion.bucket.address import Address, parse_address
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.data.pushed import MANIFEST
-from fashion.data.remote.local_copy import on_this_machine, place_of
+from fashion.data.remote.local_copy import on_this_machine, parse_root
 from fashion.errors import BlockedError, DataError, SpecError, StorageError
 from fashion.spec.sweep_spec import load_spec
 from tests.support import data_in_buckets
@@ -28,11 +28,11 @@ def test_a_damaged_pack_is_refused(s3: Server, demo_root: Path, tmp_path: Path) 
     content = bytearray(s3.read("sweeps", name))
     content[len(content) // 2] ^= 1
     s3.write("sweeps", name, bytes(content))
-    with pytest.raises(DataError, match="sha256") as caught:
+    with pytest.raises(DataError, match="SHA-256") as caught:
         on_this_machine(HERE, tmp_path, [FORM])
     assert "Push it again" in str(caught.value)
     s3.write("sweeps", name, bytes(content[:-1]))
-    with pytest.raises(DataError, match="sha256"):
+    with pytest.raises(DataError, match="SHA-256"):
         on_this_machine(HERE, tmp_path, [FORM])
     assert pushed(demo_root, HERE, FORM).sent == 1
     on_this_machine(HERE, tmp_path, [FORM])
@@ -44,7 +44,7 @@ def test_a_damaged_image_is_refused(s3: Server, demo_root: Path, tmp_path: Path)
     whole = s3.read("sweeps", name)
     s3.write("sweeps", name, whole[:-100])
     for _ in range(2):
-        with pytest.raises(DataError, match="holds what was pushed, with fingerprint"):
+        with pytest.raises(DataError, match="must hold what was pushed, with fingerprint"):
             on_this_machine(HERE, tmp_path)
     assert pushed(demo_root).sent == 1
     on_this_machine(HERE, tmp_path)
@@ -114,7 +114,7 @@ def test_lists_of_another_data_set_beside_packed_images_are_refused(
     pushed(demo_root, HERE, FORM)
     lines = s3.read("sweeps", "data/demo/split/val_attr.txt").decode().splitlines()
     s3.write("sweeps", "data/demo/split/val_attr.txt", "\n".join([*lines[:-2], lines[-1], lines[-2]]).encode())
-    with pytest.raises(DataError, match="belongs to the lists and labels"):
+    with pytest.raises(DataError, match="must match the lists and labels"):
         on_this_machine(HERE, tmp_path, [FORM])
 
 
@@ -123,7 +123,7 @@ def test_a_full_disk_is_told(s3: Server, demo_root: Path, tmp_path: Path, monkey
     (tmp_path / "data").write_text("a file in its place")
     with pytest.raises(BlockedError, match="FASHION_CACHE"):
         on_this_machine(HERE, tmp_path)
-    monkeypatch.setattr("fashion.data.remote.local_copy.shutil.disk_usage", lambda path: replace_free(100))
+    monkeypatch.setattr("fashion.data.contents.shutil.disk_usage", lambda path: replace_free(100))
     with pytest.raises(BlockedError, match="GB are free"):
         on_this_machine(HERE, tmp_path / "other")
 
@@ -134,17 +134,17 @@ def replace_free(size: int) -> object:
 
 @pytest.mark.parametrize("text", ["s3://", "s3://Bucket/x", "s3://bucket/a//b", "http://host/data", " "])
 def test_a_spec_names_its_data_well(text: str, tmp_path: Path) -> None:
-    place = tmp_path / "s.yaml"
-    place.write_text(json.dumps({"data": {"root": text}, "model": {"backbone": "tiny", "weights": "none"}}))
+    path = tmp_path / "s.yaml"
+    path.write_text(json.dumps({"data": {"root": text}, "model": {"backbone": "tiny", "weights": "none"}}))
     with pytest.raises(SpecError, match=r"data\.root: must"):
-        load_spec(place)
-    place.write_text(place.read_text().replace(json.dumps(text), '"gs://bucket/a/b"'))
-    assert load_spec(place).trial(0).data.root == "gs://bucket/a/b"
+        load_spec(path)
+    path.write_text(path.read_text().replace(json.dumps(text), '"gs://bucket/a/b"'))
+    assert load_spec(path).trial(0).data.root == "gs://bucket/a/b"
 
 
 def test_what_is_no_address_is_told() -> None:
     for text in ("http://host/x", "s3://B/x", "s3://bucket//x"):
         with pytest.raises(DataError, match="must"):
-            place_of(text)
-    assert place_of("data/x") == Path("data/x").absolute()
-    assert place_of("gs://bucket/x") == Address("gs", "bucket", "x")
+            parse_root(text)
+    assert parse_root("data/x") == Path("data/x").absolute()
+    assert parse_root("gs://bucket/x") == Address("gs", "bucket", "x")
