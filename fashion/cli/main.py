@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from fashion.cli.completion import VARIABLE, prepare_completion
+from fashion.cli.completion.shells import VARIABLE, prepare_completion
 from fashion.errors import UserError, refusal
 
 # name -> module and attribute, imported when the command is named (or listed by help: these modules import only click)
@@ -26,7 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "fashion.cli.spec:check",
     "doctor": "fashion.cli.doctor:doctor",
     "schema": "fashion.cli.spec:schema",
-    "sweeps": "fashion.cli.sweeps:sweeps",
+    "sweeps": "fashion.cli.spec:sweeps",
     "data": "fashion.cli.data:data",
     "model": "fashion.cli.model:model",
 }
