@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fashion.cli.completion import complete_file
+from fashion.cli.completion.words import complete_file
 
 if TYPE_CHECKING:
     from fashion.doctor.diagnosis import Diagnosis

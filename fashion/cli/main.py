@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from fashion.cli.completion import VARIABLE, prepare_completion
+from fashion.cli.completion.shells import VARIABLE, prepare_completion
 from fashion.errors import UserError, refusal
 
 # Name -> module and attribute. A module is imported when its command is named; for help all are, and load little but
@@ -27,7 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "fashion.cli.spec:check",
     "doctor": "fashion.cli.doctor:doctor",
     "schema": "fashion.cli.spec:schema",
-    "sweeps": "fashion.cli.sweeps:sweeps",
+    "sweeps": "fashion.cli.spec:sweeps",
     "data": "fashion.cli.data:data",
     "model": "fashion.cli.model:model",
 }

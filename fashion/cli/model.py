@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from fashion.cli.completion import complete_backbone, complete_folder
+from fashion.cli.completion.words import complete_backbone, complete_folder
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fashion.cli.completion import complete_folder, complete_run, complete_split
+from fashion.cli.completion.words import complete_folder, complete_run, complete_split
 
 if TYPE_CHECKING:
     from fashion.api.locate import Location

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fashion.cli.completion import complete_file, complete_folder, complete_override
+from fashion.cli.completion.words import complete_file, complete_folder, complete_override
 
 if TYPE_CHECKING:
     from fashion.display.live import Mode

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fashion.cli.completion import complete_file, complete_override, complete_run
+from fashion.cli.completion.words import complete_file, complete_override, complete_run
 
 if TYPE_CHECKING:
     from fashion.display.live import Mode

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 
-from fashion.cli import completion
+from fashion.cli.completion.shells import VARIABLE
 from fashion.cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).parents[2]
@@ -32,12 +32,12 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def completed(*words: str) -> list[str]:
     """What may stand in the last word's place."""
-    shell = ShellComplete(cli, {}, "fashion-sweep", completion.VARIABLE)
+    shell = ShellComplete(cli, {}, "fashion-sweep", VARIABLE)
     return [item.value for item in shell.get_completions(list(words[:-1]), words[-1])]
 
 
 def kinds(*words: str) -> list[str]:
-    shell = ShellComplete(cli, {}, "fashion-sweep", completion.VARIABLE)
+    shell = ShellComplete(cli, {}, "fashion-sweep", VARIABLE)
     return [item.type for item in shell.get_completions(list(words[:-1]), words[-1])]
 
 
@@ -178,11 +178,11 @@ def test_a_command_that_is_broken_is_silent(tmp_path: Path) -> None:
 def test_each_shell_has_its_script(shell_name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import sys; sys.argv[0] = 'fashion-sweep'; from fashion.cli.main import main; main()"],
-        env={**os.environ, completion.VARIABLE: f"{shell_name}_source"}, cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, VARIABLE: f"{shell_name}_source"}, cwd=ROOT, capture_output=True, text=True,
         timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert f"{completion.VARIABLE}={shell_name}_complete" in done.stdout
+    assert f"{VARIABLE}={shell_name}_complete" in done.stdout
     if shell_name == "zsh":
         assert 'compadd -U -S "" -- "$key"' in done.stdout
 
