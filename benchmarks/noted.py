@@ -21,7 +21,7 @@ import fashion.engine.driver
 import fashion.engine.tune_trial
 from benchmarks.child import note
 from fashion.cli import main as command_line
-from fashion.engine.tune_trial import Job, run_trial
+from fashion.engine.tune_trial import SharedInputs, run_trial
 from fashion.record.trial import EpochReport
 from fashion.sweep.recorder import Recorder
 
@@ -29,7 +29,7 @@ report_to_tune = fashion.engine.tune_trial._report
 
 
 def noting_trial(folder: Path) -> Callable[..., None]:
-    def noted(config: dict[str, Any], job: Job) -> None:
+    def noted(config: dict[str, Any], job: SharedInputs) -> None:
         note(folder, event="begun", number=config["number"])
         setattr(fashion.engine.tune_trial, "_report", noting_report(folder))  # noqa: B010
         try:

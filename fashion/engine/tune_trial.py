@@ -23,10 +23,10 @@ from fashion.engine.worker_group import run_in_slot
 from fashion.errors import Leaving, Superseded, refusal
 from fashion.record.trial import EpochReport
 from fashion.training.feed import Worker
-from fashion.training.worker import Job, Task, describe_failure, trial_reports
+from fashion.training.worker import SharedInputs, Task, describe_failure, trial_reports
 
 
-def run_trial(config: dict[str, Any], job: Job) -> None:
+def run_trial(config: dict[str, Any], job: SharedInputs) -> None:
     """The function that Tune runs: `config` holds "number" and "config" (the trial's configuration as JSON)."""
     task = job.task(config["number"], TrialConfig.model_validate_json(config["config"]))
     if _leaving():

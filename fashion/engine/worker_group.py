@@ -36,14 +36,14 @@ from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refu
 from fashion.record.trial import EpochReport
 from fashion.training.feed import Worker
 from fashion.training.micro_batches import OutOfMemory
-from fashion.training.worker import Job, Task, describe_failure, first_line, trial_reports
+from fashion.training.worker import SharedInputs, Task, describe_failure, first_line, trial_reports
 
 FREE_SECONDS = 3.0
 
 _slot: Slot | None = None
 
 
-def run_in_slot(task: Task, job: Job, send: Callable[[EpochReport | str], None]) -> None:
+def run_in_slot(task: Task, job: SharedInputs, send: Callable[[EpochReport | str], None]) -> None:
     """Run one trial on this process's worker group, starting the group if there is none.
 
     Raises TrialFailed with the workers' reason, BlockedError where the fault is not the trial's. SystemExit from `send`
@@ -76,7 +76,7 @@ class GroupLost(FashionError):  # noqa: N818
 class Slot:
     """The Train run of this Tune slot and the mailbox through which its workers are reached."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: SharedInputs) -> None:
         # Here, and not on whichever node has the least to do: it must outlive the workers' nodes.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox = Mailbox.options(num_cpus=0, scheduling_strategy=here).remote(  # type: ignore[attr-defined]  # Ray's decorator
@@ -109,7 +109,7 @@ class Slot:
             else:
                 raise GroupLost(value)
 
-    def _train(self, job: Job) -> None:
+    def _train(self, job: SharedInputs) -> None:
         resources: dict[str, float] = {"CPU": job.cpus_per_worker}
         if job.gpus_per_worker:
             resources["GPU"] = job.gpus_per_worker

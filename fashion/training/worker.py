@@ -43,7 +43,7 @@ SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that la
 
 
 @dataclass(frozen=True)
-class Job:
+class SharedInputs:
     """What all trials of a sweep share. bucket: the run's address where the storage is one; `run` is then the driver's
     working copy, and every machine has its own."""
 
