@@ -36,6 +36,7 @@ from fashion.training.feed import PixelFeed
 from fashion.training.loop import fit
 
 CORES, BATCH = 2, 32
+EPOCH = batches.Epoch(1, BATCH, seed=0)
 RESIZE, SIDE = 320, 300
 PROCESSES = (2, 4)
 LEAST = 1.0  # seconds of a measurement; short epochs are repeated
@@ -71,11 +72,13 @@ def delivery(dataset: Dataset, folder: Path, count: int, rounds: int) -> list[Ro
     def uint8() -> Iterable[Any]:
         assert pack.labels is not None
         # The package's own gathering stage; `train_batches` puts augmentation on top of it.
-        order = batches.shuffled(len(pack), BATCH, 0, 1)
-        return batches._prefetched(batches._center(pack.images, SIDE), pack.labels, order, "cpu")
+        order = EPOCH.rows(len(pack), 1)
+        return batches._prefetched(batches._center(pack.images, SIDE), pack.labels, order, batches.CPU)
 
     def normalised() -> Iterable[Any]:
-        return ([batch.images] for batch in batches.train_batches(pack, config, MEAN, STD, BATCH, 0, 1))
+        return (
+            [batch.images] for batch in batches.train_batches(pack, config, batches.Normalization(MEAN, STD), EPOCH)
+        )
 
     contenders: dict[str, Callable[[], float]] = {}
     for processes in PROCESSES:
