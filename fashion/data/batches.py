@@ -64,8 +64,8 @@ class Epoch:
         return [order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(steps)]
 
     def draws(self, n: int, step: int) -> NDArray[np.float32]:
-        """The uniform numbers (n, 12) that decide how the `n` images of global batch `step` are augmented."""
-        return np.random.default_rng([self.seed, self.number, 1, step]).random((n, DRAWS)).astype(np.float32)
+        """The uniform numbers (DRAWS, n) that decide how the `n` images of global batch `step` are augmented."""
+        return np.random.default_rng([self.seed, self.number, 1, step]).random((DRAWS, n)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def steps_per_epoch(n: int, batch_size: int, world_size: int = 1) -> int:
 
 def flipped(draw: NDArray[np.float32], probability: float) -> NDArray[np.bool_]:
     """Which images of a batch are mirrored in training, (n,)."""
-    return draw[:, FLIP] < np.float32(probability)
+    return draw[FLIP] < np.float32(probability)
 
 
 def train_batches(
@@ -117,7 +117,7 @@ def train_batches(
     mine = [batch[share] for batch in batches[epoch.first :]]
     for step, (pixels, targets) in enumerate(_prefetched(view, labels, mine, worker.device), epoch.first):
         draws = epoch.draws(len(batches[step]), step)
-        draw = torch.from_numpy(draws[share]).to(worker.device, non_blocking=True)
+        draw = torch.from_numpy(draws[:, share]).to(worker.device, non_blocking=True)
         floats = augment(pixels, draw, config, side)
         normalize_(floats, mean, std)
         if config.erase:

@@ -49,7 +49,7 @@ class Features:
             mine = rows[share]
             features = self.plain[mine]
             if flip and self.mirrored is not None:
-                turned = flipped(epoch.draws(len(rows), step)[share], flip)
+                turned = flipped(epoch.draws(len(rows), step)[:, share], flip)
                 features[turned] = self.mirrored[mine[turned]]
             targets = torch.from_numpy(self.labels[mine])
             yield Batch(torch.from_numpy(features).to(worker.device), targets.to(worker.device), len(rows))

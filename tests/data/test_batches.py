@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fashion.config import DataConfig
 from fashion.data import augment as module
+from fashion.data import batches
 from fashion.data.augment import BRIGHTNESS, CONTRAST, ERASE, augment, erase_, jitter, resized_crop, unit
 from fashion.data.batches import Epoch, Normalization, Worker, eval_batches, steps_per_epoch, train_batches
 from fashion.data.layout import read_dataset
@@ -29,10 +30,10 @@ def config(**fields: object) -> DataConfig:
     return DataConfig.model_validate({"root": "unused", "resize": 40, "crop": 33, **fields})
 
 
-def draws(n: int, seed: int = 0, **columns: float) -> Tensor:
-    draw = torch.rand(n, 12, generator=torch.Generator().manual_seed(seed))
-    for name, value in columns.items():
-        draw[:, getattr(module, name)] = value
+def draws(n: int, seed: int = 0, **given: float) -> Tensor:
+    draw = torch.rand(module.DRAWS, n, generator=torch.Generator().manual_seed(seed))
+    for name, value in given.items():
+        draw[getattr(module, name)] = value
     return draw
 
 
@@ -176,8 +177,8 @@ def test_jitter_equals_torchvision(pack: Pack) -> None:
     images = unit(torch.from_numpy(pack.images[:6].copy()))
     draw = draws(6)
     got = jitter(images.clone(), draw, 0.4)
-    for image, row, jittered in zip(images, draw, got, strict=True):
-        brightness, contrast = (float(1 + 0.4 * (2 * row[column] - 1)) for column in (BRIGHTNESS, CONTRAST))
+    for image, column, jittered in zip(images, draw.T, got, strict=True):
+        brightness, contrast = (float(1 + 0.4 * (2 * column[name] - 1)) for name in (BRIGHTNESS, CONTRAST))
         assert torch.allclose(
             jittered, tvf.adjust_contrast(tvf.adjust_brightness(image, brightness), contrast), atol=1e-3
         )
@@ -189,7 +190,7 @@ def test_erasing_takes_one_rectangle_of_the_stated_area() -> None:
     erase_(images, draw, 0.5)
     holes = (images == 0).all(dim=1)
     hit = holes.flatten(1).any(dim=1)
-    assert torch.equal(hit, draw[:, ERASE] < 0.5)
+    assert torch.equal(hit, draw[ERASE] < 0.5)
     for hole in holes[hit]:
         rows, columns = hole.any(dim=1).sum(), hole.any(dim=0).sum()
         assert hole.sum() == rows * columns
@@ -204,6 +205,15 @@ def test_switching_one_augmentation_leaves_the_others(pack: Pack) -> None:
         for e in (0.0, 1.0)
     )
     assert torch.equal(erased[erased != 0], plain[erased != 0])
+
+
+def test_a_new_augmentation_leaves_the_draws_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    epoch = Epoch(2, 32, seed=5)
+    before = epoch.draws(7, step=3)
+    monkeypatch.setattr(batches, "DRAWS", module.DRAWS + 1)
+    after = epoch.draws(7, step=3)
+    assert len(after) == len(before) + 1
+    assert np.array_equal(after[:-1], before)  # of every image, not of the first alone
 
 
 @pytest.mark.parametrize(
