@@ -1,7 +1,7 @@
 """The manifest of a data set that was pushed, `fashion-sweep.json` beside its `split/`: what it is, and its packed caches.
 
-A data set is pushed in one of two forms: its images as they are, or, in their place, the packed caches of the sizes that
-sweeps train at. Of the second there is no image to open: what they held is known by the digest that the manifest names.
+A data set is pushed in one of two forms: its images as they are or, instead of them, packed caches of the sizes that
+sweeps train at. The second form has no images that could be opened: the manifest names the digest of what they held.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fashion.config import value_lacking
 from fashion.errors import DataError, Problem
 from fashion.files import parse, whole
 
 MANIFEST = "fashion-sweep.json"
 FORMAT = 1
-LARGEST = 1 << 20  # bytes; a pack is half a kilobyte of it
+LARGEST = 1 << 20  # bytes; a pack takes half a kilobyte
 _PATH = re.compile(r"packs/[0-9a-f]{16}/[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.arrow")
-# data.resize, data.fit, data.interpolation: what a packed cache is made with
+# The values of data.resize, data.fit and data.interpolation that a packed cache is made with.
 Form = tuple[int, str, str]
 
 
 @dataclass(frozen=True)
 class PackFile:
-    """One packed cache. path: below the data set's root, by its content, so that another content is another object.
-    size in bytes; seal: what `data.pack` keeps beside the file."""
+    """One packed cache. path: below the data set's root, named by the content, so that other content is another object.
+    size: in bytes. seal: what `data.pack` keeps beside the file."""
 
     split: str
     form: Form
@@ -43,7 +44,8 @@ class PackFile:
 
 @dataclass(frozen=True)
 class Pushed:
-    """fingerprint: the data set's. contents: `data.contents`' digest of its images. Without packs the images are there."""
+    """fingerprint: the data set's. contents: the digest of its images that `data.contents` computes. packs: empty where
+    the images themselves were pushed."""
 
     fingerprint: str
     contents: str
@@ -54,7 +56,7 @@ class Pushed:
         return sorted({pack.form for pack in self.packs})
 
     def wanted(self, splits: Collection[str], forms: Collection[Form], place: str) -> list[PackFile]:
-        """The caches of these splits, as far as the data set has them, in these forms.
+        """The caches of those of these splits that the data set has, in these forms.
 
         Raises DataError with every form that was not pushed, and how to push it.
         """
@@ -76,7 +78,7 @@ class Pushed:
 
     @classmethod
     def from_json(cls, content: bytes) -> Pushed:
-        """Raises ValueError for what is no manifest of this version."""
+        """Raises ValueError for anything but a manifest of this format."""
         found = parse(content)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ValueError(f"must be a manifest of format {FORMAT}")
@@ -106,7 +108,9 @@ def _pack(found: Any) -> PackFile:
     path, seal = found.get("path"), found.get("seal")
     if not isinstance(path, str) or not _PATH.fullmatch(path):  # it names a file that is written
         raise ValueError("a pack's path must be packs/DIGEST/NAME.arrow")
-    words = [found.get(name) for name in ("split", "fit", "interpolation")]
+    # A pack of a version that had no such setting was made as every pack was then.
+    settings = [found.get(name, value_lacking("data", name)) for name in ("fit", "interpolation")]
+    words = [found.get("split"), *settings]
     if not all(isinstance(each, str) for each in words) or not isinstance(seal, dict):
         raise ValueError("a pack must have split, fit, interpolation and seal")
     if not whole(1)(found.get("resize")) or not whole(1)(found.get("size")):
