@@ -33,7 +33,7 @@ from fashion.data.layout import Dataset, Split, read_dataset
 from fashion.data.pack import Pack
 from fashion.model.weights import ResolvedWeights
 from fashion.training.feed import PixelFeed
-from fashion.training.loop import fit
+from fashion.training.loop import TrialInputs, fit
 
 CORES, BATCH = 2, 32
 EPOCH = batches.Epoch(1, BATCH, seed=0)
@@ -154,7 +154,7 @@ def waiting(case: Case, dataset: Dataset, folder: Path, steps: int) -> list[Row]
         mock.patch.object(PixelFeed, "train", lambda self, *given: delivered.over(train(self, *given))),
         mock.patch.object(batches, "_prefetched", lambda *given: gathered.over(prefetched(*given))),
     ):
-        for _ in fit(case.config(), data, ResolvedWeights("none"), folder / "trial", on_step=on_step):
+        for _ in fit(TrialInputs(case.config(), data, ResolvedWeights("none"), folder / "trial", on_step=on_step)):
             pass
     first, last = marks[SKIPPED], marks[max(marks)]
     taken, delivery, waited = (after - before for before, after in zip(first, last, strict=True))

@@ -24,6 +24,7 @@ from fashion.cli import main as command_line
 from fashion.engine.tune_trial import SharedInputs, run_trial
 from fashion.record.trial import EpochReport
 from fashion.sweep.recorder import Recorder
+from fashion.training.events import TrialEvent
 
 report_to_tune = fashion.engine.tune_trial._report
 
@@ -40,11 +41,11 @@ def noting_trial(folder: Path) -> Callable[..., None]:
     return noted
 
 
-def noting_report(folder: Path) -> Callable[[EpochReport | str], None]:
-    def noted(report: EpochReport | str) -> None:
+def noting_report(folder: Path) -> Callable[[TrialEvent], None]:
+    def noted(report: TrialEvent) -> None:
         started = time.perf_counter()
         report_to_tune(report)  # does not return in a trial that is stopped
-        if isinstance(report, str):
+        if not isinstance(report, EpochReport):
             return
         note(folder, event="reported", number=report.trial, seconds=time.perf_counter() - started)
 

@@ -33,7 +33,7 @@ from fashion.cluster.session import leaving
 from fashion.engine.deaths import Deaths, machine_went
 from fashion.engine.mailbox import Mailbox, TellMailbox, lost_neighbour
 from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
-from fashion.record.trial import EpochReport
+from fashion.training.events import Heartbeat, Note, TrialEvent
 from fashion.training.feed import Worker
 from fashion.training.micro_batches import OutOfMemory
 from fashion.training.worker import SharedInputs, Task, describe_failure, first_line, trial_reports
@@ -43,7 +43,7 @@ FREE_SECONDS = 3.0
 _slot: Slot | None = None
 
 
-def run_in_slot(task: Task, job: SharedInputs, send: Callable[[EpochReport | str], None]) -> None:
+def run_in_slot(task: Task, job: SharedInputs, send: Callable[[TrialEvent], None]) -> None:
     """Run one trial on this process's worker group, starting the group if there is none.
 
     Raises TrialFailed with the workers' reason, BlockedError where the fault is not the trial's. SystemExit from `send`
@@ -86,7 +86,7 @@ class Slot:
         threading.Thread(target=self._train, args=(job,), daemon=True, name="train-run").start()
         threading.Thread(target=self._free_resources, daemon=True, name="free-resources").start()
 
-    def run(self, task: Task, send: Callable[[EpochReport | str], None]) -> None:
+    def run(self, task: Task, send: Callable[[TrialEvent], None]) -> None:
         """Hand the trial to the workers and pass its reports on until it ends."""
         ray.get(self.mailbox.submit.remote(task))
         while True:
@@ -99,7 +99,7 @@ class Slot:
                 finally:
                     ray.get(self.mailbox.answer.remote(ticket, verdict))
             elif kind == "note":
-                send(value)
+                send(Note(value) if isinstance(value, str) else value)
             elif kind == "finished":
                 return
             elif kind == "blocked":
@@ -212,7 +212,7 @@ def _train(number: int, task: Task, worker: Worker, mailbox: Any, nodes: list[st
     try:
         with closing(trial_reports(task, worker, lambda: leaving(nodes))) as reports:
             for report in reports:
-                if isinstance(report, str):  # rank 0's alone
+                if isinstance(report, Note | Heartbeat):  # rank 0's alone
                     ray.get(mailbox.note.remote(number, report))
                     continue
                 verdict = [""]

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fashion.data.batches import Worker
 from fashion.errors import FashionError
 from fashion.files import write_atomic
 from fashion.record.trial_files import MICRO_BATCHES
-from fashion.training.feed import Worker
 
 # Batch normalisation needs two images.
 SMALLEST = 2
@@ -46,7 +46,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def noted_parts(folder: Path) -> int:
-    """In how many parts the trial in `folder` takes its batches: 1 unless it ran out of memory."""
+    """The number of micro-batches that the trial in `folder` splits a batch into: 1 unless it ran out of memory."""
     path = folder / MICRO_BATCHES
     return int(json.loads(path.read_bytes())["micro_batches"]) if path.exists() else 1
 

@@ -1,9 +1,8 @@
-"""One trial as a worker does it: its data opened, the loop of `train.fit` iterated. Knows nothing of Ray."""
+"""One trial as a worker carries it out: opens the data, iterates the loop of `training.loop`. Knows nothing of Ray."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import shutil
@@ -19,6 +18,7 @@ import torch
 
 from fashion.bucket.address import Address
 from fashion.config import TrialConfig
+from fashion.data.batches import Worker
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
@@ -29,14 +29,14 @@ from fashion.errors import BlockedError, DataError, FashionError, StorageError
 from fashion.files import write_atomic
 from fashion.model.precision import imitated
 from fashion.model.weights import ResolvedWeights, resolve_weights
-from fashion.record.trial import EpochReport
 from fashion.record.trial_files import ERROR, LAST, PROGRESS, folder_name
 from fashion.storage.trial_objects import Attempt, opened
 from fashion.storage.working_copy import working_copy
 from fashion.training import checkpoint, micro_batches
+from fashion.training.events import Note, TrialEvent
 from fashion.training.features import open_features
-from fashion.training.feed import TrainingData, Worker
-from fashion.training.loop import fit_and_tell
+from fashion.training.feed import TrainingData
+from fashion.training.loop import TrialInputs, train_trial
 
 PROGRESS_SECONDS = 1.0
 SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that lasts depends on
@@ -44,8 +44,8 @@ SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that la
 
 @dataclass(frozen=True)
 class SharedInputs:
-    """What all trials of a sweep share. bucket: the run's address where the storage is one; `run` is then the driver's
-    working copy, and every machine has its own."""
+    """What all trials of a sweep share. run: the run directory. bucket: the run's address if the storage is a bucket; `run`
+    is then the driver's working copy, and every other machine has one of its own."""
 
     run: Path
     data_root: Where
@@ -102,9 +102,9 @@ class Task:
 
 def trial_reports(
     task: Task, worker: Worker, leaves: Callable[[], bool] = lambda: False
-) -> Generator[EpochReport | str, None, None]:
-    """The trial's reports on this worker and, as text, what else is to be told and recorded of it. Its progress within an
-    epoch is noted beside its checkpoints. `leaves()` says that this machine will be taken away.
+) -> Generator[TrialEvent, None, None]:
+    """The trial's reports on this worker, notes and heartbeats. Its progress within an epoch is noted beside its checkpoints.
+    `leaves()` says that this machine will be taken away.
 
     Raises:
         Leaving: after `leaves()`; another machine can go on from what was trained until then.
@@ -117,41 +117,42 @@ def trial_reports(
     task.folder.mkdir(parents=True, exist_ok=True)
     fetched = fetch_data(task)
     if fetched and worker.rank == 0:
-        yield fetched
+        yield Note(fetched)
     data = training_data(
         task.data_root, task.data_fingerprint, task.config, task.weights, task.cache_dir, worker.device
     )
-    note = _ProgressNote(task.folder) if worker.rank == 0 else None
+    note = _ProgressNote(task.folder)
     with ExitStack() as stack:
-        attempt, best = None, (0, math.inf)
+        attempt, mended = None, checkpoint.Mended()
         if worker.rank == 0:
             if told := imitated(task.config.train.precision, worker.device):
-                yield told
+                yield Note(told)
             stack.enter_context(checkpoint.claimed(task.folder))
             stack.enter_context(_left_clean(task))
             mended = checkpoint.mend_last(task.folder)
-            best = mended.best_epoch, mended.best_loss
             if mended.told:
-                yield mended.told
+                yield Note(mended.told)
             if task.bucket is not None:
                 attempt = yield from _begin(task)
+        inputs = TrialInputs(
+            task.config, data, task.weights, task.folder, task.number, worker, mended.best_epoch, mended.best_loss, attempt,
+            leaves, note if worker.rank == 0 else _no_note,
+        )  # fmt: skip
         while True:
             try:
-                yield from fit_and_tell(
-                    task.config, data, task.weights, task.folder, task.number, worker, note, best, attempt, leaves
-                )
+                yield from train_trial(inputs)
                 return
             except micro_batches.OutOfMemory as error:
                 if not error.parts or worker.world_size > 1:
                     raise
                 told = str(error)
             micro_batches.free(worker.device)
-            yield told
+            yield Note(told)
 
 
 def fetch_data(task: Task) -> str:
-    """Have the data set on this machine; returns what is to be told of it where it was fetched only now. Raises BlockedError
-    where it can't be."""
+    """Bring the data set to this machine. Returns a note if it was fetched only now, else an empty text. Raises BlockedError
+    if it can't be brought."""
     fetched: list[int] = []
 
     def note(label: str, done: int, total: int) -> None:
@@ -175,23 +176,22 @@ def _on_this_machine(
         raise BlockedError(f"the data set can't be had on {platform.node()}: {error}") from error
 
 
-def _begin(task: Task) -> Generator[str, None, Attempt]:
+def _begin(task: Task) -> Generator[Note, None, Attempt]:
     """An attempt that goes on from the furthest state, be it in the bucket or left on this machine."""
     assert task.bucket is not None, "asked where there is one"
     attempt = Attempt(task.bucket, task.number, task.folder)
-    config = task.config.model_dump_json()
 
     def standing(path: Path) -> tuple[int, int]:
-        return checkpoint.standing(path, config, task.data_fingerprint)
+        return checkpoint.standing(path, task.config, task.data_fingerprint)
 
-    yield from attempt.begin(standing, task.folder / LAST)
+    yield from map(Note, attempt.begin(standing, task.folder / LAST))
     return attempt
 
 
 @contextmanager
 def _left_clean(task: Task) -> Iterator[None]:
-    """When the trial ends within, its files are in the bucket: on a machine other than the driver's, which looks after its
-    own, they go. Not when it fails: it may go on here."""
+    """When the trial ends within the block, its files are in the bucket, and are removed here: not on the driver's machine,
+    which looks after its own, and not when the trial fails, since it may go on here."""
     try:
         yield
     except GeneratorExit:  # stopped
@@ -226,6 +226,10 @@ def _packs(root: Where, fingerprint: str, resize: int, fit: str, interpolation: 
         Pack.open_or_build(dataset, split, resize, fit, interpolation, cache_dir) for split in ("train", "val")
     )
     return TrainingData(train, val, dataset.attributes, fingerprint)
+
+
+def _no_note(epoch: int, step: int, steps: int) -> None:
+    """Of a worker other than rank 0."""
 
 
 class _ProgressNote:

@@ -19,7 +19,7 @@ from fashion.model.weights import ResolvedWeights
 from fashion.training import features as module
 from fashion.training.features import features_path, open_features, open_or_compute
 from fashion.training.feed import FeatureFeed, PixelFeed, TrainingData, Worker
-from fashion.training.loop import fit
+from fashion.training.loop import TrialInputs, fit
 
 NO_WEIGHTS = ResolvedWeights("none")
 
@@ -53,8 +53,10 @@ def test_a_probe_gives_the_metrics_of_the_frozen_trial_on_pixels(
     demo_root: Path, data: TrainingData, tmp_path: Path, norm: str
 ) -> None:
     probe, pixels = (configured(demo_root, mode, model={"feature_norm": norm}) for mode in ("probe", "full"))
-    quick = [r.metrics for r in fit(probe, probing(data, probe), NO_WEIGHTS, tmp_path / "trials" / "probe")]
-    slow = [r.metrics for r in fit(pixels, data, NO_WEIGHTS, tmp_path / "trials" / "pixels")]
+    quick = [
+        r.metrics for r in fit(TrialInputs(probe, probing(data, probe), NO_WEIGHTS, tmp_path / "trials" / "probe"))
+    ]
+    slow = [r.metrics for r in fit(TrialInputs(pixels, data, NO_WEIGHTS, tmp_path / "trials" / "pixels"))]
     assert len(quick) == 3
     for one, other in zip(quick, slow, strict=True):
         assert one == pytest.approx(other, abs=2e-5)
@@ -64,9 +66,9 @@ def test_a_probe_gives_the_metrics_of_the_frozen_trial_on_pixels(
 def test_a_probe_resumes_to_the_same_numbers(demo_root: Path, data: TrainingData, tmp_path: Path) -> None:
     config = configured(demo_root)
     found = probing(data, config)
-    whole = [r.metrics for r in fit(config, found, NO_WEIGHTS, tmp_path / "a" / "0000")]
-    next(fit(config, found, NO_WEIGHTS, tmp_path / "b" / "0000"))
-    assert [r.metrics for r in fit(config, found, NO_WEIGHTS, tmp_path / "b" / "0000")] == whole
+    whole = [r.metrics for r in fit(TrialInputs(config, found, NO_WEIGHTS, tmp_path / "a" / "0000"))]
+    next(fit(TrialInputs(config, found, NO_WEIGHTS, tmp_path / "b" / "0000")))
+    assert [r.metrics for r in fit(TrialInputs(config, found, NO_WEIGHTS, tmp_path / "b" / "0000"))] == whole
     # One file a sweep keeps the backbone; a trial's own checkpoints hold the heads alone.
     (backbone,) = (tmp_path / "b").glob("backbone-*.safetensors")
     (best,) = (tmp_path / "b" / "0000").glob("best-*.safetensors")
