@@ -1,5 +1,5 @@
-"""A trial's configuration: frozen, validated, complete. In a sweep spec every field of `data`, `model` and `train`, except
-the data root, may be a distribution; `fashion.spec` samples them into a `TrialConfig`.
+"""A trial's configuration: frozen, validated, complete. In a sweep spec every field of `data`, `model` and `train`,
+except the data root, may be a distribution; `fashion.spec` samples them into a `TrialConfig`.
 
 Recorded configurations outlive the version that wrote them: they are read by `read_config`, and compared as objects.
 """
@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # What a record that lacks a field means, by "section.field" (`train.lr`, `data.fit`), where that is not the field's
-# default. A record lacks a field if it was written before the field existed. So a new field whose default changes what a
-# trial does gets an entry here, with the value that gives the behaviour of the versions before it; a new field whose default
-# is that behaviour needs none. Empty today: no field has been added since records were first kept.
+# default. A record lacks a field if it was written before the field existed. So a new field whose default changes what
+# a trial does gets an entry here, with the value that gives the behaviour of the versions before it; a new field whose
+# default is that behaviour needs none. Empty today: no field has been added since records were first kept.
 OF_ITS_TIME: dict[str, Any] = {}
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -172,8 +172,8 @@ class TrialConfig(Frozen):
 
 
 def of_its_time(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded configuration or spec with the values of OF_ITS_TIME for the fields that it lacks. `recorded` maps sections
-    to mappings of fields; a section that is missing, or is no mapping, is left as it is."""
+    """A recorded configuration or spec with the values of OF_ITS_TIME for the fields that it lacks. `recorded` maps
+    sections to mappings of fields; a section that is missing, or is no mapping, is left as it is."""
     complete = dict(recorded)
     for name, value in OF_ITS_TIME.items():
         section, field = name.split(".")
@@ -192,8 +192,8 @@ def read_config(recorded: Any) -> TrialConfig:
 
 
 def same_anywhere(one: Any, other: Any) -> bool:
-    """Whether two recorded configurations are the same trial's, wherever its data set lies. One that is not valid in this
-    version is the same as none."""
+    """Whether two recorded configurations are the same trial's, wherever its data set lies. One that is not valid in
+    this version is the same as none."""
     try:
         return read_config(_rooted(one)).anywhere() == read_config(_rooted(other)).anywhere()
     except ValueError:
@@ -208,8 +208,8 @@ def _rooted(recorded: Any) -> Any:
 
 
 def value_lacking(section: Literal["data", "model", "train"], field: str) -> Any:
-    """What a record means that lacks this field: the value of its time, else the default. Raises KeyError for a field that
-    has neither."""
+    """What a record means that lacks this field: the value of its time, else the default. Raises KeyError for a field
+    that has neither."""
     sections: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
     found = sections[section].model_fields[field]
     if f"{section}.{field}" in OF_ITS_TIME:

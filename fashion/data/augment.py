@@ -1,8 +1,8 @@
 """Augmentation and normalisation of a batch on the training device; every random number is given.
 
-A batch's draws have one row for each name below and one column for each image. The rows are taken from the generator one
-after the other, so that a name appended to the list leaves every other draw of every image as it was. (With one row for
-each image, a new column would shift the draws of all images but the first.)
+A batch's draws have one row for each name below and one column for each image. The rows are taken from the generator
+one after the other, so that a name appended to the list leaves every other draw of every image as it was. (With one row
+for each image, a new column would shift the draws of all images but the first.)
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ DRAWS = 12
 def augment(pixels: Tensor, draw: Tensor, config: DataConfig, side: int) -> Tensor:
     """Crop, flip and jitter a uint8 batch (n, S, S, 3) to floats (n, 3, side, side) in [0, 1].
 
-    `draw` (DRAWS, n) holds uniform numbers in [0, 1), one column for each image, on the batch's device. `side` is in pixels.
+    `draw` (DRAWS, n) holds uniform numbers in [0, 1), one column for each image, on the batch's device. `side`
+    is in pixels.
     """
     flip = draw[FLIP] < config.flip
     if config.crop_mode == "resized":

@@ -1,8 +1,8 @@
 """Batches from the image cache: gathered as uint8, then cropped, flipped and normalised on the training device.
 
 Order and augmentation are pure functions of (seed, epoch, batch). The random numbers are drawn for the whole global
-batch and then sliced, so that one worker and several workers see the same pixels. They are drawn whether or not they are
-used, so that switching one augmentation on leaves the others as they were.
+batch and then sliced, so that one worker and several workers see the same pixels. They are drawn whether or not they
+are used, so that switching one augmentation on leaves the others as they were.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The batches of one epoch. `number` counts from 1, `batch_size` is global, `first` is the batch (from 0) to begin with."""
+    """The batches of one epoch. `number` counts from 1, `batch_size` is global, `first` is the batch (from 0) to begin
+    with."""
 
     number: int
     batch_size: int

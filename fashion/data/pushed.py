@@ -1,4 +1,5 @@
-"""The manifest of a data set that was pushed, `fashion-sweep.json` beside its `split/`: what it is, and its packed caches.
+"""The manifest of a data set that was pushed, `fashion-sweep.json` beside its `split/`: what it is, and its packed
+caches.
 
 A data set is pushed in one of two forms: its images as they are or, instead of them, packed caches of the sizes that
 sweeps train at. The second form has no images that could be opened: the manifest names the digest of what they held.

@@ -40,8 +40,8 @@ def most(value: float, worker: Worker) -> float:
 
 
 def last_state(folder: Path, config: TrialConfig, fingerprint: str, worker: Worker) -> TrialState | None:
-    """The trial's last checkpoint, None if there is none. It is read from rank 0's folder: the other workers may see the
-    disk later, or another disk.
+    """The trial's last checkpoint, None if there is none. It is read from rank 0's folder: the other workers may see
+    the disk later, or another disk.
 
     Raises CheckpointError: it can't be read, or is another trial's.
     """

@@ -1,8 +1,9 @@
 """What a trial leaves in its folder, each written to a temporary file and renamed.
 
 `last.pt` resumes the trial, and `last-previous.pt`, the one before it, does where that can't be read.
-`best-0004.safetensors` holds the weights of its best epoch and, in the file's own metadata, everything that rebuilds and
-explains the model; `val-0004.parquet` holds that epoch's validation predictions. Nothing is read by executing pickles.
+`best-0004.safetensors` holds the weights of its best epoch and, in the file's own metadata, everything that rebuilds
+and explains the model; `val-0004.parquet` holds that epoch's validation predictions. Nothing is read by executing
+pickles.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ _claims: dict[Path, str] = {}  # the folders that this process writes checkpoint
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Within the block this process alone may write checkpoints into `folder`; a process that claimed it before is refused
-    (Superseded).
+    """Within the block this process alone may write checkpoints into `folder`; a process that claimed it before is
+    refused (Superseded).
 
     A process on a machine that was cut off from the cluster may live on and reach the disk while its trial goes on
     elsewhere: without this it would replace a newer checkpoint with an older one.
@@ -124,8 +125,8 @@ def save_predictions(
 
 
 def save_last(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write the resumable state in its plain form (`training.state.to_plain`). The one before it stays beside it until the
-    next call: should one be damaged, the trial loses an epoch and not all of them."""
+    """Write the resumable state in its plain form (`training.state.to_plain`). The one before it stays beside it until
+    the next call: should one be damaged, the trial loses an epoch and not all of them."""
     _replace(folder / LAST, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
 
 
@@ -159,8 +160,8 @@ def _load(path: Path) -> Any:
 
 
 class Mended(NamedTuple):
-    """What `mend_last` found. `told`: a sentence for the user, empty when nothing was wrong. `best_epoch`, `best_loss`: the
-    kept best epoch among those that will be trained again, and its val_loss; 0 and infinity when there is none."""
+    """What `mend_last` found. `told`: a sentence for the user, empty when nothing was wrong. `best_epoch`, `best_loss`:
+    the kept best epoch among those that will be trained again, and its val_loss; 0 and infinity when there is none."""
 
     told: str = ""
     best_epoch: int = 0
@@ -168,8 +169,8 @@ class Mended(NamedTuple):
 
 
 def mend_last(folder: Path) -> Mended:
-    """Make sure that `last.pt` can be read: replace a damaged one with the one before it, or remove both, so that the trial
-    starts again.
+    """Make sure that `last.pt` can be read: replace a damaged one with the one before it, or remove both, so that the
+    trial starts again.
 
     The best weights stay: they belong to a recorded epoch, although it is trained again.
     """
@@ -213,7 +214,8 @@ def _damage(path: Path) -> str:
 
 @contextmanager
 def contents_of(path: Path) -> Iterator[None]:
-    """Whatever goes wrong within the block is the fault of what the readable checkpoint `path` holds: a CheckpointError."""
+    """Whatever goes wrong within the block is the fault of what the readable checkpoint `path` holds: a
+    CheckpointError."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -224,8 +226,8 @@ def contents_of(path: Path) -> Iterator[None]:
 
 
 def standing(path: Path, config: TrialConfig, fingerprint: str) -> tuple[int, int]:
-    """How far the state in `path` is: whole epochs, and steps of the next one. (0, 0) where there is none, or none that a
-    trial of this configuration and data can go on from."""
+    """How far the state in `path` is: whole epochs, and steps of the next one. (0, 0) where there is none, or none that
+    a trial of this configuration and data can go on from."""
     try:
         state = load_state(path)
     except CheckpointError:

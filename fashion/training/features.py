@@ -71,8 +71,8 @@ def open_features(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Features:
-    """The features that a trial of `config` needs of a labelled pack, with those of the mirror images if the split's images
-    are flipped, in training or in evaluation."""
+    """The features that a trial of `config` needs of a labelled pack, with those of the mirror images if the split's
+    images are flipped, in training or in evaluation."""
     assert pack.labels is not None, "train and val have labels: read_dataset refuses them otherwise"
     flips = config.data.flip > 0 if pack.metadata["split"] == "train" else config.data.eval_flip
     plain = open_or_compute(pack, config, weights, False, device, progress)
@@ -90,8 +90,8 @@ def open_or_compute(
 ) -> NDArray[np.float32]:
     """The features (N, F) of a pack's centre crops under the backbone of `config`, memory-mapped.
 
-    They are computed first where the file is missing, truncated or damaged; of several processes that ask at the same time
-    one computes. The batches are those of evaluation, so that a probe's metrics are those of the whole model.
+    They are computed first where the file is missing, truncated or damaged; of several processes that ask at the same
+    time one computes. The batches are those of evaluation, so that a probe's metrics are those of the whole model.
 
     Raises BlockedError when the cache folder can't be written.
     """

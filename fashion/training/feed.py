@@ -1,4 +1,5 @@
-"""Where a trial's batches come from: pixels, augmented on the device, or (`train.mode: probe`) a backbone's features."""
+"""Where a trial's batches come from: pixels, augmented on the device, or (`train.mode: probe`) a backbone's
+features."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The training loop: `fit` is a generator of `EpochReport`s that knows nothing of Ray.
 
-It is handed one `TrialInputs`. It leaves its checkpoints in the trial's folder, and in the bucket where the sweep's storage
-is one, before it yields the report that they belong to, so that whoever iterates it may stop, kill or resume it after any
-report. They are written while the next epoch begins, and uploaded while later epochs train: a report comes a few steps
-after its epoch, or some epochs.
+It is handed one `TrialInputs`. It leaves its checkpoints in the trial's folder, and in the bucket where the sweep's
+storage is one, before it yields the report that they belong to, so that whoever iterates it may stop, kill or resume it
+after any report. They are written while the next epoch begins, and uploaded while later epochs train: a report comes a
+few steps after its epoch, or some epochs.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def fit(inputs: TrialInputs) -> Iterator[EpochReport]:
 def train_trial(inputs: TrialInputs) -> Generator[TrialEvent, None, None]:
     """Train one trial, yielding a report for each epoch and, on rank 0 alone, notes and heartbeats.
 
-    A resumed trial first yields the reports that its checkpoint holds, so that none can be lost between the checkpoint and
-    whoever records reports. All workers of a trial iterate it in step.
+    A resumed trial first yields the reports that its checkpoint holds, so that none can be lost between the checkpoint
+    and whoever records reports. All workers of a trial iterate it in step.
 
     Raises:
         Leaving: after `leaves()`: what was trained until then is in the files, also within an epoch.
@@ -159,7 +159,7 @@ class _Session:
     def train_one_epoch(self) -> Generator[TrialEvent, None, EpochTotals]:
         """One pass over the training images."""
         worker, epoch = self.worker, self.epoch + 1
-        # Seeding each epoch makes it a pure function of the checkpoint before it: a resumed trial draws the same numbers.
+        # So that the epoch is a pure function of the checkpoint before it: a resumed trial draws the same numbers.
         torch.manual_seed(_mix(self.inputs.config.seed, epoch, worker.rank))
         self.net.train()
         totals = EpochTotals(self.inputs.data.class_counts, worker)
@@ -175,17 +175,18 @@ class _Session:
         return totals
 
     def optimise(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
-        """One step. Returns the logits (n, classes) of each head and the losses (n,) of this worker's images, detached."""
+        """One step. Returns, detached, each head's logits (n, classes) and the losses (n,) of this worker's images."""
         # DDP averages gradients over workers; shards may be uneven, so each counts by its images.
         scale = self.worker.world_size / batch.global_count
         images = batch.images if self.setting.channels_last else batch.images.contiguous()
+        clip_grad = self.inputs.config.train.clip_grad
 
         self.optimizer.zero_grad(set_to_none=True)
         logits, losses = micro_batches.add_gradients(
             self.net, self.criterion, images, batch.targets, scale, self.parts, self.autocast
         )
-        if self.clip_grad > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
+        if clip_grad > 0:
+            nn.utils.clip_grad_norm_(self.model.parameters(), clip_grad)
         self.optimizer.step()
         self.schedule.step()
         if self.ema is not None:
@@ -219,10 +220,6 @@ class _Session:
         if worker.world_size > 1:
             probabilities = gathered(probabilities, worker.world_size)
         return meter, probabilities
-
-    @property
-    def clip_grad(self) -> float:
-        return self.inputs.config.train.clip_grad
 
     @property
     def evaluated(self) -> nn.Module:
@@ -287,7 +284,8 @@ class _Session:
         )
 
     def resume(self, last: TrialState) -> None:
-        """Go on from a state. Raises LookupError, TypeError, ValueError or RuntimeError where it is not this trial's."""
+        """Go on from a state. Raises LookupError, TypeError, ValueError or RuntimeError if it is another trial's."""
+        last.require_reports_of(self.inputs.trial, self.inputs.config.train.epochs)
         self.model.load_state_dict(last.model)
         self.optimizer.load_state_dict(last.optimizer)
         if last.schedule.keys() != self.schedule.state_dict().keys():  # torch takes any
@@ -299,11 +297,7 @@ class _Session:
             self.ema.load_state_dict(last.ema)
         torch.set_rng_state(last.rng)
         self.history, self.mid_epoch = list(last.history), last.mid_epoch
-        told = [(each.trial, each.epoch, each.epochs) for each in self.history]
-        expected = [(self.inputs.trial, n, self.inputs.config.train.epochs) for n in range(1, len(told) + 1)]
-        if not (told or self.mid_epoch) or told != expected:  # they would be recorded as they are
-            raise ValueError(f"its reports are not those of trial {self.inputs.trial}")
-        self.epoch, self.attempt = len(told), last.attempt + 1
+        self.epoch, self.attempt = len(last.history), last.attempt + 1
         if last.best_loss <= self.best_loss:
             self.best_epoch, self.best_loss = last.best_epoch, last.best_loss
 

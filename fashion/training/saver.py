@@ -1,5 +1,5 @@
-"""An epoch's files are written in a thread while the next epoch trains. Its report is handed out when they are on disk, or
-in the bucket where the sweep's storage is one."""
+"""An epoch's files are written in a thread while the next epoch trains. Its report is handed out when they are on disk,
+or in the bucket where the sweep's storage is one."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class _Waiting:
 class Saver:
     """Holds the reports whose files are not yet where they have to be: on disk and, with `uploads`, in the bucket.
 
-    Without uploads that is one report at most; with them the loop is up to AHEAD epochs ahead of the bucket. The files are
-    rank 0's; the other workers hold the same reports as rank 0, and hand them out when it does.
+    Without uploads that is one report at most; with them the loop is up to AHEAD epochs ahead of the bucket. The files
+    are rank 0's; the other workers hold the same reports as rank 0, and hand them out when it does.
     """
 
     def __init__(self, folder: Path, worker: Worker, uploads: Uploads | None = None) -> None:
@@ -73,7 +73,8 @@ class Saver:
         self.waiting.append(_Waiting(report, self._write((report.epoch, 0), last, best), best is not None))
 
     def save_mid_epoch(self, last: TrialState) -> None:
-        """Write a state of a moment within an epoch; returns when it is on disk, and with `uploads` in the bucket, too."""
+        """Write a state of a moment within an epoch; returns when it is on disk, and with `uploads` in the bucket,
+        too."""
         written = self._write(last.at, last, None)
         if written is not None:
             written.result()
@@ -94,7 +95,8 @@ class Saver:
 
     def delivered(self, wait: bool = False) -> Iterator[TrialEvent]:
         """Within an epoch: the reports that may be recorded, in order, and notes; with `wait` until the loop may go on.
-        Yields nothing if there are several workers, which are not in step here. Raises what writing or uploading raised."""
+        Yields nothing if there are several workers, which are not in step here. Raises what writing or uploading
+        raised."""
         if self.worker.world_size == 1:
             yield from self._some()
             while wait and self._too_many():
@@ -182,8 +184,8 @@ def set_backbone_aside(
 ) -> str:
     """Take the frozen backbone off a probe's model, which is fed its features.
 
-    Returns the name of the file in `folder` that keeps it for all trials with the same weights, so that a promoted model
-    can be made whole; written unless it is there, or `folder` is None.
+    Returns the name of the file in `folder` that keeps it for all trials with the same weights, so that a promoted
+    model can be made whole; written unless it is there, or `folder` is None.
     """
     key = weights.sha256[:12] if weights.sha256 else f"seed-{config.seed}"
     name = f"backbone-{re.sub(r'[^A-Za-z0-9_.]', '-', config.model.backbone)}-{key}.safetensors"
@@ -210,8 +212,8 @@ def _write(
 
 
 def _copied(value: Any, known: dict[tuple[Any, ...], torch.Tensor]) -> Any:
-    """The same with all tensors copied to the host; from a GPU without waiting, in the order of its work. One that occurs
-    twice (the best weights are the model's, where there is no average of them) is copied once."""
+    """The same with all tensors copied to the host; from a GPU without waiting, in the order of its work. One that
+    occurs twice (the best weights are the model's, where there is no average of them) is copied once."""
     if isinstance(value, torch.Tensor):
         same = value.data_ptr(), value.dtype, value.shape, value.stride()
         if same not in known:

@@ -1,7 +1,7 @@
 """What a resumable checkpoint holds, and its plain form on disk: no other module knows the names of that form.
 
-Between epochs nothing is kept of the epoch's random numbers and totals, since every epoch draws its own. A trial that has
-to leave its machine within an epoch keeps those, too: `MidEpoch`.
+Between epochs nothing is kept of the epoch's random numbers and totals, since every epoch draws its own. A trial that
+has to leave its machine within an epoch keeps those, too: `MidEpoch`.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class WorkerTotals:
 
 @dataclass(frozen=True)
 class MidEpoch:
-    """Where a trial goes on within an epoch: after `step` steps, which took `seconds`; `lr` is that of the last one. One
-    entry in `workers` for each rank."""
+    """Where a trial goes on within an epoch: after `step` steps, which took `seconds`; `lr` is that of the last one.
+    One entry in `workers` for each rank."""
 
     step: int
     seconds: float
@@ -69,8 +69,8 @@ class MidEpoch:
 
 @dataclass(frozen=True)
 class TrialState:
-    """All that a trial needs to go on to the same numbers. `history` holds the reports of its epochs so far; `best_epoch` is
-    0 where there is none. The state dictionaries are torch's. `parts`: the micro-batches of a step."""
+    """All that a trial needs to go on to the same numbers. `history` holds the reports of its epochs so far;
+    `best_epoch` is 0 where there is none. The state dictionaries are torch's. `parts`: the micro-batches of a step."""
 
     config: TrialConfig
     fingerprint: str
@@ -91,6 +91,13 @@ class TrialState:
     def at(self) -> tuple[int, int]:
         """How far it is: whole epochs, and steps of the next one."""
         return len(self.history), self.mid_epoch.step if self.mid_epoch is not None else 0
+
+    def require_reports_of(self, trial: int, epochs: int) -> None:
+        """Raise ValueError unless the reports are those of this trial, which trains so many epochs: they are recorded
+        as they are."""
+        told = [(report.trial, report.epoch, report.epochs) for report in self.history]
+        if self.at == (0, 0) or told != [(trial, number, epochs) for number in range(1, len(told) + 1)]:
+            raise ValueError(f"its reports are not those of trial {trial}")
 
 
 def to_plain(state: TrialState) -> dict[str, Any]:

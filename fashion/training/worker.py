@@ -44,8 +44,8 @@ SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that la
 
 @dataclass(frozen=True)
 class SharedInputs:
-    """What all trials of a sweep share. run: the run directory. bucket: the run's address if the storage is a bucket; `run`
-    is then the driver's working copy, and every other machine has one of its own."""
+    """What all trials of a sweep share. run: the run directory. bucket: the run's address if the storage is a bucket;
+    `run` is then the driver's working copy, and every other machine has one of its own."""
 
     run: Path
     data_root: Where
@@ -73,8 +73,8 @@ class SharedInputs:
         # Optuna may combine what no draw of `prepare` did.
         weights = self.weights[key] if key in self.weights else resolve_weights(config.model)
         return Task(
-            number, config, weights, self.run / folder_name(number), self.data_root, self.data_fingerprint, self.cache_dir,
-            self.cpus_per_worker, self.bucket,
+            number, config, weights, self.run / folder_name(number), self.data_root, self.data_fingerprint,
+            self.cache_dir, self.cpus_per_worker, self.bucket,
         ).here()  # fmt: skip
 
 
@@ -103,15 +103,15 @@ class Task:
 def trial_reports(
     task: Task, worker: Worker, leaves: Callable[[], bool] = lambda: False
 ) -> Generator[TrialEvent, None, None]:
-    """The trial's reports on this worker, notes and heartbeats. Its progress within an epoch is noted beside its checkpoints.
-    `leaves()` says that this machine will be taken away.
+    """The trial's reports on this worker, notes and heartbeats. Its progress within an epoch is noted beside its
+    checkpoints. `leaves()` says that this machine will be taken away.
 
     Raises:
         Leaving: after `leaves()`; another machine can go on from what was trained until then.
-        OutOfMemory: of several workers one had too little; the group has to be made anew to go on. (A worker that is alone
-            goes on here.)
-        BlockedError: the data set has changed or can't be had here, the disk refuses a file, or the bucket does not answer
-            any more.
+        OutOfMemory: one of several workers had too little memory; the group has to be made anew to go on. (A worker that
+            is alone goes on here.)
+        BlockedError: the data set has changed or can't be had here, the disk refuses a file, or the bucket does not
+            answer any more.
     """
     torch.set_num_threads(task.threads)
     task.folder.mkdir(parents=True, exist_ok=True)
@@ -135,8 +135,8 @@ def trial_reports(
             if task.bucket is not None:
                 attempt = yield from _begin(task)
         inputs = TrialInputs(
-            task.config, data, task.weights, task.folder, task.number, worker, mended.best_epoch, mended.best_loss, attempt,
-            leaves, note if worker.rank == 0 else _no_note,
+            task.config, data, task.weights, task.folder, task.number, worker, mended.best_epoch, mended.best_loss,
+            attempt, leaves, note if worker.rank == 0 else _no_note,
         )  # fmt: skip
         while True:
             try:
@@ -151,8 +151,8 @@ def trial_reports(
 
 
 def fetch_data(task: Task) -> str:
-    """Bring the data set to this machine. Returns a note if it was fetched only now, else an empty text. Raises BlockedError
-    if it can't be brought."""
+    """Bring the data set to this machine. Returns a note if it was fetched only now, else an empty text. Raises
+    BlockedError if it can't be brought."""
     fetched: list[int] = []
 
     def note(label: str, done: int, total: int) -> None:
@@ -190,8 +190,8 @@ def _begin(task: Task) -> Generator[Note, None, Attempt]:
 
 @contextmanager
 def _left_clean(task: Task) -> Iterator[None]:
-    """When the trial ends within the block, its files are in the bucket, and are removed here: not on the driver's machine,
-    which looks after its own, and not when the trial fails, since it may go on here."""
+    """When the trial ends within the block, its files are in the bucket, and are removed here: not on the driver's
+    machine, which looks after its own, and not when the trial fails, since it may go on here."""
     try:
         yield
     except GeneratorExit:  # stopped
@@ -209,7 +209,7 @@ def _clean(task: Task) -> None:
 def training_data(
     root: Where, fingerprint: str, config: TrialConfig, weights: ResolvedWeights, cache_dir: Path, device: torch.device
 ) -> TrainingData:
-    """The packs of a trial and a probe's features, memory-mapped; a warm process keeps them open from trial to trial."""
+    """The packs of a trial and a probe's features, memory-mapped. A warm process keeps them open between trials."""
     pixels = config.data
     data = _packs(root, fingerprint, pixels.resize, pixels.fit, pixels.interpolation, cache_dir)
     if config.train.mode == "full":
