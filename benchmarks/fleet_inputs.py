@@ -184,7 +184,7 @@ def checkpoint_bytes(backbone: str) -> dict[str, int]:
     from fashion.data.layout import read_dataset
     from fashion.model.weights import resolve_weights
     from fashion.training import checkpoint
-    from fashion.training.loop import fit
+    from fashion.training.loop import TrialInputs, fit
 
     case = Case(backbone, 72, 64, CASES[backbone])  # the images' size is none of the files'
     with tempfile.TemporaryDirectory(prefix="fleet-") as name, mock.patch.dict(os.environ, FASHION_CACHE=name):
@@ -195,7 +195,7 @@ def checkpoint_bytes(backbone: str) -> dict[str, int]:
         found = case.config().model_dump(mode="json")
         found["train"] |= {"precision": "fp32"}  # nothing to find out
         config = TrialConfig.model_validate(found)
-        list(fit(config, data, resolve_weights(config.model), folder))
+        list(fit(TrialInputs(config, data, resolve_weights(config.model), folder)))
         rng = np.random.default_rng(0)
         heads = [np.asarray(rng.dirichlet(np.ones(len(c)), VAL_IMAGES), np.float32) for c in ATTRIBUTES.values()]
         images = [f"img/{number:05d}.jpg" for number in range(VAL_IMAGES)]

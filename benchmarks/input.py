@@ -33,9 +33,10 @@ from fashion.data.layout import Dataset, Split, read_dataset
 from fashion.data.pack import Pack
 from fashion.model.weights import ResolvedWeights
 from fashion.training.feed import PixelFeed
-from fashion.training.loop import fit
+from fashion.training.loop import TrialInputs, fit
 
 CORES, BATCH = 2, 32
+EPOCH = batches.Epoch(1, BATCH, seed=0)
 RESIZE, SIDE = 320, 300
 PROCESSES = (2, 4)
 LEAST = 1.0  # seconds of a measurement; short epochs are repeated
@@ -71,11 +72,13 @@ def delivery(dataset: Dataset, folder: Path, count: int, rounds: int) -> list[Ro
     def uint8() -> Iterable[Any]:
         assert pack.labels is not None
         # The package's own gathering stage; `train_batches` puts augmentation on top of it.
-        order = batches.shuffled(len(pack), BATCH, 0, 1)
-        return batches._prefetched(batches._center(pack.images, SIDE), pack.labels, order, "cpu")
+        order = EPOCH.rows(len(pack), 1)
+        return batches._prefetched(batches._center(pack.images, SIDE), pack.labels, order, batches.CPU)
 
     def normalised() -> Iterable[Any]:
-        return ([batch.images] for batch in batches.train_batches(pack, config, MEAN, STD, BATCH, 0, 1))
+        return (
+            [batch.images] for batch in batches.train_batches(pack, config, batches.Normalization(MEAN, STD), EPOCH)
+        )
 
     contenders: dict[str, Callable[[], float]] = {}
     for processes in PROCESSES:
@@ -151,7 +154,7 @@ def waiting(case: Case, dataset: Dataset, folder: Path, steps: int) -> list[Row]
         mock.patch.object(PixelFeed, "train", lambda self, *given: delivered.over(train(self, *given))),
         mock.patch.object(batches, "_prefetched", lambda *given: gathered.over(prefetched(*given))),
     ):
-        for _ in fit(case.config(), data, ResolvedWeights("none"), folder / "trial", on_step=on_step):
+        for _ in fit(TrialInputs(case.config(), data, ResolvedWeights("none"), folder / "trial", on_step=on_step)):
             pass
     first, last = marks[SKIPPED], marks[max(marks)]
     taken, delivery, waited = (after - before for before, after in zip(first, last, strict=True))

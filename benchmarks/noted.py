@@ -21,15 +21,16 @@ import fashion.engine.driver
 import fashion.engine.tune_trial
 from benchmarks.child import note
 from fashion.cli import main as command_line
-from fashion.engine.tune_trial import Job, run_trial
+from fashion.engine.tune_trial import SharedInputs, run_trial
 from fashion.record.trial import EpochReport
 from fashion.sweep.recorder import Recorder
+from fashion.training.events import TrialEvent
 
 report_to_tune = fashion.engine.tune_trial._report
 
 
 def noting_trial(folder: Path) -> Callable[..., None]:
-    def noted(config: dict[str, Any], job: Job) -> None:
+    def noted(config: dict[str, Any], job: SharedInputs) -> None:
         note(folder, event="begun", number=config["number"])
         setattr(fashion.engine.tune_trial, "_report", noting_report(folder))  # noqa: B010
         try:
@@ -40,11 +41,11 @@ def noting_trial(folder: Path) -> Callable[..., None]:
     return noted
 
 
-def noting_report(folder: Path) -> Callable[[EpochReport | str], None]:
-    def noted(report: EpochReport | str) -> None:
+def noting_report(folder: Path) -> Callable[[TrialEvent], None]:
+    def noted(report: TrialEvent) -> None:
         started = time.perf_counter()
         report_to_tune(report)  # does not return in a trial that is stopped
-        if isinstance(report, str):
+        if not isinstance(report, EpochReport):
             return
         note(folder, event="reported", number=report.trial, seconds=time.perf_counter() - started)
 

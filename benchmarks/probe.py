@@ -21,7 +21,7 @@ from fashion.data.layout import read_dataset
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.training.features import open_features
 from fashion.training.feed import TrainingData
-from fashion.training.loop import fit
+from fashion.training.loop import TrialInputs, fit
 
 CASE = Case("efficientnet_lite0", 160, 160, 32)
 FASTER = 20.0
@@ -44,7 +44,9 @@ def run(full: bool, data: Path) -> list[Row]:
             place = Path(tempfile.mkdtemp(prefix="trial-", dir=folder)) / "0000"
 
             def train() -> None:
-                losses[kind] = [report.metrics["val_loss"] for report in fit(config, given, weights, place)][-1]
+                losses[kind] = [
+                    report.metrics["val_loss"] for report in fit(TrialInputs(config, given, weights, place))
+                ][-1]
 
             return seconds(train)
 

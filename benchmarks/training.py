@@ -29,7 +29,7 @@ from fashion.model.network import make_backbone
 from fashion.model.precision import Setting, computes_bf16
 from fashion.model.weights import ResolvedWeights
 from fashion.training.feed import TrainingData, Worker
-from fashion.training.loop import fit
+from fashion.training.loop import TrialInputs, fit
 
 REPORT, OURS, LIMIT = "the report's loop", "ours", "bare limit"
 SETTINGS = [Setting(bf16, last) for bf16 in (False, True) for last in (False, True)]
@@ -76,7 +76,9 @@ def measure(
     an_epoch = (steps_per_epoch(len(data.train), case.batch) - 1) // block
     config = case.config(math.ceil(rounds / an_epoch), compiled)
     setting = ""
-    for report in fit(config, data, ResolvedWeights("none"), folder, worker=Worker(device=device), on_step=on_step):
+    for report in fit(
+        TrialInputs(config, data, ResolvedWeights("none"), folder, worker=Worker(device=device), on_step=on_step)
+    ):
         setting = report.setting
     figures = {name: [case.batch / value for value in values] for name, values in seconds.items()}
     limit = max((str(each) for each in bare), key=lambda name: medians(figures)[name])

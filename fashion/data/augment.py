@@ -1,4 +1,9 @@
-"""Augmentation and normalisation of a batch on the training device; every random number is given."""
+"""Augmentation and normalisation of a batch on the training device; every random number is given.
+
+A batch's draws have one row for each name below and one column for each image. The rows are taken from the generator
+one after the other, so that a name appended to the list leaves every other draw of every image as it was. (With one row
+for each image, a new column would shift the draws of all images but the first.)
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from torch import Tensor
 
 from fashion.config import DataConfig
 
-# Columns of the uniform draws; append only, or every seed's pixels change.
+# Rows of the uniform draws: append only, or every seed's pixels change.
 (
     FLIP,
     TOP,
@@ -32,7 +37,8 @@ DRAWS = 12
 def augment(pixels: Tensor, draw: Tensor, config: DataConfig, side: int) -> Tensor:
     """Crop, flip and jitter a uint8 batch (n, S, S, 3) to floats (n, 3, side, side) in [0, 1].
 
-    `draw` (n, 12) holds uniform numbers in [0, 1), one row an image, on the batch's device.
+    `draw` (DRAWS, n) holds uniform numbers in [0, 1), one column for each image, on the batch's device. `side`
+    is in pixels.
     """
     floats = CROPS[config.crop_mode](pixels, draw, config, side)
     return jitter(floats, draw, config.jitter) if config.jitter else floats
@@ -43,7 +49,7 @@ def _flipped(pixels: Tensor, draw: Tensor, probability: float) -> Tensor:
     if not probability:
         return pixels
     # torch.where takes a CPU three to ten times as long on bytes as exclusive or and a mask of ones.
-    mask = (draw[:, FLIP] < probability).to(torch.uint8).neg()[:, None, None, None]
+    mask = (draw[FLIP] < probability).to(torch.uint8).neg()[:, None, None, None]
     return pixels.flip(2).bitwise_xor_(pixels).bitwise_and_(mask).bitwise_xor_(pixels)
 
 
@@ -61,7 +67,7 @@ def normalize_(images: Tensor, mean: Tensor, std: Tensor) -> None:
 def random_crop(pixels: Tensor, draw: Tensor, side: int) -> Tensor:
     """Exact uint8 windows (n, side, side, 3), every offset equally likely."""
     room = pixels.shape[1] - side + 1
-    top, left = ((draw[:, column] * room).long().clamp_(max=room - 1) for column in (TOP, LEFT))
+    top, left = ((draw[name] * room).long().clamp_(max=room - 1) for name in (TOP, LEFT))
     windows = (
         pixels.unfold(1, side, 1).unfold(2, side, 1).permute(0, 1, 2, 4, 5, 3)
     )  # a view: (n, room, room, side, side, 3)
@@ -74,14 +80,14 @@ def resized_crop(images: Tensor, draw: Tensor, flip: Tensor, scale: float, side:
     One bilinear sampling for the whole batch, flip included. It does not smooth before it shrinks, so `resize` should
     be at most about twice the training crop.
     """
-    area = scale + (1 - scale) * draw[:, AREA]
-    aspect = torch.exp((2 * draw[:, ASPECT] - 1) * math.log(4 / 3))
+    area = scale + (1 - scale) * draw[AREA]
+    aspect = torch.exp((2 * draw[ASPECT] - 1) * math.log(4 / 3))
     width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
     theta = torch.zeros(len(images), 2, 3, device=images.device)
     theta[:, 0, 0] = torch.where(flip, -width, width)
     theta[:, 1, 1] = height
-    theta[:, 0, 2] = (2 * draw[:, LEFT] - 1) * (1 - width)
-    theta[:, 1, 2] = (2 * draw[:, TOP] - 1) * (1 - height)
+    theta[:, 0, 2] = (2 * draw[LEFT] - 1) * (1 - width)
+    theta[:, 1, 2] = (2 * draw[TOP] - 1) * (1 - height)
     grid = F.affine_grid(theta, [len(images), 3, side, side], align_corners=False)
     sampled = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return sampled.contiguous(memory_format=torch.channels_last)
@@ -89,9 +95,7 @@ def resized_crop(images: Tensor, draw: Tensor, flip: Tensor, scale: float, side:
 
 def jitter(images: Tensor, draw: Tensor, strength: float) -> Tensor:
     """Random brightness, then contrast, each by 1 - strength to 1 + strength, as torchvision's ColorJitter."""
-    brightness, contrast = (
-        1 + strength * (2 * draw[:, column, None, None, None] - 1) for column in (BRIGHTNESS, CONTRAST)
-    )
+    brightness, contrast = (1 + strength * (2 * draw[name][:, None, None, None] - 1) for name in (BRIGHTNESS, CONTRAST))
     images = (images * brightness).clamp_(0, 1)
     grey = (
         (images * images.new_tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1))
@@ -105,14 +109,14 @@ def erase_(images: Tensor, draw: Tensor, probability: float) -> None:
     """Random erasing in place (Zhong et al. 2020): with `probability` a rectangle of 2 to 33 % of the area and aspect
     0.3 to 3.3 becomes zero, which is the mean colour of normalised images."""
     side = images.shape[-1]
-    area = 0.02 + 0.31 * draw[:, ERASE_AREA]
-    aspect = torch.exp((2 * draw[:, ERASE_ASPECT] - 1) * math.log(3.3))
+    area = 0.02 + 0.31 * draw[ERASE_AREA]
+    aspect = torch.exp((2 * draw[ERASE_ASPECT] - 1) * math.log(3.3))
     width, height = ((area * ratio).sqrt().clamp(max=1) for ratio in (aspect, 1 / aspect))
     steps = (torch.arange(side, device=images.device) + 0.5) / side
-    top, left = draw[:, ERASE_TOP] * (1 - height), draw[:, ERASE_LEFT] * (1 - width)
+    top, left = draw[ERASE_TOP] * (1 - height), draw[ERASE_LEFT] * (1 - width)
     rows = (steps >= top[:, None]) & (steps < (top + height)[:, None])
     columns = (steps >= left[:, None]) & (steps < (left + width)[:, None])
-    chosen = draw[:, ERASE] < probability
+    chosen = draw[ERASE] < probability
     images.masked_fill_((rows[:, :, None] & columns[:, None, :] & chosen[:, None, None])[:, None], 0.0)
 
 
@@ -122,6 +126,6 @@ CROPS: Mapping[str, Callable[[Tensor, Tensor, DataConfig, int], Tensor]] = {
     "center": lambda pixels, draw, config, side: unit(_flipped(pixels, draw, config.flip)),
     "random": lambda pixels, draw, config, side: unit(_flipped(random_crop(pixels, draw, side), draw, config.flip)),
     "resized": lambda pixels, draw, config, side: resized_crop(
-        unit(pixels), draw, draw[:, FLIP] < config.flip, config.crop_scale, side
+        unit(pixels), draw, draw[FLIP] < config.flip, config.crop_scale, side
     ),
 }

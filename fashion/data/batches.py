@@ -1,8 +1,8 @@
 """Batches from the image cache: gathered as uint8, then cropped, flipped and normalised on the training device.
 
-Order and augmentation are pure functions of (seed, epoch, batch): the parameters are drawn for the whole global batch
-and then sliced, so that one worker and several workers see the same pixels, and drawn whether or not they are used,
-so that switching one augmentation on leaves the others as they were.
+Order and augmentation are pure functions of (seed, epoch, batch). The random numbers are drawn for the whole global
+batch and then sliced, so that one worker and several workers see the same pixels. They are drawn whether or not they
+are used, so that switching one augmentation on leaves the others as they were.
 """
 
 from __future__ import annotations
@@ -22,15 +22,58 @@ from fashion.data.augment import DRAWS, FLIP, augment, erase_, normalize_, unit
 from fashion.data.pack import Pack
 from fashion.errors import UserError
 
-# Batches that are gathered and copied to a GPU before the one in use is done.
+CPU = torch.device("cpu")
+
+# Batches that are gathered and copied to a GPU while another one is in use.
 GPU_AHEAD = 2
 
 
 @dataclass(frozen=True)
-class Batch:
-    """`images` float (n, 3, T, T) in channels_last memory, `targets` int64 (n, heads), (n, 0) without labels.
+class Worker:
+    """One process of a trial: its rank among `world_size` and the device that it computes on."""
 
-    `global_count` is the number of images in this batch over all ranks (in evaluation: in this batch).
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = CPU
+
+
+ALONE = Worker()
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation of each channel, for pixels in [0, 1]."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The batches of one epoch. `number` counts from 1, `batch_size` is global, `first` is the batch (from 0) to begin
+    with."""
+
+    number: int
+    batch_size: int
+    seed: int
+    first: int = 0
+
+    def rows(self, n: int, world_size: int) -> list[NDArray[np.int64]]:
+        """The rows, of `n` images, of each global batch of the epoch, from batch 0 on; alike on all ranks."""
+        order = np.random.default_rng([self.seed, self.number, 0]).permutation(n)
+        steps = steps_per_epoch(n, self.batch_size, world_size)
+        return [order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(steps)]
+
+    def draws(self, n: int, step: int) -> NDArray[np.float32]:
+        """The uniform numbers (DRAWS, n) that decide how the `n` images of global batch `step` are augmented."""
+        return np.random.default_rng([self.seed, self.number, 1, step]).random((DRAWS, n)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`images` float32 (n, 3, T, T) in channels_last memory, `targets` int64 (n, heads), or (n, 0) without labels.
+
+    `global_count` is the number of images in the global batch; in evaluation, which has none, it is n.
     """
 
     images: Tensor
@@ -53,83 +96,56 @@ def steps_per_epoch(n: int, batch_size: int, world_size: int = 1) -> int:
     return full + 1 if rest // world_size >= 2 or full == 0 else full
 
 
-def shuffled(n: int, batch_size: int, seed: int, epoch: int, world_size: int = 1) -> list[NDArray[np.int64]]:
-    """The rows of each global batch of one epoch, alike on all ranks."""
-    order = np.random.default_rng([seed, epoch, 0]).permutation(n)
-    steps = steps_per_epoch(n, batch_size, world_size)
-    return [order[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
-
-
-def drawn(n: int, seed: int, epoch: int, step: int) -> NDArray[np.float32]:
-    """The uniform numbers (n, 12) that decide how the images of global batch `step` are augmented."""
-    return np.random.default_rng([seed, epoch, 1, step]).random((n, DRAWS)).astype(np.float32)
-
-
 def flipped(draw: NDArray[np.float32], probability: float) -> NDArray[np.bool_]:
     """Which images of a batch are mirrored in training, (n,)."""
-    return draw[:, FLIP] < np.float32(probability)
+    return draw[FLIP] < np.float32(probability)
 
 
 def train_batches(
-    pack: Pack,
-    config: DataConfig,
-    mean: Sequence[float],
-    std: Sequence[float],
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    rank: int = 0,
-    world_size: int = 1,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    first: int = 0,
+    pack: Pack, config: DataConfig, normalization: Normalization, epoch: Epoch, worker: Worker = ALONE
 ) -> Iterator[Batch]:
-    """This rank's share of one epoch in random order, augmented as `config` says; from batch `first` on.
+    """This worker's share of one epoch in random order, augmented as `config` says, from batch `epoch.first` on.
 
     Global batch b is perm[b*B:(b+1)*B] of a permutation that all ranks draw alike; rank r takes every world_size-th
-    image of it from r. `mean` and `std` are per channel, for pixels in [0, 1].
+    image of it, starting with image r.
     """
     images, labels = _arrays(pack, config)
-    batches = shuffled(len(images), batch_size, seed, epoch, world_size)
+    batches = epoch.rows(len(images), worker.world_size)
     side = config.train_crop or config.crop
     view = _center(images, side) if config.crop_mode == "center" else images
-    mean_, std_ = _rows(mean, side, device), _rows(std, side, device)
-    for step, (pixels, targets) in enumerate(
-        _prefetched(view, labels, [batch[rank::world_size] for batch in batches[first:]], device), first
-    ):
-        draws = drawn(len(batches[step]), seed, epoch, step)
-        draw = torch.from_numpy(draws[rank::world_size]).to(device, non_blocking=True)
+    mean, std = _rows(normalization.mean, side, worker.device), _rows(normalization.std, side, worker.device)
+    share = slice(worker.rank, None, worker.world_size)
+    mine = [batch[share] for batch in batches[epoch.first :]]
+    for step, (pixels, targets) in enumerate(_prefetched(view, labels, mine, worker.device), epoch.first):
+        draws = epoch.draws(len(batches[step]), step)
+        draw = torch.from_numpy(draws[:, share]).to(worker.device, non_blocking=True)
         floats = augment(pixels, draw, config, side)
-        normalize_(floats, mean_, std_)
+        normalize_(floats, mean, std)
         if config.erase:
             erase_(floats, draw, config.erase)
-        yield Batch(floats.to(dtype), targets, len(batches[step]))
+        yield Batch(floats, targets, len(batches[step]))
 
 
 def eval_batches(
     pack: Pack | NDArray[np.uint8],
     config: DataConfig,
-    mean: Sequence[float],
-    std: Sequence[float],
+    normalization: Normalization,
     batch_size: int,
-    rank: int = 0,
-    world_size: int = 1,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    worker: Worker = ALONE,
 ) -> Iterator[Batch]:
     """Centre crops in order: rank r takes images r, r + world_size ..., `batch_size` at a time (shards may be uneven).
 
-    `pack` may be a bare array (N, S, S, 3) uint8. In float32 the pixels equal torchvision's CenterCrop, ToTensor and
-    Normalize to the last bit.
+    `pack` may be a bare array (N, S, S, 3) uint8. The pixels equal torchvision's CenterCrop, ToTensor and Normalize to
+    the last bit.
     """
     images, labels = _arrays(pack, config)
-    mine = np.arange(len(images))[rank::world_size]
+    mine = np.arange(len(images))[worker.rank :: worker.world_size]
     rows = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
-    mean_, std_ = _rows(mean, config.crop, device), _rows(std, config.crop, device)
-    for pixels, targets in _prefetched(_center(images, config.crop), labels, rows, device):
+    mean, std = (_rows(each, config.crop, worker.device) for each in (normalization.mean, normalization.std))
+    for pixels, targets in _prefetched(_center(images, config.crop), labels, rows, worker.device):
         floats = unit(pixels)
-        normalize_(floats, mean_, std_)
-        yield Batch(floats.to(dtype), targets, len(pixels))
+        normalize_(floats, mean, std)
+        yield Batch(floats, targets, len(pixels))
 
 
 def _arrays(pack: Pack | NDArray[np.uint8], config: DataConfig) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -145,7 +161,7 @@ def _center(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return images[:, top : top + side, top : top + side]
 
 
-def _rows(values: Sequence[float], width: int, device: torch.device | str) -> Tensor:
+def _rows(values: Sequence[float], width: int, device: torch.device) -> Tensor:
     """Values per channel as they follow one another in a row of `width` pixels."""
     return torch.tensor(values, dtype=torch.float32, device=device).repeat(width)
 
@@ -154,14 +170,13 @@ def _prefetched(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     batches: Sequence[NDArray[np.int64]],
-    device: torch.device | str,
+    device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Gather the next batches in threads while one is used: pages may have to come from the disk.
+    """Gather the next batches in threads while one is in use: pages may have to come from the disk.
 
-    To a GPU the threads copy them, too, from pinned memory and on a stream of their own, so that the copy of one batch
-    overlaps with computing on another.
+    For a GPU the threads also copy them, from pinned memory and on a stream of their own, so that the copy of one batch
+    overlaps with the computation on another.
     """
-    device = torch.device(device)
     gather = _to_gpu(images, labels, device) if device.type == "cuda" else _to_host(images, labels)
     ahead = GPU_AHEAD if device.type == "cuda" else 1
     with ThreadPoolExecutor(ahead) as threads:
@@ -192,8 +207,8 @@ def _to_gpu(
     def gather(rows: NDArray[np.int64]) -> Callable[[], tuple[Tensor, Tensor]]:
         pixels = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, pin_memory=True)
         into = pixels.numpy()
-        for place, row in enumerate(rows):  # straight into pinned memory: images[rows] would be one copy more
-            into[place] = images[row]
+        for position, row in enumerate(rows):  # straight into pinned memory: images[rows] would be one more copy
+            into[position] = images[row]
         targets = torch.from_numpy(labels[rows]).pin_memory()
         with torch.cuda.stream(copying):
             batch = pixels.to(device, non_blocking=True), targets.to(device, non_blocking=True)
@@ -203,7 +218,7 @@ def _to_gpu(
             computing = torch.cuda.current_stream(device)
             computing.wait_event(copied)
             for tensor in batch:
-                # Its memory is not the copying stream's to use again before this stream is done with it.
+                # The copying stream must not reuse its memory before this stream is done with it.
                 tensor.record_stream(computing)
             return batch
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fashion.config import value_lacking
 from fashion.errors import DataError, Problem
 from fashion.files import parse, whole
 
@@ -107,7 +108,9 @@ def _pack(found: Any) -> PackFile:
     path, seal = found.get("path"), found.get("seal")
     if not isinstance(path, str) or not _PATH.fullmatch(path):  # a file will be written there
         raise ValueError("a pack's path must be packs/DIGEST/NAME.arrow")
-    words = [found.get(name) for name in ("split", "fit", "interpolation")]
+    # A pack of a version that had no such setting was made as every pack was then.
+    settings = [found.get(name, value_lacking("data", name)) for name in ("fit", "interpolation")]
+    words = [found.get("split"), *settings]
     if not all(isinstance(each, str) for each in words) or not isinstance(seal, dict):
         raise ValueError("a pack must have split, fit, interpolation and seal")
     if not whole(1)(found.get("resize")) or not whole(1)(found.get("size")):

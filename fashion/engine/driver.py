@@ -35,7 +35,7 @@ from fashion.sweep.prepare import Prepared
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.reuse import key, trained_elsewhere
 from fashion.sweep.search import make_source
-from fashion.training.worker import SCRATCH, Job
+from fashion.training.worker import SCRATCH, SharedInputs
 
 # The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a CPU
 # would leave too little for the workers of a trial that takes the whole machine, so it takes a sliver of the head node.
@@ -125,7 +125,7 @@ def _tune(
     bucket: Held | None,
 ) -> None:  # fmt: skip
     resources, fingerprint = spec.resources, run.manifest["data_fingerprint"]
-    job = Job(
+    job = SharedInputs(
         run.path.absolute(), prepared.source, fingerprint, prepared.cache_dir, dict(prepared.weights), placement.workers,
         placement.cpus_per_worker, placement.gpus_per_worker, resources.max_failures, resources.max_preemptions,
         bucket.address if bucket is not None else None,

@@ -18,17 +18,17 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from fashion.cluster.session import leaving
-from fashion.config import TrialConfig
+from fashion.config import read_config
 from fashion.engine.worker_group import run_in_slot
 from fashion.errors import Leaving, Superseded, refusal
-from fashion.record.trial import EpochReport
+from fashion.training.events import Heartbeat, Note, TrialEvent
 from fashion.training.feed import Worker
-from fashion.training.worker import Job, Task, describe_failure, trial_reports
+from fashion.training.worker import SharedInputs, Task, describe_failure, trial_reports
 
 
-def run_trial(config: dict[str, Any], job: Job) -> None:
+def run_trial(config: dict[str, Any], job: SharedInputs) -> None:
     """The function that Tune runs: `config` holds "number" and "config" (the trial's configuration as JSON)."""
-    task = job.task(config["number"], TrialConfig.model_validate_json(config["config"]))
+    task = job.task(config["number"], read_config(config["config"]))
     if _leaving():
         _move_on()
     try:
@@ -65,10 +65,12 @@ def _train_here(task: Task, share: float) -> None:
             _report(report)
 
 
-def _report(report: EpochReport | str) -> None:
+def _report(report: TrialEvent) -> None:
     """Hand a report, or a note, to the driver; returns when it is recorded. A stopped trial ends here (SystemExit)."""
-    if isinstance(report, str):
-        tune.report({"note": report} if report else {"alive": True})
+    if isinstance(report, Note):
+        tune.report({"note": report.text})
+    elif isinstance(report, Heartbeat):
+        tune.report({"alive": True})
     else:
         tune.report({"report": json.dumps(report.to_json())})
 

@@ -33,17 +33,17 @@ from fashion.cluster.session import leaving
 from fashion.engine.deaths import Deaths, machine_went
 from fashion.engine.mailbox import Mailbox, TellMailbox, lost_neighbour
 from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
-from fashion.record.trial import EpochReport
+from fashion.training.events import Heartbeat, Note, TrialEvent
 from fashion.training.feed import Worker
 from fashion.training.micro_batches import OutOfMemory
-from fashion.training.worker import Job, Task, describe_failure, first_line, trial_reports
+from fashion.training.worker import SharedInputs, Task, describe_failure, first_line, trial_reports
 
 FREE_SECONDS = 3.0
 
 _slot: Slot | None = None
 
 
-def run_in_slot(task: Task, job: Job, send: Callable[[EpochReport | str], None]) -> None:
+def run_in_slot(task: Task, job: SharedInputs, send: Callable[[TrialEvent], None]) -> None:
     """Run one trial on this process's worker group, starting the group if there is none.
 
     Raises TrialFailed with the workers' reason, BlockedError where the fault is not the trial's. SystemExit from `send`
@@ -76,7 +76,7 @@ class GroupLost(FashionError):  # noqa: N818
 class Slot:
     """The Train run of this Tune slot and the mailbox through which its workers are reached."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: SharedInputs) -> None:
         # Here, and not on whichever node has the least to do: it must outlive the workers' nodes.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox = Mailbox.options(num_cpus=0, scheduling_strategy=here).remote(  # type: ignore[attr-defined]  # Ray's decorator
@@ -86,7 +86,7 @@ class Slot:
         threading.Thread(target=self._train, args=(job,), daemon=True, name="train-run").start()
         threading.Thread(target=self._free_resources, daemon=True, name="free-resources").start()
 
-    def run(self, task: Task, send: Callable[[EpochReport | str], None]) -> None:
+    def run(self, task: Task, send: Callable[[TrialEvent], None]) -> None:
         """Hand the trial to the workers and pass its reports on until it ends."""
         ray.get(self.mailbox.submit.remote(task))
         while True:
@@ -99,7 +99,7 @@ class Slot:
                 finally:
                     ray.get(self.mailbox.answer.remote(ticket, verdict))
             elif kind == "note":
-                send(value)
+                send(Note(value) if isinstance(value, str) else value)
             elif kind == "finished":
                 return
             elif kind == "blocked":
@@ -109,7 +109,7 @@ class Slot:
             else:
                 raise GroupLost(value)
 
-    def _train(self, job: Job) -> None:
+    def _train(self, job: SharedInputs) -> None:
         resources: dict[str, float] = {"CPU": job.cpus_per_worker}
         if job.gpus_per_worker:
             resources["GPU"] = job.gpus_per_worker
@@ -212,7 +212,7 @@ def _train(number: int, task: Task, worker: Worker, mailbox: Any, nodes: list[st
     try:
         with closing(trial_reports(task, worker, lambda: leaving(nodes))) as reports:
             for report in reports:
-                if isinstance(report, str):  # rank 0's alone
+                if isinstance(report, Note | Heartbeat):  # rank 0's alone
                     ray.get(mailbox.note.remote(number, report))
                     continue
                 verdict = [""]

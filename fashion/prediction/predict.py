@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fashion.data.batches import eval_batches
+from fashion.data.batches import Normalization, Worker, eval_batches
 from fashion.data.pack import Pack
 from fashion.model.backbones import row
 from fashion.model.classifier import MultiHeadClassifier, normalization
@@ -61,13 +61,13 @@ def predict(
     )
     if len(listed) != total:
         raise ValueError(f"{len(listed)} names for {total} images")
-    mean, std = normalization(config.data.normalize, row(config.model.backbone))
+    channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
     model.eval()
     # Classes from the log-probabilities, as validation counts them: exp may round two close ones to one value.
     classes = [np.empty((0, len(promoted.class_counts)), np.int64)]
     probabilities = [[np.empty((0, count), np.float32) for count in promoted.class_counts]]
     done = 0
-    batches = eval_batches(images, config.data, mean, std, size, device=device)
+    batches = eval_batches(images, config.data, channels, size, Worker(device=torch.device(device)))
     outputs = (log_probabilities(model, batch.images, m) for batch, m in with_mirrors(batches, config.data.eval_flip))
     for best, *heads in on_host(
         (torch.stack([head.argmax(1) for head in heads], dim=1), *(head.exp() for head in heads)) for heads in outputs

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from fashion.config import TrialConfig
+from fashion.config import TrialConfig, read_config
 from fashion.data.layout import Attribute
 from fashion.errors import CheckpointError, Problem
 from fashion.files import parse, whole
@@ -110,7 +110,7 @@ def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
             run=str(content["run"]),
             trial=int(content["trial"]),
             epoch=int(content["epoch"]),
-            config=TrialConfig.model_validate(content["config"]),
+            config=read_config(content["config"]),
             attributes=attributes,
             data_fingerprint=str(content["data_fingerprint"]),
             metrics=metrics_from_json(content["metrics"]),

@@ -21,7 +21,7 @@ from fashion.data.pack import Pack, pack_folder
 from fashion.data.remote.local_copy import DataRoot, on_this_machine
 from fashion.errors import CheckpointError, DataError, Problem
 from fashion.prediction.predict import Predictions, accuracy, predict
-from fashion.prediction.promoted import DESCRIPTION, load_promoted, require_attributes
+from fashion.prediction.promoted import DESCRIPTION, Promoted, load_promoted, require_attributes
 from fashion.prediction.submission import (
     ARCHIVE_NAME,
     TEXT_NAME,

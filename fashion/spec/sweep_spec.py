@@ -15,7 +15,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from fashion.bucket.address import is_address, parse_address
-from fashion.config import TrialConfig
+from fashion.config import TrialConfig, of_its_time
 from fashion.errors import Problem, SpecError
 from fashion.spec import rules
 from fashion.spec.fields import NAME, SAMPLED, TOP_LEVEL, nearest, section_rules
@@ -117,9 +117,11 @@ class SweepSpec:
 
     @classmethod
     def from_json(cls, form: Mapping[str, Any]) -> SweepSpec:
-        """The spec that `to_json` wrote. Raises SpecError for what another version wrote and this one can't read."""
+        """The spec that this or an earlier version recorded: fields that it lacks have the values of its time.
+
+        Raises SpecError if another version of the package wrote a form that this one can't read."""
         problems: list[Problem] = []
-        spec = _parse(Document("recorded spec", form), problems, recorded=True)
+        spec = _parse(Document("recorded spec", of_its_time(form)), problems, recorded=True)
         if spec is None or problems:
             raise SpecError("The recorded spec can't be read by this version:", problems)
         return spec

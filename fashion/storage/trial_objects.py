@@ -1,12 +1,12 @@
 """A trial's files to and from the bucket: what a worker starts from, what it leaves there, what is cleared away.
 
-    trials/0007/last-0004-1f3a9c02.pt    resumable state after epoch 4, put by the attempt of that mark: a name is put once
+    trials/0007/last-0004-1f3a9c02.pt    resumable state after epoch 4, put once, by the attempt of that mark
     trials/0007/last-0004.00120-….pt     the same 120 steps into epoch 5, of a trial that had to leave its machine
     trials/0007/best-0004.safetensors, val-0004.parquet
     trials/backbone-….safetensors        a probe's frozen backbone, one for the sweep
 
-A trial is a pure function of its configuration, so the furthest state of any attempt is right to go on from. That fences
-a process that was cut off and lives on, without a lock: it can only add states under its own mark.
+A trial is a pure function of its configuration, so the furthest state of any attempt is right to go on from. That
+fences a process that was cut off and lives on, without a lock: it can only add states under its own mark.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from fashion.record.trial_files import (
 
 STATE = re.compile(r"last-(\d{4,})(?:\.(\d+))?-([0-9a-f]{8})\.pt")
 
-# Seconds: how long a trial goes on, or waits, while the bucket is away, before the sweep stops (it can be resumed). Less
-# than the half hour after which workers that wait for one another give up.
+# Seconds: how long a trial goes on, or waits, while the bucket is away, before the sweep stops (it can be resumed).
+# Less than the half hour after which workers that wait for one another give up.
 AWAY_SECONDS = 25 * 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
@@ -66,8 +66,8 @@ def _states(names: list[str]) -> list[State]:
 
 
 def fetch_best(store: Store, run_path: Path, number: int, epoch: int) -> None:
-    """Bring a trial's best weights into the local run directory, and the frozen backbone that a probe's need, where they
-    are missing there.
+    """Bring a trial's best weights into the local run directory, and the frozen backbone that a probe's need, where
+    they are missing there.
 
     Raises:
         CheckpointError: the bucket has no such object, or what came is no checkpoint.
@@ -109,7 +109,7 @@ def opened(address: Address) -> Store:
 
 
 class Outage:
-    """Tells an outage of the bucket once, and once when it is over; gives up after AWAY_SECONDS."""
+    """Reports an outage of the bucket once when it begins and once when it ends; gives up after AWAY_SECONDS."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -117,7 +117,10 @@ class Outage:
         self.pause = FIRST_PAUSE
 
     def failed(self, error: StorageError, meanwhile: str) -> str:
-        """What to tell of a call that failed, empty when it was told. Raises BlockedError when waiting is no use (more)."""
+        """A note about a call that failed, empty if one was given before.
+
+        Raises BlockedError when waiting is of no use, or has lasted too long.
+        """
         if not isinstance(error, AwayError):
             raise BlockedError(f"{error}. Then the same command goes on.") from error
         if self.since == math.inf:
@@ -129,7 +132,7 @@ class Outage:
         return ""
 
     def worked(self) -> str:
-        """What to tell of a call that was answered, mostly nothing."""
+        """A note about a call that was answered, empty if the bucket was not away."""
         if self.since == math.inf:
             return ""
         waited, self.since, self.pause = time.monotonic() - self.since, math.inf, FIRST_PAUSE
@@ -156,7 +159,7 @@ class Attempt:
         self.just_put: list[str] = []
 
     def begin(self, standing: Callable[[Path], At], last: Path) -> Generator[str, None, None]:
-        """Make `last` the furthest state there is, and let the bucket have it. Yields what is to be told.
+        """Make `last` the furthest state there is, and put it into the bucket. Yields notes for the user.
 
         standing: how far the state in a file is, (0, 0) if this trial can't go on from it.
 
@@ -207,7 +210,7 @@ class Attempt:
         return [match for path in self.folder.glob("*") if (match := OF_BEST.fullmatch(path.name))]
 
     def _forget_another_sweep(self) -> None:
-        """What a sweep left here whose objects were removed from the bucket is not of the one that took its name."""
+        """Remove files of another sweep of the same name, whose objects were removed from the bucket."""
         try:
             manifest = json.loads(self.store.get("manifest.json"))
             sweep = f"{manifest.get('id', '')} {manifest['created']}"
@@ -269,16 +272,16 @@ class Attempt:
         self.bests -= gone
 
     def keep(self) -> None:
-        """What was put last is wanted."""
+        """Note that what was put last is wanted: `take_back` leaves it."""
         self.just_put = []
 
     def take_back(self) -> None:
-        """Delete what was put last, if it came: the trial was stopped meanwhile, and has been cleared."""
+        """Delete what was put last, if it arrived: the trial was stopped meanwhile, and its files cleared."""
         with suppress(StorageError):  # a leftover that nobody reads
             self.store.delete(self.just_put)
 
     def _patiently(self, call: Callable[[], T]) -> Generator[str, None, T]:
-        """The call's result, repeated while the bucket is away. Yields what is to be told."""
+        """The result of the call, which is repeated while the bucket is away. Yields notes for the user."""
         outage = Outage(self.store.address)
         while True:
             try:

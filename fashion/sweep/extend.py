@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fashion.bucket.address import Address, is_address, parse_address
-from fashion.config import TrialConfig
+from fashion.config import TrialConfig, read_config
 from fashion.errors import Problem, RunError
 from fashion.files import now
 from fashion.record.manifest import FORMAT
@@ -48,7 +48,7 @@ def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
     for trial in run.trials.values():
         if not trial.final:
             try:
-                found.append(TrialConfig.model_validate(trial.config))
+                found.append(read_config(trial.config))
             except ValidationError as error:
                 first = error.errors()[0]
                 place = f"{run.journal_path}: trial {trial.number}, {'.'.join(map(str, first['loc']))}"

@@ -1,12 +1,11 @@
-"""Trials that a sweep beside this one has trained already are taken from there, and not trained again.
+"""A trial that a neighbouring sweep has already trained is taken from there instead of being trained again.
 
-The same means: equal configuration (its seed is part of it), equal contents of the data set, equal code and package
-versions; then, on one kind of device, the numbers are the same.
+Two trials are the same if their configurations (the seed included), the contents of their data sets, the code and the
+versions of the packages are equal. On one kind of device their numbers are then the same.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from fashion.config import TrialConfig, read_config
 from fashion.errors import CheckpointError, RunError
 from fashion.record.find import run_paths
 from fashion.record.manifest import read_manifest
 from fashion.record.run import Run
-from fashion.record.trial import Trial, placeless
+from fashion.record.trial import Trial
 from fashion.record.trial_files import best_path, predictions_path, read_header
 
 SAME = ("data_fingerprint", "code_version", "packages")
@@ -35,9 +37,9 @@ class Trained:
         return f"trial {self.trial.number} of {self.run.path}"
 
 
-def trained_elsewhere(run: Run) -> dict[str, Trained]:
+def trained_elsewhere(run: Run) -> dict[TrialConfig, Trained]:
     """Completed trials of the runs beside `run`, by `key` of their configuration."""
-    found: dict[str, Trained] = {}
+    found: dict[TrialConfig, Trained] = {}
     for path in run_paths(run.path.parent):
         if path.resolve() == run.path.resolve():
             continue
@@ -47,23 +49,30 @@ def trained_elsewhere(run: Run) -> dict[str, Trained]:
                 continue
             other = Run.open(path)
         except (RunError, KeyError):
-            continue  # damaged, of another version, or just being removed: this sweep can do without it
+            continue  # damaged, of another version, or being removed: this sweep can do without it
         for trial in other.trials.values():
-            if trial.status == "completed" and _files(Trained(other, trial)) is not None:
+            if trial.status != "completed" or _files(Trained(other, trial)) is None:
+                continue
+            try:
                 found.setdefault(key(trial.config), Trained(other, trial))
+            except ValidationError:
+                continue  # no configuration of this version
     return found
 
 
-def key(config: Mapping[str, Any]) -> str:
-    """What configurations are compared by: all but where the data set lies."""
-    return json.dumps(placeless(config), sort_keys=True)
+def key(config: Mapping[str, Any]) -> TrialConfig:
+    """What recorded configurations are compared by: everything but where the data set lies.
+
+    Raises ValidationError for one that is not valid in this version.
+    """
+    return read_config(config).anywhere()
 
 
 def link(trained: Trained, folder: Path) -> None:
     """Give the trial folder `folder` the other trial's files, as links where the file system can.
 
     Raises:
-        RunError: they have gone meanwhile.
+        RunError: they are not there any more.
     """
     files = _files(trained)
     if files is None:

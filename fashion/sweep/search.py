@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import ValidationError
 
-from fashion.config import TrialConfig
+from fashion.config import TrialConfig, read_config
 from fashion.record.run import Run
 from fashion.record.trial import Trial
 from fashion.spec.space import Choice, Distribution, Int, LogUniform, Scalar, Uniform
@@ -111,6 +111,10 @@ class OptunaSource:
         None for a configuration outside the spec's space, whose ranges were edited since: a study holds one space.
         """
         of = self.optuna.distributions
+        try:
+            config = read_config(config).model_dump(mode="json")  # whole, if an earlier version recorded it
+        except ValidationError:
+            return None
         params: dict[str, Scalar] = {}
         distributions: dict[str, Any] = {}
 

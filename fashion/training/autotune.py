@@ -49,8 +49,8 @@ CPU_PIXELS = 530_000
 
 @dataclass(frozen=True)
 class Measured:
-    """`seconds` a training step (the median) and of the `first` one, which compiles; the mean `loss` over the steps; on a
-    GPU the most memory that a step needed, in GB. All infinite for a setting that ran out of memory."""
+    """`seconds` a training step (the median) and of the `first` one, which compiles; the mean `loss` over the steps; on
+    a GPU the most memory that a step needed, in GB. All infinite for a setting that ran out of memory."""
 
     seconds: float
     first: float
@@ -63,8 +63,8 @@ def choose(
 ) -> Setting:
     """The setting that trains `steps` steps fastest, of those that `train.precision`, `layout` and `compile` allow.
 
-    Measured only where they leave a choice. The finding is kept in `folder`, keyed by everything that it depends on. bf16
-    is taken only if the loss over a few steps is fp32's to a few per cent, compilation only if it pays for itself.
+    Measured only where they leave a choice. The finding is kept in `folder`, keyed by everything that it depends on.
+    bf16 is taken only if the loss over a few steps is fp32's to a few per cent, compilation only if it pays for itself.
 
     Raises ResourcesError when no setting fits into the memory that this process may use on its GPU.
     """
@@ -122,8 +122,8 @@ def can_compile(device: torch.device) -> bool:
 
 
 def fastest(found: dict[Setting, Measured], steps: float = math.inf) -> Setting | None:
-    """The usual setting (the first), unless another is clearly faster and its loss is right. A compiled one must make up
-    for its compilation within `steps` steps. None when none could run."""
+    """The usual setting (the first), unless another is clearly faster and its loss is right. A compiled one must make
+    up for its compilation within `steps` steps. None when none could run."""
     able = {setting: measured for setting, measured in found.items() if math.isfinite(measured.seconds)}
     if not able:
         return None

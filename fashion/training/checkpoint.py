@@ -1,8 +1,9 @@
 """What a trial leaves in its folder, each written to a temporary file and renamed.
 
-`last.pt` resumes the trial, and `last-previous.pt`, the one before it, where that can't be read; `best-0004.safetensors` holds the weights of its best epoch with, in the file's own
-metadata, everything that rebuilds and explains the model; `val-0004.parquet` that epoch's validation predictions.
-Nothing here is read by executing pickles.
+`last.pt` resumes the trial, and `last-previous.pt`, the one before it, does where that can't be read.
+`best-0004.safetensors` holds the weights of its best epoch and, in the file's own metadata, everything that rebuilds
+and explains the model; `val-0004.parquet` holds that epoch's validation predictions. Nothing is read by executing
+pickles.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from fashion.config import TrialConfig
 from fashion.errors import BlockedError, CheckpointError, Superseded, refusal
 from fashion.record.trial import metrics_from_json
 from fashion.record.trial_files import CLAIM, LAST, PREVIOUS, read_header
+from fashion.training.state import TrialState, from_plain, last_epoch
 
 METADATA_KEY = "fashion"
 FORMAT = 1
@@ -37,10 +40,11 @@ _claims: dict[Path, str] = {}  # the folders that this process writes checkpoint
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Within, this process alone may write checkpoints into `folder`; whoever claimed it before is refused (Superseded).
+    """Within the block this process alone may write checkpoints into `folder`; a process that claimed it before is
+    refused (Superseded).
 
-    A process on a machine that was cut off from the cluster may live on and reach the disk, while its trial goes on
-    elsewhere: without this it would put an older checkpoint in the place of a newer one.
+    A process on a machine that was cut off from the cluster may live on and reach the disk while its trial goes on
+    elsewhere: without this it would replace a newer checkpoint with an older one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
@@ -61,7 +65,7 @@ def _require_claim(folder: Path) -> None:
 
 
 def holds_claim(folder: Path) -> bool:
-    """Whether this process claimed `folder`, and none after it. Not when the trial has ended, either."""
+    """Whether this process was the last to claim `folder`. False once the trial has ended, too."""
     try:
         return (folder / CLAIM).read_text() == _claims.get(folder)
     except FileNotFoundError:
@@ -92,7 +96,7 @@ def _replace(path: Path, write: Any) -> None:
 
 
 def _as_os_error(error: Exception) -> Exception:
-    """What torch and safetensors make of an OSError, undone: the one counts bytes, the other keeps the number as text."""
+    """The OSError behind an exception of torch, which drops its number, or of safetensors, which keeps it as text."""
     if isinstance(error, OSError):
         return error
     number = re.search(r"\(os error (\d+)\)", str(error))
@@ -121,13 +125,20 @@ def save_predictions(
 
 
 def save_last(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write the resumable state (tensors, numbers, strings and containers of them only). The one before it stays beside
-    it until the next call: should the bytes of one be damaged, the trial loses an epoch and not all of them."""
+    """Write the resumable state in its plain form (`training.state.to_plain`). The one before it stays beside it until
+    the next call: should one be damaged, the trial loses an epoch and not all of them."""
     _replace(folder / LAST, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
 
 
+def load_state(path: Path) -> TrialState:
+    """Read a resumable state that this or an earlier version wrote. Raises CheckpointError."""
+    plain = load_last(path)
+    with contents_of(path):
+        return from_plain(plain)
+
+
 def load_last(path: Path) -> dict[str, Any]:
-    """Read a resumable state without executing pickles.
+    """Read a resumable state in its plain form (`training.state`), without executing pickles.
 
     Raises:
         CheckpointError: truncated, of another format, or holding anything but plain data.
@@ -149,8 +160,8 @@ def _load(path: Path) -> Any:
 
 
 class Mended(NamedTuple):
-    """What `mend_last` found: `told`, in words, empty when nothing was wrong; and the kept best epoch of those that will
-    be trained again, with its val_loss: 0 and infinity when there is none."""
+    """What `mend_last` found. `told`: a sentence for the user, empty when nothing was wrong. `best_epoch`, `best_loss`:
+    the kept best epoch among those that will be trained again, and its val_loss; 0 and infinity when there is none."""
 
     told: str = ""
     best_epoch: int = 0
@@ -158,9 +169,10 @@ class Mended(NamedTuple):
 
 
 def mend_last(folder: Path) -> Mended:
-    """Make `last.pt` a file that can be read, of the one before it if need be, or remove it: then the trial starts again.
+    """Make sure that `last.pt` can be read: replace a damaged one with the one before it, or remove both, so that the
+    trial starts again.
 
-    The best weights stay: where epochs are trained again, theirs are the recorded ones.
+    The best weights stay: they belong to a recorded epoch, although it is trained again.
     """
     last, previous = folder / LAST, folder / PREVIOUS
     if not last.exists():
@@ -172,9 +184,9 @@ def mend_last(folder: Path) -> Mended:
         return Mended()
     if previous.exists() and not _damage(previous):
         os.replace(previous, last)
+        plain = load_last(last)
         with contents_of(last):
-            history = load_last(last)["history"]
-            epoch = history[-1]["epoch"] if history else 0
+            epoch = last_epoch(plain)
         told = f"{damage}; it goes on from the checkpoint before, epoch {epoch}"
     else:
         for path in (last, previous):
@@ -202,7 +214,8 @@ def _damage(path: Path) -> str:
 
 @contextmanager
 def contents_of(path: Path) -> Iterator[None]:
-    """Within, whatever goes wrong is the fault of what the readable checkpoint `path` holds: a CheckpointError."""
+    """Whatever goes wrong within the block is the fault of what the readable checkpoint `path` holds: a
+    CheckpointError."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -212,14 +225,11 @@ def contents_of(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{text} Delete it to start this trial again.") from error
 
 
-def standing(path: Path, config: str, fingerprint: str) -> tuple[int, int]:
-    """How far the state in `path` is: epochs, and steps of the next; (0, 0) where there is none, or none that a trial of
-    this configuration (as JSON) and data can go on from."""
+def standing(path: Path, config: TrialConfig, fingerprint: str) -> tuple[int, int]:
+    """How far the state in `path` is: whole epochs, and steps of the next one. (0, 0) where there is none, or none that
+    a trial of this configuration and data can go on from."""
     try:
-        state = load_last(path)
-        if (state.get("config"), state.get("fingerprint")) != (config, fingerprint):
-            return 0, 0
-        with contents_of(path):
-            return len(state["history"]), int(state["within"]["step"]) if "within" in state else 0
+        state = load_state(path)
     except CheckpointError:
         return 0, 0
+    return state.at if (state.config, state.fingerprint) == (config, fingerprint) else (0, 0)

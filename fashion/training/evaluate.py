@@ -18,12 +18,12 @@ LARGE = 144  # px
 
 
 def evaluation_batch_size(training_batch_size: int, side: int, device: torch.device | str) -> int:
-    """Images of `side` px in an evaluation batch. Prediction must take the same: another size may change the last bit of a
-    probability.
+    """Images of `side` px in an evaluation batch. Prediction must take the same: another size may change the last bit
+    of a probability.
 
     On a GPU twice training's, as without gradients an image takes less memory; on a CPU few, which its caches hold
-    (on one thread, images/s at 8, 16 and 32 a batch: EfficientNet-Lite0 at 160 px 109, 88, 73; ResNet-18 at 128 px 86, 92,
-    94 and at 64 px 240, 293, 339; MobileNetV3-Small at 128 px 800, 918, 1,061).
+    (on one thread, images/s at 8, 16 and 32 a batch: EfficientNet-Lite0 at 160 px 109, 88, 73; ResNet-18 at 128 px 86,
+    92, 94 and at 64 px 240, 293, 339; MobileNetV3-Small at 128 px 800, 918, 1,061).
     """
     if torch.device(device).type == "cpu":
         return 8 if side >= LARGE else 32
@@ -31,7 +31,8 @@ def evaluation_batch_size(training_batch_size: int, side: int, device: torch.dev
 
 
 class Evaluation(NamedTuple):
-    """meter: exact sums over this rank's labelled images; log_probabilities: per head (n, classes) of this rank's shard."""
+    """meter: exact sums over this rank's labelled images; log_probabilities: per head (n, classes) of this rank's
+    shard."""
 
     meter: Meter
     log_probabilities: list[torch.Tensor]
@@ -93,7 +94,8 @@ def to_probabilities(heads: list[torch.Tensor]) -> list[np.ndarray]:
 
 
 def gathered(heads: list[np.ndarray], workers: int) -> list[np.ndarray]:
-    """The whole split's rows in file order, on every worker, from each worker's shard, which was dealt out round-robin."""
+    """The whole split's rows in file order, on every worker, from each worker's shard, which was dealt out
+    round-robin."""
     shards: list[list[np.ndarray]] = [[]] * workers
     dist.all_gather_object(shards, heads)
     return [_interleave([shard[head] for shard in shards]) for head in range(len(heads))]

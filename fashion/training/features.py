@@ -20,7 +20,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from fashion.config import TrialConfig
-from fashion.data.batches import Batch, drawn, eval_batches, flipped, shuffled
+from fashion.data.batches import ALONE, Batch, Epoch, Normalization, Worker, eval_batches, flipped
 from fashion.data.pack import Pack, check_seal, write_seal
 from fashion.errors import BlockedError
 from fashion.model.backbones import row
@@ -35,33 +35,30 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """`plain` (N, F) float32 of each image in the pack's order; `mirrored` of their mirrors, where a trial needs them."""
+    """`plain` (N, F) float32: the features of each image, in the pack's order. `mirrored` (N, F): those of their mirror
+    images, None where a trial does not need them. `labels` (N, heads)."""
 
     plain: NDArray[np.float32]
     mirrored: NDArray[np.float32] | None
     labels: NDArray[np.int64]
 
-    def train_batches(
-        self, flip: float, batch_size: int, seed: int, epoch: int, rank: int, world_size: int, device: torch.device,
-        first: int = 0,
-    ) -> Iterator[Batch]:  # fmt: skip
-        """This rank's share of one epoch, from batch `first` on: the order and the flips of `data.batches.train_batches`."""
-        for step, rows in enumerate(shuffled(len(self.plain), batch_size, seed, epoch, world_size)[first:], first):
-            mine = rows[rank::world_size]
+    def train_batches(self, flip: float, epoch: Epoch, worker: Worker = ALONE) -> Iterator[Batch]:
+        """This worker's share of one epoch: the order and the flips of `data.batches.train_batches`."""
+        share = slice(worker.rank, None, worker.world_size)
+        for step, rows in enumerate(epoch.rows(len(self.plain), worker.world_size)[epoch.first :], epoch.first):
+            mine = rows[share]
             features = self.plain[mine]
             if flip and self.mirrored is not None:
-                turned = flipped(drawn(len(rows), seed, epoch, step)[rank::world_size], flip)
+                turned = flipped(epoch.draws(len(rows), step)[:, share], flip)
                 features[turned] = self.mirrored[mine[turned]]
-            yield Batch(
-                torch.from_numpy(features).to(device), torch.from_numpy(self.labels[mine]).to(device), len(rows)
-            )
+            targets = torch.from_numpy(self.labels[mine])
+            yield Batch(torch.from_numpy(features).to(worker.device), targets.to(worker.device), len(rows))
 
-    def eval_batches(
-        self, batch_size: int, rank: int, world_size: int, device: torch.device
-    ) -> Iterator[tuple[Batch, torch.Tensor | None]]:
-        """This rank's rows in order, each batch with the features of its mirrors."""
-        for start in range(rank, len(self.plain), batch_size * world_size):
-            rows = slice(start, start + batch_size * world_size, world_size)
+    def eval_batches(self, batch_size: int, worker: Worker = ALONE) -> Iterator[tuple[Batch, torch.Tensor | None]]:
+        """This worker's rows in order; beside each batch the features of its mirrors, or None."""
+        stride, device = worker.world_size, worker.device
+        for start in range(worker.rank, len(self.plain), batch_size * stride):
+            rows = slice(start, start + batch_size * stride, stride)
             plain, targets = torch.tensor(self.plain[rows]).to(device), torch.tensor(self.labels[rows]).to(device)
             mirrored = None if self.mirrored is None else torch.tensor(self.mirrored[rows]).to(device)
             yield Batch(plain, targets, len(plain)), mirrored
@@ -74,7 +71,8 @@ def open_features(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Features:
-    """What a trial of `config` needs of a labelled pack: mirrored features where it flips, in training or evaluation."""
+    """The features that a trial of `config` needs of a labelled pack, with those of the mirror images if the split's
+    images are flipped, in training or in evaluation."""
     assert pack.labels is not None, "train and val have labels: read_dataset refuses them otherwise"
     flips = config.data.flip > 0 if pack.metadata["split"] == "train" else config.data.eval_flip
     plain = open_or_compute(pack, config, weights, False, device, progress)
@@ -92,9 +90,10 @@ def open_or_compute(
 ) -> NDArray[np.float32]:
     """The features (N, F) of a pack's centre crops under the backbone of `config`, memory-mapped.
 
-    Computed first where they are missing, truncated or damaged; processes that ask at the same time wait for one. The
-    batches are those of evaluation, so a probe's metrics are those of the whole model. Raises BlockedError when the cache
-    folder can't be written.
+    They are computed first where the file is missing, truncated or damaged; of several processes that ask at the same
+    time one computes. The batches are those of evaluation, so that a probe's metrics are those of the whole model.
+
+    Raises BlockedError when the cache folder can't be written.
     """
     path = features_path(pack, config, weights, mirrored)
     found = _valid(path, len(pack))
@@ -136,7 +135,7 @@ def _valid(path: Path, count: int) -> NDArray[np.float32] | None:
     try:
         features = _open(path)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-        return None  # a damaged cache is made anew, never a reason to stop
+        return None  # a damaged cache is computed again; it is no reason to stop
     return features if len(features) == count else None
 
 
@@ -147,8 +146,8 @@ def _open(path: Path) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=16)
 def _mapped(path: Path, written: int, inode: int) -> NDArray[np.float32]:
-    """A warm process maps a file once."""
-    check_seal(path)  # first, since Arrow follows whatever offsets it finds, also out of the mapping
+    """Mapped once in a warm process."""
+    check_seal(path)  # first, since Arrow follows whatever offsets it finds, even out of the mapping
     column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("features")
     return column.flatten().to_numpy().reshape(len(column), -1)
 
@@ -179,11 +178,11 @@ def _compute(
         torch.manual_seed(config.seed)
         model = build_model(config.model, (), weights)
     model = model.to(memory_format=torch.channels_last).to(device).eval()
-    mean, std = normalization(config.data.normalize, row(config.model.backbone))
+    channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
     size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
     features = np.empty((len(pack), model.feature_count), np.float32)
     done = 0
-    for batch in eval_batches(pack, config.data, mean, std, size, device=device):
+    for batch in eval_batches(pack, config.data, channels, size, Worker(device=device)):
         images = batch.images.flip(-1) if mirrored else batch.images
         features[done : done + len(images)] = model.features(images).float().cpu().numpy()
         done += len(images)

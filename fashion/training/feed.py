@@ -1,4 +1,5 @@
-"""Where a trial's batches come from: pixels, augmented on the device, or (`train.mode: probe`) a backbone's features."""
+"""Where a trial's batches come from: pixels, augmented on the device, or (`train.mode: probe`) a backbone's
+features."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fashion.config import TrialConfig
-from fashion.data.batches import Batch, eval_batches, train_batches
+from fashion.data.batches import Batch, Epoch, Normalization, Worker, eval_batches, train_batches
 from fashion.data.layout import Attribute
 from fashion.data.pack import Pack
 from fashion.model.backbones import row
@@ -19,24 +20,14 @@ from fashion.model.classifier import normalization
 from fashion.training.evaluate import evaluation_batch_size, with_mirrors
 from fashion.training.features import Features
 
-CPU = torch.device("cpu")
-
 # Images or features, and their mirrors where both are evaluated.
 EvalBatch = tuple[Batch, torch.Tensor | None]
 
 
 @dataclass(frozen=True)
-class Worker:
-    """Where this worker stands: its rank among `world_size` and its device."""
-
-    rank: int = 0
-    world_size: int = 1
-    device: torch.device = CPU
-
-
-@dataclass(frozen=True)
 class TrainingData:
-    """The two packs a trial reads, what names them, and for a probe their features, of train and of val."""
+    """The two packs that a trial reads, the attributes of their labels and the data set's fingerprint; for a probe the
+    features of train and of val, too."""
 
     train: Pack
     val: Pack
@@ -60,7 +51,7 @@ class TrainingData:
 
 
 class Feed(Protocol):
-    """Batches of this worker's share; the epochs count from 1, an epoch's batches (`first`) from 0."""
+    """Batches of this worker's share. Epochs count from 1, an epoch's batches (`first`) from 0."""
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]: ...
 
@@ -72,22 +63,17 @@ class PixelFeed:
 
     def __init__(self, config: TrialConfig, data: TrainingData, worker: Worker) -> None:
         self.config, self.data, self.worker = config, data, worker
-        self.mean, self.std = normalization(config.data.normalize, row(config.model.backbone))
+        self.normalization = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        config, worker = self.config, self.worker
-        return train_batches(
-            self.data.train, config.data, self.mean, self.std, config.train.batch_size, config.seed, epoch,
-            worker.rank, worker.world_size, worker.device, first=first,
-        )  # fmt: skip
+        wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first)
+        return train_batches(self.data.train, self.config.data, self.normalization, wanted, self.worker)
 
     def validate(self) -> Iterator[EvalBatch]:
-        config, worker = self.config, self.worker
-        size = evaluation_batch_size(config.train.batch_size, config.data.crop, worker.device)
-        batches = eval_batches(
-            self.data.val, config.data, self.mean, self.std, size, worker.rank, worker.world_size, worker.device
-        )
-        return with_mirrors(batches, config.data.eval_flip)
+        data = self.config.data
+        size = evaluation_batch_size(self.config.train.batch_size, data.crop, self.worker.device)
+        batches = eval_batches(self.data.val, data, self.normalization, size, self.worker)
+        return with_mirrors(batches, data.eval_flip)
 
 
 class FeatureFeed:
@@ -98,16 +84,13 @@ class FeatureFeed:
         self.train_features, self.val_features = features
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        config, worker = self.config, self.worker
-        return self.train_features.train_batches(
-            config.data.flip, config.train.batch_size, config.seed, epoch, worker.rank, worker.world_size, worker.device,
-            first,
-        )  # fmt: skip
+        wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first)
+        return self.train_features.train_batches(self.config.data.flip, wanted, self.worker)
 
     def validate(self) -> Iterator[EvalBatch]:
-        config, worker = self.config, self.worker
-        size = evaluation_batch_size(config.train.batch_size, config.data.crop, worker.device)
-        return self.val_features.eval_batches(size, worker.rank, worker.world_size, worker.device)
+        config = self.config
+        size = evaluation_batch_size(config.train.batch_size, config.data.crop, self.worker.device)
+        return self.val_features.eval_batches(size, self.worker)
 
 
 def make_feed(config: TrialConfig, data: TrainingData, worker: Worker) -> Feed:

@@ -2,7 +2,8 @@
 
 A trial that ran out of memory would do so again. It goes on from its last checkpoint with twice as many micro-batches,
 whose gradients add up to those of the whole batch. What differs is batch normalisation: it sees one micro-batch at a
-time, so that its statistics, and with them the numbers, are not those of whole batches. Each report's `setting` says so.
+time, so that its statistics, and with them the numbers, are not those of whole batches. Each report's `setting` says
+so.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fashion.data.batches import Worker
 from fashion.errors import FashionError
 from fashion.files import write_atomic
 from fashion.record.trial_files import MICRO_BATCHES
-from fashion.training.feed import Worker
 
 # Batch normalisation needs two images.
 SMALLEST = 2
@@ -28,8 +29,8 @@ WORDS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_F
 
 
 class OutOfMemory(FashionError):  # noqa: N818 (what happened to a trial, no mistake of anyone's)
-    """A training step did not fit into memory. `parts` is the number of micro-batches to go on with, 0 when none is left
-    to try."""
+    """A training step did not fit into memory. `parts` is the number of micro-batches to go on with, 0 when none is
+    left to try."""
 
     def __init__(self, text: str, parts: int) -> None:
         super().__init__(text)
@@ -46,7 +47,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def noted_parts(folder: Path) -> int:
-    """In how many parts the trial in `folder` takes its batches: 1 unless it ran out of memory."""
+    """The number of micro-batches that the trial in `folder` splits a batch into: 1 unless it ran out of memory."""
     path = folder / MICRO_BATCHES
     return int(json.loads(path.read_bytes())["micro_batches"]) if path.exists() else 1
 
@@ -97,8 +98,8 @@ def add_gradients(
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Add the gradients of `scale` times the summed loss of this worker's images (n, 3, T, T), in so many parts.
 
-    Returns, detached, the logits (n, k_h) of each head and the losses (n,). Workers exchange gradients once, in the last
-    part, so that they may take different numbers of parts.
+    Returns, detached, the logits (n, k_h) of each head and the losses (n,). Workers exchange gradients once, in the
+    last part, so that they may take different numbers of parts.
     """
     parts = max(1, min(parts, len(images) // SMALLEST))
     outputs: list[tuple[tuple[Tensor, ...], Tensor]] = []

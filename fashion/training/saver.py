@@ -1,5 +1,5 @@
-"""An epoch's files, written in a thread while the next epoch trains; its report is handed out when they are on disk, and
-where a sweep's storage is a bucket, when they are there."""
+"""An epoch's files are written in a thread while the next epoch trains. Its report is handed out when they are on disk,
+or in the bucket where the sweep's storage is one."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ import torch
 import torch.distributed as dist
 
 from fashion.config import TrialConfig
+from fashion.data.batches import Worker
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, best_path, predictions_path, prune
 from fashion.storage.trial_upload import AHEAD, Uploads
 from fashion.training import checkpoint
-from fashion.training.feed import Worker
+from fashion.training.events import Heartbeat, Note, TrialEvent
+from fashion.training.state import TrialState, to_plain
 
-# Longest that a note waits while the loop waits for the bucket.
+# The longest time that a note waits while the loop waits for the bucket.
 NOTES_SECONDS = 1.0
-# Between two signs of life of a loop whose reports wait for the bucket: it must not be taken for one that hangs.
+# Between two heartbeats of a loop whose reports wait for the bucket: it must not look as if it hung.
 ALIVE_SECONDS = 10.0
 
 
@@ -35,7 +37,7 @@ ALIVE_SECONDS = 10.0
 class Best:
     """What is kept of the best epoch so far: its weights with what describes them, and its validation predictions."""
 
-    state: Mapping[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor]
     meta: Mapping[str, Any]
     images: list[str]
     attributes: list[str]
@@ -50,10 +52,10 @@ class _Waiting:
 
 
 class Saver:
-    """Holds the reports whose files are not yet where they have to be: on disk, and with `uploads` in the bucket, too.
+    """Holds the reports whose files are not yet where they have to be: on disk and, with `uploads`, in the bucket.
 
-    Without uploads that is one report at most; with them the loop is up to AHEAD epochs ahead of the bucket. The files are
-    rank 0's; the others hold the reports that it holds, and hand them out when it does.
+    Without uploads that is one report at most; with them the loop is up to AHEAD epochs ahead of the bucket. The files
+    are rank 0's; the other workers hold the same reports as rank 0, and hand them out when it does.
     """
 
     def __init__(self, folder: Path, worker: Worker, uploads: Uploads | None = None) -> None:
@@ -61,37 +63,39 @@ class Saver:
         self.ahead = AHEAD if uploads is not None else 0
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.waiting: deque[_Waiting] = deque()
-        self.heard = time.monotonic()  # of this trial, by whoever iterates it
+        self.heard = time.monotonic()  # when whoever iterates the trial last heard of it
 
-    def save(self, report: EpochReport, last: Mapping[str, Any], best: Best | None) -> None:
+    def save(self, report: EpochReport, last: TrialState, best: Best | None) -> None:
         """Begin to write the epoch's files, as the tensors are now: training may go on changing them.
 
         `last` is the state to resume from, `best` what is kept if this is the best epoch so far.
         """
         self.waiting.append(_Waiting(report, self._write((report.epoch, 0), last, best), best is not None))
 
-    def save_within(self, epochs: int, steps: int, last: Mapping[str, Any]) -> None:
-        """Write a state of so many epochs and steps; returns when it is on disk, and with `uploads` in the bucket."""
-        written = self._write((epochs, steps), last, None)
+    def save_mid_epoch(self, last: TrialState) -> None:
+        """Write a state of a moment within an epoch; returns when it is on disk, and with `uploads` in the bucket,
+        too."""
+        written = self._write(last.at, last, None)
         if written is not None:
             written.result()
-        while self.uploads is not None and not self.uploads.reached((epochs, steps)):
-            self.uploads.wait((epochs, steps), NOTES_SECONDS)
+        while self.uploads is not None and not self.uploads.reached(last.at):
+            self.uploads.wait(last.at, NOTES_SECONDS)
             time.sleep(0.01)  # a note, which has to wait, would make this a busy loop
 
-    def _write(self, at: tuple[int, int], last: Mapping[str, Any], best: Best | None) -> Future[None] | None:
+    def _write(self, at: tuple[int, int], last: TrialState, best: Best | None) -> Future[None] | None:
         if self.folder is None:
             return None
         if self.waiting and (before := self.waiting[-1].written) is not None:
             before.result()  # a slow disk must not let copies pile up
-        weights, device = (best.state if best else {}), _device_of(last)
-        copies = _copied({"last": last, "weights": weights}, {})
+        device = next((tensor.device for tensor in last.model.values()), torch.device("cpu"))
+        # Both in one call: what occurs twice is copied once.
+        plain, weights = _copied((to_plain(last), best.weights if best is not None else {}), {})
         copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-        return self.thread.submit(_write, self.folder, at, copies, copied, best, self.uploads)
+        return self.thread.submit(_write, self.folder, at, plain, weights, copied, best, self.uploads)
 
-    def delivered(self, wait: bool = False) -> Iterator[EpochReport | str]:
-        """Within an epoch: reports that may be recorded, in their order, and what there is to tell; with `wait` until the
-        loop may go on. Nothing where there are several workers: they are not in step. Raises what writing or uploading
+    def delivered(self, wait: bool = False) -> Iterator[TrialEvent]:
+        """Within an epoch: the reports that may be recorded, in order, and notes; with `wait` until the loop may go on.
+        Yields nothing if there are several workers, which are not in step here. Raises what writing or uploading
         raised."""
         if self.worker.world_size == 1:
             yield from self._some()
@@ -99,7 +103,7 @@ class Saver:
                 self._wait_a_little()
                 yield from self._some()
 
-    def settled(self, to_the_last: bool = False) -> Iterator[EpochReport | str]:
+    def settled(self, to_the_last: bool = False) -> Iterator[TrialEvent]:
         """The same between epochs, on all workers at once: until the loop may go on, or `to_the_last` report."""
         more = True
         while more:
@@ -107,18 +111,18 @@ class Saver:
             if more:
                 self._wait_a_little()
 
-    def _some(self, to_the_last: bool = False) -> Generator[EpochReport | str, None, bool]:
+    def _some(self, to_the_last: bool = False) -> Generator[TrialEvent, None, bool]:
         """Hand out what can be; returns whether more has to be."""
         word = [0, False]
         if self.worker.rank == 0:
             while self.uploads is not None and self.uploads.told:
-                yield self.uploads.told.popleft()
+                yield Note(self.uploads.told.popleft())
             ready = self._ready()
             if ready:
                 self.heard = time.monotonic()
             elif self.waiting and time.monotonic() - self.heard > ALIVE_SECONDS:
                 self.heard = time.monotonic()
-                yield ""
+                yield Heartbeat()
             word = [ready, self._too_many(to_the_last, ready)]
         if self.worker.world_size > 1:
             # Only rank 0 knows when its files are safe.
@@ -157,7 +161,7 @@ class Saver:
             self.uploads.wait((first.report.epoch, 0), NOTES_SECONDS)
 
     def _hand_out(self, count: int) -> Iterator[EpochReport]:
-        """The first reports that wait; of a best epoch those before are removed when its report has been taken."""
+        """The first `count` waiting reports. When a best epoch's has been taken, earlier best weights are removed."""
         for _ in range(count):
             taken = self.waiting.popleft()
             yield taken.report
@@ -180,8 +184,8 @@ def set_backbone_aside(
 ) -> str:
     """Take the frozen backbone off a probe's model, which is fed its features.
 
-    Returns the name of the file in `folder` that keeps it for all trials with the same weights, so that a promoted model
-    can be made whole; written unless it is there, or `folder` is None.
+    Returns the name of the file in `folder` that keeps it for all trials with the same weights, so that a promoted
+    model can be made whole; written unless it is there, or `folder` is None.
     """
     key = weights.sha256[:12] if weights.sha256 else f"seed-{config.seed}"
     name = f"backbone-{re.sub(r'[^A-Za-z0-9_.]', '-', config.model.backbone)}-{key}.safetensors"
@@ -193,23 +197,23 @@ def set_backbone_aside(
 
 
 def _write(
-    folder: Path, at: tuple[int, int], copies: dict[str, Any], copied: torch.cuda.Event | None, best: Best | None,
-    uploads: Uploads | None,
+    folder: Path, at: tuple[int, int], plain: dict[str, Any], weights: dict[str, torch.Tensor],
+    copied: torch.cuda.Event | None, best: Best | None, uploads: Uploads | None,
 ) -> None:  # fmt: skip
     if copied is not None:
         copied.synchronize()
     if best is not None:
         predictions = predictions_path(folder, at[0])
         checkpoint.save_predictions(predictions, best.images, best.attributes, best.probabilities)
-        checkpoint.save_weights(best_path(folder, at[0]), copies["weights"], best.meta)
-    checkpoint.save_last(folder, copies["last"])
+        checkpoint.save_weights(best_path(folder, at[0]), weights, best.meta)
+    checkpoint.save_last(folder, plain)
     if uploads is not None:
         uploads.add(at, folder / LAST, best is not None)
 
 
 def _copied(value: Any, known: dict[tuple[Any, ...], torch.Tensor]) -> Any:
-    """The same with all tensors copied to the host; from a GPU without waiting, in the order of its work. One that occurs
-    twice (the best weights are the model's, where there is no average of them) is copied once."""
+    """The same with all tensors copied to the host; from a GPU without waiting, in the order of its work. One that
+    occurs twice (the best weights are the model's, where there is no average of them) is copied once."""
     if isinstance(value, torch.Tensor):
         same = value.data_ptr(), value.dtype, value.shape, value.stride()
         if same not in known:
@@ -220,9 +224,3 @@ def _copied(value: Any, known: dict[tuple[Any, ...], torch.Tensor]) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_copied(each, known) for each in value)
     return value
-
-
-def _device_of(state: Mapping[str, Any]) -> torch.device:
-    """Where the state's tensors are, which is one device."""
-    model: Mapping[str, torch.Tensor] = state["model"]
-    return next((tensor.device for tensor in model.values()), torch.device("cpu"))

@@ -1,9 +1,8 @@
-"""One trial as a worker does it: its data opened, the loop of `train.fit` iterated. Knows nothing of Ray."""
+"""One trial as a worker carries it out: opens the data, iterates the loop of `training.loop`. Knows nothing of Ray."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import shutil
@@ -19,6 +18,7 @@ import torch
 
 from fashion.bucket.address import Address
 from fashion.config import TrialConfig
+from fashion.data.batches import Worker
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
@@ -29,23 +29,23 @@ from fashion.errors import BlockedError, DataError, FashionError, StorageError
 from fashion.files import write_atomic
 from fashion.model.precision import imitated
 from fashion.model.weights import ResolvedWeights, resolve_weights
-from fashion.record.trial import EpochReport
 from fashion.record.trial_files import ERROR, LAST, PROGRESS, folder_name
 from fashion.storage.trial_objects import Attempt, opened
 from fashion.storage.working_copy import working_copy
 from fashion.training import checkpoint, micro_batches
+from fashion.training.events import Note, TrialEvent
 from fashion.training.features import open_features
-from fashion.training.feed import TrainingData, Worker
-from fashion.training.loop import fit_and_tell
+from fashion.training.feed import TrainingData
+from fashion.training.loop import TrialInputs, train_trial
 
 PROGRESS_SECONDS = 1.0
 SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that lasts depends on
 
 
 @dataclass(frozen=True)
-class Job:
-    """What all trials of a sweep share. bucket: the run's address where the storage is one; `run` is then the driver's
-    working copy, and every machine has its own."""
+class SharedInputs:
+    """What all trials of a sweep share. run: the run directory. bucket: the run's address if the storage is a bucket;
+    `run` is then the driver's working copy, and every other machine has one of its own."""
 
     run: Path
     data_root: DataRoot
@@ -73,8 +73,8 @@ class Job:
         # Optuna may combine what no draw of `prepare` did.
         weights = self.weights[key] if key in self.weights else resolve_weights(config.model)
         return Task(
-            number, config, weights, self.run / folder_name(number), self.data_root, self.data_fingerprint, self.cache_dir,
-            self.cpus_per_worker, self.bucket,
+            number, config, weights, self.run / folder_name(number), self.data_root, self.data_fingerprint,
+            self.cache_dir, self.cpus_per_worker, self.bucket,
         ).here()  # fmt: skip
 
 
@@ -102,56 +102,57 @@ class Task:
 
 def trial_reports(
     task: Task, worker: Worker, leaves: Callable[[], bool] = lambda: False
-) -> Generator[EpochReport | str, None, None]:
-    """The trial's reports on this worker and, as text, what else is to be told and recorded of it. Its progress within an
-    epoch is noted beside its checkpoints. `leaves()` says that this machine will be taken away.
+) -> Generator[TrialEvent, None, None]:
+    """The trial's reports on this worker, notes and heartbeats. Its progress within an epoch is noted beside its
+    checkpoints. `leaves()` says that this machine will be taken away.
 
     Raises:
         Leaving: after `leaves()`; another machine can go on from what was trained until then.
-        OutOfMemory: of several workers one had too little; the group has to be made anew to go on. (A worker that is alone
-            goes on here.)
-        BlockedError: the data set has changed or can't be had here, the disk refuses a file, or the bucket does not answer
-            any more.
+        OutOfMemory: one of several workers had too little memory; the group has to be made anew to go on. (A worker that
+            is alone goes on here.)
+        BlockedError: the data set has changed or can't be had here, the disk refuses a file, or the bucket does not
+            answer any more.
     """
     torch.set_num_threads(task.threads)
     task.folder.mkdir(parents=True, exist_ok=True)
     fetched = fetch_data(task)
     if fetched and worker.rank == 0:
-        yield fetched
+        yield Note(fetched)
     data = training_data(
         task.data_root, task.data_fingerprint, task.config, task.weights, task.cache_dir, worker.device
     )
-    note = _ProgressNote(task.folder) if worker.rank == 0 else None
+    note = _ProgressNote(task.folder)
     with ExitStack() as stack:
-        attempt, best = None, (0, math.inf)
+        attempt, mended = None, checkpoint.Mended()
         if worker.rank == 0:
             if told := imitated(task.config.train.precision, worker.device):
-                yield told
+                yield Note(told)
             stack.enter_context(checkpoint.claimed(task.folder))
             stack.enter_context(_left_clean(task))
             mended = checkpoint.mend_last(task.folder)
-            best = mended.best_epoch, mended.best_loss
             if mended.told:
-                yield mended.told
+                yield Note(mended.told)
             if task.bucket is not None:
                 attempt = yield from _begin(task)
+        inputs = TrialInputs(
+            task.config, data, task.weights, task.folder, task.number, worker, mended.best_epoch, mended.best_loss,
+            attempt, leaves, note if worker.rank == 0 else _no_note,
+        )  # fmt: skip
         while True:
             try:
-                yield from fit_and_tell(
-                    task.config, data, task.weights, task.folder, task.number, worker, note, best, attempt, leaves
-                )
+                yield from train_trial(inputs)
                 return
             except micro_batches.OutOfMemory as error:
                 if not error.parts or worker.world_size > 1:
                     raise
                 told = str(error)
             micro_batches.free(worker.device)
-            yield told
+            yield Note(told)
 
 
 def fetch_data(task: Task) -> str:
-    """Have the data set on this machine; returns what is to be told of it where it was fetched only now. Raises BlockedError
-    where it can't be."""
+    """Bring the data set to this machine. Returns a note if it was fetched only now, else an empty text. Raises
+    BlockedError if it can't be brought."""
     fetched: list[int] = []
 
     def note(label: str, done: int, total: int) -> None:
@@ -175,23 +176,22 @@ def _on_this_machine(
         raise BlockedError(f"the data set can't be had on {platform.node()}: {error}") from error
 
 
-def _begin(task: Task) -> Generator[str, None, Attempt]:
+def _begin(task: Task) -> Generator[Note, None, Attempt]:
     """An attempt that goes on from the furthest state, be it in the bucket or left on this machine."""
     assert task.bucket is not None, "asked where there is one"
     attempt = Attempt(task.bucket, task.number, task.folder)
-    config = task.config.model_dump_json()
 
     def standing(path: Path) -> tuple[int, int]:
-        return checkpoint.standing(path, config, task.data_fingerprint)
+        return checkpoint.standing(path, task.config, task.data_fingerprint)
 
-    yield from attempt.begin(standing, task.folder / LAST)
+    yield from map(Note, attempt.begin(standing, task.folder / LAST))
     return attempt
 
 
 @contextmanager
 def _left_clean(task: Task) -> Iterator[None]:
-    """When the trial ends within, its files are in the bucket: on a machine other than the driver's, which looks after its
-    own, they go. Not when it fails: it may go on here."""
+    """When the trial ends within the block, its files are in the bucket, and are removed here: not on the driver's
+    machine, which looks after its own, and not when the trial fails, since it may go on here."""
     try:
         yield
     except GeneratorExit:  # stopped
@@ -214,7 +214,7 @@ def training_data(
     cache_dir: Path,
     device: torch.device,
 ) -> TrainingData:
-    """The packs of a trial and a probe's features, memory-mapped; a warm process keeps them open from trial to trial."""
+    """The packs of a trial and a probe's features, memory-mapped. A warm process keeps them open between trials."""
     pixels = config.data
     data = _packs(root, fingerprint, pixels.resize, pixels.fit, pixels.interpolation, cache_dir)
     if config.train.mode == "full":
@@ -233,6 +233,10 @@ def _packs(
         Pack.open_or_build(dataset, split, resize, fit, interpolation, cache_dir) for split in ("train", "val")
     )
     return TrainingData(train, val, dataset.attributes, fingerprint)
+
+
+def _no_note(epoch: int, step: int, steps: int) -> None:
+    """Of a worker other than rank 0."""
 
 
 class _ProgressNote:

@@ -24,7 +24,7 @@ from benchmarks.__main__ import BENCHMARKS, main, shown
 from benchmarks.case import Case, first_images
 from benchmarks.plain import MEAN, STD, Photos
 from benchmarks.rows import Row, in_turn, median_ratio
-from fashion.data.batches import eval_batches
+from fashion.data.batches import Normalization, eval_batches
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.model.loss import report_loss
@@ -97,7 +97,7 @@ def test_both_pipelines_deliver_the_same_pixels(demo_root: Path, tmp_path: Path)
     dataset = read_dataset(demo_root)
     photos = Photos(dataset.root, dataset.splits["val"], TINY.resize, train=False, crop=TINY.side)
     pack = Pack.open_or_build(dataset, "val", TINY.resize, cache_dir=tmp_path)
-    (batch,) = eval_batches(pack, TINY.config().data, MEAN, STD, len(pack))
+    (batch,) = eval_batches(pack, TINY.config().data, Normalization(MEAN, STD), len(pack))
     theirs = torch.stack([photos[index][0] for index in range(len(photos))])
     np.testing.assert_array_equal(batch.images.contiguous().numpy(), theirs.numpy())
 

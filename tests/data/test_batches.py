@@ -10,13 +10,15 @@ from torch import Tensor
 
 from fashion.config import DataConfig
 from fashion.data import augment as module
+from fashion.data import batches
 from fashion.data.augment import BRIGHTNESS, CONTRAST, ERASE, augment, erase_, jitter, resized_crop, unit
-from fashion.data.batches import eval_batches, steps_per_epoch, train_batches
+from fashion.data.batches import Epoch, Normalization, Worker, eval_batches, steps_per_epoch, train_batches
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import UserError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET = Normalization(MEAN, STD)
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,10 @@ def config(**fields: object) -> DataConfig:
     return DataConfig.model_validate({"root": "unused", "resize": 40, "crop": 33, **fields})
 
 
-def draws(n: int, seed: int = 0, **columns: float) -> Tensor:
-    draw = torch.rand(n, 12, generator=torch.Generator().manual_seed(seed))
-    for name, value in columns.items():
-        draw[:, getattr(module, name)] = value
+def draws(n: int, seed: int = 0, **given: float) -> Tensor:
+    draw = torch.rand(module.DRAWS, n, generator=torch.Generator().manual_seed(seed))
+    for name, value in given.items():
+        draw[getattr(module, name)] = value
     return draw
 
 
@@ -41,7 +43,7 @@ def test_evaluation_pixels_equal_torchvision(demo_root: Path, pack: Pack, crop: 
 
     pipeline = transforms.Compose([transforms.Resize((40, 40), transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(crop),
                                    transforms.ToTensor(), transforms.Normalize(MEAN, STD)])  # fmt: skip
-    got = list(eval_batches(pack, config(crop=crop), MEAN, STD, 20))
+    got = list(eval_batches(pack, config(crop=crop), IMAGENET, 20))
     expected = torch.stack([pipeline(Image.open(demo_root / name).convert("RGB")) for name in pack.names])
     assert torch.equal(torch.cat([batch.images for batch in got]), expected)
     assert [batch.global_count for batch in got] == [20, 20, 20, 20, 16]
@@ -59,15 +61,15 @@ def test_real_pixels_equal_the_reports_pipeline(real_root: Path) -> None:
                                    transforms.ToTensor(), transforms.Normalize(MEAN, STD)])  # fmt: skip
     paths = [real_root / f"img/{number:05d}.jpg" for number in range(0, 7000, 500)]
     images = np.stack([resize_square(load_rgb(path), 320, "stretch", "bicubic") for path in paths])
-    (batch,) = eval_batches(images, DataConfig(root=str(real_root)), MEAN, STD, 32)
+    (batch,) = eval_batches(images, DataConfig(root=str(real_root)), IMAGENET, 32)
     assert torch.equal(batch.images, torch.stack([pipeline(Image.open(path).convert("RGB")) for path in paths]))
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])
 def test_evaluation_shards_hold_every_image_once(pack: Pack, world: int) -> None:
-    whole = torch.cat([batch.images for batch in eval_batches(pack, config(), MEAN, STD, 13)])
+    whole = torch.cat([batch.images for batch in eval_batches(pack, config(), IMAGENET, 13)])
     shards = [
-        torch.cat([batch.images for batch in eval_batches(pack, config(), MEAN, STD, 13, rank, world)])
+        torch.cat([batch.images for batch in eval_batches(pack, config(), IMAGENET, 13, Worker(rank, world))])
         for rank in range(world)
     ]
     assert sum(map(len, shards)) == 96
@@ -76,17 +78,20 @@ def test_evaluation_shards_hold_every_image_once(pack: Pack, world: int) -> None
 
 
 def test_evaluating_a_bare_array_and_an_empty_shard(pack: Pack) -> None:
-    (batch,) = eval_batches(pack.images[:3], config(), MEAN, STD, 8)
+    (batch,) = eval_batches(pack.images[:3], config(), IMAGENET, 8)
     assert batch.targets.shape == (3, 0)
-    assert not list(eval_batches(pack.images[:3], config(), MEAN, STD, 8, rank=3, world_size=4))
+    assert not list(eval_batches(pack.images[:3], config(), IMAGENET, 8, Worker(3, 4)))
 
 
 @pytest.mark.parametrize("mode", ["center", "random", "resized"])
 @pytest.mark.parametrize("world", [2, 3])
 def test_workers_together_see_what_one_worker_sees(pack: Pack, mode: str, world: int) -> None:
     settings = config(crop_mode=mode, train_crop=24, jitter=0.3, erase=0.5)
-    one = list(train_batches(pack, settings, MEAN, STD, 20, seed=3, epoch=5))
-    parts = [list(train_batches(pack, settings, MEAN, STD, 20, 3, 5, rank, world)) for rank in range(world)]
+    one = list(train_batches(pack, settings, IMAGENET, Epoch(5, 20, seed=3)))
+    parts = [
+        list(train_batches(pack, settings, IMAGENET, Epoch(5, 20, seed=3), Worker(rank, world)))
+        for rank in range(world)
+    ]
     assert len({len(part) for part in parts} | {len(one)}) == 1
     for step, batch in enumerate(one):
         for rank in range(world):
@@ -100,7 +105,10 @@ def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(pack: Pack) -> Non
     def order(seed: int, epoch: int) -> list[int]:
         whole = {image.tobytes(): row for row, image in enumerate(unit(torch.from_numpy(pack.images.copy())).numpy())}
         settings = config(crop=40, flip=0.0)
-        got = [batch.images for batch in train_batches(pack, settings, (0, 0, 0), (1, 1, 1), 32, seed, epoch)]
+        got = [
+            batch.images
+            for batch in train_batches(pack, settings, Normalization((0, 0, 0), (1, 1, 1)), Epoch(epoch, 32, seed))
+        ]
         return [whole[np.ascontiguousarray(image).tobytes()] for batch in got for image in batch.numpy()]
 
     first = order(0, 0)
@@ -114,21 +122,21 @@ def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide(pack: Pack) -> Non
 def test_center_without_flip_equals_evaluation(pack: Pack) -> None:
     settings = config(flip=0.0)
     order = np.random.default_rng([0, 0, 0]).permutation(96)
-    whole = torch.cat([batch.images for batch in eval_batches(pack, settings, MEAN, STD, 96)])
-    train = torch.cat([batch.images for batch in train_batches(pack, settings, MEAN, STD, 32, 0, 0)])
+    whole = torch.cat([batch.images for batch in eval_batches(pack, settings, IMAGENET, 96)])
+    train = torch.cat([batch.images for batch in train_batches(pack, settings, IMAGENET, Epoch(0, 32, 0))])
     assert torch.equal(train, whole[order])
 
 
 def test_flip_always_mirrors(pack: Pack) -> None:
     never, always = (
-        next(iter(train_batches(pack, config(flip=flip), MEAN, STD, 32, 0, 0))).images for flip in (0.0, 1.0)
+        next(iter(train_batches(pack, config(flip=flip), IMAGENET, Epoch(0, 32, 0)))).images for flip in (0.0, 1.0)
     )
     assert torch.equal(always, never.flip(3))
 
 
 def test_flip_happens_in_half_of_the_cases(pack: Pack) -> None:
     plain, half = (
-        torch.cat([b.images for e in range(8) for b in train_batches(pack, config(flip=f), MEAN, STD, 32, 0, e)])
+        torch.cat([b.images for e in range(8) for b in train_batches(pack, config(flip=f), IMAGENET, Epoch(e, 32, 0))])
         for f in (0.0, 0.5)
     )
     flipped = (plain != half).flatten(1).any(dim=1).float().mean().item()
@@ -169,8 +177,8 @@ def test_jitter_equals_torchvision(pack: Pack) -> None:
     images = unit(torch.from_numpy(pack.images[:6].copy()))
     draw = draws(6)
     got = jitter(images.clone(), draw, 0.4)
-    for image, row, jittered in zip(images, draw, got, strict=True):
-        brightness, contrast = (float(1 + 0.4 * (2 * row[column] - 1)) for column in (BRIGHTNESS, CONTRAST))
+    for image, column, jittered in zip(images, draw.T, got, strict=True):
+        brightness, contrast = (float(1 + 0.4 * (2 * column[name] - 1)) for name in (BRIGHTNESS, CONTRAST))
         assert torch.allclose(
             jittered, tvf.adjust_contrast(tvf.adjust_brightness(image, brightness), contrast), atol=1e-3
         )
@@ -182,7 +190,7 @@ def test_erasing_takes_one_rectangle_of_the_stated_area() -> None:
     erase_(images, draw, 0.5)
     holes = (images == 0).all(dim=1)
     hit = holes.flatten(1).any(dim=1)
-    assert torch.equal(hit, draw[:, ERASE] < 0.5)
+    assert torch.equal(hit, draw[ERASE] < 0.5)
     for hole in holes[hit]:
         rows, columns = hole.any(dim=1).sum(), hole.any(dim=0).sum()
         assert hole.sum() == rows * columns
@@ -191,10 +199,21 @@ def test_erasing_takes_one_rectangle_of_the_stated_area() -> None:
 
 def test_switching_one_augmentation_leaves_the_others(pack: Pack) -> None:
     plain, erased = (
-        torch.cat([b.images for b in train_batches(pack, config(crop_mode="random", erase=e), MEAN, STD, 32, 0, 0)])
+        torch.cat(
+            [b.images for b in train_batches(pack, config(crop_mode="random", erase=e), IMAGENET, Epoch(0, 32, 0))]
+        )
         for e in (0.0, 1.0)
     )
     assert torch.equal(erased[erased != 0], plain[erased != 0])
+
+
+def test_a_new_augmentation_leaves_the_draws_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    epoch = Epoch(2, 32, seed=5)
+    before = epoch.draws(7, step=3)
+    monkeypatch.setattr(batches, "DRAWS", module.DRAWS + 1)
+    after = epoch.draws(7, step=3)
+    assert len(after) == len(before) + 1
+    assert np.array_equal(after[:-1], before)  # of every image, not of the first alone
 
 
 @pytest.mark.parametrize(
@@ -221,21 +240,23 @@ def test_more_workers_than_images_is_refused() -> None:
 
 def test_no_rank_gets_a_batch_of_one(pack: Pack) -> None:
     for rank in range(3):
-        assert min(len(b.images) for b in train_batches(pack, config(), MEAN, STD, 19, 0, 0, rank, 3)) >= 2
+        assert (
+            min(len(b.images) for b in train_batches(pack, config(), IMAGENET, Epoch(0, 19, 0), Worker(rank, 3))) >= 2
+        )
 
 
 def test_wrong_size_is_a_bug_not_silence(pack: Pack) -> None:
     with pytest.raises(ValueError, match="resize: 64"):
-        next(iter(eval_batches(pack, config(resize=64), MEAN, STD, 4)))
+        next(iter(eval_batches(pack, config(resize=64), IMAGENET, 4)))
 
 
 def test_leaving_early_ends_the_thread(pack: Pack) -> None:
     import threading
 
     before = threading.active_count()
-    iterator = train_batches(pack, config(), MEAN, STD, 8, 0, 0)
+    iterator = train_batches(pack, config(), IMAGENET, Epoch(0, 8, 0))
     next(iterator)
     assert threading.active_count() > before
     iterator.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
-    assert next(iter(train_batches(pack, config(), MEAN, STD, 8, 0, 0))).images.shape[0] == 8
+    assert next(iter(train_batches(pack, config(), IMAGENET, Epoch(0, 8, 0)))).images.shape[0] == 8

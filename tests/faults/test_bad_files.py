@@ -37,7 +37,7 @@ from fashion.record.excerpt import load
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST
-from fashion.training.loop import fit
+from fashion.training.loop import TrialInputs, fit
 from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC, record
 from tests.support.typed import told, tree
 
@@ -287,7 +287,7 @@ def test_a_resumable_state_that_is_another_trials_or_none(demo_root: Path, tmp_p
 
     wanted = config(demo_root, epochs=3)
     data, folder = packs(demo_root, wanted), tmp_path / "0000"
-    with closing(cast(Generator[EpochReport, None, None], fit(wanted, data, NONE, folder))) as first:
+    with closing(cast(Generator[EpochReport, None, None], fit(TrialInputs(wanted, data, NONE, folder)))) as first:
         next(first)
     path = folder / LAST
     state = torch.load(path, weights_only=True)
@@ -304,7 +304,7 @@ def test_a_resumable_state_that_is_another_trials_or_none(demo_root: Path, tmp_p
     }.items():
         torch.save({**state, name: value}, path)
         with pytest.raises(CheckpointError, match=r"(?s)last\.pt: does not hold this trial's state .*Delete it"):
-            list(fit(wanted, data, NONE, folder))
+            list(fit(TrialInputs(wanted, data, NONE, folder)))
     changes: tuple[dict[str, Any], ...] = (
         {"trial": 5}, {"epoch": 2}, {"epochs": 9}, {"epoch": "../../x"}, {"trial": True}, {"metrics": {}}, {"time": 3},
         {"metrics": {"val_loss": "low"}}, {"seconds": float("nan")},
@@ -312,15 +312,15 @@ def test_a_resumable_state_that_is_another_trials_or_none(demo_root: Path, tmp_p
     for change in changes:
         torch.save({**state, "history": [{**row, **change}]}, path)
         with pytest.raises(CheckpointError, match="does not hold this trial's state"):
-            list(fit(wanted, data, NONE, folder))
+            list(fit(TrialInputs(wanted, data, NONE, folder)))
     for name in state:
         torch.save({key: value for key, value in state.items() if key not in (name, "ema")}, path)
         if name != "ema":
             with pytest.raises(CheckpointError):
-                list(fit(wanted, data, NONE, folder))
+                list(fit(TrialInputs(wanted, data, NONE, folder)))
     assert sorted(each.name for each in tmp_path.rglob("*")) == before
     torch.save(state, path)
-    assert [report.epoch for report in fit(wanted, data, NONE, folder)] == [1, 2, 3]
+    assert [report.epoch for report in fit(TrialInputs(wanted, data, NONE, folder))] == [1, 2, 3]
 
 
 # -- predictions

@@ -30,7 +30,7 @@ from fashion.prediction.submission import (
 )
 from fashion.record.promote import promote
 from fashion.record.run import Run
-from fashion.training.loop import TrainingData, fit
+from fashion.training.loop import TrainingData, TrialInputs, fit
 
 
 def config_of(root: Path, **train: Any) -> TrialConfig:
@@ -68,7 +68,7 @@ def trained(dataset: Dataset, folder: Path, config: TrialConfig) -> Run:
     run = Run.create(folder, "sweep", manifest)
     run.record_trial(0, config.model_dump(mode="json"))
     data = TrainingData(packs(dataset, "train"), packs(dataset, "val"), dataset.attributes, dataset.fingerprint())
-    for report in fit(config, data, ResolvedWeights("none"), run.trial_dir(0)):
+    for report in fit(TrialInputs(config, data, ResolvedWeights("none"), run.trial_dir(0))):
         run.record_report(report, "continue")
     promote(run)
     return run

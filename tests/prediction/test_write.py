@@ -30,7 +30,7 @@ from fashion.prediction.write import (
 from fashion.record.promote import promote
 from fashion.record.run import Run
 from fashion.storage.working_copy import working_copy
-from fashion.training.loop import TrainingData, fit
+from fashion.training.loop import TrainingData, TrialInputs, fit
 from tests.support.servers.s3_server import Server
 
 FILES = ["prediction.txt", "prediction.txt.zip", PROBABILITIES_NAME]
@@ -62,7 +62,7 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run.record_trial(0, config.model_dump(mode="json"))
     train, val = (Pack.open_or_build(dataset, split, 40) for split in ("train", "val"))
     data = TrainingData(train, val, dataset.attributes, dataset.fingerprint())
-    for report in fit(config, data, ResolvedWeights("none"), run.trial_dir(0)):
+    for report in fit(TrialInputs(config, data, ResolvedWeights("none"), run.trial_dir(0))):
         run.record_report(report, "continue")
     promote(run)
     return run

@@ -24,6 +24,7 @@ from fashion.record.trial import EpochReport
 from fashion.storage import trial_objects
 from fashion.storage.trial_objects import STATE, clear
 from fashion.training import saver
+from fashion.training.events import Heartbeat, Note, TrialEvent
 from fashion.training.feed import Worker
 from fashion.training.worker import Task, trial_reports
 from tests.support.machines.process_group import leave_together
@@ -55,19 +56,19 @@ def machine(tmp_path: Path, name: str) -> Path:
     return tmp_path / name / "trials" / "0000"
 
 
-def reports(found: list[EpochReport | str]) -> list[EpochReport]:
+def reports(found: list[TrialEvent]) -> list[EpochReport]:
     return [each for each in found if isinstance(each, EpochReport)]
 
 
 def reports_of(task: Task) -> Iterator[EpochReport]:
-    """One by one. A sign of life may come between them on a slow machine."""
+    """One by one. A heartbeat may come between them on a slow machine."""
     for each in trial_reports(task, Worker()):
-        if each:
+        if not isinstance(each, Heartbeat):
             assert isinstance(each, EpochReport)
             yield each
 
 
-def numbers(found: list[EpochReport | str]) -> list[dict[str, float]]:
+def numbers(found: list[TrialEvent]) -> list[dict[str, float]]:
     return [each.metrics for each in reports(found)]
 
 
@@ -101,7 +102,7 @@ def test_the_loop_does_not_wait_for_the_bucket_and_no_report_is_ahead_of_it(
 ) -> None:  # fmt: skip
     s3.faults.delay(1.0, only=("PUT",))  # an epoch takes a fifth of that
     seen = steps_seen(monkeypatch)
-    found: list[EpochReport | str] = []
+    found: list[TrialEvent] = []
     for each in reports_of(task(demo_root, machine(tmp_path, "a"), epochs=6)):
         if not found:
             assert seen[-1] >= (3, 1)  # while the first epoch's files were on their way
@@ -137,7 +138,7 @@ def test_with_the_bucket_away_it_trains_so_far_ahead_then_waits_then_goes_on(
     trial = trial_reports(task(demo_root, machine(tmp_path, "a"), epochs=12), Worker())
     found = [next(trial)]  # the bucket was there at the start
     s3.faults.fail(503)
-    rest: list[EpochReport | str] = []
+    rest: list[TrialEvent] = []
     thread = threading.Thread(target=lambda: rest.extend(trial))
     thread.start()
     wait_until(lambda: any("does not answer" in str(each) for each in rest), "the note")
@@ -153,11 +154,11 @@ def test_with_the_bucket_away_it_trains_so_far_ahead_then_waits_then_goes_on(
     s3.faults.heal()
     thread.join(100)
     found += rest
-    notes = [each for each in found if isinstance(each, str) and each]
+    notes = [each.text for each in found if isinstance(each, Note)]
     assert notes[0] == "s3://sweeps does not answer; the trial goes on meanwhile"
     assert notes[1].startswith("s3://sweeps answers again, after ")
     assert len(notes) == 2
-    assert found.count("") > 2  # meanwhile it said that it was alive
+    assert found.count(Heartbeat()) > 2  # meanwhile it said that it was alive
     assert numbers(found) == undisturbed(epochs=12)
 
 
@@ -262,7 +263,7 @@ def test_a_trial_that_has_to_leave_goes_on_from_that_very_step(
     bucket: bool, when: tuple[int, int],
 ) -> None:  # fmt: skip
     leaves = leaving_at(monkeypatch, when)
-    found: list[EpochReport | str] = []
+    found: list[TrialEvent] = []
     with pytest.raises(Leaving, match=f"in epoch {when[0]}, after step {when[1]} of 6"):
         found.extend(trial_reports(task(demo_root, machine(tmp_path, "a"), bucket), Worker(), leaves))
     torch.manual_seed(99)
@@ -293,8 +294,8 @@ def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
     group = torch.distributed
     wait = timedelta(seconds=120)
     group.init_process_group("gloo", init_method=f"file://{tmp_path}/{until}", rank=rank, world_size=2, timeout=wait)
-    found: list[EpochReport | str] = []
-    trial: Iterator[EpochReport | str] = trial_reports(
+    found: list[TrialEvent] = []
+    trial: Iterator[TrialEvent] = trial_reports(
         task(root, machine(tmp_path, f"{until}-{rank}"), until != "local"), Worker(rank, 2),
         lambda: (until, rank) == ("leave", 1),
     )  # fmt: skip
@@ -304,9 +305,9 @@ def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
             if until == "stop":
                 break
     except Leaving as error:
-        found.append(str(error))
+        found.append(Note(str(error)))
     (tmp_path / f"{until}-{rank}.json").write_text(
-        json.dumps([numbers(found), [each for each in found if isinstance(each, str)]])
+        json.dumps([numbers(found), [each.text for each in found if isinstance(each, Note)]])
     )
     leave_together()
 

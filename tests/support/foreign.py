@@ -12,7 +12,7 @@ from fashion.model.weights import ResolvedWeights
 from fashion.record.promote import promote
 from fashion.record.run import Run
 from fashion.training.feed import TrainingData
-from fashion.training.loop import fit
+from fashion.training.loop import TrialInputs, fit
 
 
 def promoted_run(root: Path, storage: Path, **data: Any) -> Run:
@@ -45,7 +45,7 @@ def promoted_run(root: Path, storage: Path, **data: Any) -> Run:
     run.record_attempt(0)
     train, val = (Pack.open_or_build(dataset, split, 24) for split in ("train", "val"))
     training = TrainingData(train, val, dataset.attributes, dataset.fingerprint())
-    for report in fit(config, training, ResolvedWeights("none"), run.trial_dir(0)):
+    for report in fit(TrialInputs(config, training, ResolvedWeights("none"), run.trial_dir(0))):
         run.record_report(report, "continue")
     run.record_end(0, "completed")
     promote(run)

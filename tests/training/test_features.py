@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fashion.config import TrialConfig
-from fashion.data.batches import eval_batches, train_batches
+from fashion.data.batches import Epoch, Normalization, eval_batches, train_batches
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.model.classifier import build_model
@@ -19,7 +19,7 @@ from fashion.model.weights import ResolvedWeights
 from fashion.training import features as module
 from fashion.training.features import features_path, open_features, open_or_compute
 from fashion.training.feed import FeatureFeed, PixelFeed, TrainingData, Worker
-from fashion.training.loop import fit
+from fashion.training.loop import TrialInputs, fit
 
 NO_WEIGHTS = ResolvedWeights("none")
 
@@ -53,8 +53,10 @@ def test_a_probe_gives_the_metrics_of_the_frozen_trial_on_pixels(
     demo_root: Path, data: TrainingData, tmp_path: Path, norm: str
 ) -> None:
     probe, pixels = (configured(demo_root, mode, model={"feature_norm": norm}) for mode in ("probe", "full"))
-    quick = [r.metrics for r in fit(probe, probing(data, probe), NO_WEIGHTS, tmp_path / "trials" / "probe")]
-    slow = [r.metrics for r in fit(pixels, data, NO_WEIGHTS, tmp_path / "trials" / "pixels")]
+    quick = [
+        r.metrics for r in fit(TrialInputs(probe, probing(data, probe), NO_WEIGHTS, tmp_path / "trials" / "probe"))
+    ]
+    slow = [r.metrics for r in fit(TrialInputs(pixels, data, NO_WEIGHTS, tmp_path / "trials" / "pixels"))]
     assert len(quick) == 3
     for one, other in zip(quick, slow, strict=True):
         assert one == pytest.approx(other, abs=2e-5)
@@ -64,9 +66,9 @@ def test_a_probe_gives_the_metrics_of_the_frozen_trial_on_pixels(
 def test_a_probe_resumes_to_the_same_numbers(demo_root: Path, data: TrainingData, tmp_path: Path) -> None:
     config = configured(demo_root)
     found = probing(data, config)
-    whole = [r.metrics for r in fit(config, found, NO_WEIGHTS, tmp_path / "a" / "0000")]
-    next(fit(config, found, NO_WEIGHTS, tmp_path / "b" / "0000"))
-    assert [r.metrics for r in fit(config, found, NO_WEIGHTS, tmp_path / "b" / "0000")] == whole
+    whole = [r.metrics for r in fit(TrialInputs(config, found, NO_WEIGHTS, tmp_path / "a" / "0000"))]
+    next(fit(TrialInputs(config, found, NO_WEIGHTS, tmp_path / "b" / "0000")))
+    assert [r.metrics for r in fit(TrialInputs(config, found, NO_WEIGHTS, tmp_path / "b" / "0000"))] == whole
     # One file a sweep keeps the backbone; a trial's own checkpoints hold the heads alone.
     (backbone,) = (tmp_path / "b").glob("backbone-*.safetensors")
     (best,) = (tmp_path / "b" / "0000").glob("best-*.safetensors")
@@ -84,8 +86,8 @@ def test_batches_are_the_pixels_batches(demo_root: Path, data: TrainingData) -> 
     torch.manual_seed(config.seed)
     model = build_model(config.model, data.class_counts, NO_WEIGHTS).eval()
     for rank in (0, 1):
-        place = Worker(rank, 2)
-        feeds = PixelFeed(config, data, place), FeatureFeed(config, probing(data, config).features or (), place)
+        worker = Worker(rank, 2)
+        feeds = PixelFeed(config, data, worker), FeatureFeed(config, probing(data, config).features or (), worker)
         for pixels, features in zip(feeds[0].train(2), feeds[1].train(2), strict=True):
             assert torch.equal(pixels.targets, features.targets)
             assert pixels.global_count == features.global_count
@@ -144,17 +146,15 @@ def test_training_batches_cover_every_image_once(demo_root: Path, data: Training
     features = open_features(data.train, config, NO_WEIGHTS)
     rows = {row.tobytes() for row in features.plain} | {row.tobytes() for row in features.mirrored}  # type: ignore[union-attr]
     seen = [
-        image.numpy().tobytes()
-        for batch in features.train_batches(0.5, 16, 1, 1, 0, 1, torch.device("cpu"))
-        for image in batch.images
+        image.numpy().tobytes() for batch in features.train_batches(0.5, Epoch(1, 16, seed=1)) for image in batch.images
     ]
     assert len(seen) == len(data.train)
     assert set(seen) <= rows
     plain = {row.tobytes() for row in features.plain}
     assert 0.25 < sum(row in plain for row in seen) / len(seen) < 0.75
-    mean, std = (0.5,) * 3, (0.5,) * 3
-    assert len(list(train_batches(data.train, config.data, mean, std, 16, 1, 1))) == len(data.train) // 16
-    assert len(list(eval_batches(data.val, config.data, mean, std, 16))) == 2
+    half = Normalization((0.5,) * 3, (0.5,) * 3)
+    assert len(list(train_batches(data.train, config.data, half, Epoch(1, 16, seed=1)))) == len(data.train) // 16
+    assert len(list(eval_batches(data.val, config.data, half, 16))) == 2
 
 
 def test_a_read_only_cache_is_a_clear_mistake(

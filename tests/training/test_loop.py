@@ -17,7 +17,7 @@ from fashion.errors import CheckpointError, TrialDiverged
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, PREVIOUS, best_path
 from fashion.training.checkpoint import mend_last
-from fashion.training.loop import Worker, fit
+from fashion.training.loop import TrialInputs, Worker, fit
 from tests.support.machines.process_group import leave_together
 from tests.support.trained import NONE, config, packs
 from tests.support.workers import run_workers
@@ -44,16 +44,16 @@ def test_a_trial_stopped_after_any_epoch_goes_on_to_the_same_numbers(
 ) -> None:
     wanted = config(demo_root, **recipe)
     data = packs(demo_root, wanted)
-    whole = list(fit(wanted, data, NONE, tmp_path / "whole"))
+    whole = list(fit(TrialInputs(wanted, data, NONE, tmp_path / "whole")))
     assert [report.epoch for report in whole] == [1, 2, 3]
     for stop in (1, 2):
         folder = tmp_path / f"stopped-{stop}"
-        first = fit(wanted, data, NONE, folder)
+        first = fit(TrialInputs(wanted, data, NONE, folder))
         for _ in range(stop):
             next(first)
         first.close()
         torch.manual_seed(99)  # what other work left behind must not matter
-        resumed = list(fit(wanted, data, NONE, folder))
+        resumed = list(fit(TrialInputs(wanted, data, NONE, folder)))
         assert numbers(resumed) == numbers(whole)
         assert [report.attempt for report in resumed] == [1] * stop + [2] * (3 - stop)
         best = max(folder.glob("best-*.safetensors"))
@@ -63,14 +63,14 @@ def test_a_trial_stopped_after_any_epoch_goes_on_to_the_same_numbers(
 def test_the_seed_decides(demo_root: Path, tmp_path: Path) -> None:
     one = config(demo_root, epochs=1)
     data = packs(demo_root, one)
-    first, again = (numbers(list(fit(one, data, NONE, tmp_path / name))) for name in ("a", "b"))
-    other = numbers(list(fit(one.model_copy(update={"seed": 8}), data, NONE, tmp_path / "c")))
+    first, again = (numbers(list(fit(TrialInputs(one, data, NONE, tmp_path / name)))) for name in ("a", "b"))
+    other = numbers(list(fit(TrialInputs(one.model_copy(update={"seed": 8}), data, NONE, tmp_path / "c"))))
     assert first == again != other
 
 
 def test_it_learns(demo_root: Path, tmp_path: Path) -> None:
     wanted = config(demo_root, epochs=8, optimizer="adamw", lr=0.01, schedule="onecycle", batch_size=16)
-    reports = list(fit(wanted, packs(demo_root, wanted), NONE, tmp_path))
+    reports = list(fit(TrialInputs(wanted, packs(demo_root, wanted), NONE, tmp_path)))
     assert reports[-1].metrics["train_loss"] < 0.8 * reports[0].metrics["train_loss"]
 
 
@@ -78,7 +78,7 @@ def test_the_previous_best_stays_until_the_new_ones_report_is_taken(demo_root: P
     wanted = config(demo_root, epochs=4, optimizer="adamw", lr=0.005, schedule="onecycle")
     best = 0
     loss = float("inf")
-    for report in fit(wanted, packs(demo_root, wanted), NONE, tmp_path):
+    for report in fit(TrialInputs(wanted, packs(demo_root, wanted), NONE, tmp_path)):
         if best:
             assert (tmp_path / f"best-{best:04d}.safetensors").is_file()
         if report.metrics["val_loss"] < loss:
@@ -90,7 +90,7 @@ def test_the_previous_best_stays_until_the_new_ones_report_is_taken(demo_root: P
 def test_the_stored_validation_predictions_are_the_reported_accuracy(demo_root: Path, tmp_path: Path) -> None:
     wanted = config(demo_root, epochs=2)
     data = packs(demo_root, wanted)
-    reports = list(fit(wanted, data, NONE, tmp_path))
+    reports = list(fit(TrialInputs(wanted, data, NONE, tmp_path)))
     path = max(tmp_path.glob("val-*.parquet"))
     epoch = int(path.stem.split("-")[1])
     table = pq.read_table(path)
@@ -107,7 +107,7 @@ def test_a_loss_that_is_not_a_number_ends_the_trial(demo_root: Path, tmp_path: P
     # Each step multiplies every weight by about 1 - lr * weight_decay = -999.
     wanted = config(demo_root, lr=100.0, weight_decay=10.0, epochs=20)
     with pytest.raises(TrialDiverged, match="loss is"):
-        list(fit(wanted, packs(demo_root, wanted), NONE, tmp_path))
+        list(fit(TrialInputs(wanted, packs(demo_root, wanted), NONE, tmp_path)))
 
 
 def test_a_frozen_backbone_stays_as_it_was(demo_root: Path, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_frozen_backbone_stays_as_it_was(demo_root: Path, tmp_path: Path) -> N
     wanted = config(demo_root, epochs=3, freeze_backbone=True, optimizer="adamw", lr=0.01)
     data = packs(demo_root, wanted)
     states = []
-    for report in fit(wanted, data, NONE, tmp_path):
+    for report in fit(TrialInputs(wanted, data, NONE, tmp_path)):
         path = tmp_path / f"best-{report.epoch:04d}.safetensors"
         if path.is_file():
             states.append(load_file(path))
@@ -130,7 +130,7 @@ def test_the_first_stages_stay_as_they_were(demo_root: Path, tmp_path: Path) -> 
 
     wanted = config(demo_root, epochs=3, freeze_stages=2, optimizer="adamw", lr=0.01)
     states = []
-    for report in fit(wanted, packs(demo_root, wanted), NONE, tmp_path):
+    for report in fit(TrialInputs(wanted, packs(demo_root, wanted), NONE, tmp_path)):
         path = tmp_path / f"best-{report.epoch:04d}.safetensors"
         if path.is_file():
             states.append(load_file(path))
@@ -143,19 +143,19 @@ def test_the_first_stages_stay_as_they_were(demo_root: Path, tmp_path: Path) -> 
 def test_another_configurations_checkpoint_is_refused(demo_root: Path, tmp_path: Path) -> None:
     wanted = config(demo_root, epochs=2)
     data = packs(demo_root, wanted)
-    next(fit(wanted, data, NONE, tmp_path))
+    next(fit(TrialInputs(wanted, data, NONE, tmp_path)))
     with pytest.raises(CheckpointError, match="another configuration"):
-        next(fit(wanted.model_copy(update={"seed": 8}), data, NONE, tmp_path))
+        next(fit(TrialInputs(wanted.model_copy(update={"seed": 8}), data, NONE, tmp_path)))
     (tmp_path / LAST).write_bytes((tmp_path / LAST).read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
-        next(fit(wanted, data, NONE, tmp_path))
+        next(fit(TrialInputs(wanted, data, NONE, tmp_path)))
 
 
 def test_epochs_trained_again_leave_the_recorded_best_weights(demo_root: Path, tmp_path: Path) -> None:
     """`last.pt` and the one before it are lost: what is trained again is known, and beaten only by what is better."""
     wanted = config(demo_root, epochs=4, optimizer="adamw", lr=0.005, schedule="onecycle")
     data = packs(demo_root, wanted)
-    whole = list(fit(wanted, data, NONE, tmp_path))
+    whole = list(fit(TrialInputs(wanted, data, NONE, tmp_path)))
     best = min(whole, key=lambda report: report.metrics["val_loss"])
     kept = best_path(tmp_path, best.epoch)
     before = kept.stat().st_mtime_ns
@@ -163,7 +163,9 @@ def test_epochs_trained_again_leave_the_recorded_best_weights(demo_root: Path, t
         (tmp_path / name).write_bytes(b"PK")
     mended = mend_last(tmp_path)
     assert (mended.best_epoch, mended.best_loss) == (best.epoch, best.metrics["val_loss"])
-    again = list(fit(wanted, data, NONE, tmp_path, best=(mended.best_epoch, mended.best_loss)))
+    again = list(
+        fit(TrialInputs(wanted, data, NONE, tmp_path, best_epoch=mended.best_epoch, best_loss=mended.best_loss))
+    )
     assert numbers(again) == numbers(whole)
     assert kept.stat().st_mtime_ns == before
     assert [path.name for path in tmp_path.glob("best-*")] == [kept.name]
@@ -173,7 +175,7 @@ def _worker(rank: int, world: int, root: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     wanted = config(Path(root), epochs=2)
-    reports = list(fit(wanted, packs(Path(root), wanted), NONE, Path(folder), 0, Worker(rank, world)))
+    reports = list(fit(TrialInputs(wanted, packs(Path(root), wanted), NONE, Path(folder), 0, Worker(rank, world))))
     (Path(folder) / f"rank{rank}.json").write_text(json.dumps(numbers(reports)))
     leave_together()
 

@@ -21,7 +21,7 @@ from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, best_path, predictions_path
 from fashion.training import checkpoint, loop
-from fashion.training.loop import TrainingData, Worker, fit
+from fashion.training.loop import TrainingData, TrialInputs, Worker, fit
 from tests.support.machines.process_group import leave_together
 from tests.support.workers import run_workers
 
@@ -86,7 +86,7 @@ def _worker(rank: int, root: Path, folder: Path) -> None:
     data, found = opened(root), {}
 
     def run(name: str, config: TrialConfig) -> Iterator[EpochReport]:
-        return fit(config, data, NO_WEIGHTS, folder / name, worker=Worker(rank, 2))
+        return fit(TrialInputs(config, data, NO_WEIGHTS, folder / name, worker=Worker(rank, 2)))
 
     for name, config in trials(root).items():
         found[name] = numbers(list(run(name, config)))
@@ -111,7 +111,7 @@ def test_two_workers_agree_with_each_other_and_with_one(root: Path, tmp_path: Pa
     assert first["resumed"] == first["averaged"]
     data = opened(root)
     for name, config in trials(root).items():
-        alone = numbers(list(fit(config, data, NO_WEIGHTS, tmp_path / f"{name}-alone")))
+        alone = numbers(list(fit(TrialInputs(config, data, NO_WEIGHTS, tmp_path / f"{name}-alone"))))
         for one, two in zip(alone, first[name], strict=True):
             exact = name == "frozen"
             assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5 if exact else 0.1)
@@ -123,7 +123,7 @@ def test_a_kill_between_the_files_of_an_epoch_loses_nothing(root: Path, tmp_path
     config, data = trials(root)["averaged"], opened(root)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     reports = []
-    for report in fit(config, data, NO_WEIGHTS, whole):
+    for report in fit(TrialInputs(config, data, NO_WEIGHTS, whole)):
         reports.append(report)
         if report.epoch == 1:
             shutil.copytree(whole, killed)
@@ -131,7 +131,7 @@ def test_a_kill_between_the_files_of_an_epoch_loses_nothing(root: Path, tmp_path
             for path in (best_path(whole, 2), predictions_path(whole, 2)):
                 shutil.copy(path, killed)
             (killed / ".last.pt.1.tmp").write_bytes(b"half")
-    assert numbers(list(fit(config, data, NO_WEIGHTS, killed))) == numbers(reports)
+    assert numbers(list(fit(TrialInputs(config, data, NO_WEIGHTS, killed)))) == numbers(reports)
     last = [checkpoint.load_last(folder / LAST) for folder in (whole, killed)]
     for part in ("model", "ema"):
         assert all(torch.equal(value, last[1][part][name]) for name, value in last[0][part].items())

@@ -21,6 +21,7 @@ from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, MICRO_BATCHES
 from fashion.training import micro_batches
+from fashion.training.events import Note, TrialEvent
 from fashion.training.feed import Worker
 from fashion.training.micro_batches import OutOfMemory, add_gradients, is_out_of_memory, noted_parts
 from fashion.training.worker import Task, trial_reports
@@ -114,13 +115,13 @@ def test_a_trial_goes_on_with_smaller_micro_batches(
     """The limit comes in the second epoch: the first is not repeated, the second is told to be otherwise."""
     calls: list[int] = []
     mine = task(demo_root, tmp_path / "trials" / "0000", configured(demo_root))
-    found: list[EpochReport | str] = []
+    found: list[TrialEvent] = []
     for each in trial_reports(mine, Worker()):
         found.append(each)
         if isinstance(each, EpochReport) and each.epoch == 1 and not calls:
             limit(monkeypatch, 9, torch.OutOfMemoryError("CUDA out of memory."), calls)
     reports = [each for each in found if isinstance(each, EpochReport)]
-    notes = [each for each in found if isinstance(each, str)]
+    notes = [each.text for each in found if isinstance(each, Note)]
     # 32 fails, 16 fails, 8 fits: two notes, each followed by the report that the checkpoint carries.
     assert [note.split(" (")[0] for note in notes] == [
         "epoch 2: out of memory with 32 images at a time, it goes on with 2 micro-batches",
@@ -140,9 +141,13 @@ def test_without_batch_statistics_the_numbers_are_those_of_whole_batches(
 ) -> None:
     config = configured(demo_root, freeze_backbone=True, lr=0.1)
     config = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.0})})
-    whole = [r for r in trial_reports(task(demo_root, tmp_path / "whole", config), Worker()) if not isinstance(r, str)]
+    whole = [
+        r for r in trial_reports(task(demo_root, tmp_path / "whole", config), Worker()) if isinstance(r, EpochReport)
+    ]
     limit(monkeypatch, 20, MemoryError(), [])
-    parts = [r for r in trial_reports(task(demo_root, tmp_path / "parts", config), Worker()) if not isinstance(r, str)]
+    parts = [
+        r for r in trial_reports(task(demo_root, tmp_path / "parts", config), Worker()) if isinstance(r, EpochReport)
+    ]
     assert [report.epoch for report in parts] == [1, 2, 3]
     for one, other in zip(whole, parts, strict=True):
         assert other.metrics["val_loss"] == pytest.approx(one.metrics["val_loss"], rel=1e-5)
@@ -155,8 +160,8 @@ def test_a_trial_tells_that_its_precision_is_only_imitated(
     monkeypatch.setattr(precision, "computes_bf16", lambda device: False)
     mine = task(demo_root, tmp_path / "trials" / "0000", configured(demo_root, epochs=1, precision="bf16"))
     first, *others = trial_reports(mine, Worker())
-    assert isinstance(first, str)
-    assert "bf16 is only imitated" in first
+    assert isinstance(first, Note)
+    assert "bf16 is only imitated" in first.text
     assert [each.setting for each in others if isinstance(each, EpochReport)] == ["bf16 nchw"]
 
 

@@ -12,7 +12,7 @@ import torch
 from fashion.errors import TrialDiverged
 from fashion.record.trial_files import LAST
 from fashion.training import checkpoint
-from fashion.training.loop import fit
+from fashion.training.loop import TrialInputs, fit
 from tests.support.trained import NONE, config, packs
 
 
@@ -41,7 +41,7 @@ def test_training_goes_on_while_files_are_written_and_the_report_waits_for_them(
             assert not (tmp_path / "trial" / LAST).exists()
             held.set()
 
-    first = next(iter(fit(wanted, packs(demo_root, wanted), NONE, tmp_path / "trial", on_step=on_step)))
+    first = next(iter(fit(TrialInputs(wanted, packs(demo_root, wanted), NONE, tmp_path / "trial", on_step=on_step))))
     assert first.epoch == 1
     assert steps[-1] >= (2, 3)  # the loop did not wait
     assert (tmp_path / "trial" / LAST).exists()
@@ -58,10 +58,10 @@ def test_what_is_written_is_the_epochs_end_and_not_what_training_made_of_it(
         if (epoch, step) == (2, 5):
             held.set()
 
-    late = fit(wanted, data, NONE, tmp_path / "late", on_step=release)
+    late = fit(TrialInputs(wanted, data, NONE, tmp_path / "late", on_step=release))
     next(late)
     late.close()
-    at_once = fit(wanted, data, NONE, tmp_path / "at once")  # held is set by now
+    at_once = fit(TrialInputs(wanted, data, NONE, tmp_path / "at once"))  # held is set by now
     next(at_once)
     at_once.close()
     states = [checkpoint.load_last(tmp_path / name / LAST) for name in ("late", "at once")]
@@ -77,7 +77,7 @@ def test_an_error_of_the_writer_is_the_trials(demo_root: Path, tmp_path: Path, m
     monkeypatch.setattr(checkpoint, "save_last", full)
     wanted = config(demo_root, epochs=2)
     with pytest.raises(OSError, match="No space left"):
-        next(iter(fit(wanted, packs(demo_root, wanted), NONE, tmp_path)))
+        next(iter(fit(TrialInputs(wanted, packs(demo_root, wanted), NONE, tmp_path))))
 
 
 def test_an_epoch_is_reported_before_the_failure_of_the_next(
@@ -90,7 +90,7 @@ def test_an_epoch_is_reported_before_the_failure_of_the_next(
             held.set()
             raise TrialDiverged("told to")
 
-    trial = fit(wanted, packs(demo_root, wanted), NONE, tmp_path, on_step=fail)
+    trial = fit(TrialInputs(wanted, packs(demo_root, wanted), NONE, tmp_path, on_step=fail))
     assert next(trial).epoch == 1
     with pytest.raises(TrialDiverged, match="told to"):
         next(trial)
