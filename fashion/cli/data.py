@@ -38,7 +38,7 @@ def check(root: str, as_json: bool) -> None:
     Example:
       fashion-sweep data check data/FashionDataset
     """
-    from fashion.cli.progress import Bars
+    from fashion.display.progress import Bars
     from fashion.data.check import check as check_data
     from fashion.data.contents import default_cache_dir
     from fashion.data.remote.local_copy import fetch_unread, place_of
@@ -102,7 +102,7 @@ def demo(root: str, train: int, val: int, test: int, size: int, seed: int) -> No
     Example:
       fashion-sweep data demo data/demo
     """
-    from fashion.cli.progress import Bars
+    from fashion.display.progress import Bars
     from fashion.data.demo import write_demo
 
     with Bars() as bars:
@@ -155,7 +155,7 @@ def pack(
     Example:
       fashion-sweep data pack data/FashionDataset --resize 180
     """
-    from fashion.cli.progress import Bars
+    from fashion.display.progress import Bars
     from fashion.data.layout import read_dataset
     from fashion.data.pack import Pack
     from fashion.errors import UserError
@@ -208,7 +208,7 @@ def push(
       fashion-sweep data push data/FashionDataset s3://my-bucket/FashionDataset --resize 320
     """
     from fashion.bucket.address import parse_address
-    from fashion.cli.progress import Bars
+    from fashion.display.progress import Bars
     from fashion.data.layout import read_dataset
     from fashion.data.remote.push import push as push_data
 
@@ -231,7 +231,7 @@ def push(
 
 def folder_of(root: str, forms: Sequence[Form] = (), splits: Sequence[str] = SPLITS) -> Path:
     """The folder itself, or this machine's copy of what is at an address, with the packed images of these forms."""
-    from fashion.cli.progress import Bars
+    from fashion.display.progress import Bars
     from fashion.data.contents import default_cache_dir
     from fashion.data.remote.local_copy import on_this_machine, place_of
 
