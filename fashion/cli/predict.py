@@ -25,7 +25,7 @@ def predict_winner(
 
     Raises DataError, CheckpointError, RunError, StorageError or SubmissionError where nothing can be predicted.
     """
-    from fashion.cli.progress import Bars
+    from fashion.display.progress import Bars
     from fashion.engine.predict_job import predict_on_cluster
     from fashion.prediction.write import PredictionInput
 

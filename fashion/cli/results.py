@@ -178,7 +178,7 @@ def _open(storage: str, name: str | None, every_report: bool = False) -> Recorde
 def _read(location: Location, every_report: bool = False) -> RecordedRun:
     """The run at that location, with progress on stderr while it is read."""
     from fashion.api.recorded_run import read_run
-    from fashion.cli.progress import Bars
+    from fashion.display.progress import Bars
 
     # A command keeps what it reads until it ends, so the garbage collector need never look at it.
     gc.disable()

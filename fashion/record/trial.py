@@ -61,13 +61,25 @@ class EpochReport:
         return cls(**{**value, "metrics": metrics_from_json(value["metrics"])})
 
 
+@dataclass(frozen=True)
+class SlotUse:
+    """Where an attempt ran, from `time` (ISO 8601) on. slot: the number of the warm process or worker group, from 0 in the
+    order in which one command first used them. node: the name of the machine."""
+
+    attempt: int
+    slot: int
+    node: str
+    time: str
+
+
 @dataclass
 class Trial:
     """One configuration and all that is recorded of it.
 
     `live` says whether a driver was alive when last looked. `left_out` counts the reports that an excerpt of the run
     leaves out, which took `left_out_seconds` in all. `origin` names the run and trial from which reports and files were
-    taken, for a trial that was not trained here. `notes` say what happened to it on the way.
+    taken, for a trial that was not trained here. `notes` say what happened to it on the way, `slots` where its attempts
+    ran (none in runs of formats 1 and 2).
     """
 
     number: int
@@ -82,6 +94,7 @@ class Trial:
     left_out_seconds: float = 0.0
     origin: tuple[str, int] | None = None
     notes: list[str] = field(default_factory=list)
+    slots: list[SlotUse] = field(default_factory=list)
 
     @property
     def status(self) -> Status:

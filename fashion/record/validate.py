@@ -87,6 +87,8 @@ EVENT: Mapping[str, Rule] = {
     "config": configuration,
     "run": word,
     "of": whole(0),
+    "slot": whole(0),
+    "node": title,
     "decision": one_of(*get_args(Decision)),
     "report": lambda value: isinstance(value, Mapping),
     "status": one_of("completed", "stopped", "failed"),
