@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fashion.bucket.address import Address, is_address
-from fashion.errors import DataError, Problem, RunError, SubmissionError
-from fashion.prediction.submission import read_probabilities
+from fashion.errors import DataError, Problem, RunError
 from fashion.record.run import Run
 from fashion.record.trial import Trial
 from fashion.record.trial_files import folder_name, predictions_name
@@ -111,14 +110,8 @@ def read_predictions(run: Run, trial: Trial, address: Address | None = None) -> 
     if not path.is_file():
         fix = "If the sweep was killed, type its command again to go on"
         raise RunError(Problem(f"{run.location}/{name}", "the validation predictions are missing", fix=fix))
-    try:
-        images, stored, probabilities = read_probabilities(path)
-    except SubmissionError as error:
-        raise RunError(error.problems[0]) from error
     attributes = attributes_of(run.manifest["attributes"])
-    if stored != dict(attributes):
-        rule = "must have the attributes and classes of the run's manifest"
-        raise RunError(Problem(str(path), rule, ", ".join(stored), "The file was replaced or renamed"))
+    images, probabilities = _probabilities(path, attributes)
     labels, missing = _labels(run, trial, address, images)
     return ValidationPredictions(
         trial.number,
