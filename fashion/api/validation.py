@@ -125,6 +125,28 @@ def read_predictions(run: Run, trial: Trial, address: Address | None = None) -> 
     )
 
 
+def _probabilities(
+    path: Path, attributes: list[tuple[str, tuple[str, ...]]]
+) -> tuple[list[str], list[NDArray[np.float32]]]:
+    """The images that a trial's predictions list, and (N, classes) float32 of each attribute."""
+    try:
+        table = pq.read_table(path)
+        images = table.column("image").to_pylist()
+        if not all(isinstance(image, str) for image in images):
+            raise TypeError("image is no text everywhere")
+        values = []
+        for name, classes in attributes:
+            lists = table.column(name).to_pylist()
+            if any(len(row) != len(classes) for row in lists):
+                raise ValueError(f"{name} has no probability for each of its {len(classes)} classes in every row")
+            values.append(np.array(lists, np.float32).reshape(len(images), len(classes)))
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        rule = "must be a Parquet file of class probabilities"
+        fix = "The file was damaged or replaced"
+        raise RunError(Problem(str(path), rule, f"{type(error).__name__}: {error}", fix)) from error
+    return images, values
+
+
 def _labels(run: Run, trial: Trial, address: Address | None, images: list[str]) -> tuple[NDArray[np.int64] | None, str]:
     """The labels (N, heads) of the images; or None and why they are not known."""
     path = _brought(run, address, LABELS_NAME)
