@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fashion.bucket.address import Address, is_address
-from fashion.errors import DataError, Problem, RunError, SubmissionError
-from fashion.prediction.submission import read_probabilities
+from fashion.errors import DataError, Problem, RunError
 from fashion.record.run import Run
 from fashion.record.trial import Trial
 from fashion.record.trial_files import folder_name, predictions_name
@@ -111,14 +110,8 @@ def read_predictions(run: Run, trial: Trial, address: Address | None = None) -> 
     if not path.is_file():
         fix = "If the sweep was killed, type its command again to go on"
         raise RunError(Problem(f"{run.location}/{name}", "the validation predictions are missing", fix=fix))
-    try:
-        images, stored, probabilities = read_probabilities(path)
-    except SubmissionError as error:
-        raise RunError(error.problems[0]) from error
     attributes = attributes_of(run.manifest["attributes"])
-    if stored != dict(attributes):
-        rule = "must have the attributes and classes of the run's manifest"
-        raise RunError(Problem(str(path), rule, ", ".join(stored), "The file was replaced or renamed"))
+    images, probabilities = _probabilities(path, attributes)
     labels, missing = _labels(run, trial, address, images)
     return ValidationPredictions(
         trial.number,
@@ -130,6 +123,28 @@ def read_predictions(run: Run, trial: Trial, address: Address | None = None) -> 
         ),
         missing,
     )
+
+
+def _probabilities(
+    path: Path, attributes: list[tuple[str, tuple[str, ...]]]
+) -> tuple[list[str], list[NDArray[np.float32]]]:
+    """The images that a trial's predictions list, and (N, classes) float32 of each attribute."""
+    try:
+        table = pq.read_table(path)
+        images = table.column("image").to_pylist()
+        if not all(isinstance(image, str) for image in images):
+            raise TypeError("image is no text everywhere")
+        values = []
+        for name, classes in attributes:
+            lists = table.column(name).to_pylist()
+            if any(len(row) != len(classes) for row in lists):
+                raise ValueError(f"{name} has no probability for each of its {len(classes)} classes in every row")
+            values.append(np.array(lists, np.float32).reshape(len(images), len(classes)))
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        rule = "must be a Parquet file of class probabilities"
+        fix = "The file was damaged or replaced"
+        raise RunError(Problem(str(path), rule, f"{type(error).__name__}: {error}", fix)) from error
+    return images, values
 
 
 def _labels(run: Run, trial: Trial, address: Address | None, images: list[str]) -> tuple[NDArray[np.int64] | None, str]:

@@ -1,14 +1,10 @@
-"""What `import fashion` hands out: lazily, without a name of its own folders, and typed for whoever calls it."""
+"""What `import fashion` hands out: lazily, and without a name of its own folders."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
-import site
 import subprocess
 import sys
-import textwrap
-from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -62,67 +58,3 @@ def test_no_public_name_is_a_submodule() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'fashion' has no attribute 'opne_run'"):
         _ = fashion.opne_run
-
-
-CALLER = """
-    from pathlib import Path
-    from typing import assert_type
-
-    import fashion
-    import numpy as np
-    from numpy.typing import NDArray
-
-    spec = fashion.load_spec("sweeps/quickstart.yaml", {"train.epochs": 3, "train.lr": {"uniform": [0.1, 0.2]}})
-    assert_type(spec, fashion.SweepSpec)
-    run = fashion.run(spec, fresh=True)
-    assert_type(run, fashion.SweptRun)
-    OUTCOME
-    opened = fashion.open_run("runs/quickstart")
-    assert_type(opened, fashion.RecordedRun)
-    best = opened.best()
-    assert_type(best.trial, int)
-    assert_type(best.metrics, dict[str, float])
-    assert_type(opened.promote(), Path)
-    found = opened.predictions(trial=3)
-    assert_type(found, fashion.ValidationPredictions)
-    assert_type(found.attributes[0].probabilities, NDArray[np.float32])
-    assert_type(found.attributes[0].labels, NDArray[np.int64] | None)
-    model = fashion.load_model(Path("runs/quickstart/best"), device="cpu")
-    assert_type(model.predict(["a.jpg", np.zeros((4, 4, 3), np.uint8)]), list[dict[str, dict[str, float]]])
-    assert_type(model.attributes, tuple[fashion.Attribute, ...])
-    assert_type(model.config, fashion.TrialConfig)
-    try:
-        fashion.open_run(storage=Path("runs"))
-    except fashion.UserError as error:
-        assert_type(error.problems[0], fashion.Problem)
-    fashion.run(spec, mode="noisy")  # type: ignore[arg-type]
-    model.predict([3])  # type: ignore[list-item]
-    fashion.opne_run()
-"""
-
-
-def test_a_caller_is_type_checked_against_the_installed_package(tmp_path: Path) -> None:
-    """mypy --strict on a caller, in an environment that has the package by its py.typed as pip would install it."""
-    setup = ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    assert setup["options.package_data"]["fashion"].split() == ["py.typed"]
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
-    packages = next((tmp_path / "env").glob("lib/python*/site-packages"))
-    (packages / "fashion").symlink_to(PACKAGE)
-    (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
-    caller = textwrap.dedent(CALLER)
-    there = importlib.util.find_spec("fashion.sweep.outcome") is not None
-    caller = caller.replace("OUTCOME", "assert_type(run.outcome, fashion.SweepOutcome)" if there else "")
-    (tmp_path / "caller.py").write_text(caller)
-    # torch and Ray are large, and nothing of theirs is in the API but a device.
-    (tmp_path / "mypy.ini").write_text("[mypy]\n[mypy-torch.*,ray.*]\nfollow_imports = skip\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file", "mypy.ini", "--cache-dir", ".mypy_cache",
-         "--python-executable", str(tmp_path / "env" / "bin" / "python"), "caller.py"],
-        capture_output=True, text=True, cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},  # a source tree, not installed
-    )  # fmt: skip
-    # The one mistake that is not marked is found, and nothing else: an unneeded mark would be an error, too.
-    (error, summary) = done.stdout.strip().splitlines()
-    assert 'has no attribute "opne_run"' in error, done.stdout + done.stderr
-    assert summary.startswith("Found 1 error")

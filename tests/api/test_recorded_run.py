@@ -45,7 +45,7 @@ def test_a_run_is_opened_as_the_commands_find_it(storage: Path, monkeypatch: pyt
     assert "3 trials recorded" in repr(by_folder)
 
 
-@pytest.mark.parametrize(("name", "words"), [("lrr", "Did you mean lr?"), ("s3:/lr", "holds no such run")])
+@pytest.mark.parametrize(("name", "words"), [("lrr", "Did you mean lr?"), ("s3:/lr", "must begin with s3:// or gs://")])
 def test_mistakes_are_user_errors_and_print_nothing(
     storage: Path, name: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,7 +96,7 @@ def test_reports_are_complete_where_an_excerpt_left_some_out(storage: Path) -> N
     run = fashion.open_run("lr", storage)
     assert sum(len(trial.reports) for trial in run.record.trials.values()) < whole.num_rows
     seconds = run.trials().column("seconds").to_pylist()
-    assert run.reports().equals(whole)
+    assert str(run.reports().to_pylist()) == str(whole.to_pylist())  # as text: NaN equals nothing
     assert seconds == run.trials().column("seconds").to_pylist() == [6.0, 3.0, 1.5]
 
 
