@@ -21,18 +21,18 @@ import fashion.engine.driver
 import fashion.engine.tune_trial
 from benchmarks.child import note
 from fashion.cli import main as command_line
-from fashion.engine.tune_trial import SharedInputs, run_trial
-from fashion.record.trial import EpochReport
+from fashion.engine.messages import Reported, TrialMessage
+from fashion.engine.tune_trial import run_trial
 from fashion.sweep.recorder import Recorder
-from fashion.training.events import TrialEvent
+from fashion.training.worker import SharedInputs
 
-report_to_tune = fashion.engine.tune_trial._report
+report_to_tune = fashion.engine.tune_trial._send
 
 
 def noting_trial(folder: Path) -> Callable[..., None]:
     def noted(config: dict[str, Any], job: SharedInputs) -> None:
         note(folder, event="begun", number=config["number"])
-        setattr(fashion.engine.tune_trial, "_report", noting_report(folder))  # noqa: B010
+        setattr(fashion.engine.tune_trial, "_send", noting_report(folder))  # noqa: B010
         try:
             run_trial(config, job)
         finally:
@@ -41,13 +41,13 @@ def noting_trial(folder: Path) -> Callable[..., None]:
     return noted
 
 
-def noting_report(folder: Path) -> Callable[[TrialEvent], None]:
-    def noted(report: TrialEvent) -> None:
+def noting_report(folder: Path) -> Callable[[TrialMessage], None]:
+    def noted(message: TrialMessage) -> None:
         started = time.perf_counter()
-        report_to_tune(report)  # does not return in a trial that is stopped
-        if not isinstance(report, EpochReport):
+        report_to_tune(message)  # does not return in a trial that is stopped
+        if not isinstance(message, Reported):
             return
-        note(folder, event="reported", number=report.trial, seconds=time.perf_counter() - started)
+        note(folder, event="reported", number=message.report.trial, seconds=time.perf_counter() - started)
 
     return noted
 

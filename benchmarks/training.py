@@ -22,13 +22,13 @@ from torch.nn import functional as F
 from benchmarks.case import Case
 from benchmarks.original import ReportModel, training_step
 from benchmarks.rows import Row, median_ratio, medians
-from fashion.data.batches import steps_per_epoch
+from fashion.data.batches import Worker, steps_per_epoch
 from fashion.model.backbones import row
 from fashion.model.classifier import build_model
 from fashion.model.network import make_backbone
 from fashion.model.precision import Setting, computes_bf16
 from fashion.model.weights import ResolvedWeights
-from fashion.training.feed import TrainingData, Worker
+from fashion.training.feed import TrainingData
 from fashion.training.loop import TrialInputs, fit
 
 REPORT, OURS, LIMIT = "the report's loop", "ours", "bare limit"

@@ -40,7 +40,8 @@ class AttributePredictions:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """(N,) the index of the most probable class; of equally probable ones the first."""
-        return self.probabilities.argmax(axis=1).astype(np.int64)
+        best: NDArray[np.int64] = self.probabilities.argmax(axis=1).astype(np.int64)
+        return best
 
 
 @dataclass(frozen=True, eq=False)

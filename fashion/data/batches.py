@@ -98,7 +98,8 @@ def steps_per_epoch(n: int, batch_size: int, world_size: int = 1) -> int:
 
 def flipped(draw: NDArray[np.float32], probability: float) -> NDArray[np.bool_]:
     """Which images of a batch are mirrored in training, (n,)."""
-    return draw[FLIP] < np.float32(probability)
+    flips: NDArray[np.bool_] = draw[FLIP] < np.float32(probability)
+    return flips
 
 
 def train_batches(

@@ -148,7 +148,7 @@ class RecordScheduler(FIFOScheduler):
     """
 
     def __init__(self, recorder: Recorder, source: ConfigSource, max_failures: int, max_preemptions: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray's
         self.recorder, self.source = recorder, source
         self.limits = max_failures, max_preemptions
         self.deaths: dict[int, Deaths] = {}

@@ -19,10 +19,10 @@ from ray.train.torch import TorchTrainer
 
 from fashion.cluster.session import leaving
 from fashion.config import read_config
+from fashion.data.batches import Worker
 from fashion.engine.messages import Began, Blocked, Failed, Moving, TrialMessage, message_of, to_result
 from fashion.engine.worker_group import run_in_slot
 from fashion.errors import Leaving, Superseded, refusal
-from fashion.training.feed import Worker
 from fashion.training.worker import SharedInputs, Task, describe_failure, trial_reports
 
 
@@ -35,7 +35,7 @@ def run_trial(config: dict[str, Any], job: SharedInputs) -> None:
         if job.workers > 1:
             run_in_slot(task, job, send=_send)
         else:
-            _send(Began(ray.get_runtime_context().get_actor_id(), platform.node()))
+            _send(Began(str(ray.get_runtime_context().get_actor_id()), platform.node()))
             # Local mode: Train's loop in this process. Its own results are not used, so its folder is not either.
             trainer = TorchTrainer(
                 lambda: _train_here(task, job.gpus_per_worker),

@@ -31,6 +31,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fashion.cluster.session import leaving
+from fashion.data.batches import Worker
 from fashion.engine.deaths import Deaths, machine_went
 from fashion.engine.mailbox import Delivery, Mailbox, TellMailbox, lost_neighbour
 from fashion.engine.messages import (
@@ -47,7 +48,6 @@ from fashion.engine.messages import (
 )
 from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
 from fashion.schedulers.base import Decision
-from fashion.training.feed import Worker
 from fashion.training.micro_batches import OutOfMemory
 from fashion.training.worker import SharedInputs, Task, describe_failure, first_line, trial_reports
 

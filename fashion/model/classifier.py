@@ -42,7 +42,8 @@ class MultiHeadClassifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features (n, F) of images (n, 3, H, W)."""
-        return self.backbone(images)
+        features: Tensor = self.backbone(images)
+        return features
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.norm(self.features(images))

@@ -49,7 +49,8 @@ def class_weights(counts: np.ndarray, weighting: str) -> np.ndarray:
     if power == 0.0:
         return np.ones_like(counts)
     raw = np.where(counts > 0, np.maximum(counts, 1.0) ** -power, 0.0)
-    return raw / ((raw * counts).sum() / counts.sum())
+    weights: np.ndarray = raw / ((raw * counts).sum() / counts.sum())
+    return weights
 
 
 class MultiHeadLoss:

@@ -98,7 +98,8 @@ def _torchvision_network(row: BackboneRow, drop_path: float) -> nn.Module:
     import torchvision
 
     more: dict[str, Any] = {"stochastic_depth_prob": drop_path} if row.drop_path else {}
-    return torchvision.models.get_model(row.name, weights=None, **more)
+    network: nn.Module = torchvision.models.get_model(row.name, weights=None, **more)
+    return network
 
 
 def _take_off_classifier(network: nn.Module) -> int:
@@ -109,7 +110,7 @@ def _take_off_classifier(network: nn.Module) -> int:
         setattr(network, name, nn.Identity())
         return part.in_features
     last = len(part) - 1
-    features = part[last].in_features
+    features: int = part[last].in_features
     for index, module in enumerate(part):
         if index == last or isinstance(module, nn.Dropout):
             part[index] = nn.Identity()

@@ -35,7 +35,7 @@ class Setting:
         """
         model = model.to(device)
         if self.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model = model.to(memory_format=torch.channels_last)
         if self.bf16 and device.type == "cpu":
             for module in model.modules():
                 if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
@@ -53,7 +53,7 @@ def computes_bf16(device: torch.device) -> bool:
     """Whether the device itself computes in bf16. On a CPU without AVX-512 (or Arm's bf16) oneDNN emulates it at a
     tenth of fp32's speed; torch's own compiler asks oneDNN the same question."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

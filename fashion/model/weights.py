@@ -295,7 +295,8 @@ def _timm_hub_state(row: BackboneRow, path: Path) -> dict[str, Tensor]:
         filled = timm.create_model(row.timm_name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except RuntimeError as error:
         raise WeightsError(f"model.weights: timm can't load {path} into {row.timm_name}: {error}") from error
-    return filled.state_dict()
+    state: dict[str, torch.Tensor] = filled.state_dict()
+    return state
 
 
 def _sha256(path: Path) -> str:

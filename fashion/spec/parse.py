@@ -20,7 +20,7 @@ from fashion.spec.fields import (
     section_rules,
     show,
 )
-from fashion.spec.space import Choice, Expression, Grid, Int, LogUniform, Switch, Uniform, When, case_name
+from fashion.spec.space import Choice, Expression, Grid, Int, LogUniform, Scalar, Switch, Uniform, When, case_name
 from fashion.spec.yaml_lines import Document, Path
 
 KINDS = ("choice", "grid", "uniform", "loguniform", "int")
@@ -81,7 +81,8 @@ class Parser:
         """A value, a distribution or a condition. Problems inside it are recorded at their own places; what is returned
         then does not matter, since the spec is refused."""
         if not isinstance(raw, Mapping):
-            return self.value(rule, raw, path)
+            value: Scalar = self.value(rule, raw, path)
+            return value
         if rule.name in NEVER_SAMPLED:
             self.problem(path, "can't be sampled: one sweep is over one data set", raw)
             return ""

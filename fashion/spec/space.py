@@ -123,7 +123,7 @@ class Int(Distribution):
     def contains(self, value: Scalar) -> bool:
         if not _number(value) or value != int(value):  # type: ignore[arg-type]
             return False
-        whole = int(value)  # type: ignore[arg-type]
+        whole = int(value)
         return self.lo <= whole <= self.hi and (whole - self.lo) % self.step == 0
 
     def to_json(self) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class JobServer:
 
 
 async def _next(source: Any) -> str | None:
-    return await anext(source, None)  # type: ignore[no-any-return]
+    return await anext(source, None)
 
 
 def _taken(sweep: str, identity: str) -> ClusterError:

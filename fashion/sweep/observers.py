@@ -11,8 +11,7 @@ from fashion.storage.record_upload import Mirror
 
 
 class Observer(Protocol):
-    """Each method is called after what it tells of is on disk. A class that inherits from this one overrides what it
-    needs; the rest does nothing."""
+    """What the recorder calls, each after what it tells of is on disk."""
 
     def trial_started(self, number: int) -> None:
         """The trial was handed to a worker, for the first time or again."""
@@ -31,7 +30,26 @@ class Observer(Protocol):
         """Something to tell the user that belongs to no epoch."""
 
 
-class OnTensorBoard(Observer):
+class Ignoring:
+    """An observer that does nothing: a class that inherits from it overrides what it needs."""
+
+    def trial_started(self, number: int) -> None:
+        return
+
+    def reported(self, report: EpochReport, decision: Decision) -> None:
+        return
+
+    def ended(self, number: int, status: End, reason: str = "") -> None:
+        return
+
+    def cleared(self, number: int, best_epoch: int | None, at: int) -> None:
+        return
+
+    def note(self, text: str) -> None:
+        return
+
+
+class OnTensorBoard(Ignoring):
     """Writes the event files of the trials."""
 
     def __init__(self, files: EventFiles) -> None:
@@ -44,7 +62,7 @@ class OnTensorBoard(Observer):
         self.files.close(number)
 
 
-class IntoBucket(Observer):
+class IntoBucket(Ignoring):
     """Lets the bucket forget what ended trials need no more. (The journal itself is uploaded by `Mirror` as it grows.)"""
 
     def __init__(self, mirror: Mirror) -> None:

@@ -120,7 +120,8 @@ class OptunaSource:
 
         def suggest(name: str, distribution: Distribution) -> Scalar:
             section, field = name.split("[")[0].split(".")  # train.lr[sgd] is a dimension of the field train.lr
-            params[name] = value = config[section][field]
+            value: Scalar = config[section][field]
+            params[name] = value
             if isinstance(distribution, Choice):
                 distributions[name] = of.CategoricalDistribution(list(distribution.values))
             elif isinstance(distribution, Int):

@@ -149,7 +149,8 @@ def _mapped(path: Path, written: int, inode: int) -> NDArray[np.float32]:
     """Mapped once in a warm process."""
     check_seal(path)  # first, since Arrow follows whatever offsets it finds, even out of the mapping
     column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("features")
-    return column.flatten().to_numpy().reshape(len(column), -1)
+    values: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(column), -1)
+    return values
 
 
 def _write(path: Path, features: NDArray[np.float32]) -> None:
