@@ -1,10 +1,11 @@
 """Images/s delivered to the loop at 300 px by the report's pipeline and by ours, and how long a step waits for them.
 
 - Delivery: whole epochs of real images, iterated and thrown away, on the same two cores. The report's pipeline decodes
-  JPEG, resizes to 320 (bicubic), crops to 300, flips, scales and normalises with PIL and torchvision in a DataLoader whose
-  processes are kept from epoch to epoch and are running before the first. Ours gathers 300 px crops from the image cache:
-  as uint8, the form in which a batch reaches the training device, and as what the loop computes on, flipped and
-  normalised floats, on one thread and on two. The cache is in memory in all rounds; filling it is a row of its own.
+  JPEG, resizes to 320 (bicubic), crops to 300, flips, scales and normalises with PIL and torchvision in a DataLoader
+  whose processes are kept from epoch to epoch and are running before the first. Ours gathers 300 px crops from the
+  image cache: as uint8, the form in which a batch reaches the training device, and as what the loop computes on,
+  flipped and normalised floats, on one thread and on two. The cache is in memory in all rounds; filling it is a row of
+  its own.
 - Waiting: the real `fit` at 128 px on one thread. "Delivery" is all the time that its batch iterator takes in a step;
   "waiting" is the part of it in which the loop stands still until the gathering thread has the next uint8 batch; the
   rest is augmentation on the training device, here the same thread: work that the loop would have to do in any case.

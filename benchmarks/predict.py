@@ -1,10 +1,11 @@
 """Images/s of the predict job's core on real images, from JPEG and from the image cache.
 
-EfficientNet-Lite0 with its ImageNet weights at 224 px, with as many torch threads as cores, as the job sets them. Ours is
-`fashion.prediction.predict.predict`, probabilities on the host included; from JPEG the image cache is made first, in a new folder,
-as the job does with images that it has not seen. The bare pass is the model's forward on one resident batch, again and
-again, in the fastest of both memory layouts and a few batch sizes, found by trying; in fp32, since predictions must
-equal validation's to the last bit. The report's loop is a DataLoader of PIL images at the report's batch size.
+EfficientNet-Lite0 with its ImageNet weights at 224 px, with as many torch threads as cores, as the job sets them. Ours
+is `fashion.prediction.predict.predict`, probabilities on the host included; from JPEG the image cache is made first, in
+a new folder, as the job does with images that it has not seen. The bare pass is the model's forward on one resident
+batch, again and again, in the fastest of both memory layouts and a few batch sizes, found by trying; in fp32, since
+predictions must equal validation's to the last bit. The report's loop is a DataLoader of PIL images at the report's
+batch size.
 
 Full: the 7,000 images of all splits. Short: the first few hundred.
 

@@ -67,7 +67,8 @@ class DataConfig(Frozen):
             raise ValueError(f"crop ({self.crop}) must not be larger than resize ({self.resize})")
         if self.train_crop is not None and self.train_crop > self.resize and self.crop_mode != "resized":
             raise ValueError(
-                f"train_crop ({self.train_crop}) must not be larger than resize ({self.resize}) unless crop_mode is resized"
+                f"train_crop ({self.train_crop}) must not be larger than resize ({self.resize}) "
+                "unless crop_mode is resized"
             )
         return self
 
@@ -79,7 +80,8 @@ class ModelConfig(Frozen):
     drop_path: float = Field(0.0, ge=0.0, lt=1.0, description="stochastic depth rate, for backbones that have it")
     feature_norm: Literal["none", "batch"] = Field(
         "none",
-        description="batch: normalise the pooled features before the heads, without scale and shift, as linear probes do "
+        description="batch: normalise the pooled features before the heads, without scale and shift, as linear "
+        "probes do "
         "(He et al. 2022, A.1)",
     )
 

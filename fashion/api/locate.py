@@ -25,8 +25,8 @@ def locations(storage: str) -> Sequence[Location]:
 
 
 def find_location(storage: str, name: str | None = None) -> Location:
-    """Where the run is: `name` is a run's name in `storage`, a folder or an address. Without a name it is the run with the
-    latest activity.
+    """Where the run is: `name` is a run's name in `storage`, a folder or an address. Without a name it is the run with
+    the latest activity.
 
     Raises RunError, with the nearest names, and StorageError when a bucket can't be read.
     """

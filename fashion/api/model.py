@@ -125,8 +125,8 @@ class PredictionModel:
 
 
 def load_model(location: str | Path, device: torch.device | str = "auto") -> PredictionModel:
-    """Load a promoted model from its folder (RUN/best, wherever it was copied to), from a run's folder, or from a run's or
-    its best folder's address in a bucket (s3://, gs://).
+    """Load a promoted model from its folder (RUN/best, wherever it was copied to), from a run's folder, or from a run's
+    or its best folder's address in a bucket (s3://, gs://).
 
     device: a torch device; auto is a GPU where there is one.
 

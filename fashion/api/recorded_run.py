@@ -138,7 +138,8 @@ def open_run(
 
 
 def read_run(location: Location, every_report: bool = False, progress: Progress | None = None) -> RecordedRun:
-    """The run at that location. Unless `every_report`, its excerpt serves where it has one, and what was recorded since.
+    """The run at that location. Unless `every_report`, its excerpt serves where it has one, and what was recorded
+    since.
 
     Raises NoRunError when there is none at an address, and what `open_run` raises.
     """

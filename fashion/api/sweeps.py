@@ -31,8 +31,8 @@ class SweptRun(RecordedRun):
 def load_spec(path: str | Path, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
     """Read a sweep spec. `overrides` maps a field's dotted name to its value: {"train.epochs": 3}.
 
-    A value is a Python value: a number, a string (which stays one, whatever it looks like), True, False, None, a path, or
-    a distribution or condition as a dictionary, {"loguniform": [0.001, 0.1]}.
+    A value is a Python value: a number, a string (which stays one, whatever it looks like), True, False, None, a path,
+    or a distribution or condition as a dictionary, {"loguniform": [0.001, 0.1]}.
 
     Raises SpecError with every problem of the file and the overrides, in the words of `run --set`.
     """
@@ -55,13 +55,12 @@ def load_spec(path: str | Path, overrides: Mapping[str, Any] | None = None) -> S
 def run(spec: SweepSpec, *, address: str | None = None, fresh: bool = False, mode: Mode = "auto") -> SweptRun:
     """Run a sweep, or go on with it where it stopped, as `fashion-sweep run` does; returns its run when it has ended.
 
-    address: of the Ray cluster to join; by default Ray is started on this machine. fresh: train also what a sweep beside
-    this one has trained already. mode: how the progress is shown on standard output; auto is a live picture on a terminal
-    and one line per event elsewhere, which includes notebooks.
+    address: of the Ray cluster to join; by default Ray is started on this machine. fresh: train also what a sweep
+    beside this one has trained already. mode: how the progress is shown on standard output; auto is a live picture on a
+    terminal and one line per event elsewhere, which includes notebooks.
 
-    An interrupted or failed sweep raises nothing: the run's `outcome` tells. Raises UserError for whatever keeps the sweep
-    from starting or going on.
-    """
+    An interrupted or failed sweep raises nothing: the run's `outcome` tells. Raises UserError for whatever keeps the
+    sweep from starting or going on."""
     from fashion.engine.start import run_spec
 
     return SweptRun(*run_spec(spec, address=address, fresh=fresh, mode=mode))

@@ -20,7 +20,8 @@ from fashion.record.trial import Trial
 from fashion.record.trial_files import folder_name, predictions_name
 from fashion.record.validate import attributes_of
 
-# The validation labels: the column `image`, then one column of class indices per attribute. Runs of older versions lack it.
+# The validation labels: the column `image`, then one column of class indices per attribute. Runs of older versions lack
+# it.
 LABELS_NAME = "val-labels.parquet"
 
 
@@ -77,7 +78,8 @@ class ValidationPredictions:
 
 
 def predicted_columns(names: NDArray[Any], probabilities: NDArray[np.float32]) -> list[pa.Array]:
-    """The class predicted for each image, and its probabilities. names: the class names; probabilities: (N, classes)."""
+    """The class predicted for each image, and its probabilities. names: the class names; probabilities: (N,
+    classes)."""
     flat = pa.array(np.ascontiguousarray(probabilities).reshape(-1), pa.float32())
     return [
         pa.array(names[probabilities.argmax(axis=1)], pa.string()),
@@ -95,8 +97,8 @@ def predicted_fields(name: str, classes: tuple[str, ...]) -> list[pa.Field]:
 
 
 def read_predictions(run: Run, trial: Trial, address: Address | None = None) -> ValidationPredictions:
-    """The predictions of the trial's best epoch. address: where a run in a bucket is kept; what this machine's copy lacks
-    is fetched from there.
+    """The predictions of the trial's best epoch. address: where a run in a bucket is kept; what this machine's copy
+    lacks is fetched from there.
 
     Raises:
         RunError: the trial has no finite val_loss, or a file is missing or damaged.

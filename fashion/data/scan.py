@@ -36,8 +36,8 @@ def scan_layout(root: str | Path) -> Scan:
 
 
 def _scan_challenge(root: str) -> Scan:
-    """Read every text file of the challenge's layout (`fashion.data.layout`) that is there. What is wrong is collected in
-    the scan; nothing is raised."""
+    """Read every text file of the challenge's layout (`fashion.data.layout`) that is there. What is wrong is collected
+    in the scan; nothing is raised."""
     scan = Scan(Path(os.path.realpath(root)))
     if not os.path.isdir(scan.root / "split"):
         scan.add("missing", root, "a data set is a folder that holds img/ and split/", "no folder split/ there",

@@ -157,7 +157,8 @@ def print_trial(run: Run, number: int, out: Console) -> None:
 
 
 def print_winner(run: Run, winner: Ranked, folder: str, out: Console) -> None:
-    """Print the winner: its metrics beside the majority baseline, overall and per attribute, its lead and configuration."""
+    """Print the winner: its metrics beside the majority baseline, overall and per attribute, its lead and
+    configuration."""
     entry = overview(run)
     epochs = winner.config.get("train", {}).get("epochs", "?")
     state = f"{final(entry['counts'])} of {entry['trials']} trials final"

@@ -39,8 +39,9 @@ from fashion.sweep.reuse import key, trained_elsewhere
 from fashion.sweep.search import make_source
 from fashion.training.worker import SCRATCH, SharedInputs
 
-# The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a CPU
-# would leave too little for the workers of a trial that takes the whole machine, so it takes a sliver of the head node.
+# The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a
+# CPU would leave too little for the workers of a trial that takes the whole machine, so it takes a sliver of the head
+# node.
 SLOT = {"node:__internal_head__": 0.001}
 
 # How often one command starts Ray again after Ray's own processes on this machine died.
@@ -130,7 +131,8 @@ def _tune(
 ) -> None:  # fmt: skip
     resources, fingerprint = spec.resources, run.manifest["data_fingerprint"]
     job = SharedInputs(
-        run.path.absolute(), prepared.source, fingerprint, prepared.cache_dir, dict(prepared.weights), placement.workers,
+        run.path.absolute(), prepared.source, fingerprint, prepared.cache_dir, dict(prepared.weights),
+        placement.workers,
         placement.cpus_per_worker, placement.gpus_per_worker, resources.max_failures, resources.max_preemptions,
         bucket.address if bucket is not None else None,
     )  # fmt: skip
@@ -175,7 +177,8 @@ def _tune(
 
 @contextmanager
 def _first_interrupt_asks() -> Iterator[threading.Event]:
-    """Set the event on the first Ctrl-C or SIGTERM, so that what is being recorded gets recorded; a second one interrupts."""
+    """Set the event on the first Ctrl-C or SIGTERM, so that what is being recorded gets recorded; a second one
+    interrupts."""
     asked = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -195,7 +198,8 @@ def _first_interrupt_asks() -> Iterator[threading.Event]:
 
 @contextmanager
 def _scratch(run: Run) -> Iterator[None]:
-    """A folder for Ray's own files, emptied of what a killed driver left. Only the holder of the run's lock may do this."""
+    """A folder for Ray's own files, emptied of what a killed driver left. Only the holder of the run's lock may do
+    this."""
     folder = run.path / SCRATCH
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -60,7 +60,8 @@ class Mailbox:
             self.changed.notify_all()
 
     async def next_task(self, done: int, group: str, members: list[Member]) -> tuple[int, Task | None]:
-        """The current trial, as soon as there is one that this group has not done; None for a group that was replaced."""
+        """The current trial, as soon as there is one that this group has not done; None for a group that was
+        replaced."""
         async with self.changed:
             # Groups come one after another. The call of one that died while it waited here goes on, and must not count.
             self.group, self.members = group, members
@@ -149,8 +150,8 @@ class Mailbox:
 
 
 class TellMailbox(UserCallback):
-    """Runs in the Train controller. Tells the mailbox when workers were lost with their machine, which is not the trial's
-    fault."""
+    """Runs in the Train controller. Tells the mailbox when workers were lost with their machine, which is not the
+    trial's fault."""
 
     def __init__(self, mailbox: Any) -> None:
         self.mailbox = mailbox
@@ -164,8 +165,8 @@ class TellMailbox(UserCallback):
             ray.get(self.mailbox.lost_machine.remote())
 
     def _machine_lost(self, number: int, members: list[Member]) -> bool:
-        """Whether the machine of one of these workers is gone. Waits for Ray's word: Ray knows at once that a process died,
-        but that a machine did only after some silence, and the connections of other workers break sooner."""
+        """Whether the machine of one of these workers is gone. Waits for Ray's word: Ray knows at once that a process
+        died, but that a machine did only after some silence, and the connections of other workers break sooner."""
         began, told = time.monotonic(), False
         while time.monotonic() - began < KNOWN_SECONDS:
             # In this order: Ray gives up a lost node first, its actors then.

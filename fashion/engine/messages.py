@@ -1,9 +1,8 @@
 """What a trial's processes tell the driver: one frozen type for each message.
 
-They travel twice. A trial's own process puts them into Tune's result dictionary (`to_result`), from which the driver takes
-them out (`from_result`). The workers of a trial of several hand them to their slot's mailbox, which passes them on as they
-are.
-"""
+They travel twice. A trial's own process puts them into Tune's result dictionary (`to_result`), from which the driver
+takes them out (`from_result`). The workers of a trial of several hand them to their slot's mailbox, which passes them
+on as they are."""
 
 from __future__ import annotations
 
@@ -18,8 +17,8 @@ from fashion.training.events import Heartbeat, Note, TrialEvent
 
 @dataclass(frozen=True)
 class Began:
-    """An attempt has begun. slot: an id of the warm process or worker group that it runs in, which takes one trial after
-    another. node: the name of its machine; of several machines all their names."""
+    """An attempt has begun. slot: an id of the warm process or worker group that it runs in, which takes one trial
+    after another. node: the name of its machine; of several machines all their names."""
 
     slot: str
     node: str

@@ -50,8 +50,9 @@ def predict_on_cluster(
     progress: Callable[[int, int], None],
     address: str | None = None,
 ) -> Written:
-    """Run `predict_into` as a Ray job and follow it. With the address of a run in a bucket instead of the promoted folder
-    its worker needs nothing of this machine but the images. Raises what `predict_into` raises, and StorageError."""
+    """Run `predict_into` as a Ray job and follow it. With the address of a run in a bucket instead of the promoted
+    folder its worker needs nothing of this machine but the images. Raises what `predict_into` raises, and
+    StorageError."""
     with cluster(address, note):
         cpus, gpu = largest_process()
         cpus = 1 if gpu else cpus

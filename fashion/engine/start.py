@@ -44,8 +44,8 @@ def run_spec(
 
     address: a Ray cluster to join; None starts Ray on this machine. fresh: train also what a sweep beside this one has
     already trained. mode: how the sweep is shown on stdout. recorded: first show the events that are recorded already
-    (JSON lines only). say: is told what belongs to no trial, before the display begins. progress: shows long work before
-    the first trial; by default bars on a terminal, and elsewhere a line now and then, on stderr.
+    (JSON lines only). say: is told what belongs to no trial, before the display begins. progress: shows long work
+    before the first trial; by default bars on a terminal, and elsewhere a line now and then, on stderr.
 
     Raises:
         DataError, WeightsError: the data set or the weights can't be used; nothing was started.
@@ -57,8 +57,8 @@ def run_spec(
     bars = progress if progress is not None else Bars()
     with ExitStack() as stack:
         stack.callback(bars.close)
-        # First of all: a bucket that can't be used, or a sweep that is driven elsewhere, is told before torch and Ray are
-        # loaded, which takes seconds. That is also why they are imported below.
+        # First of all: a bucket that can't be used, or a sweep that is driven elsewhere, is told before torch and Ray
+        # are loaded, which takes seconds. That is also why they are imported below.
         bucket = stack.enter_context(held(spec.storage, spec.name, say, partial(bars, "reading the record, MB")))
         begun = begun_trials(spec)
 

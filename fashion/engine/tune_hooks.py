@@ -33,8 +33,8 @@ DATA_SECONDS = 10.0
 
 
 class SweepBlocked(BaseException):
-    """No trial can go on for now: raised inside a hook, it ends Tune at once. (No Exception, which Tune would take for a
-    trial's own.) What waits to be recorded is reported again when the sweep goes on."""
+    """No trial can go on for now: raised inside a hook, it ends Tune at once. (No Exception, which Tune would take for
+    a trial's own.) What waits to be recorded is reported again when the sweep goes on."""
 
 
 def block(recorder: Recorder, reason: str) -> NoReturn:
@@ -60,15 +60,15 @@ def _blocked_by_disk(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _not_now(recorder: Recorder) -> None:
-    """The answer when Tune asks for a trial too early. While no trial runs, Tune asks for nothing else, not even whether to
-    stop: so a sweep that is blocked is ended here."""
+    """The answer when Tune asks for a trial too early. While no trial runs, Tune asks for nothing else, not even
+    whether to stop: so a sweep that is blocked is ended here."""
     if recorder.blocked:
         block(recorder, recorder.blocked)
 
 
 class NumberSearcher(Searcher):
-    """Hands out trial numbers with their configurations while there is `room()` for more trials. Each is recorded before
-    Tune sees it.
+    """Hands out trial numbers with their configurations while there is `room()` for more trials. Each is recorded
+    before Tune sees it.
 
     check_data: raises BlockedError when the data set is not the one that the sweep started with. settle: configurations
     can't be computed again, so none is handed out before it has reached the place where the record is kept.
@@ -142,7 +142,8 @@ class NumberSearcher(Searcher):
 
 
 class RecordScheduler(FIFOScheduler):
-    """Passes each report to the recorder and obeys its decision. A trial whose process died is started again or given up.
+    """Passes each report to the recorder and obeys its decision. A trial whose process died is started again or given
+    up.
 
     Tune itself is told to restart trials without limit, since it has one count for all kinds of death.
     """
@@ -209,8 +210,8 @@ class RecordScheduler(FIFOScheduler):
         number = trial.config["number"]
         if not self.recorder.run.trials[number].final:
             self._end(number, "the loop returned before its last epoch")
-        # Tune keeps a trial's last result and running statistics of its numbers. They are half of the memory that a trial
-        # takes in this process, and nobody asks for them.
+        # Tune keeps a trial's last result and running statistics of its numbers. They are half of the memory that a
+        # trial takes in this process, and nobody asks for them.
         trial.run_metadata.metric_analysis.clear()
         trial.run_metadata.metric_n_steps.clear()
         trial.run_metadata.last_result = {}
@@ -236,8 +237,8 @@ class RecordScheduler(FIFOScheduler):
 
 
 class AbortStopper(tune.Stopper):
-    """Ends the experiment when the recorder says that going on is pointless or impossible, when the user interrupts it, or
-    when Ray has died.
+    """Ends the experiment when the recorder says that going on is pointless or impossible, when the user interrupts it,
+    or when Ray has died.
 
     All but the first end it at once, by SweepBlocked, KeyboardInterrupt and RayDied: Tune's own way waits for trials to
     unwind, only to save state that nobody needs. Tune asks between events, so no report is left half recorded.

@@ -49,7 +49,8 @@ def run_trial(config: dict[str, Any], job: SharedInputs) -> None:
         # Nobody listens any more: the trial goes on elsewhere.
         os._exit(1)
     except Exception as error:
-        # A disk that is full is full for every trial: the sweep stops, and this trial can go on from its last checkpoint.
+        # A disk that is full is full for every trial: the sweep stops, and this trial can go on from its last
+        # checkpoint.
         reason = refusal(error)
         # A configuration that fails would fail again: no retry, the sweep goes on. (A process that dies is retried.)
         _send(Blocked(reason) if reason else Failed(describe_failure(task, error)))

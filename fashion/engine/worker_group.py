@@ -76,7 +76,8 @@ def run_in_slot(task: Task, job: SharedInputs, send: Callable[[TrialMessage], No
         except GroupLost as error:
             deaths.add(first_line(error), machine_went("", str(error)))
         except ray.exceptions.RayActorError:
-            # The mailbox died. The workers can't be reached any more, but they die with this process: Tune starts another.
+            # The mailbox died. The workers can't be reached any more, but they die with this process: Tune starts
+            # another.
             os._exit(1)
     raise TrialFailed(f"its worker group was lost: {deaths.too_many}")
 
@@ -216,7 +217,8 @@ def _work(config: dict[str, Any]) -> None:
                 ray.get(mailbox.end.remote(done, Failed(str(error))))
             raise
         except Exception as error:
-            # Most of the package's own are raised alike on all workers (they reduce the same sums): the group is intact.
+            # Most of the package's own are raised alike on all workers (they reduce the same sums): the group is
+            # intact.
             alike = isinstance(error, FashionError) and not isinstance(error, BlockedError)
             if reason := refusal(error):
                 ray.get(mailbox.end.remote(done, Blocked(reason)))

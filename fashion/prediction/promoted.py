@@ -1,5 +1,5 @@
-"""The promoted model: what `best/model.json` says of it, and the network rebuilt from that folder alone, wherever it was
-copied to."""
+"""The promoted model: what `best/model.json` says of it, and the network rebuilt from that folder alone, wherever it
+was copied to."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ DESCRIPTION = "model.json"
 class Promoted:
     """What `best/model.json` says of the weights beside it.
 
-    The weights are those of `epoch` (from 1) of `trial`, and `metrics` are that epoch's: losses in nats, shares in [0, 1].
-    """
+    The weights are those of `epoch` (from 1) of `trial`, and `metrics` are that epoch's: losses in nats, shares in [0,
+    1]."""
 
     run: str
     trial: int

@@ -31,9 +31,8 @@ _STAMPED = 4096  # bytes at the end of what is covered, of which the stamp has t
 def glance(path: str | Path, progress: Progress | None = None) -> Run:
     """The run at `path`, read from its excerpt and from what the journal has beyond it.
 
-    If that is much, a new excerpt is written.     Its trials may lack reports that are neither the best nor the last nor entered a rung. Raises RunError like
-    `Run.open`.
-    """
+    If that is much, a new excerpt is written. Its trials may lack reports that are neither the best nor the last nor
+    entered a rung. Raises RunError like `Run.open`."""
     path = Path(path)
     known = load(path / "journal.jsonl")
     read = len(known[1]) if known else 0
@@ -114,7 +113,8 @@ def _fields(config: dict[str, Any]) -> dict[tuple[str, ...], Any]:
 
 
 def _less(config: dict[str, Any], common: dict[tuple[str, ...], Any]) -> dict[str, Any] | list[list[Any]]:
-    """What differs from the common values, as [section, field, value]; all of the configuration if its fields differ."""
+    """What differs from the common values, as [section, field, value]; all of the configuration if its fields
+    differ."""
     mine = _fields(config)
     if list(mine) != list(common):
         return config

@@ -12,8 +12,8 @@ from fashion.errors import Problem, RunError
 from fashion.files import parse
 from fashion.record.validate import manifest_problem
 
-# Format 2 added notes of what happened to a trial; 3 where each attempt ran, the validation labels and the models' sizes.
-# A run of an earlier format is read as it is, and has this format once a sweep goes on with it.
+# Format 2 added notes of what happened to a trial; 3 where each attempt ran, the validation labels and the models'
+# sizes. A run of an earlier format is read as it is, and has this format once a sweep goes on with it.
 FORMAT = 3
 READABLE = (1, 2, FORMAT)
 REQUIRED = ("format", "name", "created", "spec", "data_fingerprint", "attributes", "label_counts")

@@ -41,11 +41,12 @@ class Run:
     """The record of one sweep. Reading needs no lock; `record_*` is for the driver, which holds `RunLock(run.path)`.
 
     manifest: a dict with the keys of REQUIRED, and code_version and packages. `attributes` is a list of
-    {"name", "classes"}; `label_counts` holds for "train" and "val" one list per head: the number of images of each class.
-    `models`, from format 3 on, is a list of {"backbone", "weights", "parameters", ...}, one for each model in the sweep.
+    {"name", "classes"}; `label_counts` holds for "train" and "val" one list per head: the number of images of each
+    class. `models`, from format 3 on, is a list of {"backbone", "weights", "parameters", ...}, one for each model in
+    the sweep.
     location: where the run is kept, in words: its path, or the address in a bucket of which the path is a copy.
-    trials: number -> Trial. history: every report with its decision, in the journal's order, as the scheduler reads them.
-    """
+    trials: number -> Trial. history: every report with its decision, in the journal's order, as the scheduler reads
+    them."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
@@ -91,8 +92,8 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path, known: Known | None = None, progress: Progress | None = None) -> Self:
-        """Read a run directory. known: what an excerpt holds already, so that only the rest is read. progress: is called
-        with (done, total) in megabytes of a long journal.
+        """Read a run directory. known: what an excerpt holds already, so that only the rest is read. progress: is
+        called with (done, total) in megabytes of a long journal.
 
         Raises RunError when it is no run directory, is damaged, or was written by another format.
         """

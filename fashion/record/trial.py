@@ -63,8 +63,8 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class SlotUse:
-    """Where an attempt ran, from `time` (ISO 8601) on. slot: the number of the warm process or worker group, from 0 in the
-    order in which one command first used them. node: the name of the machine."""
+    """Where an attempt ran, from `time` (ISO 8601) on. slot: the number of the warm process or worker group, from 0 in
+    the order in which one command first used them. node: the name of the machine."""
 
     attempt: int
     slot: int

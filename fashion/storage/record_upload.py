@@ -1,12 +1,11 @@
 """The driver's record on its way into the bucket, in the background: a report costs the sweep no network wait.
 
-What is new in the journal becomes an object of its own within about a second (`segments` has the layout); many small ones
-are merged into the first of them, which grows, and go. What an ended trial needs no more is deleted once the bucket has its
-end. While the bucket is away the sweep goes on, and what it records waits on this machine's disk.
+What is new in the journal becomes an object of its own within about a second (`segments` has the layout); many small
+ones are merged into the first of them, which grows, and go. What an ended trial needs no more is deleted once the
+bucket has its end. While the bucket is away the sweep goes on, and what it records waits on this machine's disk.
 
-A driver that lost its lease does no harm by what it still puts: an object of the journal is created at the byte where the
-last one ends, so that of two drivers one finds the name taken, and stops.
-"""
+A driver that lost its lease does no harm by what it still puts: an object of the journal is created at the byte where
+the last one ends, so that of two drivers one finds the name taken, and stops."""
 
 from __future__ import annotations
 
@@ -84,8 +83,8 @@ class Mirror:
         return self.sent >= self._journal.stat().st_size
 
     def flush(self, seconds: float = float("inf")) -> str:
-        """Wait until all is in the bucket, for at most so long; Ctrl-C abandons the rest. Returns what the bucket lacks, in
-        words, empty if nothing. Afterwards nothing more is put."""
+        """Wait until all is in the bucket, for at most so long; Ctrl-C abandons the rest. Returns what the bucket
+        lacks, in words, empty if nothing. Afterwards nothing more is put."""
         self._closing.set()
         self._wake.set()
         end, due = time.monotonic() + seconds, time.monotonic() + 2.0

@@ -1,5 +1,5 @@
-"""What `submit` sends to a cluster: one command line for its head, with the spec's text inside. Nothing else travels: data,
-code and credentials are the cluster's own."""
+"""What `submit` sends to a cluster: one command line for its head, with the spec's text inside. Nothing else travels:
+data, code and credentials are the cluster's own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def entrypoint(
             if folder
             else []
         ),
-        f"fashion-sweep --version || {_refuse('fashion-sweep is not on the PATH with which Ray was started on the head')}",
+        "fashion-sweep --version || "
+        + _refuse("fashion-sweep is not on the PATH with which Ray was started on the head"),
         f"exec {shlex.join(words)} <<'{end}'",
         text if text.endswith("\n") else f"{text}\n",
     ]

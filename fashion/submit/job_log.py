@@ -1,4 +1,5 @@
-"""A sweep that runs elsewhere, shown here from its log: the events of `run --json --recorded`, and what else was printed.
+"""A sweep that runs elsewhere, shown here from its log: the events of `run --json --recorded`, and what else was
+printed.
 
 The events build a record in memory, and the display shows that as it shows the record of a sweep on this machine.
 """
@@ -99,7 +100,8 @@ class Follower:
                 self._show()
 
     def finish(self, failed: bool) -> None:
-        """The log has ended: the last picture, and of a failed sweep that ended before this began to look, its last words."""
+        """The log has ended: the last picture, and of a failed sweep that ended before this began to look, its last
+        words."""
         said = list(self._said) if self.behind and failed else []
         self.caught_up()
         if self._display:

@@ -45,9 +45,8 @@ class _Client(JobSubmissionClient):
 class JobServer:
     """The job server at `address`: HOST:PORT or a URL, default Ray's variables and then this machine's port 8265.
 
-    Raises ClusterError: nobody answers, somebody else does, a wrong token, another version of Ray. LostError, which is one,
-    from any method when it does not answer any more.
-    """
+    Raises ClusterError: nobody answers, somebody else does, a wrong token, another version of Ray. LostError, which is
+    one, from any method when it does not answer any more."""
 
     def __init__(self, address: str | None = None) -> None:
         said = address or next((os.environ[name] for name in ADDRESSES if os.environ.get(name)), DEFAULT)
@@ -57,7 +56,8 @@ class JobServer:
             import requests  # noqa: F401
         except ImportError as error:
             raise ClusterError(
-                f"Ray's job client needs {error.name}, which is not installed. Its extra has it: pip install '.[cloud]'."
+                f"Ray's job client needs {error.name}, which is not installed. "
+                "Its extra has it: pip install '.[cloud]'."
             ) from error
         for name in QUIET:
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -69,7 +69,10 @@ class JobServer:
                 self._client = _Client(self.url)
             except (RuntimeError, KeyError, OSError) as error:  # requests' errors are OSErrors
                 rule = "something else than Ray's job server answers there"
-                fix = "It is the dashboard's port, 8265, and not the one that `run --address` joins; the head needs ray[default]"
+                fix = (
+                    "It is the dashboard's port, 8265, and not the one that `run --address` joins; "
+                    "the head needs ray[default]"
+                )
                 raise ClusterError(Problem(f"--address {self.url}", rule, _first(error), fix)) from error
         there, here = str(self._client._server_ray_version), str(ray.__version__)
         if there.split(".")[:2] != here.split(".")[:2]:
@@ -131,8 +134,8 @@ class JobServer:
             self._client.stop_job(identity)
 
     def lines(self, identity: str) -> Iterator[str | None]:
-        """The job's log from its first line on, without line ends, until the job has ended; None now and then while there
-        is nothing new."""
+        """The job's log from its first line on, without line ends, until the job has ended; None now and then while
+        there is nothing new."""
         loop = asyncio.new_event_loop()
         source: Any = self._client.tail_job_logs(identity)
         rest = ""
@@ -206,7 +209,8 @@ def _job(details: JobDetails) -> Job:
 
 
 def _url(address: str) -> str:
-    """The URL of HOST:PORT, of a URL, or of "auto", which is this machine's own. Raises ClusterError for anything else."""
+    """The URL of HOST:PORT, of a URL, or of "auto", which is this machine's own. Raises ClusterError for anything
+    else."""
     text = DEFAULT if address == "auto" else address if "://" in address else f"http://{address}"
     try:
         parts = urlsplit(text)
@@ -235,7 +239,8 @@ def _token(error: Exception) -> str:
     if mode == "token" and "Authentication required" not in str(error):
         found = "the cluster refuses the token"
     else:
-        found = f"the cluster asks for a token, and {f'RAY_AUTH_MODE is {mode}' if mode not in ('', 'token') else 'none was found'}"
+        ours = f"RAY_AUTH_MODE is {mode}" if mode not in ("", "token") else "none was found"
+        found = f"the cluster asks for a token, and {ours}"
     return f"{found}. Its own belongs into ~/.ray/auth_token, or into a file that RAY_AUTH_TOKEN_PATH names."
 
 

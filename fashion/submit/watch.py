@@ -26,9 +26,8 @@ class LostError(ClusterError):
 class Job:
     """A sweep that was submitted. id: Ray's name for it; the sweep's own, with a number from the second time on.
 
-    status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED. code: the exit code of the command on the head, None while it
-    runs and where Ray does not know it. message: Ray's account.
-    """
+    status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED. code: the exit code of the command on the head, None while
+    it runs and where Ray does not know it. message: Ray's account."""
 
     id: str
     sweep: str
@@ -117,5 +116,6 @@ def account(job: Job, place: str) -> str:
     if job.code is None:
         return f"{job.sweep}: its job failed on the cluster: {printable(job.message.strip())}"
     if job.code < 0:
-        return f"{job.sweep}: its driver on the head was killed by signal {-job.code}.{on} The same submit goes on from there."
+        again = "The same submit goes on from there."
+        return f"{job.sweep}: its driver on the head was killed by signal {-job.code}.{on} {again}"
     return f"{job.sweep} ended on the cluster with exit code {job.code}.{on}"

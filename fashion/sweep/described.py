@@ -25,9 +25,9 @@ from fashion.storage.working_copy import Held
 def record_val_labels(run: Run, dataset: Dataset, bucket: Held | None = None) -> None:
     """Write the validation labels into the run, once, and into its bucket.
 
-    The table has the column `image` and then, for each attribute, a column of class indices (int32), in the order of the
-    data set's list, which is that of the trials' predictions. The data set must be the one that the run started with.
-    """
+    The table has the column `image` and then, for each attribute, a column of class indices (int32), in the order of
+    the data set's list, which is that of the trials' predictions. The data set must be the one that the run started
+    with."""
     if not run.val_labels_path.is_file():
         write_atomic(run.val_labels_path, _val_labels(dataset))
     if bucket is not None:

@@ -95,11 +95,12 @@ def continue_with(
 
     What may differ from the recorded spec: resources, storage, where the data set lies, a larger number of trials and,
     together with it, the values and ranges of data, model and train. What was edited is noted in the manifest under
-    "extensions"; trials that have begun keep their configuration. models: the manifest's entry of that name, which is asked
-    for only if the manifest is written.
+    "extensions"; trials that have begun keep their configuration. models: the manifest's entry of that name, which is
+    asked for only if the manifest is written.
 
     Raises:
-        RunError: it is another spec, the data set has changed, or another process drives the run. Nothing is written then.
+        RunError: it is another spec, the data set has changed, or another process drives the run. Nothing is written
+        then.
     """
     path, recorded = run.location, SweepSpec.from_json(run.manifest["spec"])
     free = ("resources.", "storage:", "search.trials:", "data.root:")
@@ -113,12 +114,14 @@ def continue_with(
         raise RunError(f"{path}: this sweep was started with another spec ({'; '.join(changed)}). {ANOTHER_NAME}{hint}")
     if spec.total_trials < recorded.total_trials:
         raise RunError(
-            f"{path}: search.trials: must not be less than the recorded {recorded.total_trials}, got {spec.total_trials}. "
+            f"{path}: search.trials: must not be less than the recorded {recorded.total_trials}, "
+            f"got {spec.total_trials}. "
             f"{ANOTHER_NAME}."
         )
     if run.manifest["data_fingerprint"] != data_fingerprint:
         raise RunError(
-            f"{path}: the data set at {data_root} has changed since this sweep started. {ANOTHER_NAME}, or put the data back."
+            f"{path}: the data set at {data_root} has changed since this sweep started. {ANOTHER_NAME}, "
+            "or put the data back."
         )
     asked = recorded.to_json() != spec.to_json() or run.manifest.get("data_root") != str(data_root)
     if not asked and run.manifest["format"] == FORMAT:

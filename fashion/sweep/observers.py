@@ -23,8 +23,8 @@ class Observer(Protocol):
         """Nothing more will come of the trial. Its folder has been cleared."""
 
     def cleared(self, number: int, best_epoch: int | None, at: int) -> None:
-        """Of the trial's checkpoints only those of its best epoch are left (None: no epoch's). Its end is in the journal
-        before byte `at`. Follows `ended`; also told of trials that had ended before this command."""
+        """Of the trial's checkpoints only those of its best epoch are left (None: no epoch's). Its end is in the
+        journal before byte `at`. Follows `ended`; also told of trials that had ended before this command."""
 
     def note(self, text: str) -> None:
         """Something to tell the user that belongs to no epoch."""
@@ -63,7 +63,8 @@ class OnTensorBoard(Ignoring):
 
 
 class IntoBucket(Ignoring):
-    """Lets the bucket forget what ended trials need no more. (The journal itself is uploaded by `Mirror` as it grows.)"""
+    """Lets the bucket forget what ended trials need no more. (The journal itself is uploaded by `Mirror` as it
+    grows.)"""
 
     def __init__(self, mirror: Mirror) -> None:
         self.mirror = mirror

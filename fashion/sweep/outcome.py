@@ -16,8 +16,8 @@ EXIT_CODES: dict[Kind, int] = {"completed": 0, "interrupted": 130, "failed": 1}
 class SweepOutcome:
     """How a sweep ended.
 
-    kind: `completed` when every trial is final and at least one has a finite val_loss; `interrupted` when trials are left
-    to do, or when the record did not reach the bucket in full; `failed` when going on is pointless.
+    kind: `completed` when every trial is final and at least one has a finite val_loss; `interrupted` when trials are
+    left to do, or when the record did not reach the bucket in full; `failed` when going on is pointless.
     reason: why it failed; empty otherwise.
     lacking: what the bucket lacks of the record, in words; empty when it lacks nothing.
     """

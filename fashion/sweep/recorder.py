@@ -27,8 +27,8 @@ class Recorder:
 
     observers: are told in this order. settled: whether what was recorded so far would survive the loss of this machine.
     abort: why the whole sweep should stop; empty while it should not.
-    blocked: why no trial can go on for now: the sweep stops, but can be resumed once that is mended; empty while it can.
-    """
+    blocked: why no trial can go on for now: the sweep stops, but can be resumed once that is mended; empty while it
+    can."""
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class Recorder:
     def catch_up(self) -> None:
         """Bring the scheduler and the disk up to the record: called once, before anything is received.
 
-        What is recorded goes through the scheduler's own code, so that start, resume and extension are one path. Then what
-        a killed driver decided and could not carry out is carried out.
-        """
+        What is recorded goes through the scheduler's own code, so that start, resume and extension are one path. Then
+        what a killed driver decided and could not carry out is carried out."""
         for report, recorded, decided in replay(self.scheduler, self.run.history):
             if self.run.trials[report.trial].origin is not None:
                 continue  # taken whole from another run: nothing was to be decided
             self.note(
-                f"trial {report.trial} epoch {report.epoch}: recorded {recorded}, would now be {decided}; the record holds"
+                f"trial {report.trial} epoch {report.epoch}: recorded {recorded}, would now be {decided}; "
+                "the record holds"
             )
         for trial in self.run.trials.values():
             if trial.final and trial.ended is None:
@@ -166,7 +166,8 @@ class Recorder:
 
 
 def keep_only(folder: Path, best_epoch: int | None) -> None:
-    """Keep the best epoch's weights and predictions of an ended trial's checkpoints, and nothing that was half written."""
+    """Keep the best epoch's weights and predictions of an ended trial's checkpoints, and nothing that was half
+    written."""
     prune(folder, set() if best_epoch is None else {best_epoch})
     for path in folder.glob("*"):
         if path.name in FOR_RESUMING or path.suffix == ".tmp":

@@ -108,7 +108,8 @@ def trial_reports(
 
     Raises:
         Leaving: after `leaves()`; another machine can go on from what was trained until then.
-        OutOfMemory: one of several workers had too little memory; the group has to be made anew to go on. (A worker that
+        OutOfMemory: one of several workers had too little memory; the group has to be made anew to go on. (A worker
+        that
             is alone goes on here.)
         BlockedError: the data set has changed or can't be had here, the disk refuses a file, or the bucket does not
             answer any more.

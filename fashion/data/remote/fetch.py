@@ -1,4 +1,5 @@
-"""Fetching many objects into files at once. An object that has changed since it was listed, or is cut off, is refused."""
+"""Fetching many objects into files at once. An object that has changed since it was listed, or is cut off, is
+refused."""
 
 from __future__ import annotations
 
