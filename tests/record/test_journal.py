@@ -30,7 +30,7 @@ while True:
 
 HOLDER = """
 import sys, time
-from fashion.record.journal import RunLock
+from fashion.record.lock import RunLock
 with RunLock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
