@@ -40,7 +40,7 @@ def check_checkpoint(run: Run, winner: Ranked, path: Path) -> None:
     }
     for what, (wanted, found) in expected.items():
         if wanted != found and not (what == "configuration" and _same_trial(wanted, found)):
-            rule = f"must belong to the {what} in the record, {str(wanted)[:80]}"
+            rule = f"belongs to another {what} than the record says, {str(wanted)[:80]}"
             raise CheckpointError(Problem(str(path), rule, str(found)[:80], "The file was replaced or renamed"))
 
 
