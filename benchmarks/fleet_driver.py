@@ -124,7 +124,7 @@ class _Reporter:
     async def report(self, number: int) -> dict[str, Any]:
         await self.waiting.setdefault(number, self.asyncio.Event()).wait()
         del self.waiting[number]
-        return {"report": "x" * 700}
+        return {"kind": "Reported", "content": "x" * 700}
 
     async def release(self, number: int) -> None:
         self.waiting.setdefault(number, self.asyncio.Event()).set()
@@ -134,6 +134,7 @@ def reporting_trial(folder: Path, seconds: float) -> Callable[..., None]:
     def trial(config: dict[str, Any], job: Any) -> None:
         import fashion.engine.tune_trial
         from benchmarks.big_record import report
+        from fashion.engine.messages import Reported
 
         epochs = json.loads(config["config"])["train"]["epochs"]
         waits: list[float] = []
@@ -142,9 +143,8 @@ def reporting_trial(folder: Path, seconds: float) -> Callable[..., None]:
             if epoch == epochs:
                 note(folder, event="waited", number=config["number"], seconds=waits)
             begun = time.perf_counter()
-            fashion.engine.tune_trial._report(
-                report(config["number"], epoch, epochs, 1.0)
-            )  # the last one does not return
+            # The last one does not return.
+            fashion.engine.tune_trial._send(Reported(report(config["number"], epoch, epochs, 1.0)))
             waits.append(time.perf_counter() - begun)
 
     return trial

@@ -31,6 +31,7 @@ from fashion.record.run import Run
 from fashion.record.scheduler import scheduler_of
 from fashion.schedulers.base import Scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
+from fashion.sweep.observers import OnTensorBoard
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.search import OptunaSource
 
@@ -86,7 +87,8 @@ def report_seconds(reports: int, live: int) -> dict[str, float]:
         first = filled(run, spec, reports // EPOCHS, live)
         held = resident() - empty
         with EventFiles(run) as events, Display(run, spec, io.StringIO(), "plain") as display:
-            recorder = Recorder(run, scheduler_of(run), display, events, spec.total_trials)
+            recorder = Recorder(run, scheduler_of(run), spec.total_trials, [OnTensorBoard(events), display])
+            recorder.catch_up()
             for number in range(first, first + live):
                 events._open(run.trials[number])  # it has reported once
             size, times, syncs, used = run.offset, [], [], []

@@ -21,17 +21,17 @@ import fashion.engine.driver
 import fashion.engine.tune_trial
 from benchmarks.child import note
 from fashion.cli import main as command_line
+from fashion.engine.messages import Reported, TrialMessage
 from fashion.engine.tune_trial import Job, run_trial
-from fashion.record.trial import EpochReport
 from fashion.sweep.recorder import Recorder
 
-report_to_tune = fashion.engine.tune_trial._report
+send_to_tune = fashion.engine.tune_trial._send
 
 
 def noting_trial(folder: Path) -> Callable[..., None]:
     def noted(config: dict[str, Any], job: Job) -> None:
         note(folder, event="begun", number=config["number"])
-        setattr(fashion.engine.tune_trial, "_report", noting_report(folder))  # noqa: B010
+        setattr(fashion.engine.tune_trial, "_send", noting_send(folder))  # noqa: B010
         try:
             run_trial(config, job)
         finally:
@@ -40,13 +40,13 @@ def noting_trial(folder: Path) -> Callable[..., None]:
     return noted
 
 
-def noting_report(folder: Path) -> Callable[[EpochReport | str], None]:
-    def noted(report: EpochReport | str) -> None:
+def noting_send(folder: Path) -> Callable[[TrialMessage], None]:
+    def noted(message: TrialMessage) -> None:
         started = time.perf_counter()
-        report_to_tune(report)  # does not return in a trial that is stopped
-        if isinstance(report, str):
+        send_to_tune(message)  # does not return in a trial that is stopped
+        if not isinstance(message, Reported):
             return
-        note(folder, event="reported", number=report.trial, seconds=time.perf_counter() - started)
+        note(folder, event="reported", number=message.report.trial, seconds=time.perf_counter() - started)
 
     return noted
 

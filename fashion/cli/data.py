@@ -38,10 +38,10 @@ def check(root: str, as_json: bool) -> None:
     Example:
       fashion-sweep data check data/FashionDataset
     """
-    from fashion.cli.progress import Bars
     from fashion.data.check import check as check_data
     from fashion.data.contents import default_cache_dir
     from fashion.data.remote.local_copy import fetch_unread, place_of
+    from fashion.display.progress import Bars
 
     place = place_of(root)
     with Bars() as bars:
@@ -102,8 +102,8 @@ def demo(root: str, train: int, val: int, test: int, size: int, seed: int) -> No
     Example:
       fashion-sweep data demo data/demo
     """
-    from fashion.cli.progress import Bars
     from fashion.data.demo import write_demo
+    from fashion.display.progress import Bars
 
     with Bars() as bars:
         write_demo(root, train, val, test, size, seed, bars.of("drawing"))
@@ -155,9 +155,9 @@ def pack(
     Example:
       fashion-sweep data pack data/FashionDataset --resize 180
     """
-    from fashion.cli.progress import Bars
     from fashion.data.layout import read_dataset
     from fashion.data.pack import Pack
+    from fashion.display.progress import Bars
     from fashion.errors import UserError
 
     dataset = read_dataset(folder_of(root, [(resize, fit, interpolation)], splits or SPLITS))
@@ -208,9 +208,9 @@ def push(
       fashion-sweep data push data/FashionDataset s3://my-bucket/FashionDataset --resize 320
     """
     from fashion.bucket.address import parse_address
-    from fashion.cli.progress import Bars
     from fashion.data.layout import read_dataset
     from fashion.data.remote.push import push as push_data
+    from fashion.display.progress import Bars
 
     try:
         target = parse_address(address)
@@ -231,9 +231,9 @@ def push(
 
 def folder_of(root: str, forms: Sequence[Form] = (), splits: Sequence[str] = SPLITS) -> Path:
     """The folder itself, or this machine's copy of what is at an address, with the packed images of these forms."""
-    from fashion.cli.progress import Bars
     from fashion.data.contents import default_cache_dir
     from fashion.data.remote.local_copy import on_this_machine, place_of
+    from fashion.display.progress import Bars
 
     with Bars() as bars:
         return on_this_machine(place_of(root), default_cache_dir().absolute(), forms, splits, progress=bars)

@@ -22,7 +22,7 @@ def predict_winner(
     record: Run, winner: Ranked, split: str | None, images: str | None, address: str | None, quiet: bool
 ) -> dict[str, Any]:
     """Predict with the promoted model, print what came of it, and return it for --json."""
-    from fashion.cli.progress import Bars
+    from fashion.display.progress import Bars
     from fashion.engine.predict_job import predict_on_cluster
     from fashion.prediction.write import Source
 

@@ -195,7 +195,7 @@ def _read(place: Path | Address, every_report: bool = False) -> Run:
     """The run that is kept there; its excerpt where that is enough."""
     from pathlib import Path
 
-    from fashion.cli.progress import Bars
+    from fashion.display.progress import Bars
     from fashion.record.excerpt import glance
     from fashion.record.run import Run
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import time
 from typing import TYPE_CHECKING
 
 import click
+
+from fashion.cli.options import (
+    fresh_option,
+    json_option,
+    mode_of,
+    name_option,
+    overrides_with,
+    plain_option,
+    set_option,
+    trials_option,
+)
 
 if TYPE_CHECKING:
     from fashion.display.live import Mode
@@ -19,22 +29,18 @@ address_option = click.option(
     help="The cluster's job server, HOST:PORT of Ray's dashboard. Default: $RAY_API_SERVER_ADDRESS, $RAY_ADDRESS, "
     "then http://127.0.0.1:8265, where `ray dashboard` puts it.",
 )  # fmt: skip
-plain_option = click.option("--plain", is_flag=True, help="One line an event, also on a terminal.")
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object an event to stdout.")
 
 
 @click.command()
 @click.argument("spec", metavar="SPEC")
 @address_option
 @click.option("--folder", metavar="FOLDER", help="Where relative paths in the spec start, on the cluster.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01."
-)
-@click.option("--name", metavar="NAME", help="Name of the sweep and of its run directory. Default: the spec's.")
+@set_option
+@name_option
 @click.option("--storage", metavar="FOLDER", help="Where run directories are made: s3://…, or a folder of the cluster.")
-@click.option("--trials", metavar="N", help="Number of trials; +N: so many more than the finished run has.")
-@click.option("--fresh", is_flag=True, help="Train also what a sweep beside this one has trained already.")
-@click.option("--detach", is_flag=True, help="Don't follow it.")
+@trials_option
+@fresh_option
+@click.option("--detach", is_flag=True, help="Submit the sweep without following it.")
 @plain_option
 @json_option
 def submit(
@@ -43,8 +49,8 @@ def submit(
 ) -> None:  # fmt: skip
     """Run a sweep on a cluster, or go on with it there, and follow it.
 
-    The spec travels, nothing else: its paths are the cluster's. The driver runs on the cluster's head, whatever becomes
-    of this machine. Ctrl-C detaches. Exit codes as of `run`, 0 after detaching.
+    Only the spec is sent: its paths are the cluster's. The driver runs on the cluster's head, whatever becomes of this
+    machine. Ctrl-C detaches. The exit codes are those of `run`, and 0 after detaching.
 
     \b
     Example: fashion-sweep submit sweeps/backbones.yaml --folder /mnt/fashion
@@ -54,15 +60,8 @@ def submit(
     from fashion.spec.yaml_lines import read_text
     from fashion.submit.command import entrypoint
 
-    mode = _mode(plain, as_json)
-    if name is not None:
-        overrides += (f"name={name}",)
-    if storage is not None:
-        overrides += (f"storage={storage}",)
-    if trials is not None and not re.fullmatch(r"\+?[1-9][0-9]{0,6}", trials):
-        raise click.BadParameter(
-            f"must be a number of trials, or +N for N more; got {trials!r}.", param_hint="--trials"
-        )
+    mode = mode_of(plain, as_json)
+    overrides = overrides_with(overrides, name, storage)
     sweep = load_spec(spec, overrides)
     command = entrypoint(read_text(spec), sweep, overrides, trials, fresh, folder)
 
@@ -72,7 +71,9 @@ def submit(
     try:
         job = server.submit(sweep.name, command)
     except KeyboardInterrupt:
-        click.echo(f"Whether it was submitted is not known: {_command('watch', sweep.name, address)} tells.", err=True)
+        click.echo(
+            f"Whether it was submitted is unknown; find out with: {_command('watch', sweep.name, address)}", err=True
+        )
         raise
     click.echo(f"Submitted to {server.url} as job {job.id}.", err=as_json)
     if detach:
@@ -97,7 +98,7 @@ def watch(run: str | None, address: str | None, plain: bool, as_json: bool) -> N
     Example: fashion-sweep watch
     Example: fashion-sweep watch backbones --address http://127.0.0.1:8265
     """
-    mode = _mode(plain, as_json)
+    mode = mode_of(plain, as_json)
     from fashion.submit.job_server import JobServer
 
     server = JobServer(address)
@@ -127,12 +128,6 @@ def stop(run: str, address: str | None) -> None:
     while not (job := server.job(job.id)).ended:
         time.sleep(1.0)
     click.echo(f"{job.id} has ended: {job.status.lower()}. The same submit goes on from there.")
-
-
-def _mode(plain: bool, as_json: bool) -> Mode:
-    if plain and as_json:
-        raise click.UsageError("--plain and --json exclude each other.")
-    return "json" if as_json else "plain" if plain else "auto"
 
 
 def _follow(server: JobServer, job: Job, mode: Mode, address: str | None, behind: bool) -> None:

@@ -128,8 +128,11 @@ class Display:
         row = self._rows[number]
         self._event("end", trial=number, status=status, epochs_done=row.epoch, **_best_of(row), reason=reason)
 
+    def cleared(self, number: int, best_epoch: int | None, at: int) -> None:
+        """Nothing is shown of a trial's files."""
+
     def note(self, text: str) -> None:
-        """Something to tell that belongs to no trial's course: a retry, a repaired journal."""
+        """Something to tell that belongs to no epoch: a retry, a repaired journal."""
         self._notes.append(text)
         self._event("note", text=text)
 

@@ -20,7 +20,7 @@ from fashion.cluster.session import RayDied, cluster
 from fashion.data.layout import read_unchanged
 from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
-from fashion.engine.tune_hooks import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler
+from fashion.engine.tune_hooks import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler, SweepBlocked
 from fashion.engine.tune_trial import run_trial
 from fashion.errors import BlockedError
 from fashion.files import require_own
@@ -31,6 +31,8 @@ from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.record_upload import Mirror
 from fashion.storage.working_copy import Held
+from fashion.sweep.observers import IntoBucket, Observer, OnTensorBoard
+from fashion.sweep.outcome import SweepOutcome, outcome_of
 from fashion.sweep.prepare import Prepared
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.reuse import key, trained_elsewhere
@@ -41,20 +43,19 @@ from fashion.training.worker import SCRATCH, Job
 # would leave too little for the workers of a trial that takes the whole machine, so it takes a sliver of the head node.
 SLOT = {"node:__internal_head__": 0.001}
 
-# Times that Ray is started again by one command after its own processes on this machine died.
+# How often one command starts Ray again after Ray's own processes on this machine died.
 RAY_RESTARTS = 3
 
 
 def run_sweep(
     spec: SweepSpec, prepared: Prepared, run: Run, display: Display, address: str | None = None, fresh: bool = False,
     bucket: Held | None = None,
-) -> str:  # fmt: skip
-    """Run every trial that the record does not show as final. Unless `fresh`, those that a sweep beside this one has
-    trained already are taken from there. bucket: where the run is kept, unless in its folder.
+) -> SweepOutcome:  # fmt: skip
+    """Run every trial that the record does not show as final. Unless `fresh`, trials that a sweep beside this one has
+    already trained are taken from there. bucket: where the run is kept; None when it is kept in its folder.
 
-    Returns why it ended early, empty when all trials are final. The first Ctrl-C ends it cleanly ("interrupted"):
-    every report that was made is on disk, running trials keep their last checkpoint. A second one abandons what is still
-    on its way into the bucket ("interrupted: " and what it lacks).
+    The first Ctrl-C ends the sweep cleanly: every report that was made is on disk, and running trials keep their last
+    checkpoint. A second one abandons what is still on its way into the bucket; the outcome says what the bucket lacks.
 
     Raises:
         RunError: another process drives this run.
@@ -65,7 +66,12 @@ def run_sweep(
     with RunLock(run.path), EventFiles(run) as events, mirror or nullcontext():
         require_own(run.path / "trials", deep=True)
         run.refresh()
-        recorder = Recorder(run, make_scheduler(spec.scheduler), display, events, spec.total_trials, mirror)
+        observers: list[Observer] = [OnTensorBoard(events)]
+        observers += [IntoBucket(mirror)] if mirror is not None else []
+        observers += [display]  # last: what it shows has happened everywhere
+        settled = mirror.settled if mirror is not None else lambda: True
+        recorder = Recorder(run, make_scheduler(spec.scheduler), spec.total_trials, observers, settled)
+        recorder.catch_up()
         if mirror is not None:
             mirror.start(recorder.stop, lambda number: EventFiles(run).close(number))
         try:
@@ -81,6 +87,8 @@ def run_sweep(
                     display.note(f"Ray's {error} died")
                     if restart == RAY_RESTARTS:
                         recorder.blocked = f"Ray's own processes died {restart + 1} times. The same command goes on."
+        except SweepBlocked:
+            pass  # the recorder has the reason
         except KeyboardInterrupt:
             pass  # told by what is unfinished
         run.refresh()
@@ -90,15 +98,12 @@ def run_sweep(
         lacking = mirror.flush() if mirror is not None else ""
     if recorder.blocked:
         raise BlockedError(f"{recorder.blocked} ({lacking})" if lacking else recorder.blocked)
-    if lacking:
-        return f"interrupted: {lacking}"
-    if recorder.abort:
-        return recorder.abort
-    return "interrupted" if run.unfinished(spec.total_trials) else ""
+    return outcome_of(run, spec.total_trials, recorder.abort, lacking)
 
 
 def take_trained(spec: SweepSpec, run: Run, recorder: Recorder) -> None:
-    """Take what is trained already. Not under optuna, whose configurations are not known beforehand."""
+    """Take trials that a sweep beside this one has trained. Not under optuna, whose configurations are not known
+    beforehand."""
     waiting = [number for number in run.unfinished(spec.total_trials) if number not in run.trials]
     waiting += [number for number, trial in run.trials.items() if trial.origin is not None and not trial.final]
     if spec.search.method == "optuna" or not waiting:
@@ -113,10 +118,9 @@ def take_trained(spec: SweepSpec, run: Run, recorder: Recorder) -> None:
 def _start_and_tune(
     spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, address: str | None, bucket: Held | None
 ) -> None:
-    display = recorder.display
     # The folder outlives Ray, whose processes write there until they end.
-    with _scratch(run), cluster(address, display.note):
-        placement = find_room(spec.resources, display.note)
+    with _scratch(run), cluster(address, recorder.note):
+        placement = find_room(spec.resources, recorder.note)
         _tune(spec, prepared, run, recorder, run.unfinished(spec.total_trials), placement, bucket)
 
 
@@ -139,7 +143,7 @@ def _tune(
     )
     source = make_source(spec, run)
     scheduler = RecordScheduler(recorder, source, resources.max_failures, resources.max_preemptions)
-    room = Room(spec.resources, placement, recorder.display.note)
+    room = Room(spec.resources, placement, recorder.note)
     with _first_interrupt_asks() as interrupted:
         tuner = Tuner(
             trainable,
@@ -171,7 +175,7 @@ def _tune(
 
 @contextmanager
 def _first_interrupt_asks() -> Iterator[threading.Event]:
-    """Set the event on the first Ctrl-C or SIGTERM, so that what is being recorded is recorded; a second one interrupts."""
+    """Set the event on the first Ctrl-C or SIGTERM, so that what is being recorded gets recorded; a second one interrupts."""
     asked = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -191,7 +195,7 @@ def _first_interrupt_asks() -> Iterator[threading.Event]:
 
 @contextmanager
 def _scratch(run: Run) -> Iterator[None]:
-    """A folder for Ray's own files; what a killed driver left there goes first. Only the lock's holder may do this."""
+    """A folder for Ray's own files, emptied of what a killed driver left. Only the holder of the run's lock may do this."""
     folder = run.path / SCRATCH
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

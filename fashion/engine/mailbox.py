@@ -1,4 +1,4 @@
-"""What is between a Tune slot and its Train worker group: an actor that keeps the current trial and passes reports on.
+"""The actor between a Tune slot and its Train worker group, which keeps the current trial and passes messages on.
 
 It outlives the workers and their controller, so that a group that is made anew finds its trial there.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -15,31 +16,40 @@ from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import UserCallback
 
 from fashion.engine.deaths import machine_went
-from fashion.record.trial import EpochReport
+from fashion.engine.messages import Alive, Began, Broken, End, Failed, Noted, Reported, WorkerMessage
+from fashion.schedulers.base import Decision
 from fashion.training.worker import Task
 
-KNOWN_SECONDS = 90.0  # after which Ray knows of any machine that is gone: by its own settings 65
+KNOWN_SECONDS = 90.0  # after which Ray knows of any machine that is gone; by Ray's own settings that takes it 65
 LOOK_SECONDS = 0.5
-QUIET_SECONDS = 2.0  # of waiting for it, before the user is told
+QUIET_SECONDS = 2.0  # of waiting for Ray's word before the user is told
 
 Member = tuple[str, str]  # a worker's actor and its node, by their ids
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """A message for the slot. ticket: what the decision on a report is answered under."""
+
+    message: WorkerMessage
+    ticket: int
+
+
 @ray.remote
 class Mailbox:
-    """Between a slot and its workers: the current trial downwards, reports upwards, verdicts back."""
+    """Between a slot and its workers: the current trial goes down, messages come up, decisions on reports go back."""
 
     def __init__(self, max_failures: int, max_preemptions: int = 0) -> None:
         self.max_failures, self.max_preemptions = max_failures, max_preemptions
         self.number = 0
         self.task: Task | None = None
-        self.handed_out = 0  # but for those times that follow the loss of a machine or a lack of memory
+        self.handed_out = 0  # how often the trial was, except after the loss of a machine or a lack of memory
         self.lost = 0
-        self.excused = ""  # the group whose end is no failure of the trial
+        self.excused = ""  # the group whose end is not the trial's fault
         self.group, self.members = "", list[Member]()
         self.changed = asyncio.Condition()
-        self.messages: asyncio.Queue[tuple[str, Any, int]] = asyncio.Queue()
-        self.answers: dict[int, asyncio.Future[str]] = {}
+        self.messages: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.answers: dict[int, asyncio.Future[Decision]] = {}
         self.tickets = 0
 
     async def submit(self, task: Task) -> None:
@@ -50,7 +60,7 @@ class Mailbox:
             self.changed.notify_all()
 
     async def next_task(self, done: int, group: str, members: list[Member]) -> tuple[int, Task | None]:
-        """The current trial, as soon as there is one that this group has not done; none for a group that is replaced."""
+        """The current trial, as soon as there is one that this group has not done; None for a group that was replaced."""
         async with self.changed:
             # Groups come one after another. The call of one that died while it waited here goes on, and must not count.
             self.group, self.members = group, members
@@ -63,20 +73,20 @@ class Mailbox:
                     return done, None
                 self.handed_out += 1
                 if self.handed_out > self.max_failures + 1:
-                    self._put("failed", f"its workers died {self.handed_out - 1} times")
+                    self._put(Failed(f"its workers died {self.handed_out - 1} times"))
                 elif self.lost > self.max_preemptions:
-                    self._put("failed", f"its workers' machines were lost {self.lost} times")
+                    self._put(Failed(f"its workers' machines were lost {self.lost} times"))
                 else:
                     return self.number, self.task
                 self.task = None
 
     async def dismiss(self) -> tuple[int, list[Member]]:
-        """The current trial's number and the workers of the current group, which has ended: asked again, none."""
+        """The current trial's number and the workers of the current group, which has ended. Asked again: no workers."""
         members, self.members = self.members, []
         return self.number, members
 
     async def lost_machine(self) -> None:
-        """The current group ended because a machine of its was preempted, drained or lost."""
+        """The current group ended because one of its machines was preempted, drained or lost."""
         if self.task is not None and self.excused != self.group:
             self.lost += 1
         self._excuse()
@@ -84,7 +94,7 @@ class Mailbox:
     async def smaller(self, number: int, told: str) -> None:
         """The current trial ran out of memory and will be handed out again, to take smaller micro-batches."""
         if number == self.number and self.task is not None and self.excused != self.group:
-            self._put("note", told)
+            self._put(Noted(told))
             self._excuse()
 
     def _excuse(self) -> None:
@@ -92,52 +102,55 @@ class Mailbox:
             self.excused = self.group
             self.handed_out -= 1
 
-    async def end(self, number: int, kind: str, value: Any = None) -> None:
-        """The current trial is "finished", "failed" or "blocked". Of several workers that say so the first is heard."""
+    async def end(self, number: int, message: End) -> None:
+        """The current trial has ended here. Of several workers that say so the first is heard."""
         if number == self.number and self.task is not None:
             self.task = None
-            self._put(kind, value)
+            self._put(message)
 
     async def moves(self, number: int) -> None:
-        """The group leaves a node that will be taken away: handing the trial out again is no failure of it."""
+        """The group leaves a node that will be taken away. Handing the trial out again does not count as a failure."""
         if number == self.number:
             self._excuse()
 
     async def broken(self, reason: str) -> None:
-        self._put("broken", reason)
+        self._put(Broken(reason))
 
-    async def note(self, number: int, text: str) -> None:
+    async def tell(self, number: int, message: Began | Noted | Alive) -> None:
+        """Pass on what needs no answer."""
         if number == self.number and self.task is not None:
-            self._put("note", text)
+            self._put(message)
 
-    async def report(self, number: int, value: EpochReport) -> str:
-        """Deliver a report and wait for the verdict, "continue" or "stop"."""
+    async def report(self, number: int, message: Reported) -> Decision:
+        """Deliver a report and wait for the decision on it."""
         if number != self.number or self.task is None:
             return "stop"
-        ticket = self._put("report", value)
+        ticket = self._put(message)
         self.answers[ticket] = asyncio.get_running_loop().create_future()
-        verdict = await self.answers[ticket]
+        decision = await self.answers[ticket]
         del self.answers[ticket]
-        if verdict == "stop":
+        if decision == "stop":
             self.task = None
-        return verdict
+        return decision
 
-    async def take(self) -> tuple[str, Any, int]:
+    async def take(self) -> Delivery:
+        """The next message for the slot."""
         return await self.messages.get()
 
-    async def answer(self, ticket: int, verdict: str) -> None:
+    async def answer(self, ticket: int, decision: Decision) -> None:
         future = self.answers.get(ticket)
         if future is not None and not future.done():
-            future.set_result(verdict)
+            future.set_result(decision)
 
-    def _put(self, kind: str, value: Any) -> int:
+    def _put(self, message: WorkerMessage) -> int:
         self.tickets += 1
-        self.messages.put_nowait((kind, value, self.tickets))
+        self.messages.put_nowait(Delivery(message, self.tickets))
         return self.tickets
 
 
 class TellMailbox(UserCallback):
-    """In the Train controller: tells the mailbox when workers went with their machine, which is no failure of the trial."""
+    """Runs in the Train controller. Tells the mailbox when workers were lost with their machine, which is not the trial's
+    fault."""
 
     def __init__(self, mailbox: Any) -> None:
         self.mailbox = mailbox
@@ -151,8 +164,8 @@ class TellMailbox(UserCallback):
             ray.get(self.mailbox.lost_machine.remote())
 
     def _machine_lost(self, number: int, members: list[Member]) -> bool:
-        """Whether a machine of these workers is gone. Waits for Ray's word: that a process died, it knows at once; that a
-        machine did, when that has been silent for a while. The neighbours' connections break sooner."""
+        """Whether the machine of one of these workers is gone. Waits for Ray's word: Ray knows at once that a process died,
+        but that a machine did only after some silence, and the connections of other workers break sooner."""
         began, told = time.monotonic(), False
         while time.monotonic() - began < KNOWN_SECONDS:
             # In this order: Ray gives up a lost node first, its actors then.
@@ -165,7 +178,7 @@ class TellMailbox(UserCallback):
             if not told and time.monotonic() - began > QUIET_SECONDS:
                 told = True
                 text = f"a worker does not answer: waiting up to {KNOWN_SECONDS:.0f} s for word whether its machine is gone"
-                ray.get(self.mailbox.note.remote(number, text))
+                ray.get(self.mailbox.tell.remote(number, Noted(text)))
             time.sleep(LOOK_SECONDS)
         return False
 

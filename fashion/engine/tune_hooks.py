@@ -21,24 +21,30 @@ from ray.tune.search import Searcher
 
 from fashion.cluster.session import RayDied, dead_daemons
 from fashion.engine.deaths import Deaths, machine_went
+from fashion.engine.messages import Alive, Began, Blocked, Failed, Moving, Noted, Reported, from_result
 from fashion.errors import BlockedError, refusal
 from fashion.record.trial import EpochReport
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.search import Source
 from fashion.training.worker import first_line
 
-# The data set is looked at again when a trial is handed out, but not more often than this.
+# The data set is checked again when a trial is handed out, but not more often than once in so many seconds.
 DATA_SECONDS = 10.0
 
 
+class SweepBlocked(BaseException):
+    """No trial can go on for now: raised inside a hook, it ends Tune at once. (No Exception, which Tune would take for a
+    trial's own.) What waits to be recorded is reported again when the sweep goes on."""
+
+
 def block(recorder: Recorder, reason: str) -> NoReturn:
-    """End the sweep at once, as an interrupt does: what waits to be recorded is reported again when it goes on."""
+    """Stop the sweep at once, for `reason`."""
     recorder.blocked = reason
-    raise KeyboardInterrupt
+    raise SweepBlocked(reason)
 
 
 def _blocked_by_disk(method: Callable[..., Any]) -> Callable[..., Any]:
-    """For hooks that record: what can't be put on disk must not be obeyed either, and is no failure of the trial's."""
+    """For hooks that record: what can't be put on disk must not be obeyed either, and the trial is not to blame."""
 
     @functools.wraps(method)
     def hook(self: Any, *arguments: Any, **named: Any) -> Any:
@@ -54,16 +60,18 @@ def _blocked_by_disk(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _not_now(recorder: Recorder) -> None:
-    """What Tune is answered when it asks for a trial too early. It asks again, but nothing else while none runs."""
+    """The answer when Tune asks for a trial too early. While no trial runs, Tune asks for nothing else, not even whether to
+    stop: so a sweep that is blocked is ended here."""
     if recorder.blocked:
         block(recorder, recorder.blocked)
 
 
 class NumberSearcher(Searcher):
-    """Hands out trial numbers with their configurations, while `room()` is for more; each is recorded before Tune sees it.
+    """Hands out trial numbers with their configurations while there is `room()` for more trials. Each is recorded before
+    Tune sees it.
 
-    check_data: raises BlockedError when the data set is not the one that the sweep started with. settle: a configuration
-    can't be computed again, so that none is handed out before it is where the record is kept.
+    check_data: raises BlockedError when the data set is not the one that the sweep started with. settle: configurations
+    can't be computed again, so none is handed out before it has reached the place where the record is kept.
     """
 
     def __init__(
@@ -110,7 +118,7 @@ class NumberSearcher(Searcher):
 
     @_blocked_by_disk
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The record knows already (the scheduler is told first), but for a trial whose process never came up."""
+        """The scheduler was told first and has recorded the end, except of a trial whose process never came up."""
         number = self.handed_out[trial_id]
         self.live.discard(trial_id)
         if error and not self.recorder.run.trials[number].final:
@@ -134,9 +142,9 @@ class NumberSearcher(Searcher):
 
 
 class RecordScheduler(FIFOScheduler):
-    """Passes each report to the recorder and obeys its decision; starts a trial whose process died again, or gives it up.
+    """Passes each report to the recorder and obeys its decision. A trial whose process died is started again or given up.
 
-    Tune itself is told to start again without end: it has one count for all deaths.
+    Tune itself is told to restart trials without limit, since it has one count for all kinds of death.
     """
 
     def __init__(self, recorder: Recorder, source: Source, max_failures: int, max_preemptions: int) -> None:
@@ -148,13 +156,13 @@ class RecordScheduler(FIFOScheduler):
         self.moving: set[int] = set()  # trials whose process ends because its node will be taken away
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """The first that waits. The inherited way looks at all trials there ever were, at every step of Tune's."""
+        """The first trial that waits. The inherited method goes through all trials there ever were, at every step."""
         waiting = [t for t in tune_controller.get_live_trials() if t.status in (Trial.PENDING, Trial.PAUSED)]
         return min(waiting, key=lambda trial: trial.config["number"], default=None)
 
     @_blocked_by_disk
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        # Called again when Tune starts a trial anew after its process died: that is another attempt.
+        # Called again when Tune restarts a trial whose process died: that is another attempt.
         number = trial.config["number"]
         reason = self.deaths[number].too_many if number in self.deaths else ""
         if reason:
@@ -164,26 +172,32 @@ class RecordScheduler(FIFOScheduler):
             self.recorder.started(number)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Of a trial that was stopped while it waited: `on_trial_add` recorded why."""
+        """Called for a trial that was stopped while it waited: `on_trial_add` has recorded why."""
 
     @_blocked_by_disk
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number = trial.config["number"]
-        if "alive" in result:  # its reports are on their way into the bucket; EpochTimeout heard it, too
-            return TrialScheduler.CONTINUE
-        if "blocked" in result:
-            block(self.recorder, str(result["blocked"]))
-        if "note" in result:
-            self.recorder.noted(number, str(result["note"]))
-            return TrialScheduler.CONTINUE
-        if "failed" in result:
-            self._end(number, str(result["failed"]))
-            return TrialScheduler.STOP
-        if "moves" in result:
-            self.moving.add(number)
-            self.recorder.moves(number)
-            return TrialScheduler.CONTINUE
-        decision = self.recorder.received(EpochReport.from_json(json.loads(result["report"])))
+        match from_result(result):
+            case Reported(report):
+                return self._decided(number, report)
+            case Failed(reason):
+                self._end(number, reason)
+                return TrialScheduler.STOP
+            case Blocked(reason):
+                block(self.recorder, reason)
+            case Began(slot, node):
+                self.recorder.began(number, slot, node)
+            case Noted(text):
+                self.recorder.noted(number, text)
+            case Moving():
+                self.moving.add(number)
+                self.recorder.moves(number)
+            case Alive():
+                pass  # EpochTimeout has heard it
+        return TrialScheduler.CONTINUE
+
+    def _decided(self, number: int, report: EpochReport) -> str:
+        decision = self.recorder.received(report)
         if self.recorder.run.trials[number].final:
             self.source.ended(self.recorder.run.trials[number])
             # After the last epoch too: a final trial whose process dies must not be started again.
@@ -195,8 +209,8 @@ class RecordScheduler(FIFOScheduler):
         number = trial.config["number"]
         if not self.recorder.run.trials[number].final:
             self._end(number, "the loop returned before its last epoch")
-        # Tune keeps a trial's last result and running statistics of every number in it: half of what a trial takes of this
-        # process's memory, and nobody asks for it.
+        # Tune keeps a trial's last result and running statistics of its numbers. They are half of the memory that a trial
+        # takes in this process, and nobody asks for them.
         trial.run_metadata.metric_analysis.clear()
         trial.run_metadata.metric_n_steps.clear()
         trial.run_metadata.last_result = {}
@@ -222,10 +236,11 @@ class RecordScheduler(FIFOScheduler):
 
 
 class AbortStopper(tune.Stopper):
-    """Ends the experiment when the recorder says that going on is pointless, the user wants it to end, or Ray has died.
+    """Ends the experiment when the recorder says that going on is pointless or impossible, when the user interrupts it, or
+    when Ray has died.
 
-    The latter two at once, by KeyboardInterrupt and RayDied: Tune's own way waits for trials to unwind, for nothing but its
-    own state. Tune asks between events, so that no report is half recorded.
+    All but the first end it at once, by SweepBlocked, KeyboardInterrupt and RayDied: Tune's own way waits for trials to
+    unwind, only to save state that nobody needs. Tune asks between events, so no report is left half recorded.
     """
 
     def __init__(self, recorder: Recorder, interrupted: Callable[[], bool]) -> None:
@@ -235,7 +250,9 @@ class AbortStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        if self.interrupted() or self.recorder.blocked:
+        if self.recorder.blocked:
+            raise SweepBlocked(self.recorder.blocked)
+        if self.interrupted():
             raise KeyboardInterrupt
         if dead := dead_daemons():
             raise RayDied(" and ".join(dead))
@@ -250,7 +267,7 @@ class AbortStopper(tune.Stopper):
 
 class EpochTimeout(tune.Callback):
     """Kills the process of a trial that reports nothing for `seconds`; the scheduler then hears of a death, with that
-    reason. Of a trial of several workers the slot is killed, and they end with it."""
+    reason. For a trial of several workers that process is the slot, and its workers end with it."""
 
     def __init__(self, seconds: float, scheduler: RecordScheduler) -> None:
         self.seconds, self.scheduler = seconds, scheduler

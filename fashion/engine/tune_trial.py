@@ -1,13 +1,13 @@
-"""One trial under Ray: the loop of `train.fit` within Ray Train, and the way of its reports to Tune.
+"""One trial under Ray: the training loop within Ray Train, and how its reports reach Tune.
 
-A trial of one worker runs in Train's local mode inside a warm, reused Tune actor; a trial of several runs on a
-warm Train worker group that its Tune slot keeps (`slot.py`). Both iterate the same generator.
+A trial of one worker runs in Train's local mode inside a warm, reused Tune actor. A trial of several workers runs on a
+warm Train worker group that its Tune slot keeps (`worker_group.py`). Both iterate the same generator.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import platform
 from contextlib import closing
 from typing import Any
 
@@ -19,9 +19,9 @@ from ray.train.torch import TorchTrainer
 
 from fashion.cluster.session import leaving
 from fashion.config import TrialConfig
+from fashion.engine.messages import Began, Blocked, Failed, Moving, TrialMessage, message_of, to_result
 from fashion.engine.worker_group import run_in_slot
 from fashion.errors import Leaving, Superseded, refusal
-from fashion.record.trial import EpochReport
 from fashion.training.feed import Worker
 from fashion.training.worker import Job, Task, describe_failure, trial_reports
 
@@ -33,8 +33,9 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
         _move_on()
     try:
         if job.workers > 1:
-            run_in_slot(task, job, send=_report)
+            run_in_slot(task, job, send=_send)
         else:
+            _send(Began(f"{platform.node()} {os.getpid()}", platform.node()))
             # Local mode: Train's loop in this process. Its own results are not used, so its folder is not either.
             trainer = TorchTrainer(
                 lambda: _train_here(task, job.gpus_per_worker),
@@ -48,10 +49,10 @@ def run_trial(config: dict[str, Any], job: Job) -> None:
         # Nobody listens any more: the trial goes on elsewhere.
         os._exit(1)
     except Exception as error:
-        # A disk that is full is full for every trial: the sweep stops, and this one goes on from its last checkpoint.
+        # A disk that is full is full for every trial: the sweep stops, and this trial can go on from its last checkpoint.
         reason = refusal(error)
         # A configuration that fails would fail again: no retry, the sweep goes on. (A process that dies is retried.)
-        tune.report({"blocked": reason} if reason else {"failed": describe_failure(task, error)})
+        _send(Blocked(reason) if reason else Failed(describe_failure(task, error)))
 
 
 def _train_here(task: Task, share: float) -> None:
@@ -61,16 +62,13 @@ def _train_here(task: Task, share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share)
     # Closed at once where Tune stops the trial, or its files would still be uploaded.
     with closing(trial_reports(task, Worker(device=device), _leaving)) as reports:
-        for report in reports:
-            _report(report)
+        for told in reports:
+            _send(message_of(told))
 
 
-def _report(report: EpochReport | str) -> None:
-    """Hand a report, or a note, to the driver; returns when it is recorded. A stopped trial ends here (SystemExit)."""
-    if isinstance(report, str):
-        tune.report({"note": report} if report else {"alive": True})
-    else:
-        tune.report({"report": json.dumps(report.to_json())})
+def _send(message: TrialMessage) -> None:
+    """Hand a message to the driver; returns when the driver has acted on it. A stopped trial ends here (SystemExit)."""
+    tune.report(to_result(message))
 
 
 def _leaving() -> bool:
@@ -80,5 +78,5 @@ def _leaving() -> bool:
 
 def _move_on() -> None:
     """Say so and end this process, so that Tune starts the trial on another node."""
-    tune.report({"moves": True})
+    _send(Moving())
     os._exit(0)

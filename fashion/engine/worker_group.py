@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import threading
 import time
 import uuid
@@ -31,9 +32,21 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fashion.cluster.session import leaving
 from fashion.engine.deaths import Deaths, machine_went
-from fashion.engine.mailbox import Mailbox, TellMailbox, lost_neighbour
+from fashion.engine.mailbox import Delivery, Mailbox, TellMailbox, lost_neighbour
+from fashion.engine.messages import (
+    Alive,
+    Began,
+    Blocked,
+    Broken,
+    Failed,
+    Finished,
+    Noted,
+    Reported,
+    TrialMessage,
+    message_of,
+)
 from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
-from fashion.record.trial import EpochReport
+from fashion.schedulers.base import Decision
 from fashion.training.feed import Worker
 from fashion.training.micro_batches import OutOfMemory
 from fashion.training.worker import Job, Task, describe_failure, first_line, trial_reports
@@ -43,11 +56,14 @@ FREE_SECONDS = 3.0
 _slot: Slot | None = None
 
 
-def run_in_slot(task: Task, job: Job, send: Callable[[EpochReport | str], None]) -> None:
+def run_in_slot(task: Task, job: Job, send: Callable[[TrialMessage], None]) -> None:
     """Run one trial on this process's worker group, starting the group if there is none.
 
-    Raises TrialFailed with the workers' reason, BlockedError where the fault is not the trial's. SystemExit from `send`
-    (Tune stops the trial) leaves the group warm.
+    A SystemExit from `send` (Tune stops the trial) leaves the group warm.
+
+    Raises:
+        TrialFailed: with the workers' reason.
+        BlockedError: no trial can go on for now.
     """
     global _slot
     deaths = Deaths(job.max_failures, job.max_preemptions)
@@ -66,11 +82,11 @@ def run_in_slot(task: Task, job: Job, send: Callable[[EpochReport | str], None])
 
 
 class TrialFailed(FashionError):  # noqa: N818 (as TrialDiverged)
-    """The reason, one line, with which a trial's workers gave up."""
+    """A trial's workers gave up, for this reason (one line)."""
 
 
 class GroupLost(FashionError):  # noqa: N818
-    """The Train run ended, not through the trial's fault: its controller died, say."""
+    """The Train run ended through no fault of the trial: its controller died, for example."""
 
 
 class Slot:
@@ -86,28 +102,32 @@ class Slot:
         threading.Thread(target=self._train, args=(job,), daemon=True, name="train-run").start()
         threading.Thread(target=self._free_resources, daemon=True, name="free-resources").start()
 
-    def run(self, task: Task, send: Callable[[EpochReport | str], None]) -> None:
-        """Hand the trial to the workers and pass its reports on until it ends."""
+    def run(self, task: Task, send: Callable[[TrialMessage], None]) -> None:
+        """Hand the trial to the workers and pass its messages on until it ends.
+
+        Raises TrialFailed, BlockedError and GroupLost, as the workers say.
+        """
         ray.get(self.mailbox.submit.remote(task))
         while True:
-            kind, value, ticket = ray.get(self.mailbox.take.remote())
-            if kind == "report":
-                verdict = "stop"
-                try:
-                    send(value)
-                    verdict = "continue"
-                finally:
-                    ray.get(self.mailbox.answer.remote(ticket, verdict))
-            elif kind == "note":
-                send(value)
-            elif kind == "finished":
-                return
-            elif kind == "blocked":
-                raise BlockedError(value)
-            elif kind == "failed":
-                raise TrialFailed(value)
-            else:
-                raise GroupLost(value)
+            delivery: Delivery = ray.get(self.mailbox.take.remote())
+            match delivery.message:
+                case Reported() as message:
+                    decision: Decision = "stop"
+                    try:
+                        send(message)
+                        decision = "continue"
+                    finally:
+                        ray.get(self.mailbox.answer.remote(delivery.ticket, decision))
+                case (Began() | Noted() | Alive()) as message:
+                    send(message)
+                case Finished():
+                    return
+                case Blocked(reason):
+                    raise BlockedError(reason)
+                case Failed(reason):
+                    raise TrialFailed(reason)
+                case Broken(reason):
+                    raise GroupLost(reason)
 
     def _train(self, job: Job) -> None:
         resources: dict[str, float] = {"CPU": job.cpus_per_worker}
@@ -171,6 +191,9 @@ def _work(config: dict[str, Any]) -> None:
     members: list[Any] = [None] * worker.world_size  # Member of each worker
     dist.all_gather_object(members, (own.get_actor_id(), own.get_node_id()))
     nodes = [node for _, node in members]
+    names: list[Any] = [None] * worker.world_size  # of each worker's machine
+    dist.all_gather_object(names, platform.node())
+    began = Began(group, ", ".join(dict.fromkeys(names)))
     while True:
         received: list[Any] = [None]
         if worker.rank == 0:
@@ -180,27 +203,29 @@ def _work(config: dict[str, Any]) -> None:
         done, task = received[0]
         task = task and task.here()
         try:
+            if worker.rank == 0:
+                ray.get(mailbox.tell.remote(done, began))
             _train(done, task, worker, mailbox, nodes)
         except (Leaving, Superseded):
-            raise  # the trial goes on in another group: nothing is to be said of it
+            raise  # the trial goes on in another group: there is nothing to tell
         except OutOfMemory as error:
             # This worker alone: its neighbours wait for its gradients, so the group has to be made anew.
             if error.parts:
                 ray.get(mailbox.smaller.remote(done, str(error)))
             else:
-                ray.get(mailbox.end.remote(done, "failed", str(error)))
+                ray.get(mailbox.end.remote(done, Failed(str(error))))
             raise
         except Exception as error:
             # Most of the package's own are raised alike on all workers (they reduce the same sums): the group is intact.
             alike = isinstance(error, FashionError) and not isinstance(error, BlockedError)
             if reason := refusal(error):
-                ray.get(mailbox.end.remote(done, "blocked", reason))
+                ray.get(mailbox.end.remote(done, Blocked(reason)))
             elif alike and worker.rank == 0:
-                ray.get(mailbox.end.remote(done, "failed", str(error)))
+                ray.get(mailbox.end.remote(done, Failed(str(error))))
             elif not alike and not lost_neighbour(error):
                 # Perhaps this worker alone: the group has to be made anew, but the trial is not tried again,
                 # unless all that happened here is that a neighbour's process died.
-                ray.get(mailbox.end.remote(done, "failed", describe_failure(task, error)))
+                ray.get(mailbox.end.remote(done, Failed(describe_failure(task, error))))
             if not alike:
                 raise
         gc.collect()
@@ -211,15 +236,16 @@ def _work(config: dict[str, Any]) -> None:
 def _train(number: int, task: Task, worker: Worker, mailbox: Any, nodes: list[str]) -> None:
     try:
         with closing(trial_reports(task, worker, lambda: leaving(nodes))) as reports:
-            for report in reports:
-                if isinstance(report, str):  # rank 0's alone
-                    ray.get(mailbox.note.remote(number, report))
+            for told in reports:
+                message = message_of(told)
+                if not isinstance(message, Reported):  # rank 0's alone
+                    ray.get(mailbox.tell.remote(number, message))
                     continue
-                verdict = [""]
+                decision: list[Decision] = ["continue"]
                 if worker.rank == 0:
-                    verdict = [ray.get(mailbox.report.remote(number, report))]
-                dist.broadcast_object_list(verdict, src=0)
-                if verdict[0] == "stop":
+                    decision = [ray.get(mailbox.report.remote(number, message))]
+                dist.broadcast_object_list(decision, src=0)
+                if decision[0] == "stop":
                     return
     except Leaving:
         if worker.rank == 0:
@@ -227,4 +253,4 @@ def _train(number: int, task: Task, worker: Worker, mailbox: Any, nodes: list[st
         # Raised: Train takes a loop that returns for one that has done its work, and makes no other group.
         raise
     if worker.rank == 0:
-        ray.get(mailbox.end.remote(number, "finished"))
+        ray.get(mailbox.end.remote(number, Finished()))

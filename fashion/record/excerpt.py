@@ -17,11 +17,11 @@ from typing import Any
 from fashion.files import parse, write_atomic
 from fashion.record.run import Known, Progress, Run
 from fashion.record.scheduler import fresh_scheduler_of
-from fashion.record.trial import EpochReport, Trial
+from fashion.record.trial import EpochReport, SlotUse, Trial
 from fashion.record.validate import EVENT, check
 from fashion.schedulers.base import Decision, Scheduler
 
-FORMAT = 4
+FORMAT = 5
 NAME = "excerpt.json"
 # Below this many reports reading the journal takes no time that anybody would notice.
 WORTH = 5_000
@@ -61,6 +61,7 @@ def save(run: Run) -> None:
                 "reason": trial.reason,
                 "origin": trial.origin,
                 "notes": trial.notes,
+                "slots": [vars(use) for use in trial.slots],
                 "reports": [r.to_json() if r is best else _slim(r, scheduler.metric) for r in kept],
                 "decisions": [trial.decisions[r.epoch] for r in kept],
                 "left_out": trial.left_out + len(trial.reports) - len(kept),
@@ -139,6 +140,7 @@ def _trial(entry: dict[str, Any], shared: dict[str, Any]) -> Trial:
         entry["number"], config, reports, decisions, entry["attempt"], entry["ended"], entry["reason"],
         left_out=entry["left_out"], left_out_seconds=entry["left_out_seconds"],
         origin=tuple(entry["origin"]) if entry["origin"] else None, notes=entry["notes"],
+        slots=[SlotUse(**use) for use in entry["slots"]],
     )  # fmt: skip
 
 

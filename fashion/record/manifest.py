@@ -12,10 +12,10 @@ from fashion.errors import Problem, RunError
 from fashion.files import parse
 from fashion.record.validate import manifest_problem
 
-# 2: notes of what happened to a trial. A run of format 1 has none; it is read as it is, and is of this format once a
-# sweep goes on with it.
-FORMAT = 2
-READABLE = (1, FORMAT)
+# 2: notes of what happened to a trial. 3: where each attempt ran, the validation labels and the models' sizes. A run of an
+# earlier format has none of them; it is read as it is, and is of this format once a sweep goes on with it.
+FORMAT = 3
+READABLE = (1, 2, FORMAT)
 REQUIRED = ("format", "name", "created", "spec", "data_fingerprint", "attributes", "label_counts")
 PACKAGES = ("torch", "torchvision", "timm", "ray", "numpy", "pillow", "pyarrow", "safetensors")
 

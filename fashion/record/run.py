@@ -2,6 +2,7 @@
 
 runs/NAME/manifest.json     what was asked: spec, data fingerprint, attributes, label counts, versions
           journal.jsonl     what happened: configurations, reports with the scheduler's decisions, ends
+          val-labels.parquet  the validation images' classes, in the order of the trials' predictions
           trials/0007/      a trial's own files (checkpoints, validation predictions, TensorBoard events)
           best/             the promoted checkpoint
           predictions/      what `best --predict` wrote
@@ -23,13 +24,14 @@ from fashion.files import now, write_atomic
 from fashion.record.journal import Event, Journal, events_from
 from fashion.record.lock import RunLock, driver_alive
 from fashion.record.manifest import FORMAT, REQUIRED, code_version, package_versions, read_manifest
-from fashion.record.trial import End, EpochReport, Trial
+from fashion.record.trial import End, EpochReport, SlotUse, Trial
 from fashion.record.trial_files import best_path, folder_name
 from fashion.record.validate import EVENT, check
 from fashion.schedulers.base import Decision
 
 Progress = Callable[[int, int], None]
-TOLD = 5_000  # events between two calls of it
+TOLD = 5_000  # events between two calls of a Progress
+VAL_LABELS = "val-labels.parquet"
 
 # What has been read before: trials, history, and how many bytes of the journal they cover.
 Known = tuple[dict[int, Trial], list[tuple[EpochReport, Decision]], int]
@@ -39,9 +41,10 @@ class Run:
     """The record of one sweep. Reading needs no lock; `record_*` is for the driver, which holds `RunLock(run.path)`.
 
     manifest: a dict with the keys of REQUIRED, and code_version and packages. `attributes` is a list of
-    {"name", "classes"}; `label_counts` holds for "train" and "val" a list a head of the images of each class.
+    {"name", "classes"}; `label_counts` holds for "train" and "val" one list per head: the number of images of each class.
+    `models`, from format 3 on, is a list of {"backbone", "weights", "parameters", ...}, one for each model in the sweep.
     location: where the run is kept, in words: its path, or the address in a bucket of which the path is a copy.
-    trials: number -> Trial. history: every report with its decision, in the journal's order (the scheduler's food).
+    trials: number -> Trial. history: every report with its decision, in the journal's order, as the scheduler reads them.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -88,10 +91,10 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path, known: Known | None = None, progress: Progress | None = None) -> Self:
-        """Read a run directory; of what an excerpt knows already only the rest. `progress(done, total)` counts megabytes of a
-        long journal.
+        """Read a run directory. known: what an excerpt holds already, so that only the rest is read. progress: is called
+        with (done, total) in megabytes of a long journal.
 
-        Raises RunError when it is none, is damaged, or was written by another format.
+        Raises RunError when it is no run directory, is damaged, or was written by another format.
         """
         path = Path(path)
         run = cls(path, read_manifest(path))
@@ -106,7 +109,7 @@ class Run:
 
     @property
     def total_trials(self) -> int:
-        """How many trials the recorded spec asks for. Raises RunError for a spec that does not say."""
+        """How many trials the recorded spec asks for. Raises RunError for a spec that does not say how many."""
         try:
             return int(self.manifest["spec"]["search"]["trials"])
         except KeyError:
@@ -118,16 +121,17 @@ class Run:
         return self.path / "journal.jsonl"
 
     @property
+    def val_labels_path(self) -> Path:
+        """A column `image`, then one of class indices (int32) for each attribute. Absent in runs of formats 1 and 2."""
+        return self.path / VAL_LABELS
+
+    @property
     def best_dir(self) -> Path:
         return self.path / "best"
 
     @property
     def predictions_dir(self) -> Path:
         return self.path / "predictions"
-
-    @property
-    def lock_path(self) -> Path:
-        return self.path / "lock"
 
     @property
     def driven(self) -> bool:
@@ -164,7 +168,7 @@ class Run:
         return events
 
     def kept_at(self, location: str, driven: bool = False) -> None:
-        """Make it known that the path is a copy of what is kept elsewhere, where perhaps another machine drives the run."""
+        """Note that the path is a copy of a run kept elsewhere, and whether another machine drives that run."""
         self.location, self.driven_elsewhere = location, driven
         self._tell_trials()
 
@@ -193,6 +197,12 @@ class Run:
         self._record({"event": "attempt", "trial": number, "attempt": attempt})
         return attempt
 
+    def record_slot(self, number: int, slot: int, node: str) -> None:
+        """Record in which slot (from 0, in order of appearance in one command) and on which node the attempt runs."""
+        self._record(
+            {"event": "slot", "trial": number, "attempt": self.trials[number].attempt, "slot": slot, "node": node}
+        )
+
     def record_report(self, report: EpochReport, decision: Decision) -> Decision:
         """Put a report and its decision on disk; returns the decision to obey, the recorded one if it was known."""
         known = self.trials[report.trial].decisions.get(report.epoch)
@@ -202,7 +212,7 @@ class Run:
         return decision
 
     def record_note(self, number: int, text: str) -> None:
-        """Record what happened to a trial on the way; the same twice is once."""
+        """Record what happened to a trial on the way. The same text is recorded once."""
         if text not in self.trials[number].notes:
             self._record({"event": "note", "trial": number, "text": text})
 
@@ -245,7 +255,7 @@ class Run:
         return count
 
     def apply(self, event: Event) -> None:
-        """Take an event of the journal into memory. Raises KeyError, TypeError or ValueError for one that is none."""
+        """Take an event of the journal into memory. Raises KeyError, TypeError or ValueError for what is no event."""
         check(event, EVENT)
         kind = event["event"]
         if kind == "trial":
@@ -264,6 +274,9 @@ class Run:
                 if trial.diverged:
                     trial.reason = f"val_loss is {report.metrics['val_loss']} at epoch {report.epoch}"
                 self.history.append((report, event["decision"]))
+        elif kind == "slot":
+            use = SlotUse(event["attempt"], event["slot"], event["node"], event.get("time", ""))
+            self.trials[event["trial"]].slots.append(use)
         elif kind == "note":
             self.trials[event["trial"]].notes.append(event["text"])
         elif kind == "end":

@@ -58,11 +58,23 @@ class EpochReport:
         return cls(**{**value, "metrics": metrics_from_json(value["metrics"])})
 
 
+@dataclass(frozen=True)
+class SlotUse:
+    """Where an attempt ran, from `time` (ISO 8601) on. slot: the number of the warm process or worker group, from 0 in the
+    order in which one command first used them. node: the name of the machine."""
+
+    attempt: int
+    slot: int
+    node: str
+    time: str
+
+
 @dataclass
 class Trial:
     """One configuration and all that is recorded of it. `live` says that a driver was alive when last looked; `left_out`
     counts the reports that an excerpt of the run leaves out, of `left_out_seconds`. `origin` names the run and trial that
-    its reports and files were taken from, where it was not trained here. `notes` tell what happened to it on the way."""
+    its reports and files were taken from, where it was not trained here. `notes` tell what happened to it on the way; `slots`
+    where its attempts ran (none in runs of formats 1 and 2)."""
 
     number: int
     config: dict[str, Any]
@@ -76,6 +88,7 @@ class Trial:
     left_out_seconds: float = 0.0
     origin: tuple[str, int] | None = None
     notes: list[str] = field(default_factory=list)
+    slots: list[SlotUse] = field(default_factory=list)
 
     @property
     def status(self) -> Status:

@@ -85,6 +85,8 @@ EVENT: Mapping[str, Rule] = {
     "config": configuration,
     "run": word,
     "of": whole(0),
+    "slot": whole(0),
+    "node": title,
     "decision": one_of("continue", "stop"),
     "report": lambda value: isinstance(value, Mapping),
     "status": one_of("completed", "stopped", "failed"),

@@ -1,9 +1,10 @@
-"""Going on with a sweep that is there: with the same spec, or with more trials, drawn from edited ranges if so wished."""
+"""Going on with a sweep: with the same spec, or with more trials, drawn from edited ranges if the user edited them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -41,7 +42,7 @@ def total_with(added: int, spec: SweepSpec) -> tuple[int, int]:
 
 
 def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
-    """Configurations of the spec's run that were recorded and are still to be trained, none where there is no run."""
+    """Recorded configurations of the spec's run that are still to be trained; none when there is no run."""
     if not run_path(spec).exists():
         return []
     run, found = known_run(spec), []
@@ -57,7 +58,7 @@ def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
 
 
 def known_run(spec: SweepSpec) -> Run:
-    """The spec's run, which is there; of one in a bucket the working copy."""
+    """The spec's run, which must exist. For a run in a bucket, its working copy."""
     run = Run.open(run_path(spec))
     if is_address(spec.storage):
         run.kept_at(str(_address(spec)))
@@ -69,8 +70,8 @@ def _address(spec: SweepSpec) -> Address:
 
 
 def run_path(spec: SweepSpec) -> Path:
-    """Where the spec's run is, or will be; of one in a bucket the working copy. Raises RunError when no folder can be
-    there."""
+    """Where the spec's run is or will be. For a run in a bucket, its working copy. Raises RunError when there can be no
+    folder there."""
     if is_address(spec.storage):
         return working_copy.working_copy(_address(spec))
     path = Path(spec.storage) / spec.name
@@ -83,12 +84,19 @@ def run_path(spec: SweepSpec) -> Path:
     return path
 
 
-def continue_with(run: Run, spec: SweepSpec, data_root: Path | Address, data_fingerprint: str) -> None:
+def continue_with(
+    run: Run,
+    spec: SweepSpec,
+    data_root: Path | Address,
+    data_fingerprint: str,
+    models: Callable[[], list[dict[str, Any]]] = list,
+) -> None:
     """Make `spec` the run's, so that its trials are handed out from now on.
 
     What may differ from the recorded spec: resources, storage, where the data set lies, a larger number of trials and,
     together with it, the values and ranges of data, model and train. What was edited is noted in the manifest under
-    "extensions"; trials that have begun keep their configuration.
+    "extensions"; trials that have begun keep their configuration. models: the manifest's entry of that name, which is asked
+    for only if the manifest is written.
 
     Raises:
         RunError: it is another spec, the data set has changed, or another process drives the run. Nothing is written then.
@@ -121,4 +129,6 @@ def continue_with(run: Run, spec: SweepSpec, data_root: Path | Address, data_fin
         extension = {"time": now(), "first_trial": recorded.total_trials, "edited": edited, "changes": changed}
         extensions = [*extensions, extension]
     with run.lock():  # the manifest of a run that another process drives is that process's
-        run.update_manifest(format=FORMAT, spec=spec.to_json(), data_root=str(data_root), extensions=extensions)
+        run.update_manifest(
+            format=FORMAT, spec=spec.to_json(), data_root=str(data_root), extensions=extensions, models=models()
+        )

@@ -22,6 +22,7 @@ from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.working_copy import Held, push_manifest
+from fashion.sweep.described import described, record_val_labels
 from fashion.sweep.extend import continue_with, known_run, run_path
 from fashion.training.features import open_features
 
@@ -106,17 +107,20 @@ def possible_trials(spec: SweepSpec) -> list[TrialConfig]:
 
 
 def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) -> tuple[Run, bool]:
-    """The sweep's run directory, made now or found. Returns (run, whether it was there before). bucket: where the run is kept,
-    held by this process, unless storage is a folder.
+    """The sweep's run directory, made now or found. Returns (run, whether it was there before).
+
+    bucket: the run in its bucket, which this process holds; None when the storage is a folder.
 
     Raises:
         RunError: the directory belongs to another spec (`continue_with` says what may differ), or its data set has
             changed.
     """
     dataset, path = prepared.dataset, run_path(spec)
+    models = partial(described, prepared.weights, dataset.class_counts)
     if path.exists():
         run = known_run(spec)
-        continue_with(run, spec, prepared.source, dataset.fingerprint())
+        continue_with(run, spec, prepared.source, dataset.fingerprint(), models)
+        record_val_labels(run, dataset, bucket)
         if bucket is not None:
             push_manifest(bucket.store, path)
         return run, True
@@ -126,11 +130,15 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
         "data_fingerprint": dataset.fingerprint(),
         "attributes": [{"name": a.name, "classes": list(a.classes)} for a in dataset.attributes],
         "label_counts": {name: _label_counts(dataset, name) for name in ("train", "val")},
+        "models": models(),
     }
     if bucket is None:
-        return Run.create(spec.storage, spec.name, manifest), False
+        run = Run.create(spec.storage, spec.name, manifest)
+        record_val_labels(run, dataset)
+        return run, False
     run = Run.create(path.parent, path.name, {"name": spec.name, "id": uuid.uuid4().hex, **manifest})
     run.kept_at(str(bucket.address))
+    record_val_labels(run, dataset, bucket)
     push_manifest(bucket.store, path)
     return run, False
 

@@ -21,6 +21,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from fashion.data.layout import read_dataset
 from fashion.engine import mailbox as module
 from fashion.engine.mailbox import Mailbox, Member, TellMailbox, lost_neighbour
+from fashion.engine.messages import Failed, Noted, Reported
 from fashion.record.run import Run
 from fashion.record.scheduler import replay
 from fashion.record.trial import EpochReport
@@ -67,8 +68,7 @@ def test_a_trial_is_given_up_when_its_workers_died_too_often() -> None:
         for group in ("first", "second"):
             assert await mailbox.next_task(0, group, []) == (1, TASK)
         third = asyncio.create_task(mailbox.next_task(0, "third", []))
-        kind, reason, _ = await mailbox.take()
-        assert (kind, reason) == ("failed", "its workers died 2 times")
+        assert (await mailbox.take()).message == Failed("its workers died 2 times")
         await mailbox.submit(TASK)  # the next trial starts with a clean sheet, in the same group
         assert await third == (2, TASK)
 
@@ -85,7 +85,7 @@ def test_a_lost_machine_is_no_failure_of_the_trial() -> None:
         assert await mailbox.next_task(0, "second", []) == (1, TASK)
         await mailbox.lost_machine()
         third = asyncio.create_task(mailbox.next_task(0, "third", []))
-        assert (await mailbox.take())[:2] == ("failed", "its workers' machines were lost 2 times")
+        assert (await mailbox.take()).message == Failed("its workers' machines were lost 2 times")
         await mailbox.submit(TASK)
         assert await third == (2, TASK)
 
@@ -107,7 +107,7 @@ class World:
         self.mailbox = SimpleNamespace(
             dismiss=self.remote("dismiss", (1, [("a", "1"), ("b", "2")])),
             lost_machine=self.remote("lost_machine"),
-            note=self.remote("note"),
+            tell=self.remote("note"),
         )
 
     def remote(self, name: str, answer: Any = None) -> SimpleNamespace:
@@ -168,7 +168,7 @@ def test_a_lack_of_memory_is_no_death_and_is_told_once_a_group() -> None:
         await mailbox.smaller(1, "rank 0's words")
         await mailbox.smaller(1, "rank 1's words")
         assert await mailbox.next_task(0, "second", []) == (1, TASK)
-        assert (await mailbox.take())[:2] == ("note", "rank 0's words")
+        assert (await mailbox.take()).message == Noted("rank 0's words")
         assert mailbox.messages.empty()
 
     play(scene())
@@ -178,12 +178,12 @@ def test_words_about_an_earlier_trial_do_not_touch_the_current_one() -> None:
     async def scene() -> None:
         mailbox = PlainMailbox(2)
         await mailbox.submit(TASK)
-        await mailbox.end(1, "failed", "one worker's reason")
-        await mailbox.end(1, "failed", "another's")
-        assert (await mailbox.take())[1] == "one worker's reason"
+        await mailbox.end(1, Failed("one worker's reason"))
+        await mailbox.end(1, Failed("another's"))
+        assert (await mailbox.take()).message == Failed("one worker's reason")
         await mailbox.submit(TASK)
-        await mailbox.end(1, "failed", "the slowest worker's")
-        assert await mailbox.report(1, report(1)) == "stop"
+        await mailbox.end(1, Failed("the slowest worker's"))
+        assert await mailbox.report(1, Reported(report(1))) == "stop"
         assert mailbox.messages.empty()
         assert await mailbox.next_task(1, "group", []) == (2, TASK)
 
@@ -195,11 +195,11 @@ def test_a_report_waits_for_its_verdict(verdict: str) -> None:
     async def scene() -> None:
         mailbox = PlainMailbox(2)
         await mailbox.submit(TASK)
-        waiting = asyncio.create_task(mailbox.report(1, report(1)))
-        kind, value, ticket = await mailbox.take()
-        assert (kind, value) == ("report", report(1))
+        waiting = asyncio.create_task(mailbox.report(1, Reported(report(1))))
+        delivery = await mailbox.take()
+        assert delivery.message == Reported(report(1))
         assert not waiting.done()
-        await mailbox.answer(ticket, verdict)
+        await mailbox.answer(delivery.ticket, verdict)
         assert await waiting == verdict
         assert (mailbox.task is None) == (verdict == "stop")
 

@@ -190,9 +190,9 @@ def test_open_refuses_what_it_cannot_understand(run: Run, tmp_path: Path) -> Non
     good = manifest.read_text()
     for text, message in [
         ("{", "not valid JSON"),
-        ("[]", "run formats 1 to 2; got 'list'"),
-        (good.replace('"format": 2', '"format": 3'), r"run formats 1 to 2; got 3 \(written by fashion-sweep 0\.1\.0\+"),
-        (good.replace('"format": 2', '"format": 0'), "run formats 1 to 2; got 0"),
+        ("[]", "run formats 1 to 3; got 'list'"),
+        (good.replace('"format": 3', '"format": 4'), r"run formats 1 to 3; got 4 \(written by fashion-sweep 0\.1\.0\+"),
+        (good.replace('"format": 3', '"format": 0'), "run formats 1 to 3; got 0"),
     ]:
         manifest.write_text(text)
         with pytest.raises(RunError, match=message):
@@ -213,7 +213,7 @@ def test_manifest_can_be_extended_and_paths_are_as_documented(run: Run) -> None:
     assert Run.open(run.path).manifest["spec"] == {"search": {"trials": 9}}
     assert run.trial_dir(7).relative_to(run.path) == Path("trials/0007")
     assert run.checkpoint_path(7, 12).name == "best-0012.safetensors"
-    assert (run.best_dir.name, run.predictions_dir.name, run.lock_path.name) == ("best", "predictions", "lock")
+    assert (run.best_dir.name, run.predictions_dir.name) == ("best", "predictions")
 
 
 def test_run_pickles_without_its_open_journal(run: Run) -> None:

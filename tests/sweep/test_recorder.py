@@ -17,6 +17,7 @@ from fashion.record.trial import EpochReport
 from fashion.schedulers.base import Scheduler
 from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
+from fashion.sweep.observers import Observer, OnTensorBoard
 from fashion.sweep.recorder import Recorder, keep_only
 
 TEXT = """\
@@ -45,7 +46,9 @@ def recorder_of(run: Run, spec: SweepSpec, scheduler: Scheduler | None = None) -
     told = io.StringIO()
     display = Display(run, spec, stream=told, mode="plain")
     chosen = scheduler or make_scheduler(spec.scheduler)
-    return Recorder(run, chosen, display, EventFiles(run), spec.total_trials), told
+    recorder = Recorder(run, chosen, spec.total_trials, [OnTensorBoard(EventFiles(run)), display])
+    recorder.catch_up()
+    return recorder, told
 
 
 def begin(recorder: Recorder, spec: SweepSpec, *numbers: int) -> None:
@@ -230,7 +233,7 @@ def test_resuming_feeds_the_scheduler_from_the_record(run: Run, spec: SweepSpec)
     assert changed.run.trials[1].status == "stopped"
 
 
-class Slow:
+class Slow(Observer):
     """As a mirror that has not uploaded yet."""
 
     def __init__(self) -> None:
@@ -240,13 +243,14 @@ class Slow:
     def settled(self) -> bool:
         return self.up
 
-    def ended(self, number: int, best_epoch: int | None, at: int) -> None:
+    def cleared(self, number: int, best_epoch: int | None, at: int) -> None:
         self.told.append((number, best_epoch, at))
 
 
 def test_the_mirror_hears_of_an_end_with_the_byte_behind_it(run: Run, spec: SweepSpec) -> None:
     recorder, _ = recorder_of(run, spec)
-    recorder.mirror = slow = Slow()  # type: ignore[assignment]
+    slow = Slow()
+    recorder.observers = [*recorder.observers, slow]
     begin(recorder, spec, 0)
     for epoch in range(1, 5):
         recorder.received(report(0, epoch, 1.0 / epoch))
@@ -256,11 +260,12 @@ def test_the_mirror_hears_of_an_end_with_the_byte_behind_it(run: Run, spec: Swee
 
 
 def test_what_cannot_be_computed_again_is_handed_out_once_it_is_up(run: Run, spec: SweepSpec) -> None:
-    from fashion.engine.tune_hooks import NumberSearcher
+    from fashion.engine.tune_hooks import NumberSearcher, SweepBlocked
     from fashion.sweep.search import SeededSource
 
     recorder, _ = recorder_of(run, spec)
-    recorder.mirror = slow = Slow()  # type: ignore[assignment]
+    slow = Slow()
+    recorder.settled = slow.settled
     searcher = NumberSearcher(iter([0, 1]), SeededSource(spec), recorder, lambda: 2, lambda: None, settle=True)
     assert searcher.suggest("a") is None
     assert sorted(run.trials) == [0]  # recorded, and on its way
@@ -271,6 +276,74 @@ def test_what_cannot_be_computed_again_is_handed_out_once_it_is_up(run: Run, spe
     slow.up = False
     recorder.stop("the bucket is away")
     again = NumberSearcher(iter([2]), SeededSource(spec), recorder, lambda: 2, lambda: None, settle=True)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SweepBlocked, match="the bucket is away"):
         again.suggest("c")
     assert recorder.blocked == "the bucket is away"
+
+
+class Looking(Observer):
+    """Notes what the journal and the trial's folder hold whenever it is told of something."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.told = run, list[tuple[str, str, bool]]()
+
+    def _look(self, what: str) -> None:
+        last = json.loads(self.run.journal_path.read_text().splitlines()[-1])["event"]
+        self.told.append((what, last, (self.run.trial_dir(0) / "last.pt").exists()))
+
+    def trial_started(self, number: int) -> None:
+        self._look("started")
+
+    def reported(self, report: EpochReport, decision: Any) -> None:
+        self._look("reported")
+
+    def ended(self, number: int, status: Any, reason: str = "") -> None:
+        self._look("ended")
+
+    def cleared(self, number: int, best_epoch: int | None, at: int) -> None:
+        assert at == self.run.journal_path.stat().st_size
+        self._look(f"cleared {best_epoch}")
+
+
+def test_observers_are_told_of_what_is_on_disk(run: Run, spec: SweepSpec) -> None:
+    looking = Looking(run)
+    recorder = Recorder(run, make_scheduler(spec.scheduler), spec.total_trials, [looking])
+    begin(recorder, spec, 0)
+    checkpoints(run, 0, 1, 2)
+    recorder.received(report(0, 1, 0.5))
+    recorder.received(report(0, 2, float("nan")))
+    assert looking.told == [
+        ("started", "attempt", False),
+        ("reported", "report", True),
+        ("reported", "report", True),
+        ("ended", "end", False),
+        ("cleared 1", "end", False),
+    ]
+
+
+def test_a_new_recorder_touches_nothing_until_it_catches_up(run: Run, spec: SweepSpec) -> None:
+    begin(recorder_of(run, spec)[0], spec, 0)
+    folder = checkpoints(run, 0, 4)
+    for epoch in (1, 2, 3, 4):
+        run.record_report(report(0, epoch, 1 / epoch), "continue")
+    before = run.journal_path.read_bytes()
+    recorder = Recorder(run, make_scheduler(spec.scheduler), spec.total_trials)
+    assert run.journal_path.read_bytes() == before
+    assert "last.pt" in files(folder)
+    recorder.catch_up()
+    assert run.trials[0].ended == "completed"
+    assert "last.pt" not in files(folder)
+
+
+def test_where_attempts_ran_is_recorded(run: Run, spec: SweepSpec) -> None:
+    recorder, _ = recorder_of(run, spec)
+    begin(recorder, spec, 0, 1)
+    recorder.began(0, "a process", "node-1")
+    recorder.began(1, "another", "node-2")
+    recorder.died(0, "killed")
+    recorder.started(0)
+    recorder.began(0, "another", "node-2")
+    found = Run.open(run.path).trials
+    assert [(use.attempt, use.slot, use.node) for use in found[0].slots] == [(1, 0, "node-1"), (2, 1, "node-2")]
+    assert [(use.attempt, use.slot, use.node) for use in found[1].slots] == [(1, 1, "node-2")]
+    assert all(use.time for trial in found.values() for use in trial.slots)

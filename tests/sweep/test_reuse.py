@@ -20,6 +20,7 @@ from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
+from fashion.sweep.observers import OnTensorBoard
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.reuse import key, link, trained_elsewhere
 
@@ -69,9 +70,9 @@ def train(run: Run, spec: SweepSpec, number: int, epochs: int = 4, backbone: str
 
 def take(run: Run, spec: SweepSpec, number: int) -> tuple[Recorder, str]:
     told = io.StringIO()
-    recorder = Recorder(
-        run, make_scheduler(spec.scheduler), Display(run, spec, stream=told, mode="plain"), EventFiles(run), 3
-    )
+    display = Display(run, spec, stream=told, mode="plain")
+    recorder = Recorder(run, make_scheduler(spec.scheduler), 3, [OnTensorBoard(EventFiles(run)), display])
+    recorder.catch_up()
     config = spec.trial(number).model_dump(mode="json")
     recorder.take(number, config, trained_elsewhere(run)[key(config)])
     return recorder, told.getvalue()

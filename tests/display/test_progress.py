@@ -8,8 +8,8 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from fashion.cli import progress
-from fashion.cli.progress import Bars
+from fashion.display import progress
+from fashion.display.progress import Bars
 
 
 def test_off_a_terminal_long_work_prints_a_line_now_and_then(

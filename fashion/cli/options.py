@@ -1,0 +1,48 @@
+"""Options that several commands share: one wording and one check for each."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from fashion.display.live import Mode
+
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01."
+)
+name_option = click.option(
+    "--name", metavar="NAME", help="Name of the sweep and of its run directory. Default: the spec's."
+)
+trials_option = click.option(
+    "--trials",
+    metavar="N",
+    callback=lambda context, parameter, value: _number_of_trials(value),
+    help="Number of trials; +N: N more than the finished run has. Default: the spec's.",
+)
+fresh_option = click.option(
+    "--fresh", is_flag=True, help="Also train what a sweep beside this one has already trained."
+)
+plain_option = click.option("--plain", is_flag=True, help="One line an event, also on a terminal.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object an event to stdout.")
+
+
+def mode_of(plain: bool, as_json: bool) -> Mode:
+    """How a sweep is shown. Raises UsageError for both flags at once."""
+    if plain and as_json:
+        raise click.UsageError("--plain and --json exclude each other.")
+    return "json" if as_json else "plain" if plain else "auto"
+
+
+def overrides_with(overrides: tuple[str, ...], name: str | None, storage: str | None) -> tuple[str, ...]:
+    """The overrides of `--set`, with `--name` and `--storage` as two more."""
+    more = {"name": name, "storage": storage}
+    return (*overrides, *(f"{key}={value}" for key, value in more.items() if value is not None))
+
+
+def _number_of_trials(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"\+?[1-9][0-9]{0,6}", text):
+        raise click.BadParameter(f"must be a number of trials, or +N for N more; got {text!r}.", param_hint="--trials")
+    return text

@@ -1,0 +1,81 @@
+"""Run a sweep from its spec to its outcome: what the command, the Python API and scripts call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Protocol
+
+from fashion.display.live import Display, Mode
+from fashion.display.progress import Bars
+from fashion.record.run import Run
+from fashion.spec.sweep_spec import SweepSpec
+from fashion.storage.working_copy import held
+from fashion.sweep.extend import begun_trials
+from fashion.sweep.outcome import SweepOutcome
+
+
+class ProgressBars(Protocol):
+    """How far long work before the first trial is. `display.progress.Bars` is one."""
+
+    def __call__(self, label: str, done: int, total: int) -> None: ...
+
+    def close(self) -> None:
+        """Leave the terminal to the sweep's own display. Called once or more."""
+
+
+def to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_spec(
+    spec: SweepSpec,
+    *,
+    address: str | None = None,
+    fresh: bool = False,
+    mode: Mode = "auto",
+    recorded: bool = False,
+    say: Callable[[str], None] = to_stderr,
+    progress: ProgressBars | None = None,
+) -> tuple[Run, SweepOutcome]:
+    """Run a sweep, or go on with it where it stopped. Returns its run and what it came to.
+
+    address: a Ray cluster to join; None starts Ray on this machine. fresh: train also what a sweep beside this one has
+    already trained. mode: how the sweep is shown on stdout. recorded: first show the events that are recorded already
+    (JSON lines only). say: is told what belongs to no trial, before the display begins. progress: shows long work before
+    the first trial; by default bars on a terminal, and elsewhere a line now and then, on stderr.
+
+    Raises:
+        DataError, WeightsError: the data set or the weights can't be used; nothing was started.
+        RunError: the run belongs to another spec, its data set has changed, or another process drives it.
+        StorageError: the bucket can't be read or written.
+        BlockedError: no trial can go on for now (`run_sweep`).
+        ResourcesError: the cluster can never offer what a trial needs.
+    """
+    bars = progress if progress is not None else Bars()
+    with ExitStack() as stack:
+        stack.callback(bars.close)
+        # First of all: a bucket that can't be used, or a sweep that is driven elsewhere, is told before torch and Ray are
+        # loaded, which takes seconds. That is also why they are imported below.
+        bucket = stack.enter_context(held(spec.storage, spec.name, say, partial(bars, "reading the record, MB")))
+        begun = begun_trials(spec)
+
+        from fashion.sweep.prepare import open_run, prepare
+
+        prepared = prepare(spec, bars, begun)
+        bars.close()
+        run, resumed = open_run(spec, prepared, bucket)
+
+        from fashion.engine.driver import run_sweep
+
+        with Display(run, spec, mode=mode) as display:
+            if recorded:
+                display.recorded()
+            if resumed:
+                left = len(run.unfinished(spec.total_trials))
+                final = f"{spec.total_trials - left} of {spec.total_trials} trials are final, {left} to do"
+                display.note(f"{run.location} is there: {final}")
+            display.started()
+            return run, run_sweep(spec, prepared, run, display, address, fresh, bucket)

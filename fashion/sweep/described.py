@@ -1,0 +1,78 @@
+"""What readers of a run need to know of its data and models, recorded once so that they need neither."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from fashion.bucket.store import TakenError
+from fashion.config import ModelConfig
+from fashion.data.layout import Dataset
+from fashion.files import write_atomic
+from fashion.model.classifier import build_model
+from fashion.model.network import stages_of
+from fashion.record.run import VAL_LABELS, Run
+from fashion.storage.working_copy import Held
+
+
+def record_val_labels(run: Run, dataset: Dataset, bucket: Held | None = None) -> None:
+    """Write the validation labels into the run, once, and into its bucket.
+
+    The table has the column `image` and then, for each attribute, a column of class indices (int32), in the order of the
+    data set's list, which is that of the trials' predictions. The data set must be the one that the run started with.
+    """
+    if not run.val_labels_path.is_file():
+        write_atomic(run.val_labels_path, _val_labels(dataset))
+    if bucket is not None:
+        with suppress(TakenError):  # there since the run began
+            bucket.store.put(VAL_LABELS, run.val_labels_path.read_bytes(), create=True)
+
+
+def _val_labels(dataset: Dataset) -> bytes:
+    val = dataset.splits["val"]
+    assert val.labels is not None, "read_dataset refuses val without labels"
+    columns: dict[str, Any] = {"image": pa.array(list(val.images), pa.string())}
+    for head, attribute in enumerate(dataset.attributes):
+        columns[attribute.name] = pa.array(val.labels[:, head], pa.int32())
+    content = io.BytesIO()
+    pq.write_table(pa.table(columns), content, compression="zstd")
+    return content.getvalue()
+
+
+def described(models: Iterable[tuple[str, str]], class_counts: Sequence[int]) -> list[dict[str, Any]]:
+    """Of each (backbone, weights) its parameters, and those of the backbone's stages in order of the forward pass.
+
+    Models are built on the meta device, once a backbone, which takes neither memory nor a forward pass.
+    """
+    sizes: dict[str, dict[str, Any]] = {}
+    for backbone, weights in (pairs := sorted(set(models))):
+        if backbone not in sizes:
+            sizes[backbone] = _size(
+                ModelConfig.model_validate({"backbone": backbone, "weights": weights}), class_counts
+            )
+    return [{"backbone": backbone, "weights": weights, **sizes[backbone]} for backbone, weights in pairs]
+
+
+def _size(config: ModelConfig, class_counts: Sequence[int]) -> dict[str, Any]:
+    with torch.device("meta"):
+        model = build_model(config, tuple(class_counts))
+    return {
+        "parameters": _count(model),
+        "backbone_parameters": _count(model.backbone),
+        "head_parameters": _count(model.heads),
+        "stages": [
+            {"name": name, "kind": type(module).__name__, "parameters": _count(module)}
+            for name, module in stages_of(model.backbone)
+        ],
+    }
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
