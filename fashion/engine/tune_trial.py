@@ -35,7 +35,7 @@ def run_trial(config: dict[str, Any], job: SharedInputs) -> None:
         if job.workers > 1:
             run_in_slot(task, job, send=_send)
         else:
-            _send(Began(str(ray.get_runtime_context().get_actor_id()), platform.node()))
+            _send(Began(f"{platform.node()} {os.getpid()}", platform.node()))
             # Local mode: Train's loop in this process. Its own results are not used, so its folder is not either.
             trainer = TorchTrainer(
                 lambda: _train_here(task, job.gpus_per_worker),
