@@ -178,8 +178,8 @@ class TellMailbox(UserCallback):
                 return False
             if not told and time.monotonic() - began > QUIET_SECONDS:
                 told = True
-                text = f"a worker does not answer: waiting up to {KNOWN_SECONDS:.0f} s for word "
-                    "whether its machine is gone"
+                until = f"{KNOWN_SECONDS:.0f} s for word whether its machine is gone"
+                text = f"a worker does not answer: waiting up to {until}"
                 ray.get(self.mailbox.tell.remote(number, Noted(text)))
             time.sleep(LOOK_SECONDS)
         return False
