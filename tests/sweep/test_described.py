@@ -1,0 +1,65 @@
+"""What a run records of its data and models lets a reader recompute the journal's own numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from fashion.data.layout import Dataset
+from fashion.model.classifier import build_model
+from fashion.config import ModelConfig
+from fashion.record.run import Run
+from fashion.record.trial_files import predictions_path
+from fashion.sweep.described import described, record_val_labels
+from tests.support.promoted import promoted_run
+
+
+@pytest.fixture(scope="module")
+def recorded(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Dataset]:
+    run, dataset = promoted_run(tmp_path_factory.mktemp("run"), demo_root, {}, {})
+    record_val_labels(run, dataset)
+    return run, dataset
+
+
+def test_accuracies_and_loss_follow_from_the_files(recorded: tuple[Run, Dataset]) -> None:
+    run, _ = recorded
+    best = run.trials[0].best()
+    assert best is not None
+    labels = pq.read_table(run.val_labels_path)
+    predictions = pq.read_table(predictions_path(run.trial_dir(0), best.epoch))
+    assert labels["image"].to_pylist() == predictions["image"].to_pylist()
+    names = [entry["name"] for entry in run.manifest["attributes"]]
+    assert labels.column_names == predictions.column_names == ["image", *names]
+    truth = np.stack([labels[name].to_numpy() for name in names], axis=1)
+    heads = [np.array(predictions[name].to_pylist(), np.float64) for name in names]
+    right = np.stack([head.argmax(1) for head in heads], axis=1) == truth
+    for column, name in enumerate(names):
+        assert right[:, column].mean() == best.metrics[f"val_accuracy/{name}"]
+    assert right.sum() / right.size == best.metrics["val_accuracy"]
+    assert right.all(1).mean() == best.metrics["val_exact_match"]
+    rows = np.arange(len(truth))
+    losses = [-np.log(head[rows, truth[:, column]]) for column, head in enumerate(heads)]
+    assert np.mean(losses) == pytest.approx(best.metrics["val_loss"], abs=1e-5)
+
+
+def test_labels_are_written_once(recorded: tuple[Run, Dataset]) -> None:
+    run, dataset = recorded
+    before = run.val_labels_path.stat()
+    record_val_labels(run, dataset)
+    after = run.val_labels_path.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_a_model_is_described_by_its_own_parameters() -> None:
+    counts = (7, 3)
+    (tiny, resnet) = described([("tiny", "none"), ("resnet18", "none"), ("tiny", "none")], counts)[::-1]
+    assert (tiny["backbone"], resnet["backbone"]) == ("tiny", "resnet18")
+    for entry in (tiny, resnet):
+        model = build_model(ModelConfig(backbone=entry["backbone"], weights="none"), counts)
+        assert entry["parameters"] == sum(each.numel() for each in model.parameters())
+        assert entry["parameters"] == entry["backbone_parameters"] + entry["head_parameters"]
+        assert sum(stage["parameters"] for stage in entry["stages"]) == entry["backbone_parameters"]
+    assert resnet["backbone_parameters"] == 11_176_512  # He et al. 2016, without the classifier
