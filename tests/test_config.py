@@ -16,7 +16,7 @@ from fashion.spec.sweep_spec import load_spec
 from fashion.sweep.reuse import key
 from fashion.training.checkpoint import load_last, standing
 from fashion.training.loop import TrialInputs, fit
-from tests.support.trained import NONE, config, packs
+from tests.support.trained import NONE, config, packs, training
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_recorded_spec_has_the_values_of_its_time(tmp_path: Path, erased: str)
 def test_a_checkpoint_without_the_field_is_gone_on_from(demo_root: Path, tmp_path: Path, erased: str) -> None:
     meant, recorded = before(demo_root, erase=0.25)
     data = packs(demo_root, meant)
-    first = fit(TrialInputs(meant, data, NONE, tmp_path))
+    first = training(TrialInputs(meant, data, NONE, tmp_path))
     next(first)
     first.close()
     plain = load_last(tmp_path / LAST)

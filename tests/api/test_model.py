@@ -85,6 +85,7 @@ def test_kinds_of_images_are_the_same_image(trained: tuple[Run, Dataset], photos
     model = fashion.load_model(trained[0].path, device="cpu")
     colour, grey, clear = (Image.open(photos / f"0{number}.png") for number in range(3))
     for image in (colour, grey, clear):
+        assert isinstance(image.filename, str)
         array = np.asarray(image)
         kinds: list[fashion.ImageLike] = [image, array, image.filename, Path(image.filename), array.copy(order="F")]
         if array.ndim == 2:

@@ -22,7 +22,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 def test_the_notebook_runs(tmp_path: Path) -> None:
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)
+    notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(
         notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
@@ -37,7 +37,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
 
 
 def test_the_notebook_is_kept_without_outputs() -> None:
-    notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)
+    notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell["cell_type"] == "code"]
     assert not [cell["id"] for cell in code if cell["outputs"] or cell["execution_count"] is not None]

@@ -1,5 +1,5 @@
-"""The benchmarks measure what they say: the report's pipeline and loss are the report's, every contender gets its turns,
-and what was measured is written whatever happens."""
+"""The benchmarks measure what they say: the report's pipeline and loss are the report's, every contender gets its
+turns, and what was measured is written whatever happens."""
 
 from __future__ import annotations
 

@@ -81,7 +81,8 @@ def test_a_live_process_of_another_machine_is_seen_by_its_renewals(
 def held_by(s3: Server, code: str = "") -> None:
     """Let a process that is gone by then have taken the lease."""
     text = (
-        "import os; from fashion.bucket.address import parse_address; from fashion.bucket.lease import Lease; from fashion.bucket.store import Store\n"
+        "import os; from fashion.bucket.address import parse_address; "
+        "from fashion.bucket.lease import Lease; from fashion.bucket.store import Store\n"
         f"{code}\nLease(Store(parse_address({RUN!r})), print).__enter__(); os._exit(9)"
     )
     done = subprocess.run([sys.executable, "-c", text], env={**os.environ, **s3.env}, timeout=60)

@@ -41,12 +41,20 @@ def draws(n: int, seed: int = 0, **given: float) -> Tensor:
 def test_evaluation_pixels_equal_torchvision(demo_root: Path, pack: Pack, crop: int) -> None:
     from torchvision import transforms
 
-    pipeline = transforms.Compose([transforms.Resize((40, 40), transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(crop),
-                                   transforms.ToTensor(), transforms.Normalize(MEAN, STD)])  # fmt: skip
+    bicubic = transforms.InterpolationMode.BICUBIC
+    pipeline = transforms.Compose(
+        [
+            transforms.Resize((40, 40), bicubic),
+            transforms.CenterCrop(crop),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
     got = list(eval_batches(pack, config(crop=crop), IMAGENET, 20))
     expected = torch.stack([pipeline(Image.open(demo_root / name).convert("RGB")) for name in pack.names])
     assert torch.equal(torch.cat([batch.images for batch in got]), expected)
     assert [batch.global_count for batch in got] == [20, 20, 20, 20, 16]
+    assert pack.labels is not None
     assert np.array_equal(torch.cat([batch.targets for batch in got]).numpy(), pack.labels)
     assert got[0].images.is_contiguous(memory_format=torch.channels_last)
 
@@ -57,8 +65,15 @@ def test_real_pixels_equal_the_reports_pipeline(real_root: Path) -> None:
 
     from fashion.data.images import load_rgb, resize_square
 
-    pipeline = transforms.Compose([transforms.Resize((320, 320), transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(300),
-                                   transforms.ToTensor(), transforms.Normalize(MEAN, STD)])  # fmt: skip
+    bicubic = transforms.InterpolationMode.BICUBIC
+    pipeline = transforms.Compose(
+        [
+            transforms.Resize((320, 320), bicubic),
+            transforms.CenterCrop(300),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
     paths = [real_root / f"img/{number:05d}.jpg" for number in range(0, 7000, 500)]
     images = np.stack([resize_square(load_rgb(path), 320, "stretch", "bicubic") for path in paths])
     (batch,) = eval_batches(images, DataConfig(root=str(real_root)), IMAGENET, 32)
@@ -163,7 +178,7 @@ def test_resized_crop_of_everything_is_the_image_and_its_mirror(pack: Pack) -> N
 
 
 def test_resized_crop_equals_a_plain_crop_and_resize() -> None:
-    """Against interpolate on the same rectangle of a smooth image, where the two samplings agree away from the border."""
+    """Against interpolate on the same rectangle of a smooth image, where both samplings agree away from the border."""
     y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
     image = torch.stack([x, y, x * y])[None]
     draw = draws(1, AREA=0.0, ASPECT=0.5, TOP=0.25, LEFT=0.75)

@@ -1,4 +1,4 @@
-"""Data sets that nobody here made: other numbers of attributes, other images, other names, other line ends, many lines."""
+"""Data sets that nobody here made: other numbers of attributes, other images, names and line ends, many lines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_byte_order_marks_blanks_at_line_ends_and_headers(tmp_path: Path, capsys
     assert other.attribute_names == ("colour", "heat")
 
 
-def odd_images() -> dict[str, tuple[Image.Image, dict[str, object]]]:
+def odd_images() -> dict[str, tuple[Image.Image, dict[str, Any]]]:
     """name -> the same half dark, half light square in another mode or container, and how to save it"""
     grey = np.full((SIDE, SIDE), 40, np.uint8)
     grey[:, SIDE // 2 :] = 200
@@ -186,8 +187,8 @@ def test_images_of_every_mode_become_the_same_pixels(tmp_path: Path, capsys: She
 
 
 def test_a_hundred_thousand_lines_take_proportionate_time_and_memory(tmp_path: Path) -> None:
-    """Ten times the lines: ten times the calls of functions (a clock would not say the same twice), and less than a kilobyte
-    a line more."""
+    """Ten times the lines: ten times the calls of functions (a clock would not say the same twice), and less than a
+    kilobyte a line more."""
     images = [Image.new("RGB", (8, 8), (number, 0, 0)) for number in range(100)]
     used: dict[int, tuple[float, float]] = {}
     program = (

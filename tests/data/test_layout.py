@@ -82,10 +82,14 @@ def test_all_problems_at_once_with_file_and_line(tmp_path: Path) -> None:
         read_dataset(root)
     text = str(caught.value)
     for expected in (
-        "split/train.txt:2: ", "'/etc/passwd'", "split/train.txt:3: ", "split/train.txt:4: the image file must exist; got img/missing.png",
-        "split/train_attr.txt:2: labels are integers; got 'one'", "split/train_attr.txt:3: labels of attribute2 are 0 to 2; got 3",
-        "split/train_attr.txt:4: labels of attribute1 are 0 to 1; got -1", "split/train_attr.txt:5: labels are integers; got '1.0'",
-        "split/train_attr.txt:6: has 2 labels", "one line of labels per image (5 in split/train.txt); got 6 lines", "split/val.txt: the file must exist",
+        "split/train.txt:2: ", "'/etc/passwd'", "split/train.txt:3: ",
+        "split/train.txt:4: the image file must exist; got img/missing.png",
+        "split/train_attr.txt:2: labels are integers; got 'one'",
+        "split/train_attr.txt:3: labels of attribute2 are 0 to 2; got 3",
+        "split/train_attr.txt:4: labels of attribute1 are 0 to 1; got -1",
+        "split/train_attr.txt:5: labels are integers; got '1.0'",
+        "split/train_attr.txt:6: has 2 labels", "one line of labels per image (5 in split/train.txt); got 6 lines",
+        "split/val.txt: the file must exist",
     ):  # fmt: skip
         assert expected in text
 

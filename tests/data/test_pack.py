@@ -31,6 +31,7 @@ def test_pixels_equal_torchvision(demo: Dataset, tmp_path: Path, interpolation: 
     for row, name in enumerate(demo.splits["val"].images):
         assert np.array_equal(pack.images[row], np.asarray(resize(Image.open(demo.root / name).convert("RGB"))))
     assert pack.names == list(demo.splits["val"].images)
+    assert pack.labels is not None
     assert np.array_equal(pack.labels, demo.labels("val"))
 
 
@@ -57,6 +58,7 @@ def test_the_view_is_mapped_contiguous_and_read_only(demo: Dataset, tmp_path: Pa
     assert pa.total_allocated_bytes() - before < pack.images.nbytes / 10
     assert len(pickle.dumps(pack)) < 1000
     assert np.array_equal(again.images, pack.images)
+    assert pack.labels is not None
     assert np.array_equal(again.labels, pack.labels)
 
 
@@ -173,7 +175,8 @@ def test_modes_become_rgb(tmp_path: Path) -> None:
     clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     palette = Image.new("RGB", (4, 4), (200, 10, 10)).quantize(4)
     for name, image, colour in (
-        ("l.png", Image.new("L", (4, 4), 77), (77, 77, 77)), ("i16.png", grey16, (128, 128, 128)), ("rgba.png", clear, (255, 255, 255)),
+        ("l.png", Image.new("L", (4, 4), 77), (77, 77, 77)), ("i16.png", grey16, (128, 128, 128)),
+        ("rgba.png", clear, (255, 255, 255)),
         ("p.png", palette, (200, 10, 10)), ("cmyk.tif", Image.new("CMYK", (4, 4), (0, 255, 255, 0)), (255, 0, 0)),
         ("la.png", Image.new("LA", (4, 4), (9, 255)), (9, 9, 9)), ("1.png", Image.new("1", (4, 4), 1), (255, 255, 255)),
     ):  # fmt: skip

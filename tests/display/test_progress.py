@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import redirect_stdout
 
 import pytest
 
-from fashion.display import progress
 from fashion.display.progress import Bars
 
 
@@ -16,7 +16,7 @@ def test_off_a_terminal_long_work_prints_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 1.0, 2.5, 3.0, 16.0, 18.0, 100.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     with Bars() as bars:
         for done in range(6):
             bars("decoding", done, 6)

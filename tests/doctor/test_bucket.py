@@ -153,7 +153,7 @@ def test_a_clock_that_differs_from_the_stores_is_found(
     s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
     now = time.time
-    monkeypatch.setattr(bucket.time, "time", lambda: now() - ahead)
+    monkeypatch.setattr(time, "time", lambda: now() - ahead)
     problem = the_one(storage(tmp_path), "clock")
     assert problem.value.startswith(f"{'+' if ahead > 0 else '-'}{abs(ahead) // 100}") or "99" in problem.value
     assert "NTP" in problem.fix

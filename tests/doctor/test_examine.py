@@ -332,7 +332,7 @@ def test_a_cluster_of_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch)
         "RAY_gcs_server_port_wait_time_s": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(session.ray, "init", mismatch)
+    monkeypatch.setattr("ray.init", mismatch)
     with pytest.raises(
         ResourcesError, match=r"--address auto: its versions differ from those here.*Ray: 2\.0\.0 Python: 3\.8\.1"
     ):
@@ -341,8 +341,8 @@ def test_a_cluster_of_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "fashion", "doctor", *arguments], cwd=folder, capture_output=True, text=True, timeout=120,
-        env={**os.environ, **environment},
+        [sys.executable, "-m", "fashion", "doctor", *arguments], cwd=folder, capture_output=True, text=True,
+        timeout=120, env={**os.environ, **environment},
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import fashion
-from fashion.doctor.folder import HERE
+from fashion.doctor.diagnosis import HERE
 from tests.support.machines.ray_nodes import PATIENCE, Node, Nodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("doctor-nodes")]

@@ -15,9 +15,9 @@ CAPTURED = {
         "ActorDiedError",
         HEAD
         + "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
-        "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the process "
-        "was killed by the OOM killer due to high memory usage, (2) ray stop --force was called, or (3) the worker crashed "
-        "unexpectedly due to SIGSEGV or another unexpected error.",
+        "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the "
+        "process was killed by the OOM killer due to high memory usage, (2) ray stop --force was called, or (3) the "
+        "worker crashed unexpectedly due to SIGSEGV or another unexpected error.",
         False,
     ),
     "killed by the driver": ("ActorDiedError", HEAD + "The actor is dead because it was killed by `ray.kill`.", False),
@@ -56,6 +56,7 @@ def test_machines_and_failures_have_counts_of_their_own() -> None:
 
 def test_the_first_death_is_the_last_where_none_is_allowed() -> None:
     deaths = Deaths(0, 0)
-    assert not deaths.too_many
+    before = deaths.too_many
+    assert not before
     deaths.add("crashed", False)
     assert deaths.too_many == "its process died 1 times: crashed"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from fashion.model.metrics import Meter
 
@@ -104,7 +104,7 @@ def _rank(rank: int, folder: str, sizes: list[list[int]]) -> None:
 
 def test_two_processes_with_uneven_shards_equal_one(tmp_path: Path) -> None:
     sizes = [[40, 40, 22], [100, 1]]
-    torch.multiprocessing.spawn(_rank, (str(tmp_path), sizes), nprocs=2)
+    spawn(_rank, (str(tmp_path), sizes), nprocs=2)
     one = measure(*sample(), [203])
     for rank in (0, 1):
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == one

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,7 +58,7 @@ def test_every_row_says_torchvisions_normalisation_and_size(name: str) -> None:
     row = backbones.row(name)
     weights = torchvision.models.get_weight(row.weights_name)
     transforms = weights.transforms()
-    assert weights == torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    assert weights == torchvision.models.get_model_weights(name).DEFAULT
     assert (list(row.mean), list(row.std)) == (transforms.mean, transforms.std)
     assert row.native_size == transforms.crop_size[0]
 
@@ -118,14 +120,14 @@ def test_frozen_backbone_keeps_weights_and_batch_statistics() -> None:
     assert model.dropout.training
     assert not model.backbone.training
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    head = model.heads[0].weight.detach().clone()
+    head = model.heads[0].get_parameter("weight").detach().clone()
     for _ in range(2):
         optimizer.zero_grad()
         cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.zeros(4, 3, dtype=torch.int64)).mean().backward()
         optimizer.step()
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert not torch.equal(head, model.heads[0].weight)
+    assert not torch.equal(head, model.heads[0].get_parameter("weight"))
     assert not [p for p in model.backbone_parameters() if p.requires_grad]
 
 
@@ -151,7 +153,8 @@ def test_the_same_seed_gives_the_same_model() -> None:
 
 def test_drop_path_reaches_the_blocks() -> None:
     def rates(backbone: str) -> set[float]:
-        return {m.p for m in build(backbone, drop_path=0.2).modules() if type(m).__name__ == "StochasticDepth"}
+        blocks: Iterator[Any] = build(backbone, drop_path=0.2).modules()
+        return {block.p for block in blocks if type(block).__name__ == "StochasticDepth"}
 
     assert max(rates("efficientnet_b0")) > 0.15
     assert rates("resnet18") == set()

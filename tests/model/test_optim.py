@@ -1,4 +1,4 @@
-"""Schedules against closed forms and torch's own, parameter groups, and the moving average against a hand computation."""
+"""Schedules against closed forms and torch's own, parameter groups, and the moving average computed by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Net(nn.Module):
         self.head = nn.Linear(2, 3)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images).mean((2, 3)))
+        logits: Tensor = self.head(self.backbone(images).mean((2, 3)))
+        return logits
 
 
 def optimizer_of(net: Net, train: TrainConfig) -> torch.optim.Optimizer:

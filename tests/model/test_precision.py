@@ -25,7 +25,7 @@ def model(backbone: str = "mobilenet_v3_small") -> nn.Module:
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "efficientnet_lite0"])
 def test_under_bf16_depthwise_convolutions_compute_in_fp32_and_the_others_do_not(backbone: str) -> None:
-    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    seen: dict[bool, set[torch.dtype | str]] = {True: set(), False: set()}
 
     def note(module: nn.Conv2d, _: object, output: torch.Tensor) -> None:
         depthwise = module.groups == module.in_channels > 1
@@ -48,7 +48,7 @@ def test_in_fp32_nothing_changes() -> None:
     """Validation and prediction compute without autocast: to the last bit as a model that was never arranged."""
     torch.manual_seed(0)
     plain = build_model(ModelConfig(backbone="mobilenet_v3_small", weights="none", dropout=0.0), (3, 2))
-    plain = plain.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    plain = plain.to(memory_format=torch.channels_last).eval()
     arranged = model().eval()
     assert arranged.state_dict().keys() == plain.state_dict().keys()
     with torch.inference_mode():

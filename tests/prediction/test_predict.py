@@ -30,7 +30,8 @@ from fashion.prediction.submission import (
 )
 from fashion.record.promote import promote
 from fashion.record.run import Run
-from fashion.training.loop import TrainingData, TrialInputs, fit
+from fashion.training.feed import TrainingData
+from fashion.training.loop import TrialInputs, fit
 
 
 def config_of(root: Path, **train: Any) -> TrialConfig:

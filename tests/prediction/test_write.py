@@ -30,7 +30,8 @@ from fashion.prediction.write import (
 from fashion.record.promote import promote
 from fashion.record.run import Run
 from fashion.storage.working_copy import working_copy
-from fashion.training.loop import TrainingData, TrialInputs, fit
+from fashion.training.feed import TrainingData
+from fashion.training.loop import TrialInputs, fit
 from tests.support.servers.s3_server import Server
 
 FILES = ["prediction.txt", "prediction.txt.zip", PROBABILITIES_NAME]

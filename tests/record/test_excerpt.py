@@ -29,7 +29,7 @@ def recorded(tmp_path: Path) -> Run:
         "label_counts": {"train": [[3, 1]], "val": [[2, 2]]},
     }
     run = Run.create(tmp_path, "x", manifest)
-    scheduler, chance = make_scheduler(SchedulerConfig(**manifest["spec"]["scheduler"])), random.Random(0)  # type: ignore[index,arg-type]
+    scheduler, chance = make_scheduler(SchedulerConfig(**manifest["spec"]["scheduler"])), random.Random(0)  # type: ignore[index]
     for number in range(40):
         run.record_trial(number, {"train": {"epochs": 9}, "seed": number})
         run.record_attempt(number)

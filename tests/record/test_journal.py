@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def start(code: str, *arguments: str) -> subprocess.Popen[str]:
 
 def test_events_come_back_in_order_and_after_reopening(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    events = [
+    events: list[dict[str, Any]] = [
         {"number": 1, "text": "two\nlines, ü, \udcff"},
         {"number": 0.1 + 0.2},
         {"number": 3, "nested": {"a": [1]}},
@@ -75,7 +76,7 @@ def test_half_written_last_line_is_ignored_by_readers_and_cut_by_the_writer(tmp_
 
 def test_every_cut_leaves_the_whole_lines_before_it(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    events = [{"n": 1}, {"text": "ä"}, {"deep": {"x": [1, 2]}}]
+    events: list[dict[str, Any]] = [{"n": 1}, {"text": "ä"}, {"deep": {"x": [1, 2]}}]
     with Journal(path) as journal:
         for event in events:
             journal.append(event)

@@ -1,8 +1,9 @@
 """A run that an older version left on disk: read, promoted, gone on with and predicted with.
 
-`recorded_a6fa802` holds what commit a6fa802 left after Ctrl-C: trial 0 completed, 1 was stopped, 2 interrupted after its
-second epoch. Left out, since nothing here needs them: the lock, the TensorBoard files, and the weights of trials 1 and 2,
-neither of which is the best. The manifest's data_root was changed to another absolute path, where no data set is.
+`recorded_a6fa802` holds what commit a6fa802 left after Ctrl-C: trial 0 completed, 1 was stopped, 2 interrupted after
+its second epoch. Left out, since nothing here needs them: the lock, the TensorBoard files, and the weights of trials
+1 and 2, neither of which is the best. The manifest's data_root was changed to another absolute path, where no data set
+is.
 """
 
 from __future__ import annotations

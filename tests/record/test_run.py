@@ -14,7 +14,8 @@ import pytest
 
 from fashion.errors import RunError
 from fashion.record.find import find_path, run_paths
-from fashion.record.run import TOLD, Run, RunLock
+from fashion.record.lock import RunLock
+from fashion.record.run import TOLD, Run
 from fashion.record.trial import EpochReport
 
 MANIFEST: dict[str, Any] = {
@@ -85,17 +86,21 @@ def test_recording_twice_is_recording_once(run: Run) -> None:
 
 def test_refresh_reads_what_another_process_appends(run: Run) -> None:
     watcher = Run.open(run.path)
+
+    def status() -> str:
+        return watcher.trials[0].status
+
     run.record_trial(0, {})
     run.record_report(report(), "continue")
     assert watcher.refresh() == 2
     assert watcher.refresh() == 0
-    assert watcher.trials[0].status == "interrupted"
+    assert status() == "interrupted"
     with RunLock(run.path):
         watcher.refresh()
-        assert watcher.trials[0].status == "running"
+        assert status() == "running"
     run.record_end(0, "completed")
     assert watcher.refresh() == 1
-    assert watcher.trials[0].status == "completed"
+    assert status() == "completed"
     assert watcher.history == run.history
 
 
@@ -226,7 +231,8 @@ def test_run_pickles_without_its_open_journal(run: Run) -> None:
 
 def test_reading_loads_neither_ray_nor_torch_nor_pydantic(run: Run) -> None:
     code = (
-        "import sys, fashion.record.run, fashion.record.ranking, fashion.schedulers.asha; fashion.record.run.Run.open(sys.argv[1]);"
+        "import sys, fashion.record.run, fashion.record.ranking, fashion.schedulers.asha;"
+        "fashion.record.run.Run.open(sys.argv[1]);"
         "print({'ray', 'torch', 'pydantic', 'numpy', 'safetensors'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run.path)], capture_output=True, text=True, check=True)

@@ -68,7 +68,8 @@ def test_decisions_equal_rays_bracket_at_unit_steps(mode: Any, grace: int, reduc
             epoch[number] += 1
             value = round(level[number] + generator.gauss(0, 0.5), 1)  # rounded: ties are wanted
             sign = 1.0 if mode == "max" else -1.0
-            expected = theirs.on_result(SimpleNamespace(trial_id=number), epoch[number], sign * value)
+            trial: Any = SimpleNamespace(trial_id=number)
+            expected = theirs.on_result(trial, epoch[number], sign * value)
             assert ours.report(number, epoch[number], loss(value)) == expected.lower()
             compared += 1
             stops += expected == "STOP"
@@ -145,11 +146,8 @@ def test_rungs_by_fraction_are_hit_in_spite_of_rounding_and_end_below_one() -> N
     for epoch in range(1, 11):
         scheduler.observe(report(0, epoch, 10, 1.0))
     assert 3 / 10 < 0.1 * 3
-    assert [(state.rung, state.entries) for state in scheduler.rungs()] == [
-        (pytest.approx(0.1), 1),
-        (pytest.approx(0.3), 1),
-        (pytest.approx(0.9), 1),
-    ]
+    expected: Any = [(pytest.approx(0.1), 1), (pytest.approx(0.3), 1), (pytest.approx(0.9), 1)]
+    assert [(state.rung, state.entries) for state in scheduler.rungs()] == expected
     assert scheduler.report(1, 0.1, loss(2.0)) == "stop"
     assert scheduler.report(2, 3 / 10, loss(0.5)) == "continue"
     assert [state.entries for state in scheduler.rungs()] == [3, 2, 1]

@@ -279,6 +279,7 @@ def missing_and_unknown() -> Iterator[Mistake]:
             form[word] = form.pop(meant, {})
 
         yield Mistake(renamed, (word,), "unknown section", "", f"Did you mean {meant}?")
+    value: Any
     for section in ("data", "model", "train", "search", "scheduler", "resources"):
         for value in ([1], "x", 3):
 
@@ -472,16 +473,40 @@ ALIASES = "".join(f", &a{number} [*a{number - 1}]" for number in range(1, 3000))
         (f"? [&a0 [x]{ALIASES}]\n: 1\nb: *a2999\n", "nested too deeply"),
         ("a: " + "[" * 5000 + "]" * 5000 + "\n", "s.yaml: lists, mappings or aliases are nested too deeply"),
         ("- " * 5000 + "x\n", "s.yaml: lists, mappings or aliases are nested too deeply"),
-        (BASE + f"  epochs: 0x{'f' * 6000}\n", "s.yaml:4 train.epochs: a whole number is at most 9,223,372,036,854,775,807"),
-        (BASE + f"  lr: {'9' * 400}\n", f"s.yaml:4 train.lr: a whole number is at most 9,223,372,036,854,775,807; got '{'9' * 20}"),
+        (
+            BASE + f"  epochs: 0x{'f' * 6000}\n",
+            "s.yaml:4 train.epochs: a whole number is at most 9,223,372,036,854,775,807",
+        ),
+        (
+            BASE + f"  lr: {'9' * 400}\n",
+            f"s.yaml:4 train.lr: a whole number is at most 9,223,372,036,854,775,807; got '{'9' * 20}",
+        ),
         (BASE + f"  lr: {'9' * 5000}\n", f"s.yaml:4 train.lr: this can't be read as int; got '{'9' * 20}"),
-        (BASE + '  lr: 0.1\nname: "\\ud800"\n', "s.yaml:5 name: text must not hold control characters or line ends; got '\\ud800'"),
-        ('data: {root: "a\\0b"}\nmodel: {backbone: tiny, weights: none}\n', "s.yaml:1 data.root: text must not hold control characters"),
-        ('data: {root: d}\nmodel: {backbone: tiny, weights: "a\\0.pth"}\n', "s.yaml:2 model.weights: text must not hold control characters"),
-        (BASE + "  lr: 0.1\nstorage: |\n  runs\n", "s.yaml:5 storage: text must not hold control characters or line ends; got 'runs\\n'"),
+        (
+            BASE + '  lr: 0.1\nname: "\\ud800"\n',
+            "s.yaml:5 name: text must not hold control characters or line ends; got '\\ud800'",
+        ),
+        (
+            'data: {root: "a\\0b"}\nmodel: {backbone: tiny, weights: none}\n',
+            "s.yaml:1 data.root: text must not hold control characters",
+        ),
+        (
+            'data: {root: d}\nmodel: {backbone: tiny, weights: "a\\0.pth"}\n',
+            "s.yaml:2 model.weights: text must not hold control characters",
+        ),
+        (
+            BASE + "  lr: 0.1\nstorage: |\n  runs\n",
+            "s.yaml:5 storage: text must not hold control characters or line ends; got 'runs\\n'",
+        ),
         (BASE + '  "\\e[2J\\e]0;owned\\a": 1\n', "s.yaml:4 train.\\x1b[2J\\x1b]0;owned\\x07: unknown field"),
-        (BASE + '  optimizer: "sgd\\u202e"\n', 's.yaml:4 train.optimizer: must be one of sgd, adam, adamw; got "sgd\\u202e"'),
-        (BASE + "  lr: {when: {train.optimizer: sgd}, " + "value: {when: {train.optimizer: sgd}, " * 80 + "}" * 81, "s.yaml:4 train.lr"),
+        (
+            BASE + '  optimizer: "sgd\\u202e"\n',
+            's.yaml:4 train.optimizer: must be one of sgd, adam, adamw; got "sgd\\u202e"',
+        ),
+        (
+            BASE + "  lr: {when: {train.optimizer: sgd}, " + "value: {when: {train.optimizer: sgd}, " * 80 + "}" * 81,
+            "s.yaml:4 train.lr",
+        ),
         ("x: {" + ", ".join(f"k{number}: 1" for number in range(20_001)) + "}\n", "at most 20,000 values"),
         ("k" * 200_000 + ": 1\n", "s.yaml:1"),
     ],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -18,10 +20,12 @@ from fashion.spec.sweep_spec import SweepSpec, load_spec
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 BASE = "data: {root: d, resize: 64, crop: 56}\nmodel: {backbone: tiny, weights: none}\ntrain:\n"
+# What is said of a spec's text and `--set`s.
+Problems = Callable[..., list[str]]
 
 
 @pytest.fixture
-def problems(tmp_path):
+def problems(tmp_path: Path) -> Problems:
     def problems(text: str | bytes, *overrides: str) -> list[str]:
         path = tmp_path / "s.yaml"
         path.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -32,7 +36,7 @@ def problems(tmp_path):
     return problems
 
 
-def test_all_problems_at_once_in_the_order_of_the_file(problems):
+def test_all_problems_at_once_in_the_order_of_the_file(problems: Problems) -> None:
     found = problems(
         "data: {resize: 64, crop: 56, flip: yes}\n"
         "modle: {}\n"
@@ -49,7 +53,8 @@ def test_all_problems_at_once_in_the_order_of_the_file(problems):
         "scheduler: {name: ahsa}\n"
         "resources: {gpus_per_worker: all}\n"
     )
-    places = [re.match(r"s\.yaml:(\d+) (\S+):", text).groups() for text in found]
+    matches = [re.match(r"s\.yaml:(\d+) (\S+):", text) for text in found]
+    places = [match.groups() if match else None for match in matches]
     assert places == [
         ("1", "data"), ("1", "data.flip"), ("2", "modle"), ("3", "model.backbone"), ("3", "model.weights"),
         ("5", "train.epochs"), ("6", "train.lr.loguniform[0]"), ("7", "train.optimizer"), ("8", "train.learning_rate"),
@@ -69,7 +74,10 @@ def test_all_problems_at_once_in_the_order_of_the_file(problems):
 @pytest.mark.parametrize(
     ("train", "expected"),
     [
-        ("lr: {uniform: [0.2, 0.1]}", "s.yaml:4 train.lr.uniform: the first number must be below the second; got [0.2, 0.1]"),
+        (
+            "lr: {uniform: [0.2, 0.1]}",
+            "s.yaml:4 train.lr.uniform: the first number must be below the second; got [0.2, 0.1]",
+        ),
         ("lr: {uniform: [0.1]}", "needs two numbers"),
         ("lr: {uniform: [0.1, a]}", "needs two numbers"),
         ("lr: {uniform: 0.1}", "needs a list; got 0.1"),
@@ -84,9 +92,15 @@ def test_all_problems_at_once_in_the_order_of_the_file(problems):
         ("epochs: {uniform: [1, 5]}", "takes whole numbers only; got [1, 5]. Write {int: [1, 5]}"),
         ("epochs: {int: [1, 5], step: 9}", "the step is larger than the range"),
         ("epochs: {int: [2, 8], step: 2, log: true}", "exclude each other"),
-        ("optimizer: {uniform: [0, 1]}", "one of sgd, adam, adamw, which has no ranges; got [0, 1]. List values: {choice: [\"sgd\""),
+        (
+            "optimizer: {uniform: [0, 1]}",
+            "one of sgd, adam, adamw, which has no ranges; got [0, 1]. List values: {choice: [\"sgd\"",
+        ),
         ("freeze_backbone: {int: [0, 1]}", "must be true or false, which has no ranges"),
-        ("momentum: {when: {optimizer: sgd}, value: 0.5}", "unknown field; got \"optimizer\". Did you mean train.optimizer?"),
+        (
+            "momentum: {when: {optimizer: sgd}, value: 0.5}",
+            "unknown field; got \"optimizer\". Did you mean train.optimizer?",
+        ),
         ("momentum: {when: {train.optimizer: sdg}, value: 0.5}", "Did you mean sgd?"),
         ("momentum: {when: {train.optimizer: adam}, value: 0.5}", 'never applies: train.optimizer is never "adam"'),
         ("momentum: {when: {train.optimizer: sgd}}", "gives a condition without a value"),
@@ -101,14 +115,14 @@ def test_all_problems_at_once_in_the_order_of_the_file(problems):
         ("seed: 3", "train.seed: unknown field. Did you mean search.seed?"),
     ],
 )  # fmt: skip
-def test_one_mistake_is_one_problem(problems, train, expected):
+def test_one_mistake_is_one_problem(problems: Problems, train: str, expected: str) -> None:
     found = problems(BASE + f"  {train}\n")
     assert len(found) == 1
     assert expected in found[0]
     assert "s.yaml:4" in found[0]
 
 
-def test_rules_between_fields_are_found_by_drawing(problems):
+def test_rules_between_fields_are_found_by_drawing(problems: Problems) -> None:
     found = problems(
         BASE.replace("crop: 56", "crop: {choice: [56, 72]}") + "  epochs: {choice: [3, 10]}\n  warmup_epochs: 5\n"
     )
@@ -120,14 +134,14 @@ def test_rules_between_fields_are_found_by_drawing(problems):
     assert "s.yaml:5 train.warmup_epochs: warmup_epochs (5.0) must be less than epochs (3)" in found[1]
 
 
-def test_a_backbone_must_have_what_is_asked_of_it(problems):
+def test_a_backbone_must_have_what_is_asked_of_it(problems: Problems) -> None:
     assert "weights must be none" in problems(BASE.replace(", weights: none", ""))[0]
     found = problems(BASE.replace("weights: none", "weights: none, drop_path: 0.1"))
     assert "drop_path must be 0" in found[0]
     assert "s.yaml:2 model.drop_path" in found[0]
 
 
-def test_circles_are_named(problems):
+def test_circles_are_named(problems: Problems) -> None:
     text = BASE + "  ema: {when: {train.momentum: 0.5}, value: 0.1}\n  momentum: {when: {train.ema: 0.1}, value: 0.5}\n"
     (found,) = problems(text)
     assert (
@@ -135,9 +149,12 @@ def test_circles_are_named(problems):
     )
 
 
-def test_a_wrong_field_is_not_blamed_on_those_that_ask_about_it(problems):
+def test_a_wrong_field_is_not_blamed_on_those_that_ask_about_it(problems: Problems) -> None:
     found = problems(BASE + "  optimizer: Adam\n  lr: {switch: train.optimizer, cases: {sgd: 0.1}}\n")
     assert len(found) == 1
+
+
+HUNDREDTHS = ", ".join(str(i / 100) for i in range(1, 60))
 
 
 @pytest.mark.parametrize(
@@ -167,28 +184,30 @@ def test_a_wrong_field_is_not_blamed_on_those_that_ask_about_it(problems):
         (BASE + "  lr: 0.1\nsearch: {method: grid}\nname: ../up\n", "names a folder"),
         (BASE + "  lr: {uniform: [0.1, 1]}\nsearch: {method: grid}\n", "method grid needs choice or grid"),
         (
-            BASE + "  optimizer: {choice: [sgd, adam]}\n  lr: {switch: train.optimizer, cases: {sgd: {grid: [0.1, 0.2]}}}\n",
+            BASE
+            + "  optimizer: {choice: [sgd, adam]}\n"
+            + "  lr: {switch: train.optimizer, cases: {sgd: {grid: [0.1, 0.2]}}}\n",
             "drawn at random. Make train.optimizer a grid too",
         ),
         (
-            BASE + "".join(f"  {name}: {{grid: [{', '.join(str(i / 100) for i in range(1, 60))}]}}\n" for name in ("lr", "ema", "momentum")),
+            BASE + "".join(f"  {name}: {{grid: [{HUNDREDTHS}]}}\n" for name in ("lr", "ema", "momentum")),
             "more than 100,000 combinations",
         ),
         (BASE + "scheduler: {grace: 3}\n", "scheduler.grace: grace must be a fraction"),
         (BASE + "scheduler: {compare: epoch, grace: 0.5}\n", "whole number of epochs"),
     ],
 )  # fmt: skip
-def test_files_that_are_no_spec(problems, text, expected):
+def test_files_that_are_no_spec(problems: Problems, text: str | bytes, expected: str) -> None:
     assert expected in "\n".join(problems(text))
 
 
-def test_nested_aliases_do_not_explode(problems):
+def test_nested_aliases_do_not_explode(problems: Problems) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     assert "at most 20,000 values" in problems("\n".join(lines))[0]
 
 
-def test_missing_files_and_folders_name_what_is_there(tmp_path):
+def test_missing_files_and_folders_name_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "quickstart.yaml").write_text(BASE)
     with pytest.raises(SpecError, match=r"no such file\. Did you mean .*/quickstart.yaml\?"):
         load_spec(tmp_path / "quikstart.yaml")
@@ -212,7 +231,7 @@ def test_missing_files_and_folders_name_what_is_there(tmp_path):
         ("data.resize=32", "must not be larger than resize (32)"),
     ],
 )
-def test_mistakes_on_the_command_line(problems, override, expected):
+def test_mistakes_on_the_command_line(problems: Problems, override: str, expected: str) -> None:
     found = problems(BASE, override)
     assert len(found) == 1
     assert expected in found[0]
@@ -242,7 +261,7 @@ def survives(path: Path, text: str) -> SweepSpec | None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_mutated_characters(tmp_path, data):
+def test_mutated_characters(tmp_path: Path, data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(TEXTS))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(text) - 1))
@@ -252,11 +271,15 @@ def test_mutated_characters(tmp_path, data):
 
 
 anything = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6), st.sampled_from(["sgd", "train.lr"])),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6), st.sampled_from(["sgd", "train.lr"])
+    ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(
-            st.sampled_from(["choice", "grid", "uniform", "int", "when", "switch", "cases", "else", "value", "train.optimizer"]),
+            st.sampled_from(
+                ["choice", "grid", "uniform", "int", "when", "switch", "cases", "else", "value", "train.optimizer"]
+            ),
             inner,
             max_size=3,
         ),
@@ -271,8 +294,11 @@ anything = st.recursive(
         st.sampled_from([*sampled_rules(), "search.trials", "scheduler.grace", "data"]), anything, min_size=1
     )
 )
-def test_any_value_in_any_field(tmp_path, values):
-    form = {"data": {"root": "d", "resize": 64, "crop": 56}, "model": {"backbone": "tiny", "weights": "none"}}
+def test_any_value_in_any_field(tmp_path: Path, values: dict[str, Any]) -> None:
+    form: dict[str, Any] = {
+        "data": {"root": "d", "resize": 64, "crop": 56},
+        "model": {"backbone": "tiny", "weights": "none"},
+    }
     for dotted, value in values.items():
         section, _, name = dotted.partition(".")
         if not name:
@@ -283,12 +309,12 @@ def test_any_value_in_any_field(tmp_path, values):
 
 
 @pytest.mark.parametrize("name", [name for name in sampled_rules() if len(name.split(".")[1]) > 4])
-def test_a_misspelt_field_is_named(problems, name):
+def test_a_misspelt_field_is_named(problems: Problems, name: str) -> None:
     section, field = name.split(".")
     wrong = field[:2] + field[3] + field[2] + field[4:]  # two letters swapped
     if wrong == field:
         wrong = field[:-1]
-    form = {"data": {"root": "d"}, "model": {"backbone": "tiny", "weights": "none"}, "train": {}}
+    form: dict[str, Any] = {"data": {"root": "d"}, "model": {"backbone": "tiny", "weights": "none"}, "train": {}}
     form[section][wrong] = 1
     text = json.dumps(form, indent=1)
     line = next(number for number, row in enumerate(text.splitlines(), 1) if f'"{wrong}"' in row)
@@ -299,7 +325,7 @@ def test_a_misspelt_field_is_named(problems, name):
 # -- the command
 
 
-def test_check_reports_all_files_and_exits_with_2(tmp_path):
+def test_check_reports_all_files_and_exits_with_2(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(BASE + "  lr: {loguniform: [0.001, 0.1]}\n")
     (tmp_path / "bad.yaml").write_text(BASE + "  lr: fast\n  epochs: 0\n")
     paths = [str(tmp_path / "bad.yaml"), str(tmp_path / "good.yaml"), str(tmp_path / "none.yaml")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -19,18 +20,18 @@ SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
-def validator():
+def validator() -> Any:
     jsonschema.Draft202012Validator.check_schema(json_schema())
     return jsonschema.Draft202012Validator(json_schema())
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_shipped_specs_and_their_records_are_valid(validator, path):
+def test_shipped_specs_and_their_records_are_valid(validator: Any, path: Path) -> None:
     validator.validate(read_yaml(path, []).value)
     validator.validate(load_spec(path).to_json())
 
 
-def form(**train):
+def form(**train: Any) -> dict[str, Any]:
     return {
         "data": {"root": "d", "resize": 64, "crop": 56},
         "model": {"backbone": "tiny", "weights": "none"},
@@ -69,25 +70,25 @@ BAD = [
 
 
 @pytest.mark.parametrize("spec", GOOD, ids=json.dumps)
-def test_schema_and_loader_agree_on_good_specs(validator, tmp_path, spec):
+def test_schema_and_loader_agree_on_good_specs(validator: Any, tmp_path: Path, spec: dict[str, Any]) -> None:
     (tmp_path / "s.yaml").write_text(json.dumps(spec))
     load_spec(tmp_path / "s.yaml")
     validator.validate(spec)
 
 
 @pytest.mark.parametrize("spec", BAD, ids=json.dumps)
-def test_schema_and_loader_agree_on_bad_specs(validator, tmp_path, spec):
+def test_schema_and_loader_agree_on_bad_specs(validator: Any, tmp_path: Path, spec: dict[str, Any]) -> None:
     (tmp_path / "s.yaml").write_text(json.dumps(spec))
     with pytest.raises(SpecError):
         load_spec(tmp_path / "s.yaml")
     assert not validator.is_valid(spec)
 
 
-def test_the_command_prints_it():
+def test_the_command_prints_it() -> None:
     assert json.loads(CliRunner().invoke(schema).stdout) == json_schema()
 
 
-def test_fields_carry_their_descriptions_and_defaults():
+def test_fields_carry_their_descriptions_and_defaults() -> None:
     train = json_schema()["properties"]["train"]["properties"]
     assert train["lr"]["default"] == 0.1
     assert "learning rate" in train["lr"]["description"]

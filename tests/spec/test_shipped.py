@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fashion.spec.space import Choice
+from fashion.spec.space import Choice, Scalar
 from fashion.spec.sweep_spec import load_spec
 
 FOLDER = Path(__file__).parents[2] / "sweeps"
@@ -26,12 +26,12 @@ NAMES = [
 ]
 
 
-def test_all_are_there():
+def test_all_are_there() -> None:
     assert [path.stem for path in PATHS] == NAMES
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_it_loads_and_every_trial_is_valid(path):
+def test_it_loads_and_every_trial_is_valid(path: Path) -> None:
     spec = load_spec(path)
     assert spec.name == path.stem
     configs = [spec.trial(number) for number in range(spec.total_trials)]
@@ -44,20 +44,20 @@ def test_it_loads_and_every_trial_is_valid(path):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_its_comment_says_how_to_run_it_and_what_it_costs(path):
+def test_its_comment_says_how_to_run_it_and_what_it_costs(path: Path) -> None:
     head = path.read_text().split("name:")[0]
     assert f"fashion-sweep run sweeps/{path.name}" in head
     assert "Cost:" in head
     assert "?" in head
 
 
-def test_the_real_specs_read_one_folder_and_the_quickstart_the_demo():
+def test_the_real_specs_read_one_folder_and_the_quickstart_the_demo() -> None:
     roots = {path.stem: load_spec(path).fixed["data.root"] for path in PATHS}
     assert roots.pop("quickstart") == "data/demo"
     assert set(roots.values()) == {"data/FashionDataset"}
 
 
-def test_the_reports_recipe_is_the_reports():
+def test_the_reports_recipe_is_the_reports() -> None:
     trial = load_spec(FOLDER / "report.yaml").trial(0)
     assert (trial.data.resize, trial.data.crop, trial.data.fit, trial.data.interpolation) == (
         320,
@@ -72,9 +72,15 @@ def test_the_reports_recipe_is_the_reports():
     assert (train.schedule, train.epochs, train.batch_size, train.loss) == ("cosine", 50, 32, "report")
 
 
-def test_the_backbones_are_the_reports():
+def test_the_backbones_are_the_reports() -> None:
     space = load_spec(FOLDER / "backbones.yaml").space
-    assert space["model.backbone"].values == ("resnet50", "efficientnet_b3", "efficientnet_v2_s")
-    assert space["train.batch_size"].values == (16, 32, 64)
-    assert space["train.epochs"].values == (10, 20, 30, 50)
-    assert space["train.optimizer"].values == ("sgd", "adam")
+
+    def values(name: str) -> tuple[Scalar, ...]:
+        distribution = space[name]
+        assert isinstance(distribution, Choice)
+        return distribution.values
+
+    assert values("model.backbone") == ("resnet50", "efficientnet_b3", "efficientnet_v2_s")
+    assert values("train.batch_size") == (16, 32, 64)
+    assert values("train.epochs") == (10, 20, 30, 50)
+    assert values("train.optimizer") == ("sgd", "adam")

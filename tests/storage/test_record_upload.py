@@ -1,4 +1,4 @@
-"""The record's way into a bucket: what is recorded arrives, whole and once, through outages, kills and other drivers."""
+"""The record's way into a bucket: what is recorded arrives, whole and once, through outages, kills, other drivers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 
 from fashion.bucket.address import Address, parse_address
 from fashion.bucket.store import Store
+from fashion.errors import StorageError
 from fashion.record.run import Run
 from fashion.storage import record_upload as mirrors
 from fashion.storage.record_upload import Mirror
@@ -37,6 +38,10 @@ def address(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Address:
     return parse_address(STORAGE) / "run"
 
 
+def not_written_again(number: int) -> None:
+    pytest.fail(f"trial {number} is written again")
+
+
 @contextmanager
 def driving(address: Address, told: list[str], blocked: list[str], away: float = 60.0) -> Iterator[tuple[Run, Mirror]]:
     """A driver's run with its mirror, made or gone on with; `held` comes first, as in the command."""
@@ -45,7 +50,7 @@ def driving(address: Address, told: list[str], blocked: list[str], away: float =
         run = Run.open(bucket.path) if bucket.path.exists() else create(address)
         object.__setattr__(bucket, "store", Store(address, patience=1.0))
         with Mirror(bucket, told.append, away) as mirror:
-            mirror.start(blocked.append, pytest.fail)
+            mirror.start(blocked.append, not_written_again)
             try:
                 yield run, mirror
             finally:
@@ -136,6 +141,10 @@ FAULTS: dict[str, Callable[[Any], None]] = {
 }
 
 
+def healed(faults: Any) -> None:
+    faults.heal()
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_outage_is_told_once_and_nothing_is_lost(address: Address, s3: Server, fault: str) -> None:
     told, blocked = list[str](), list[str]()
@@ -167,11 +176,11 @@ def test_random_faults_for_a_while_lose_and_double_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mirrors, "MERGED", 3)
-    dice = random.Random(0)
-    with driving(address, [], blocked := []) as (run, mirror):
+    dice, faults = random.Random(0), [*FAULTS.values(), healed]
+    with driving(address, [], blocked := list[str]()) as (run, mirror):
         run.record_trial(0, config(0))
         for number in range(60):
-            dice.choice([*FAULTS.values(), lambda f: f.heal()])(s3.faults)
+            dice.choice(faults)(s3.faults)
             run.record_note(0, f"{number} " + "y" * dice.randrange(2000))
             time.sleep(dice.random() * 0.2)
         s3.faults.heal()
@@ -217,7 +226,7 @@ def test_an_interrupt_abandons_the_upload_and_says_what_lacks(address: Address, 
 
 def test_of_two_drivers_that_go_on_from_the_same_byte_one_stops(address: Address) -> None:
     """The lease would have stopped it; this is for what it had under way by then."""
-    with driving(address, [], blocked := []) as (run, mirror):
+    with driving(address, [], blocked := list[str]()) as (run, mirror):
         run.record_trial(0, config(0))
         wait(mirror.settled)
         Store(address).put(segment_name(size(run)), b'{"event":"note","trial":0,"text":"mine"}\n')
@@ -228,7 +237,7 @@ def test_of_two_drivers_that_go_on_from_the_same_byte_one_stops(address: Address
 
 
 def test_a_lost_lease_stops_the_driver(address: Address, s3: Server) -> None:
-    with driving(address, [], blocked := []) as (run, mirror):
+    with driving(address, [], blocked := list[str]()) as (run, mirror):
         run.record_trial(0, config(0))
         wait(mirror.settled)
         other = {"id": "x", "host": "other", "pid": 7, "started": "then", "released": False}
@@ -359,7 +368,7 @@ def journal_in_now(address: Address) -> bytes:
     """As `journal_in` while somebody may be merging."""
     try:
         return (brought(address).path / "journal.jsonl").read_bytes()
-    except mirrors.StorageError as error:
+    except StorageError as error:
         raise AssertionError(str(error)) from error
     except Exception as error:
         if type(error).__name__ == "NoRunError":

@@ -116,7 +116,8 @@ def test_a_state_that_is_none_is_told_and_passed_over(s3: Server, tmp_path: Path
     attempt, told = begun(tmp_path)
     assert standing(tmp_path / "last.pt") == (3, 0)
     assert told == [
-        f"s3://sweeps/{TRIAL}/last-0009-aaaaaaaa.pt: no state that this trial can go on from; it looks for an earlier one"
+        f"s3://sweeps/{TRIAL}/last-0009-aaaaaaaa.pt: no state that this trial can go on from; "
+        "it looks for an earlier one"
     ]
     attempt.put_state((4, 0), tmp_path / "last.pt")
     # What it is nobody knows: it goes when the trial has ended, or has come so far.

@@ -17,6 +17,7 @@ import torch
 from fashion.bucket.address import parse_address
 from fashion.bucket.store import Store
 from fashion.config import TrialConfig
+from fashion.data.batches import Worker
 from fashion.data.layout import read_dataset
 from fashion.errors import BlockedError, Leaving
 from fashion.model.weights import ResolvedWeights
@@ -25,7 +26,6 @@ from fashion.storage import trial_objects
 from fashion.storage.trial_objects import STATE, clear
 from fashion.training import saver
 from fashion.training.events import Heartbeat, Note, TrialEvent
-from fashion.training.feed import Worker
 from fashion.training.worker import Task, trial_reports
 from tests.support.machines.process_group import leave_together
 from tests.support.machines.ray_nodes import wait_until

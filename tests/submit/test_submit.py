@@ -244,7 +244,7 @@ def test_events_of_another_version_are_refused_in_words(tmp_path: Path) -> None:
 
 
 class Flaky:
-    """A job server whose log has ten lines, and whose connection breaks after as many lines as each of `breaks` says."""
+    """A job server whose log has ten lines. Its connection breaks after as many lines as each of `breaks` says."""
 
     def __init__(self, *breaks: int) -> None:
         self.breaks = list(breaks)
@@ -275,7 +275,7 @@ class Lines(Follower):
 
 def test_a_connection_that_comes_back_tells_each_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
-    server, follower, said = Flaky(4, 0, 2, 7), Lines(), []
+    server, follower, said = Flaky(4, 0, 2, 7), Lines(), list[str]()
     job = follow(server, server.job("s"), follower, said.append)
     assert job.exit_code == 0
     assert follower.got == [f"line {number}" for number in range(10)]

@@ -11,7 +11,8 @@ from fashion.data.pack import Pack
 from fashion.model.weights import ResolvedWeights
 from fashion.record.promote import promote
 from fashion.record.run import Run
-from fashion.training.loop import TrainingData, fit
+from fashion.training.feed import TrainingData
+from fashion.training.loop import TrialInputs, fit
 
 
 def promoted_run(folder: Path, root: Path, data: dict[str, Any], train: dict[str, Any]) -> tuple[Run, Dataset]:
@@ -38,8 +39,8 @@ def promoted_run(folder: Path, root: Path, data: dict[str, Any], train: dict[str
     run.record_attempt(0)
     form = config.data.resize, config.data.fit, config.data.interpolation
     packs = [Pack.open_or_build(dataset, split, *form) for split in splits]
-    inputs = TrainingData(packs[0], packs[1], dataset.attributes, dataset.fingerprint())
-    for report in fit(config, inputs, ResolvedWeights("none"), run.trial_dir(0)):
+    read = TrainingData(packs[0], packs[1], dataset.attributes, dataset.fingerprint())
+    for report in fit(TrialInputs(config, read, ResolvedWeights("none"), run.trial_dir(0))):
         run.record_report(report, "continue")
     run.record_end(0, "completed")
     promote(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -16,7 +17,7 @@ ATTRIBUTES = [{"name": "sleeve", "classes": ["long", "short", "none"]}, {"name":
 COUNTS = {"train": [[5, 2, 3], [8, 2]], "val": [[4, 3, 3], [6, 4]]}
 
 
-SPEC = {
+SPEC: dict[str, Any] = {
     "data": {"root": "d"},
     "model": {"backbone": "tiny"},
     "train": {"epochs": 4, "lr": {"loguniform": [0.001, 1]}},

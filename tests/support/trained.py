@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.model.weights import ResolvedWeights
+from fashion.record.trial import EpochReport
 from fashion.training.feed import TrainingData
+from fashion.training.loop import TrialInputs, fit
 
 NONE = ResolvedWeights("none")
 
@@ -29,3 +32,8 @@ def packs(root: Path, config: TrialConfig) -> TrainingData:
     dataset = read_dataset(root)
     train, val = (Pack.open_or_build(dataset, split, config.data.resize) for split in ("train", "val"))
     return TrainingData(train, val, dataset.attributes, dataset.fingerprint())
+
+
+def training(inputs: TrialInputs) -> Generator[EpochReport, None, None]:
+    """`fit` as the generator that it is, for who closes it."""
+    return cast(Generator[EpochReport, None, None], fit(inputs))

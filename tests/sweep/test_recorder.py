@@ -17,7 +17,7 @@ from fashion.record.trial import EpochReport
 from fashion.schedulers.base import Scheduler
 from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
-from fashion.sweep.observers import Observer, OnTensorBoard
+from fashion.sweep.observers import Ignoring, OnTensorBoard
 from fashion.sweep.recorder import Recorder, keep_only
 
 TEXT = """\
@@ -233,7 +233,7 @@ def test_resuming_feeds_the_scheduler_from_the_record(run: Run, spec: SweepSpec)
     assert changed.run.trials[1].status == "stopped"
 
 
-class Slow(Observer):
+class Slow(Ignoring):
     """As a mirror that has not uploaded yet."""
 
     def __init__(self) -> None:
@@ -281,7 +281,7 @@ def test_what_cannot_be_computed_again_is_handed_out_once_it_is_up(run: Run, spe
     assert recorder.blocked == "the bucket is away"
 
 
-class Looking(Observer):
+class Looking(Ignoring):
     """Notes what the journal and the trial's folder hold whenever it is told of something."""
 
     def __init__(self, run: Run) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import pickle
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -208,11 +208,12 @@ def test_a_full_disk_is_told_and_leaves_the_former_files(small_disk: Path) -> No
     many = torch.ones(1 << 19)
     frame = [np.random.default_rng(0).random((200_000, 2), np.float32)]
     meta = {"format": 1}
-    for write in (
+    writes: list[Callable[[], object]] = [
         lambda: save_last(small_disk, {"history": [], "model": many}),
         lambda: save_weights(best_path(small_disk, 3), {"w": many}, meta),
         lambda: save_predictions(predictions_path(small_disk, 3), ["i"] * 200_000, ["a"], frame),
-    ):
+    ]
+    for write in writes:
         with pytest.raises(BlockedError, match=r"small/.*: No space left on device\. Free some space; then the same"):
             write()
         assert {path.name: path.read_bytes() for path in small_disk.iterdir()} == before
@@ -221,10 +222,11 @@ def test_a_full_disk_is_told_and_leaves_the_former_files(small_disk: Path) -> No
 def test_a_read_only_disk_is_told(small_disk: Path) -> None:
     saved(small_disk, 1)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    for write in (
+    writes: list[Callable[[], object]] = [
         lambda: save_last(small_disk, {"history": []}),
         lambda: save_weights(best_path(small_disk, 3), {"w": torch.ones(2)}, {}),
-    ):
+    ]
+    for write in writes:
         with pytest.raises(BlockedError, match=r"Read-only file system\. Make it writable"):
             write()
     assert epoch_of(small_disk) == 1

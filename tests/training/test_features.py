@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from fashion.config import TrialConfig
-from fashion.data.batches import Epoch, Normalization, eval_batches, train_batches
+from fashion.data.batches import Epoch, Normalization, Worker, eval_batches, train_batches
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
+from fashion.errors import BlockedError
 from fashion.model.classifier import build_model
 from fashion.model.weights import ResolvedWeights
 from fashion.training import features as module
 from fashion.training.features import features_path, open_features, open_or_compute
-from fashion.training.feed import FeatureFeed, PixelFeed, TrainingData, Worker
+from fashion.training.feed import FeatureFeed, PixelFeed, TrainingData
 from fashion.training.loop import TrialInputs, fit
 
 NO_WEIGHTS = ResolvedWeights("none")
@@ -87,7 +88,9 @@ def test_batches_are_the_pixels_batches(demo_root: Path, data: TrainingData) -> 
     model = build_model(config.model, data.class_counts, NO_WEIGHTS).eval()
     for rank in (0, 1):
         worker = Worker(rank, 2)
-        feeds = PixelFeed(config, data, worker), FeatureFeed(config, probing(data, config).features or (), worker)
+        found = probing(data, config).features
+        assert found is not None
+        feeds = PixelFeed(config, data, worker), FeatureFeed(config, found, worker)
         for pixels, features in zip(feeds[0].train(2), feeds[1].train(2), strict=True):
             assert torch.equal(pixels.targets, features.targets)
             assert pixels.global_count == features.global_count
@@ -164,6 +167,6 @@ def test_a_read_only_cache_is_a_clear_mistake(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "_write", full)
-    with pytest.raises(module.BlockedError, match=r"No space left on device.*FASHION_CACHE"):
+    with pytest.raises(BlockedError, match=r"No space left on device.*FASHION_CACHE"):
         open_or_compute(data.val, configured(demo_root), NO_WEIGHTS)
     shutil.rmtree(data.val.path.parent)

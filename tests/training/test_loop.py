@@ -12,14 +12,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from fashion.data.batches import Worker
 from fashion.data.layout import read_dataset
 from fashion.errors import CheckpointError, TrialDiverged
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, PREVIOUS, best_path
 from fashion.training.checkpoint import mend_last
-from fashion.training.loop import TrialInputs, Worker, fit
+from fashion.training.loop import TrialInputs, fit
 from tests.support.machines.process_group import leave_together
-from tests.support.trained import NONE, config, packs
+from tests.support.trained import NONE, config, packs, training
 from tests.support.workers import run_workers
 
 RECIPES = {
@@ -48,7 +49,7 @@ def test_a_trial_stopped_after_any_epoch_goes_on_to_the_same_numbers(
     assert [report.epoch for report in whole] == [1, 2, 3]
     for stop in (1, 2):
         folder = tmp_path / f"stopped-{stop}"
-        first = fit(TrialInputs(wanted, data, NONE, folder))
+        first = training(TrialInputs(wanted, data, NONE, folder))
         for _ in range(stop):
             next(first)
         first.close()

@@ -13,15 +13,18 @@ import pytest
 import torch
 
 from fashion.config import TrialConfig
+from fashion.data.batches import Worker
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import TrialDiverged
+from fashion.model.loss import build_loss
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, best_path, predictions_path
 from fashion.training import checkpoint, loop
-from fashion.training.loop import TrainingData, TrialInputs, Worker, fit
+from fashion.training.feed import TrainingData
+from fashion.training.loop import TrialInputs, fit
 from tests.support.machines.process_group import leave_together
 from tests.support.workers import run_workers
 
@@ -65,10 +68,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _broken_on_rank_0(rank: int, step: int) -> None:
     """From now on the objective is NaN at that step, where the loop looks for it, and on rank 0 alone."""
-    build, calls = loop.build_loss, iter(range(1, 1000))
+    calls = iter(range(1, 1000))
 
     def build_broken(*arguments: Any) -> Any:
-        loss = build(*arguments)
+        loss = build_loss(*arguments)
         return lambda logits, targets: loss(logits, targets) * (float("nan") if next(calls) == step else 1.0)
 
     if rank == 0:

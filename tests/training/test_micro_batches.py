@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fashion.config import TrialConfig
+from fashion.data.batches import Worker
 from fashion.data.layout import read_dataset
 from fashion.model import precision
 from fashion.model.classifier import MultiHeadClassifier
@@ -22,7 +23,6 @@ from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, MICRO_BATCHES
 from fashion.training import micro_batches
 from fashion.training.events import Note, TrialEvent
-from fashion.training.feed import Worker
 from fashion.training.micro_batches import OutOfMemory, add_gradients, is_out_of_memory, noted_parts
 from fashion.training.worker import Task, trial_reports
 

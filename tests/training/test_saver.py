@@ -1,4 +1,4 @@
-"""An epoch's files are written while the next epoch trains; its report comes when they are on disk, and never before."""
+"""An epoch's files are written while the next epoch trains; its report comes when they are on disk, never before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fashion.errors import TrialDiverged
 from fashion.record.trial_files import LAST
 from fashion.training import checkpoint
 from fashion.training.loop import TrialInputs, fit
-from tests.support.trained import NONE, config, packs
+from tests.support.trained import NONE, config, packs, training
 
 
 @pytest.fixture
@@ -58,10 +58,10 @@ def test_what_is_written_is_the_epochs_end_and_not_what_training_made_of_it(
         if (epoch, step) == (2, 5):
             held.set()
 
-    late = fit(TrialInputs(wanted, data, NONE, tmp_path / "late", on_step=release))
+    late = training(TrialInputs(wanted, data, NONE, tmp_path / "late", on_step=release))
     next(late)
     late.close()
-    at_once = fit(TrialInputs(wanted, data, NONE, tmp_path / "at once"))  # held is set by now
+    at_once = training(TrialInputs(wanted, data, NONE, tmp_path / "at once"))  # held is set by now
     next(at_once)
     at_once.close()
     states = [checkpoint.load_last(tmp_path / name / LAST) for name in ("late", "at once")]

@@ -24,7 +24,7 @@ from fashion.data.layout import read_dataset, read_unchanged
 from fashion.data.pack import Pack
 from fashion.data.pushed import MANIFEST, Form
 from fashion.data.remote import fetch
-from fashion.data.remote.local_copy import LocalCopy, on_this_machine
+from fashion.data.remote.local_copy import DataRoot, LocalCopy, on_this_machine
 from fashion.errors import BlockedError, DataError, StorageError
 from fashion.model.weights import resolve_weights
 from fashion.training.worker import Task, fetch_data, training_data
@@ -55,7 +55,10 @@ def test_a_fetched_data_set_is_the_pushed_one(
         )
         assert np.array_equal(mine.images, theirs.images)
         assert mine.names == theirs.names
-        assert (mine.labels is None and theirs.labels is None) or np.array_equal(mine.labels, theirs.labels)
+        if mine.labels is None or theirs.labels is None:
+            assert mine.labels is theirs.labels
+        else:
+            assert np.array_equal(mine.labels, theirs.labels)
         assert theirs.path.is_relative_to(root) == bool(forms)
 
 
@@ -71,13 +74,16 @@ def test_a_trial_trains_on_the_same_arrays_from_a_folder_a_bucket_and_a_pack(
         {"data": {"root": "x", "resize": 24, "crop": 20}, "model": {"backbone": "tiny", "weights": "none"}, "train": {}}
     )
     weights = resolve_weights(config.model)
+    places: tuple[DataRoot, ...] = (demo_root, HERE, packed)
     found = [
         training_data(place, fingerprint, config, weights, tmp_path / str(number), torch.device("cpu"))
-        for number, place in enumerate((demo_root, HERE, packed))
+        for number, place in enumerate(places)
     ]
     for each in found[1:]:
         for mine, theirs in ((found[0].train, each.train), (found[0].val, each.val)):
             assert np.array_equal(mine.images, theirs.images)
+            assert mine.labels is not None
+            assert theirs.labels is not None
             assert np.array_equal(mine.labels, theirs.labels)
         assert each.attributes == found[0].attributes
     assert not list((tmp_path / "2").glob("*.arrow")), "nothing was decoded"
@@ -283,10 +289,12 @@ def test_real_images_come_back_from_a_bucket_bit_by_bit(s3: Server, real_root: P
     form = (320, "stretch", "bicubic")
     mine = Pack.open_or_build(read_dataset(small), "val", *form, cache_dir=tmp_path)
     assert len(mine) >= 60
+    assert mine.labels is not None
     for forms in ((), (form,)):
         address = HERE / str(len(forms))
         pushed(small, address, *forms)
         copy = read_dataset(on_this_machine(address, tmp_path, [form]))
         theirs = Pack.open_or_build(copy, "val", *form, cache_dir=tmp_path / "theirs")
         assert np.array_equal(mine.images, theirs.images)
+        assert theirs.labels is not None
         assert np.array_equal(mine.labels, theirs.labels)
