@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from fashion.config import ModelConfig
 from fashion.data.layout import Dataset
 from fashion.model.classifier import build_model
-from fashion.config import ModelConfig
 from fashion.record.run import Run
 from fashion.record.trial_files import predictions_path
 from fashion.sweep.described import described, record_val_labels
