@@ -33,11 +33,11 @@ MOST_COMBINATIONS = 100_000
 MOST_DRAWN = 1_000
 
 
-class Report(Protocol):
+class OnProblem(Protocol):
     def __call__(self, path: Path, rule: str, value: Any = ..., fix: str = "") -> None: ...
 
 
-def cycles(expressions: Mapping[str, Expression], report: Report) -> None:
+def cycles(expressions: Mapping[str, Expression], report: OnProblem) -> None:
     """Report fields that wait for each other's values."""
     reported: set[str] = set()
     for name in expressions:
@@ -61,7 +61,7 @@ def _cycle(expressions: Mapping[str, Expression], start: str) -> list[str]:
     return []
 
 
-def reachable(expressions: Mapping[str, Expression], document: Document, report: Report) -> None:
+def reachable(expressions: Mapping[str, Expression], document: Document, report: OnProblem) -> None:
     """Report conditions that no trial can meet: most often a value remembered wrongly. Where --set fixes the field that
     a condition asks about, the other cases may be idle."""
     for name, expression in expressions.items():
@@ -87,7 +87,7 @@ def _asked(expression: Expression, path: Path) -> Iterator[tuple[Path, str, Scal
         yield from _asked(expression.otherwise, (*path, "else"))
 
 
-def crossing(spec: SweepSpec, report: Report) -> None:
+def crossing(spec: SweepSpec, report: OnProblem) -> None:
     """What the search method crosses must be lists of values that don't depend on chance."""
     listed = True
     for name, expression in spec.expressions.items():

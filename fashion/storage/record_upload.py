@@ -40,7 +40,7 @@ class _Ended(NamedTuple):
     before: bool  # it had ended before this process began
 
 
-class LostError(Exception):
+class RecordTakenError(Exception):
     """Another process drives the run now."""
 
 
@@ -124,7 +124,7 @@ class Mirror:
         while not self._abandoned.is_set():
             try:
                 busy = self._step()
-            except LostError as lost:
+            except RecordTakenError as lost:
                 self._block(self._lease.lost or str(lost))
                 return
             except StorageError as error:
@@ -158,7 +158,7 @@ class Mirror:
     def _step(self) -> bool:
         """The next thing that is to be done; False when there is none for now. What it raises is tried again."""
         if self._lease.lost:
-            raise LostError
+            raise RecordTakenError
         if self._tail is None:
             self._look()
         if self._send():
@@ -221,7 +221,7 @@ class Mirror:
             there = self._store.get(name)
             # Its own, perhaps of fewer lines, if the answer was lost.
             if not content.startswith(there) or not there.endswith(b"\n"):
-                raise LostError(f"{self.address}: another process has gone on with the record") from None
+                raise RecordTakenError(f"{self.address}: another process has gone on with the record") from None
             content = there
         end = self.sent + len(content)
         self._tail.append(Segment(self.sent, end, name))
@@ -246,13 +246,13 @@ class Mirror:
             content = file.read(last.end - first.start)
         there, version = self._store.get_version(first.name)
         if not content.startswith(there):
-            raise LostError(f"{self.address}: another process has changed the record")
+            raise RecordTakenError(f"{self.address}: another process has changed the record")
         if there != content:
             try:
                 self._store.put(first.name, content, version=version)
             except TakenError:
                 if self._store.get(first.name) != content:
-                    raise LostError(f"{self.address}: another process has changed the record") from None
+                    raise RecordTakenError(f"{self.address}: another process has changed the record") from None
         self._store.delete([each.name for each in self._tail[1:]])
         self._tail = [first._replace(end=last.end)]
         mark(self.path, self.sent)

@@ -18,7 +18,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from fashion.errors import ClusterError, Problem
-from fashion.submit.watch import Job, LostError
+from fashion.submit.watch import ConnectionLostError, Job
 
 # Where Ray's dashboard listens on the head, and where `ray dashboard` and tunnels put it on one's own machine.
 DEFAULT = "http://127.0.0.1:8265"
@@ -45,8 +45,8 @@ class _Client(JobSubmissionClient):
 class JobServer:
     """The job server at `address`: HOST:PORT or a URL, default Ray's variables and then this machine's port 8265.
 
-    Raises ClusterError: nobody answers, somebody else does, a wrong token, another version of Ray. LostError, which is
-    one, from any method when it does not answer any more."""
+    Raises ClusterError where nobody answers, something else does, the token is wrong or Ray has another version; and
+    from any method its subclass ConnectionLostError, where the server has stopped answering."""
 
     def __init__(self, address: str | None = None) -> None:
         said = address or next((os.environ[name] for name in ADDRESSES if os.environ.get(name)), DEFAULT)
@@ -174,15 +174,17 @@ class JobServer:
         except aiohttp.WSServerHandshakeError as error:
             if error.status in (401, 403):
                 raise ClusterError(f"--address {self.url}: {_token(error)}") from error
-            raise self._gone(error) if error.status == 404 else LostError(f"{self.url}: {error.message}") from error
+            raise (
+                self._gone(error) if error.status == 404 else ConnectionLostError(f"{self.url}: {error.message}")
+            ) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise LostError(f"{self.url}: {_first(error)}") from error
+            raise ConnectionLostError(f"{self.url}: {_first(error)}") from error
         except RuntimeError as error:
             if "status code 404" in str(error):
                 raise self._gone(error) from error
             if not closing and "status code 5" not in str(error):
                 raise
-            raise LostError(f"{self.url}: {_first(error)}") from error
+            raise ConnectionLostError(f"{self.url}: {_first(error)}") from error
 
     def _gone(self, error: BaseException) -> ClusterError:
         rule = "does not know this job any more: its Ray was restarted"

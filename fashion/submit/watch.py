@@ -18,7 +18,7 @@ LOOK_SECONDS = 15.0  # without a line after which the server is asked whether it
 STALE_SECONDS = 600.0  # without a line after which the log is opened anew: a router may have forgotten the connection
 
 
-class LostError(ClusterError):
+class ConnectionLostError(ClusterError):
     """The job server does not answer now; it may again."""
 
 
@@ -60,50 +60,80 @@ class Server(Protocol):
 
 
 def follow(server: Server, job: Job, follower: Follower, say: Callable[[str], None], patience: float = PATIENCE) -> Job:
-    """Pass the job's log to the follower until the job has ended; returns what it came to. `say` tells of a connection
-    that was lost.
+    """Pass the job's log to the follower until the job has ended. Returns the job as it ended. `say` is told of a
+    connection that was lost.
 
     Raises ClusterError after `patience` seconds without one. The sweep goes on meanwhile.
     """
-    seen, lost = 0, None  # lines passed on; when the connection went
-    patient_until = time.monotonic() + TOLD_SECONDS
+    reading = _Reading(server, job, follower, say)
     again = False  # the log is read once more, after its end
     while True:
         try:
-            number, heard, looked = 0, time.monotonic(), time.monotonic()
-            for line in server.lines(job.id):
-                moment = time.monotonic()
-                if line is None:
-                    if moment - heard > QUIET_SECONDS:
-                        follower.caught_up()
-                    if moment - looked > LOOK_SECONDS:
-                        job, looked = server.job(job.id), moment
-                        if moment - heard > (LOOK_SECONDS if job.ended else STALE_SECONDS):
-                            break
-                    continue
-                if lost is not None:
-                    say("the connection is back")
-                heard, lost, number = moment, None, number + 1
-                if follower.behind and moment > patient_until:
-                    say(f"reading what happened so far: {number} lines")
-                    patient_until = moment + TOLD_SECONDS
-                if number > seen:  # the log is read from its beginning each time
-                    seen = number
-                    follower.line(line)
-            job = server.job(job.id)
+            reading.read_log()
+            job = reading.look()
             # Ray looks for new lines and then whether the job has ended: what comes in between, it does not send.
+            if job.ended and (again or (follower.done and job.exit_code == 0)):
+                return job
             if job.ended:
-                if again or (follower.done and job.exit_code == 0):
-                    return job
                 again = True
                 continue
-        except LostError as error:
-            if lost is None:
-                lost = time.monotonic()
-                say(f"the connection is lost, trying again for {patience:.0f} s; the sweep goes on ({error})")
-            if time.monotonic() - lost > patience:
-                raise ClusterError(f"no connection for {patience:.0f} s; the sweep goes on ({error})") from error
+        except ConnectionLostError as error:
+            reading.lose_connection(error, patience)
         time.sleep(RETRY_SECONDS)
+
+
+class _Reading:
+    """How far a job's log has been read, over connections that come and go.
+
+    The log is read from its beginning with each connection; only lines that are new are passed on.
+    """
+
+    def __init__(self, server: Server, job: Job, follower: Follower, say: Callable[[str], None]) -> None:
+        self.server, self.job, self.follower, self.say = server, job, follower, say
+        self.seen = 0  # lines passed on
+        self.lost: float | None = None  # when the connection went
+        self.patient_until = time.monotonic() + TOLD_SECONDS
+
+    def look(self) -> Job:
+        """Ask the server how the job is."""
+        self.job = self.server.job(self.job.id)
+        return self.job
+
+    def read_log(self) -> None:
+        """Read the log over one connection, until it ends or has been silent for so long that it is opened anew."""
+        number, heard, looked = 0, time.monotonic(), time.monotonic()
+        for line in self.server.lines(self.job.id):
+            moment = time.monotonic()
+            if line is not None:
+                heard, number = moment, number + 1
+                self._line(number, line, moment)
+                continue
+            if moment - heard > QUIET_SECONDS:
+                self.follower.caught_up()
+            if moment - looked > LOOK_SECONDS:
+                self.look()
+                looked = moment
+                if moment - heard > (LOOK_SECONDS if self.job.ended else STALE_SECONDS):
+                    return
+
+    def _line(self, number: int, line: str, moment: float) -> None:
+        if self.lost is not None:
+            self.say("the connection is back")
+            self.lost = None
+        if self.follower.behind and moment > self.patient_until:
+            self.say(f"reading what happened so far: {number} lines")
+            self.patient_until = moment + TOLD_SECONDS
+        if number > self.seen:
+            self.seen = number
+            self.follower.line(line)
+
+    def lose_connection(self, error: ConnectionLostError, patience: float) -> None:
+        """Say once that the connection is lost. Raises ClusterError when it has been for `patience` seconds."""
+        if self.lost is None:
+            self.lost = time.monotonic()
+            self.say(f"the connection is lost, trying again for {patience:.0f} s; the sweep goes on ({error})")
+        if time.monotonic() - self.lost > patience:
+            raise ClusterError(f"no connection for {patience:.0f} s; the sweep goes on ({error})") from error
 
 
 def account(job: Job, place: str) -> str:

@@ -23,7 +23,7 @@ from fashion.spec.sweep_spec import load_spec
 from fashion.submit import watch
 from fashion.submit.command import BEGINS, entrypoint
 from fashion.submit.job_log import Follower
-from fashion.submit.watch import Job, LostError, account, follow
+from fashion.submit.watch import ConnectionLostError, Job, account, follow
 from tests.support.displayed import begin, end, new_run, report, sweep
 
 ABSOLUTE = "data: {root: /d}\nstorage: /runs\nmodel: {backbone: tiny, weights: none}\n"
@@ -260,7 +260,7 @@ class Flaky:
             yield None
             yield f"line {number}"
         if end < 10:
-            raise LostError("gone")
+            raise ConnectionLostError("gone")
 
 
 class Lines(Follower):
