@@ -55,7 +55,9 @@ def test_any_other_field_has_its_default() -> None:
 
 
 def test_a_recorded_spec_has_the_values_of_its_time(tmp_path: Path, erased: str) -> None:
-    (tmp_path / "a.yaml").write_text("data: {root: data, erase: 0.25}\nmodel: {backbone: tiny, weights: none}\ntrain: {epochs: 2}\n")
+    (tmp_path / "a.yaml").write_text(
+        "data: {root: data, erase: 0.25}\nmodel: {backbone: tiny, weights: none}\ntrain: {epochs: 2}\n"
+    )
     spec = load_spec(tmp_path / "a.yaml")
     recorded = type(spec).from_json(without(spec.to_json(), erased))
     assert recorded == spec

@@ -166,7 +166,7 @@ def test_a_missing_data_set_is_found(
     assert str(copy) in bad[0].problem.place
 
 
-def test_header_lines_are_not_counted_as_images(spec_file: Path, tmp_path: Path) -> None:
+def test_header_lines_are_not_counted_as_images(spec_file: Path, machine: Path, tmp_path: Path) -> None:
     root = layouts.small(tmp_path / "data", header=True, newline="\r\n", end="\r\n\r\n")
     request = request_of(spec_file, f"data.root={root}")
     (data,) = [each for each in examine(request) if each.check == "data"]

@@ -499,16 +499,16 @@ def breakages() -> dict[str, tuple[str, bytes | None, str]]:
         "an escape sequence": (lists, b"img/\x1b]0;owned\x07.png\n", "got img/\\x1b]0;owned\\x07.png"),
         "labels of words": (labels, b"0 0\n1 one\n0 2\n1 0\n", "split/train_attr.txt:2: labels are integers; got 'one'"),
         "labels of fractions": (labels, b"0 0\n1 1.5\n0 2\n1 0\n", "split/train_attr.txt:2: labels are integers; got '1.5'"),
-        "ragged labels": (labels, b"0 0\n1\n0 2\n1 0\n", "split/train_attr.txt:2: has 2 labels, as the first line; got 1 labels"),
+        "ragged labels": (labels, b"0 0\n1\n0 2\n1 0\n", "split/train_attr.txt:2: has 2 labels, like the first line; got 1 labels"),
         "a label too high": (labels, b"0 0\n1 7\n0 2\n1 0\n", "split/train_attr.txt:2: labels of attribute2 are 0 to 2; got 7"),
         "a label below 0": (labels, b"0 0\n-1 1\n0 2\n1 0\n", "split/train_attr.txt:2: labels of attribute1 are 0 to 1; got -1"),
         "a label of ten digits": (labels, b"0 0\n1 9999999999\n0 2\n1 0\n", "split/train_attr.txt:2: labels are integers; got"),
-        "too few labels": (labels, b"0 0\n", "one line of labels an image (4 in split/train.txt); got 1 lines"),
+        "too few labels": (labels, b"0 0\n", "one line of labels per image (4 in split/train.txt); got 1 lines"),
         "groups with a gap": ("split/list_attr_cloth.txt", b"a 1\nb 3\n", "groups are numbered 1, 2, 3 ... without gaps"),
         "groups of nothing": ("split/list_attr_cloth.txt", b"\n\n", "split/list_attr_cloth.txt: must not be empty"),
         "an escape in a class": ("split/list_attr_cloth.txt", b"re\x1bd 1\ng 1\nh 2\nw 2\nc 2\n", "a class name holds no control"),
-        "an attribute called image": ("split/attribute_names.txt", b"hue\nimage\n", "split/attribute_names.txt: the column of this name"),
-        "an escape in an attribute": ("split/attribute_names.txt", b"hue\nhe\x1bat\n", "without blanks and slashes; got 'he\\x1bat'"),
+        "an attribute called image": ("split/attribute_names.txt", b"hue\nimage\n", "split/attribute_names.txt: this name is taken by the column of images"),
+        "an escape in an attribute": ("split/attribute_names.txt", b"hue\nhe\x1bat\n", "hold no blanks or slashes; got 'he\\x1bat'"),
         "half an image": ("img/1.png", b"\x89PNG\r\n\x1a\n", "img/1.png"),
         "no image": ("img/1.png", b"#!/bin/sh\n", "img/1.png"),
         "PostScript": ("img/1.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "img/1.png"),
@@ -557,7 +557,7 @@ def test_a_figure_of_too_many_classes(tmp_path: Path, capsys: Shell) -> None:
     root = small(tmp_path / "data", names=None)
     (root / "split/train_attr.txt").write_text("0 0\n1 9999\n0 2\n1 0\n")
     said = told(capsys, "data", "stats", str(root), "--figure", str(tmp_path / "f.png"))
-    assert "inches high, which has too many classes to be read" in said
+    assert "inches high: too many classes to be readable" in said
     assert not (tmp_path / "f.png").exists()
 
 

@@ -41,7 +41,7 @@ def shown(folder: Path) -> dict[int, str]:
 
 def test_it_is_listed_shown_and_promoted(folder: Path) -> None:
     (listed,) = json.loads(fashion(folder, "ls", "--json").stdout)
-    assert (listed["run"], listed["trials"], listed["counts"]["completed"]) == ("old", 3, 1)
+    assert (listed["run"], listed["trials"], listed["counts"]["completed"]) == ("old", 4, 1)
     assert shown(folder) == {0: "completed", 1: "stopped", 2: "interrupted"}
     done = fashion(folder, "best", "old", "--json")
     assert done.returncode == 0, done.stderr
