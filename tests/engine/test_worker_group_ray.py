@@ -256,7 +256,7 @@ def test_an_early_stop_leaves_the_group_to_the_next_trial(tmp_path: Path, demo_r
         "data": {"root": str(demo_root), "resize": 36, "crop": 32},
         "model": {"backbone": "tiny", "weights": "none"},
         # The last two are hopeless: stopped at the first rung, at epoch 1 of 5. One more then runs in the same group.
-        "train": {"epochs": 5, "optimizer": "adamw", "lr": {"grid": [0.01, 0.005, 1e-7, 1e-8, 0.008]}},
+        "train": {"epochs": 5, "optimizer": "adamw", "lr": {"grid": [0.003, 0.005, 1e-7, 1e-8, 0.004]}},
         "search": {"trials": 5},
         "scheduler": {"name": "asha", "grace": 0.2, "reduction": 3},
         "resources": {"workers": 2, "concurrent_trials": 1},
