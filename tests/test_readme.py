@@ -96,7 +96,7 @@ def test_every_command_of_the_readme_runs(workspace: Path, shared_ray: SharedRay
 @pytest.mark.ray
 def test_make_quickstart_beats_the_majority_by_far(tmp_path: Path) -> None:
     """The Makefile's own recipe in an empty folder, with this environment in place of a new one."""
-    for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "setup.cfg", "setup.py", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "fashion-sweep").symlink_to(BIN / "fashion-sweep")
