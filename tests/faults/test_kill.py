@@ -140,7 +140,7 @@ def test_a_terminals_interrupt_ends_the_sweep_cleanly(folder: Path, undisturbed:
     assert "Traceback" not in out + err
     assert wait_until_gone(below) == set()
     left = {path.name for path in (folder / "runs/k").iterdir()}
-    assert left == {"manifest.json", "journal.jsonl", "lock", "trials"}
+    assert left == {"manifest.json", "journal.jsonl", "lock", "trials", "val-labels.parquet"}
     recorded = len(events(folder / "runs/k"))
     go_on(folder, undisturbed)
     assert len(events(folder / "runs/k")) > recorded
