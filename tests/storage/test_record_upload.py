@@ -222,6 +222,8 @@ def test_an_interrupt_abandons_the_upload_and_says_what_lacks(address: Address, 
     assert "0 reports among them; the same command on this machine" in lacking
     assert any("uploading the record: 0.0 MB left" in each for each in told)
     assert told[-1] == "the upload is abandoned"
+    # What it had under way must not arrive in the next test's bucket.
+    wait(lambda: not any(thread.name == "mirror" for thread in threading.enumerate()))
 
 
 def test_of_two_drivers_that_go_on_from_the_same_byte_one_stops(address: Address) -> None:
