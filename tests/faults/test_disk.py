@@ -20,7 +20,6 @@ from tests.support.running import (
     at_work,
     events,
     fashion,
-    one_by_one,
     recorded_reports,
     start,
     wait_for_reports,
@@ -28,22 +27,6 @@ from tests.support.running import (
 )
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
-    """The folder of a finished sweep of two trials of eight epochs."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "k.yaml").write_text(one_by_one(demo_root))
-    done = fashion(folder, "run", "k.yaml")
-    assert done.returncode == 0, done
-    return folder
-
-
-@pytest.fixture
-def folder(undisturbed: Path, tmp_path: Path) -> Path:
-    (tmp_path / "k.yaml").write_text((undisturbed / "k.yaml").read_text())
-    return tmp_path
 
 
 @pytest.fixture

@@ -32,23 +32,6 @@ from tests.support.running import (
 pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("kill")]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
-    """The folder of a finished sweep of two trials of eight epochs."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "k.yaml").write_text(one_by_one(demo_root))
-    done = fashion(folder, "run", "k.yaml")
-    assert done.returncode == 0, done
-    return folder
-
-
-@pytest.fixture
-def folder(undisturbed: Path, tmp_path: Path) -> Path:
-    """A folder in which the same sweep runs anew, to be disturbed."""
-    (tmp_path / "k.yaml").write_text((undisturbed / "k.yaml").read_text())
-    return tmp_path
-
-
 def go_on(folder: Path, undisturbed: Path) -> None:
     """Type the same command again; the outcome is that of the undisturbed sweep."""
     done = fashion(folder, "run", "k.yaml")
