@@ -45,6 +45,16 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["FASHION_CACHE"] = before
 
 
+@pytest.fixture(scope="module", autouse=True)
+def environment_of_one_module() -> Iterator[None]:
+    """What a module sets in this process's environment, or Ray on its behalf, is gone before the next one."""
+    before = dict(os.environ)
+    yield
+    for key in os.environ.keys() - before.keys():
+        del os.environ[key]
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small drawn data set: 96 training, 32 validation and 24 test images of 48 px. Don't write into it."""

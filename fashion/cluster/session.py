@@ -46,6 +46,9 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+# Ray's client sets the first where it finds a token, `_join` the second.
+SET_BY_RAY = ("RAY_AUTH_MODE", "RAY_gcs_server_port_wait_time_s")
+
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 # The record tells of the errors that the first two log: a dead process, a trial that did not end. The third reports
@@ -115,10 +118,28 @@ def _ask() -> None:
 def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at `address`; leave it at the end of the `with` block.
 
-    Inside, SIGTERM raises KeyboardInterrupt, as Ctrl-C does. Raises ResourcesError where no cluster answers at
-    `address`.
+    Inside, SIGTERM raises KeyboardInterrupt, as Ctrl-C does. The variables that Ray needs are set inside only: a
+    notebook's next cell finds its own. Raises ResourcesError where no cluster answers at `address`.
     """
+    with _environment():
+        yield from _session(address, note)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in (*ENVIRONMENT, *SET_BY_RAY)}
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _session(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # In a submitted job this variable of Ray's names the cluster that the job runs on.

@@ -195,7 +195,10 @@ def test_a_wrong_path_of_weights_is_found(spec_file: Path, tmp_path: Path) -> No
     assert "safetensors" in problem.fix
 
 
-def test_a_node_must_have_the_same_file_of_weights_at_the_same_place(spec_file: Path, tmp_path: Path) -> None:
+def test_a_node_must_have_the_same_file_of_weights_at_the_same_place(
+    spec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     (tmp_path / "w.pth").write_bytes(bytes(1000))
     request = replace(request_of(spec_file, f"model.weights={tmp_path / 'w.pth'}"), node="n", joined=True, gpus=0)
     assert [each.check for each in examine(request) if not each.ok] == ["token"]
