@@ -107,14 +107,14 @@ class TrainConfig(Frozen):
     freeze_stages: int = Field(
         0,
         ge=0,
-        description="so many of the backbone's first stages (`fashion-sweep model` lists them) stay as they are",
+        description="number of the backbone's first stages that are frozen (`fashion-sweep model` lists the stages)",
     )
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="sgd's momentum; adam's beta1")
     weight_decay: float = Field(
         1e-5, ge=0.0, le=10.0, description="decoupled for adamw (Loshchilov & Hutter 2019), else an L2 penalty"
     )
     schedule: Literal["cosine", "constant", "onecycle"] = Field(
-        "cosine", description="of the learning rate, one value a step, over all epochs"
+        "cosine", description="learning-rate schedule over all epochs, updated at every step"
     )
     warmup_epochs: float = Field(
         0.0, ge=0.0, description="linear warm-up (cosine and constant); must be shorter than epochs"
@@ -138,11 +138,11 @@ class TrainConfig(Frozen):
     clip_grad: float = Field(0.0, ge=0.0, description="largest gradient norm; 0: no clipping")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="bf16: autocast; fp32: TF32 where a GPU has it; auto: the faster, measured once a machine for each "
-        "backbone, size and batch",
+        description="bf16: autocast; fp32: TF32 where a GPU has it; auto: the faster, measured once per machine for "
+        "each backbone, size and batch",
     )
     layout: Literal["auto", "nchw", "channels_last"] = Field(
-        "auto", description="memory layout of images and convolutions; auto: the faster, measured as precision is"
+        "auto", description="memory layout of images and convolutions; auto: the faster, measured like precision"
     )
     compile: Literal["none", "auto", "default", "reduce-overhead"] = Field(
         "none",

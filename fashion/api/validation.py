@@ -15,14 +15,10 @@ from numpy.typing import NDArray
 
 from fashion.bucket.address import Address, is_address
 from fashion.errors import DataError, Problem, RunError
-from fashion.record.run import Run
+from fashion.record.run import VAL_LABELS, Run
 from fashion.record.trial import Trial
 from fashion.record.trial_files import folder_name, predictions_name
 from fashion.record.validate import attributes_of
-
-# The validation labels: the column `image`, then one column of class indices per attribute. Runs of older versions lack
-# it.
-LABELS_NAME = "val-labels.parquet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +148,7 @@ def _probabilities(
 
 def _labels(run: Run, trial: Trial, address: Address | None, images: list[str]) -> tuple[NDArray[np.int64] | None, str]:
     """The labels (N, heads) of the images; or None and why they are not known."""
-    path = _brought(run, address, LABELS_NAME)
+    path = _brought(run, address, VAL_LABELS)
     if not path.is_file():
         return _labels_of_data_set(run, trial, images)
     attributes = attributes_of(run.manifest["attributes"])
@@ -176,7 +172,7 @@ def _labels_of_data_set(run: Run, trial: Trial, images: list[str]) -> tuple[NDAr
     """As `_labels`, from the data set, for runs that an older version made."""
     from fashion.data.layout import read_dataset
 
-    lacking = f"the run has no {LABELS_NAME}"
+    lacking = f"the run has no {VAL_LABELS}"
     named = [trial.config.get("data", {}).get("root"), run.manifest.get("data_root")]
     roots = [Path(os.path.expanduser(root)) for root in named if isinstance(root, str) and not is_address(root)]
     root = next((root for root in roots if os.path.isdir(root)), None)

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 Mode = Literal["auto", "live", "plain", "json"]
 LINE_METRICS = ("val_loss", "val_accuracy", "train_loss", "lr")
-LISTED = 20  # trials in the last picture, which stays on the screen
+LISTED = 20  # how many trials the last picture shows, which stays on the screen
 MANY = 100  # trials
 
 
 class Display:
-    """Told of each event after it is recorded in `run`. `mode` auto is live on a terminal and plain lines elsewhere.
+    """Is told of each event after it is recorded in `run`. `mode` auto is live on a terminal and plain lines elsewhere.
     `before`: seconds that the sweep has run when this begins to show it."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Display:
         self._names = words.short_names(self._fields)
         self._scheduler = make_scheduler(
             spec.scheduler
-        )  # its own copy, fed from the record: it shows, it does not decide
+        )  # a copy of its own, fed from the record: it shows decisions and makes none
         self._fed = 0
         self._feed()
         self._active: set[int] = set()
@@ -82,7 +82,7 @@ class Display:
             )
 
     def recorded(self) -> None:
-        """What an earlier command recorded, to JSON lines: they then tell the whole sweep. Before `started`."""
+        """Write what an earlier command recorded as JSON lines, which then tell the whole sweep, before `started`."""
         for trial in self.run.trials.values():
             self._event("start", trial=trial.number, **self._attempt(trial), recorded=True)
         for report, decision in self.run.history:
@@ -122,22 +122,22 @@ class Display:
         self._event("report", **{**report.to_json(), "decision": decision, "best": best})
 
     def ended(self, number: int, status: str, reason: str = "") -> None:
-        """Nothing more will come of a trial."""
+        """A trial has ended."""
         self._active.discard(number)
         self._update(number)
         row = self._rows[number]
         self._event("end", trial=number, status=status, epochs_done=row.epoch, **_best_of(row), reason=reason)
 
     def cleared(self, number: int, best_epoch: int | None, at: int) -> None:
-        """Nothing is shown of a trial's files."""
+        """A trial's files are not shown."""
 
     def note(self, text: str) -> None:
-        """Something to tell that belongs to no epoch: a retry, a repaired journal."""
+        """Something to tell that does not belong to an epoch: a retry, a repaired journal."""
         self._notes.append(text)
         self._event("note", text=text)
 
     def leave(self) -> None:
-        """Show nothing more of a sweep that goes on."""
+        """Stop showing a sweep that goes on."""
         if self._live:
             self._live.stop()
         self._closed = True
@@ -210,13 +210,18 @@ class Display:
         )  # fmt: skip
 
     def _part(self, row: Row) -> float:
-        """The share of its next epoch that a trial has done, by its worker's own note; looked up once a second."""
+        """The fraction of its current epoch that a trial has done, from its worker's own note, read once a second."""
         looked, share = self._progress.get(row.number, (-math.inf, 0.0))
         if time.monotonic() - looked >= 1.0:
             try:
                 note = json.loads((self.run.trial_dir(row.number) / PROGRESS).read_bytes())
                 share = note["epoch"] - 1 + note["step"] / note["steps"]
-            except (OSError, ValueError, KeyError, ZeroDivisionError):  # not there yet, or a worker on another disk
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                ZeroDivisionError,
+            ):  # not written yet, or the worker has another disk
                 share = 0.0
             self._progress[row.number] = (time.monotonic(), share)
         return min(max(share - row.epoch, 0.0), 0.99) if share < row.epoch + 1 else 0.0

@@ -35,7 +35,7 @@ _OUTCOMES = {"completed": "STATUS_SUCCESS", "stopped": "STATUS_SUCCESS", "failed
 
 
 class EventFiles:
-    """The event files of one run. `add` each report after it is recorded, `close` each trial after its end is."""
+    """The event files of one run. Call `add` with each report, and `close` with each trial, after it is recorded."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -64,8 +64,9 @@ class EventFiles:
         writer.close()
 
     def close_all(self) -> None:
-        """Close every file, of trials that did not end too; what is written stays. What a full disk cuts off is written
-        again from the record when the sweep goes on."""
+        """Close every file, including those of trials that have not ended; what is written stays.
+
+        What a full disk cuts off is written again from the record when the sweep goes on."""
         for writer in self._writers.values():
             with suppress(OSError):
                 writer.close()
@@ -86,7 +87,7 @@ class EventFiles:
 
     def _write(self, writer: EventsWriter, report: EpochReport) -> None:
         shown = {**report.metrics, "seconds": report.seconds}
-        # One event with all values: an event each would take the driver a third of what a report takes in all.
+        # One event holds all values: an event for each would add a third to what a report costs the driver.
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in shown.items()])
         writer.write_event(Event(summary=summary, step=report.epoch, wall_time=_time(report)))
         writer.flush()

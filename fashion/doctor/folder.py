@@ -17,7 +17,7 @@ from fashion.errors import Problem
 
 SCRATCH = ".fashion-doctor-"  # the names of files that try out a folder start with this
 BLOCK = 4 << 20  # bytes between two fsyncs while speed is measured
-BLOCKS, BLOCK_SECONDS = 4, 1.0  # at most so many blocks, none of which begins after this many seconds
+BLOCKS, BLOCK_SECONDS = 4, 1.0  # at most this many blocks, none of which begins after this many seconds
 # EfficientNet-B3 writes up to 130 MB with an epoch's report. That takes half a minute at this rate, which slows a trial
 # of short epochs.
 LEAST_SPEED = 5e6  # bytes a second

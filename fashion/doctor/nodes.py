@@ -19,7 +19,7 @@ from fashion.errors import Problem
 
 NODE_PATIENCE = 120.0  # seconds for a node's whole examination; its process alone takes ten to start on a busy machine
 CLOCK_PATIENCE = 20.0  # seconds for a question that takes no time to answer
-CLOCK_LOOKS = 3  # the quickest of so many answers bounds the offset best
+CLOCK_LOOKS = 3  # the quickest of this many answers bounds the offset best
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -69,7 +69,7 @@ def run_sweep(
         run.refresh()
         observers: list[Observer] = [OnTensorBoard(events)]
         observers += [IntoBucket(mirror)] if mirror is not None else []
-        observers += [display]  # last: what it shows has happened everywhere
+        observers += [display]  # last, since what it shows must have happened everywhere
         settled = mirror.settled if mirror is not None else lambda: True
         recorder = Recorder(run, make_scheduler(spec.scheduler), spec.total_trials, observers, settled)
         recorder.catch_up()
@@ -89,9 +89,9 @@ def run_sweep(
                     if restart == RAY_RESTARTS:
                         recorder.blocked = f"Ray's own processes died {restart + 1} times. The same command goes on."
         except SweepBlocked:
-            pass  # the recorder has the reason
+            pass  # the recorder knows the reason
         except KeyboardInterrupt:
-            pass  # told by what is unfinished
+            pass  # the unfinished trials tell
         run.refresh()
         run.close()
         if len(run.history) > excerpt.WORTH and not recorder.blocked:
@@ -130,7 +130,7 @@ def _tune(
     bucket: Held | None,
 ) -> None:  # fmt: skip
     resources, fingerprint = spec.resources, run.manifest["data_fingerprint"]
-    job = SharedInputs(
+    shared = SharedInputs(
         run.path.absolute(), prepared.source, fingerprint, prepared.cache_dir, dict(prepared.weights),
         placement.workers,
         placement.cpus_per_worker, placement.gpus_per_worker, resources.max_failures, resources.max_preemptions,
@@ -141,7 +141,7 @@ def _tune(
     else:
         bundle = {"CPU": float(placement.cpus_per_worker), "GPU": placement.gpus_per_worker}
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, job=job), PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])
+        tune.with_parameters(run_trial, shared=shared), PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])
     )
     source = make_source(spec, run)
     scheduler = RecordScheduler(recorder, source, resources.max_failures, resources.max_preemptions)
@@ -165,7 +165,7 @@ def _tune(
             ),
             run_config=RunConfig(
                 name=spec.name,
-                storage_path=str(job.scratch / "tune"),
+                storage_path=str(shared.scratch / "tune"),
                 stop=AbortStopper(recorder, interrupted.is_set),
                 failure_config=FailureConfig(max_failures=-1),  # the scheduler counts
                 callbacks=[EpochTimeout(resources.epoch_timeout, scheduler)] if resources.epoch_timeout else None,

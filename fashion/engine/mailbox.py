@@ -20,7 +20,7 @@ from fashion.engine.messages import Alive, Began, Broken, End, Failed, Noted, Re
 from fashion.schedulers.base import Decision
 from fashion.training.worker import Task
 
-KNOWN_SECONDS = 90.0  # after which Ray knows of any machine that is gone; by Ray's own settings that takes it 65
+KNOWN_SECONDS = 90.0  # after which Ray knows of any machine that is gone; with Ray's own settings that takes 65 s
 LOOK_SECONDS = 0.5
 QUIET_SECONDS = 2.0  # of waiting for Ray's word before the user is told
 
@@ -43,7 +43,9 @@ class Mailbox:
         self.max_failures, self.max_preemptions = max_failures, max_preemptions
         self.number = 0
         self.task: Task | None = None
-        self.handed_out = 0  # how often the trial was, except after the loss of a machine or a lack of memory
+        self.handed_out = (
+            0  # how often the trial was handed out, except after the loss of a machine or a lack of memory
+        )
         self.lost = 0
         self.excused = ""  # the group whose end is not the trial's fault
         self.group, self.members = "", list[Member]()
@@ -104,7 +106,7 @@ class Mailbox:
             self.handed_out -= 1
 
     async def end(self, number: int, message: End) -> None:
-        """The current trial has ended here. Of several workers that say so the first is heard."""
+        """The current trial has ended. When several workers say so, the first one counts."""
         if number == self.number and self.task is not None:
             self.task = None
             self._put(message)
@@ -195,5 +197,5 @@ def _names_machine(error: Exception) -> bool:
 
 
 def _names_nothing(error: Exception) -> bool:
-    """Whether it tells that a worker is gone, and not why."""
+    """Whether the error says that a worker is gone without saying why."""
     return lost_neighbour(error) or isinstance(error, ActorUnavailableError)

@@ -50,7 +50,7 @@ class Moving:
 
 @dataclass(frozen=True)
 class Blocked:
-    """No trial can go on until something outside of them is mended."""
+    """No trial can go on until something outside the trials is mended."""
 
     reason: str
 
@@ -64,7 +64,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Finished:
-    """The workers have done all that is to be done of the trial."""
+    """The workers have finished their part of the trial."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def message_of(told: TrialEvent) -> Reported | Noted | Alive:
 
 
 def to_result(message: TrialMessage) -> dict[str, Any]:
-    """The message as a result for `tune.report`. As text: Tune looks into all that is not."""
+    """The message as a result for `tune.report`. It is text, because Tune looks into everything else."""
     content = message.report.to_json() if isinstance(message, Reported) else vars(message)
     return {"kind": type(message).__name__, "content": json.dumps(content)}
 

@@ -28,7 +28,7 @@ from fashion.sweep.recorder import Recorder
 from fashion.sweep.search import ConfigSource
 from fashion.training.worker import first_line
 
-# The data set is checked again when a trial is handed out, but not more often than once in so many seconds.
+# The data set is checked again when a trial is handed out, but not more often than once in this many seconds.
 DATA_SECONDS = 10.0
 
 
@@ -217,7 +217,7 @@ class RecordScheduler(FIFOScheduler):
         trial.run_metadata.last_result = {}
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        # Called for every death; Tune then adds the trial again.
+        # Called for every process that died; Tune then adds the trial again.
         number = trial.config["number"]
         if number in self.moving:
             self.moving.remove(number)

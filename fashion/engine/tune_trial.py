@@ -26,21 +26,21 @@ from fashion.errors import Leaving, Superseded, refusal
 from fashion.training.worker import SharedInputs, Task, describe_failure, trial_reports
 
 
-def run_trial(config: dict[str, Any], job: SharedInputs) -> None:
+def run_trial(config: dict[str, Any], shared: SharedInputs) -> None:
     """The function that Tune runs: `config` holds "number" and "config" (the trial's configuration as JSON)."""
-    task = job.task(config["number"], read_config(config["config"]))
+    task = shared.task(config["number"], read_config(config["config"]))
     if _leaving():
         _move_on()
     try:
-        if job.workers > 1:
-            run_in_slot(task, job, send=_send)
+        if shared.workers > 1:
+            run_in_slot(task, shared, send=_send)
         else:
             _send(Began(f"{platform.node()} {os.getpid()}", platform.node()))
             # Local mode: Train's loop in this process. Its own results are not used, so its folder is not either.
             trainer = TorchTrainer(
-                lambda: _train_here(task, job.gpus_per_worker),
-                scaling_config=ScalingConfig(num_workers=0, use_gpu=job.gpus_per_worker > 0),
-                run_config=RunConfig(name="local", storage_path=str(job.scratch / "train")),
+                lambda: _train_here(task, shared.gpus_per_worker),
+                scaling_config=ScalingConfig(num_workers=0, use_gpu=shared.gpus_per_worker > 0),
+                run_config=RunConfig(name="local", storage_path=str(shared.scratch / "train")),
             )
             trainer.fit()
     except Leaving:

@@ -56,7 +56,7 @@ FREE_SECONDS = 3.0
 _slot: Slot | None = None
 
 
-def run_in_slot(task: Task, job: SharedInputs, send: Callable[[TrialMessage], None]) -> None:
+def run_in_slot(task: Task, shared: SharedInputs, send: Callable[[TrialMessage], None]) -> None:
     """Run one trial on this process's worker group, starting the group if there is none.
 
     A SystemExit from `send` (Tune stops the trial) leaves the group warm.
@@ -66,10 +66,10 @@ def run_in_slot(task: Task, job: SharedInputs, send: Callable[[TrialMessage], No
         BlockedError: no trial can go on for now.
     """
     global _slot
-    deaths = Deaths(job.max_failures, job.max_preemptions)
+    deaths = Deaths(shared.max_failures, shared.max_preemptions)
     while not deaths.too_many:
         if _slot is None or _slot.broken:
-            _slot = Slot(job)
+            _slot = Slot(shared)
         try:
             _slot.run(task, send)
             return
@@ -93,14 +93,14 @@ class GroupLost(FashionError):  # noqa: N818
 class Slot:
     """The Train run of this Tune slot and the mailbox through which its workers are reached."""
 
-    def __init__(self, job: SharedInputs) -> None:
+    def __init__(self, shared: SharedInputs) -> None:
         # Here, and not on whichever node has the least to do: it must outlive the workers' nodes.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox = Mailbox.options(num_cpus=0, scheduling_strategy=here).remote(  # type: ignore[attr-defined]  # Ray's decorator
-            job.max_failures, job.max_preemptions
+            shared.max_failures, shared.max_preemptions
         )
         self.broken = False
-        threading.Thread(target=self._train, args=(job,), daemon=True, name="train-run").start()
+        threading.Thread(target=self._train, args=(shared,), daemon=True, name="train-run").start()
         threading.Thread(target=self._free_resources, daemon=True, name="free-resources").start()
 
     def run(self, task: Task, send: Callable[[TrialMessage], None]) -> None:
@@ -130,20 +130,20 @@ class Slot:
                 case Broken(reason):
                     raise GroupLost(reason)
 
-    def _train(self, job: SharedInputs) -> None:
-        resources: dict[str, float] = {"CPU": job.cpus_per_worker}
-        if job.gpus_per_worker:
-            resources["GPU"] = job.gpus_per_worker
+    def _train(self, shared: SharedInputs) -> None:
+        resources: dict[str, float] = {"CPU": shared.cpus_per_worker}
+        if shared.gpus_per_worker:
+            resources["GPU"] = shared.gpus_per_worker
         trainer = TorchTrainer(
             _work,
             train_loop_config={"mailbox": self.mailbox},
             scaling_config=ScalingConfig(
-                num_workers=job.workers, use_gpu=job.gpus_per_worker > 0, resources_per_worker=resources
+                num_workers=shared.workers, use_gpu=shared.gpus_per_worker > 0, resources_per_worker=resources
             ),
             # The mailbox counts how often a trial was handed out, so the group itself may restart without limit.
             run_config=RunConfig(
                 name=f"slot-{uuid.uuid4().hex[:8]}",
-                storage_path=str(job.scratch / "train"),
+                storage_path=str(shared.scratch / "train"),
                 failure_config=FailureConfig(max_failures=-1),
                 callbacks=[TellMailbox(self.mailbox)],  # type: ignore[list-item]  # typed as the older Train's
             ),
@@ -192,14 +192,14 @@ def _work(config: dict[str, Any]) -> None:
     members: list[Any] = [None] * worker.world_size  # Member of each worker
     dist.all_gather_object(members, (own.get_actor_id(), own.get_node_id()))
     nodes = [node for _, node in members]
-    names: list[Any] = [None] * worker.world_size  # of each worker's machine
+    names: list[Any] = [None] * worker.world_size  # the name of each worker's machine
     dist.all_gather_object(names, platform.node())
     began = Began(group, ", ".join(dict.fromkeys(names)))
     while True:
         received: list[Any] = [None]
         if worker.rank == 0:
             received = [ray.get(mailbox.next_task.remote(done, group, members))]
-        # One word for all: a worker that asked for itself could be handed another trial than its neighbours.
+        # One answer for all: a worker that asked for itself could be handed a different trial from its neighbours'.
         dist.broadcast_object_list(received, src=0)
         done, task = received[0]
         task = task and task.here()
@@ -210,7 +210,7 @@ def _work(config: dict[str, Any]) -> None:
         except (Leaving, Superseded):
             raise  # the trial goes on in another group: there is nothing to tell
         except OutOfMemory as error:
-            # This worker alone: its neighbours wait for its gradients, so the group has to be made anew.
+            # Only this worker failed: its neighbours wait for its gradients, so the group must be made anew.
             if error.parts:
                 ray.get(mailbox.smaller.remote(done, str(error)))
             else:

@@ -32,7 +32,10 @@ def _about(rows: Mapping[str, SearchMethod] | Mapping[str, SchedulerRow]) -> str
 class SearchConfig(Frozen):
     method: MethodName = Field("random", description=_about(SEARCH_METHODS))
     trials: int = Field(
-        10, ge=1, le=1_000_000, description="number of trials; for method grid the most, by default every combination"
+        10,
+        ge=1,
+        le=1_000_000,
+        description="number of trials; method grid: at most this many, by default every combination",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="the same spec and seed give the same trials")
 
@@ -57,7 +60,8 @@ class SchedulerConfig(Frozen):
 
     name: SchedulerName = Field("asha", description=_about(SCHEDULERS))
     metric: MetricName = Field(
-        "val_loss", description="metric that decides which trials go on; the winner always has the lowest val_loss"
+        "val_loss",
+        description="metric by which the scheduler compares trials; the winner always has the lowest val_loss",
     )
     compare: Compare = Field(
         "fraction", description="compare trials at the same fraction of their own schedules, or at the same epoch"
@@ -65,7 +69,7 @@ class SchedulerConfig(Frozen):
     grace: float = Field(
         0.1,
         gt=0.0,
-        description="no trial stops before this fraction of its epochs; with compare: epoch, before this epoch "
+        description="no trial is stopped before this fraction of its epochs; with compare: epoch, before this epoch "
         "(then 1 by default)",
     )
     reduction: float = Field(

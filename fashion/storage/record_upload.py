@@ -1,6 +1,6 @@
 """The driver's record on its way into the bucket, in the background: a report costs the sweep no network wait.
 
-What is new in the journal becomes an object of its own within about a second (`segments` has the layout); many small
+New lines of the journal become an object of their own within about a second (`segments` has the layout); many small
 ones are merged into the first of them, which grows, and go. What an ended trial needs no more is deleted once the
 bucket has its end. While the bucket is away the sweep goes on, and what it records waits on this machine's disk.
 
@@ -24,20 +24,20 @@ from fashion.record.trial_files import ERROR, folder_name
 from fashion.storage.segments import Segment, mark, segment_name, segments
 from fashion.storage.working_copy import Held
 
-INTERVAL = 1.0  # seconds between two puts of new lines
-GROUP = 4 << 20  # bytes; so large grows an object of the journal, and so much is held in memory
+INTERVAL = 1.0  # seconds between two uploads of new lines
+GROUP = 4 << 20  # bytes; the largest object of the journal, and how much of it is held in memory
 MERGED = 32  # small objects before they are merged
-EVENTS_SECONDS = 300.0  # between two puts of the event files of trials that run
+EVENTS_SECONDS = 300.0  # seconds between two uploads of a running trial's event files
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0
-# Seconds without the bucket after which the sweep stops. A trial whose upload waits stops it before (`attempt`).
+# Seconds without the bucket after which the sweep stops. A trial that waits for an upload stops it earlier (`attempt`).
 AWAY_SECONDS = 30 * 60.0
 
 
 class _Ended(NamedTuple):
     number: int
     best_epoch: int | None
-    at: int  # the byte behind the journal's line that says so
-    before: bool  # it had ended before this process began
+    at: int  # the byte after the journal's line that says so
+    before: bool  # the trial ended before this process began
 
 
 class RecordTakenError(Exception):
@@ -83,8 +83,9 @@ class Mirror:
         return self.sent >= self._journal.stat().st_size
 
     def flush(self, seconds: float = float("inf")) -> str:
-        """Wait until all is in the bucket, for at most so long; Ctrl-C abandons the rest. Returns what the bucket
-        lacks, in words, empty if nothing. Afterwards nothing more is put."""
+        """Wait until everything is in the bucket, for at most `seconds`; Ctrl-C abandons the rest.
+
+        Returns what the bucket lacks, in words, or an empty string. Nothing is uploaded afterwards."""
         self._closing.set()
         self._wake.set()
         end, due = time.monotonic() + seconds, time.monotonic() + 2.0
@@ -133,10 +134,12 @@ class Mirror:
                     self.note(f"{str(error)[:300]}. The sweep goes on; what it records waits on this machine")
                 waited = time.monotonic() - away_since
                 if waited > self._away:
-                    self._block(f"{error} It was so for {waited / 60:.0f} minutes; then the same command goes on.")
+                    self._block(
+                        f"{error} That lasted {waited / 60:.0f} minutes. Once it is mended, the same command goes on."
+                    )
                     return
                 if not isinstance(error, AwayError):
-                    self._store = Store(self.address)  # with credentials that were renewed meanwhile, perhaps
+                    self._store = Store(self.address)  # perhaps with credentials that were renewed in the meantime
                 self._abandoned.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
@@ -156,7 +159,7 @@ class Mirror:
                 self._wake.clear()
 
     def _step(self) -> bool:
-        """The next thing that is to be done; False when there is none for now. What it raises is tried again."""
+        """Do the next thing there is to do; False when there is nothing for now. What raises is tried again."""
         if self._lease.lost:
             raise RecordTakenError
         if self._tail is None:
@@ -219,7 +222,7 @@ class Mirror:
             self._store.put(name, content, create=True)
         except TakenError:
             there = self._store.get(name)
-            # Its own, perhaps of fewer lines, if the answer was lost.
+            # This process's own object, perhaps with fewer lines, if the answer was lost.
             if not content.startswith(there) or not there.endswith(b"\n"):
                 raise RecordTakenError(f"{self.address}: another process has gone on with the record") from None
             content = there

@@ -1,4 +1,4 @@
-"""A trial's files to and from the bucket: what a worker starts from, what it leaves there, what is cleared away.
+"""A trial's files to and from the bucket: what a worker starts from, what it leaves there, and what is deleted.
 
     trials/0007/last-0004-1f3a9c02.pt    resumable state after epoch 4, put once, by the attempt of that mark
     trials/0007/last-0004.00120-….pt     the same 120 steps into epoch 5, of a trial that had to leave its machine
@@ -60,7 +60,7 @@ class State(NamedTuple):
 
 
 def _states(names: list[str]) -> list[State]:
-    """The states among a trial's files, the furthest first."""
+    """The resumable states among a trial's files, the furthest first."""
     found = [State((int(match[1]), int(match[2] or 0)), match[0]) for name in names if (match := STATE.fullmatch(name))]
     return sorted(found, reverse=True)
 
@@ -117,22 +117,24 @@ class Outage:
         self.pause = FIRST_PAUSE
 
     def failed(self, error: StorageError, meanwhile: str) -> str:
-        """A note about a call that failed, empty if one was given before.
+        """A note about a call that failed; empty if one was given before.
 
         Raises BlockedError when waiting is of no use, or has lasted too long.
         """
         if not isinstance(error, AwayError):
-            raise BlockedError(f"{error}. Then the same command goes on.") from error
+            raise BlockedError(f"{error}. Once that is mended, the same command goes on.") from error
         if self.since == math.inf:
             self.since = time.monotonic()
             return f"{self.address.scheme}://{self.address.bucket} does not answer; the trial goes on {meanwhile}"
         if (waited := time.monotonic() - self.since) > AWAY_SECONDS:
-            raise BlockedError(f"{error}. It was away for {waited / 60:.0f} minutes; then the same command goes on.")
+            raise BlockedError(
+                f"{error}. It did not answer for {waited / 60:.0f} minutes. Once it does, the same command goes on."
+            )
         self.pause = min(2 * self.pause, LONGEST_PAUSE)
         return ""
 
     def worked(self) -> str:
-        """A note about a call that was answered, empty if the bucket was not away."""
+        """A note about a call that was answered; empty if the bucket had been answering."""
         if self.since == math.inf:
             return ""
         waited, self.since, self.pause = time.monotonic() - self.since, math.inf, FIRST_PAUSE
@@ -148,12 +150,12 @@ class Attempt:
     def __init__(self, address: Address, number: int, folder: Path) -> None:
         try:
             self.store = opened(address)
-        except StorageError as error:  # as for any other trial on this machine
+        except StorageError as error:  # as it would be for any other trial on this machine
             raise BlockedError(str(error)) from error
         self.number, self.folder = number, folder
         self.mark = uuid.uuid4().hex[:8]
         self.up = (0, 0)  # epochs and steps of the furthest state that is known to be in the bucket
-        self.replaced: list[State] = []  # states that the next one makes useless
+        self.replaced: list[State] = []  # states that the next one will replace
         self.bests: set[int] = set()  # epochs whose best weights may be in the bucket
         self.backbones: set[str] = set()  # those known to be there
         self.just_put: list[str] = []
@@ -227,7 +229,7 @@ class Attempt:
                 path.unlink(missing_ok=True)
 
     def put(self, path: Path, folder: str | None = None) -> None:
-        """Put a file under its own name."""
+        """Upload a file under its own name."""
         self.store.put(f"{folder or folder_name(self.number)}/{path.name}", path)
 
     def put_best(self, epoch: int) -> None:
@@ -247,7 +249,7 @@ class Attempt:
         self.put(weights)
 
     def put_state(self, at: At, path: Path) -> None:
-        """Put a state and delete those that it replaces."""
+        """Upload a state and delete those that it replaces."""
         epoch, step = at
         state = State(at, f"last-{epoch:04d}{f'.{step:05d}' if step else ''}-{self.mark}.pt")
         folder = folder_name(self.number)

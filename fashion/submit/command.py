@@ -69,7 +69,7 @@ def _folder_problem(folder: str | None) -> Iterator[Problem]:
 
 
 def _relative(spec: SweepSpec) -> Iterator[Problem]:
-    """Paths of the spec that are relative to a folder that is not said."""
+    """Relative paths in the spec, where no folder says what they are relative to."""
     form = spec.to_json()
     places = [("storage", spec.storage, ("/",)), ("data.root", form["data"]["root"], ("/", "~"))]
     files = [text for text in _texts(form["model"]["weights"]) if PurePosixPath(text).suffix]

@@ -27,7 +27,7 @@ from fashion.submit.command import BEGINS
 Event = Mapping[str, Any]
 KINDS = ("sweep", "start", "report", "end", "note", "done")
 VERSION = re.compile(r"fashion-sweep, version (\S+)")
-KEPT = 20  # lines that are no events, of those printed before this began to look
+KEPT = 20  # the lines printed before this began to look that are not events
 
 
 class Follower:
@@ -88,12 +88,12 @@ class Follower:
         except (KeyError, TypeError, ValueError, SpecError) as error:
             words = " ".join(str(error).split())
             raise ClusterError(
-                f"the cluster's fashion-sweep {self.version} tells what this one does not understand ({words}). "
-                "Install the same version here, or see it as it is: --json."
+                f"the cluster's fashion-sweep {self.version} writes events that this one can't read ({words}). "
+                "Install the same version here, or look at the raw events: --json."
             ) from error
 
     def caught_up(self) -> None:
-        """From now on what comes is new."""
+        """What comes from now on is new."""
         if self.behind:
             self.behind = False
             if self._run is not None:
@@ -110,13 +110,13 @@ class Follower:
             _out(printable(text), sys.stderr)
 
     def leave(self) -> None:
-        """Show nothing more of a sweep that goes on."""
+        """Stop showing a sweep that goes on."""
         if self._display:
             self._display.leave()
 
     @property
     def location(self) -> str:
-        """Where the run is, as the cluster names it; empty where it never came so far."""
+        """Where the run is, as the cluster names it; empty where the command ended before it said so."""
         return str(self._sweep["run"]) if self._sweep is not None else ""
 
     def _compare(self, version: str) -> None:

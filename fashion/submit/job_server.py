@@ -28,13 +28,13 @@ TICK_SECONDS = 0.5
 # How long a stopped sweep has until Ray kills it: running epochs end, and what was reported is recorded. Ray's 3 s are
 # too few.
 STOP_SECONDS = 120
-# Loggers that tell what is usual.
+# Loggers that report only routine events.
 QUIET = ("ray._private.authentication", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 SWEEP = "fashion-sweep"  # the key of a job's metadata that names its sweep
 
 
 class _Client(JobSubmissionClient):
-    """Ray's client, which alone would wait without end."""
+    """Ray's client, which by itself would wait forever."""
 
     patience = ANSWER_SECONDS
 
@@ -68,7 +68,7 @@ class JobServer:
             try:
                 self._client = _Client(self.url)
             except (RuntimeError, KeyError, OSError) as error:  # requests' errors are OSErrors
-                rule = "something else than Ray's job server answers there"
+                rule = "what answers there is not Ray's job server"
                 fix = (
                     "It is the dashboard's port, 8265, and not the one that `run --address` joins; "
                     "the head needs ray[default]"
@@ -111,7 +111,7 @@ class JobServer:
         earlier = [job for job in self.jobs() if job.sweep == sweep]
         if running := [job for job in earlier if not job.ended]:
             raise _taken(sweep, running[0].id)
-        # A job's id is never free again. "~" is in no sweep's name.
+        # A job's id can't be used again. "~" is in no sweep's name.
         number = max((int(job.id.rpartition("~")[2]) if "~" in job.id else 1 for job in earlier), default=0) + 1
         identity = sweep if number == 1 else f"{sweep}~{number}"
         with self._answers():
@@ -164,7 +164,7 @@ class JobServer:
 
     @contextmanager
     def _answers(self, closing: bool = False) -> Iterator[None]:
-        """What goes wrong within, in words. `closing`: Ray says with a RuntimeError that the other end hung up."""
+        """Turn what goes wrong inside into a ClusterError. closing: Ray's RuntimeError means a hang-up."""
         import aiohttp
 
         try:
@@ -247,6 +247,6 @@ def _token(error: Exception) -> str:
 
 
 def _first(error: BaseException) -> str:
-    """An error's first line, or its kind."""
+    """The first line of an error's message, or the name of its type."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Following a submitted sweep to its end, also over a connection that comes and goes."""
+"""Following a submitted sweep to its end, even over a connection that comes and goes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fashion.submit.job_log import Follower
 PATIENCE = 60.0  # seconds for which a lost connection is tried again
 RETRY_SECONDS = 2.0
 QUIET_SECONDS = 1.0  # without a line after which all that happened before has been read
-TOLD_SECONDS = 5.0  # between two words of how much of it has been read
+TOLD_SECONDS = 5.0  # between two messages on how much of it has been read
 LOOK_SECONDS = 15.0  # without a line after which the server is asked whether it is still there
 STALE_SECONDS = 600.0  # without a line after which the log is opened anew: a router may have forgotten the connection
 
@@ -24,7 +24,7 @@ class ConnectionLostError(ClusterError):
 
 @dataclass(frozen=True)
 class Job:
-    """A sweep that was submitted. id: Ray's name for it; the sweep's own, with a number from the second time on.
+    """A submitted sweep. id: Ray's name for it, which is the sweep's name, with a number from the second time on.
 
     status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED. code: the exit code of the command on the head, None while
     it runs and where Ray does not know it. message: Ray's account."""
@@ -43,7 +43,7 @@ class Job:
 
     @property
     def exit_code(self) -> int:
-        """What `run` would have ended with here; 137 and the like where it was killed, as a shell says it."""
+        """The exit code that `run` would have had here; 137 and the like where it was killed, as a shell reports it."""
         if self.status == "STOPPED":
             return 130
         if self.code is None:
@@ -52,7 +52,7 @@ class Job:
 
 
 class Server(Protocol):
-    """What is needed of `submit.JobServer`."""
+    """The part of `submit.JobServer` that following needs."""
 
     def job(self, identity: str) -> Job: ...
 
@@ -66,7 +66,7 @@ def follow(server: Server, job: Job, follower: Follower, say: Callable[[str], No
     Raises ClusterError after `patience` seconds without one. The sweep goes on meanwhile.
     """
     reading = _Reading(server, job, follower, say)
-    again = False  # the log is read once more, after its end
+    again = False  # the log is read once more after the job has ended
     while True:
         try:
             reading.read_log()
@@ -83,7 +83,7 @@ def follow(server: Server, job: Job, follower: Follower, say: Callable[[str], No
 
 
 class _Reading:
-    """How far a job's log has been read, over connections that come and go.
+    """How far a job's log has been read, across connections that come and go.
 
     The log is read from its beginning with each connection; only lines that are new are passed on.
     """

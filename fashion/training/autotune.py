@@ -34,11 +34,11 @@ from fashion.model.precision import Setting, computes_bf16
 
 FORMAT_VERSION = 4
 ROUNDS = 4
-# More rounds while the two fastest settings are this close: up to so many, and so many seconds in all.
+# More rounds while the two fastest settings are this close: at most this many, and this many seconds in all.
 CLOSE, MOST_ROUNDS, LONGEST = 1.2, 16, 4.0
-# A setting that takes so many times as long as the fastest is measured no further: it costs more than it tells.
+# A setting that takes this many times as long as the fastest is measured no further: it would cost more than it tells.
 FAR = 3.0
-# Another than the usual setting must be faster by this much: a choice should not turn on noise.
+# Any setting but the usual one must be faster by this much: a choice should not depend on noise.
 MARGIN = 1.05
 # The mean loss of the measured steps may differ from fp32's by this share. (Their last losses may differ by more where
 # batches are small and weights random: ResNet-50's by 5 % on 3 images.)
@@ -82,7 +82,7 @@ def choose(
             found = measure(config, class_counts, device, allowed)
             best = fastest(found)
             if automatic and best is not None:
-                # Once more beside its compiled self, in turn: the machine may be busier than it was.
+                # Measured once more, in turn with its compiled self: the machine may be busier than it was.
                 found |= measure(config, class_counts, device, [best, replace(best, compile="default")])
             settings = [{**asdict(setting), **asdict(measured)} for setting, measured in found.items()]
             write_atomic(path, json.dumps({**key, "settings": settings}, indent=2).encode())
@@ -108,7 +108,7 @@ def candidates(config: TrialConfig, device: torch.device) -> list[Setting]:
         layouts = layouts[:1]  # a few small matrices: nothing to choose
     mode = "none" if train.compile == "auto" else train.compile
     found = [Setting(bf16, last, mode) for bf16 in precisions for last in layouts]
-    # Tensor cores and oneDNN's bf16 kernels want channels_last; a fourth candidate would not be worth its measurement.
+    # Tensor cores and oneDNN's bf16 kernels prefer channels_last; a fourth candidate would not repay its measurement.
     found = [setting for setting in found if len(found) < 4 or setting != Setting(True, False, mode)]
     usual = Setting(device.type == "cuda", True, mode)
     return sorted(found, key=lambda setting: setting != usual)
@@ -188,7 +188,7 @@ def _first(steps: Iterator[float], device: torch.device) -> Measured:
     held = 0
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        held = torch.cuda.memory_allocated(device)  # by the other settings' models
+        held = torch.cuda.memory_allocated(device)  # taken by the other settings' models
         torch.cuda.reset_peak_memory_stats(device)
     started = time.perf_counter()
     loss = next(steps)
@@ -264,5 +264,5 @@ def _read(path: Path) -> dict[Setting, Measured] | None:
             for row in rows
         }
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # not there, or not ours: measured (again)
+        return None  # missing, or not readable: measured (again)
     return found or None

@@ -82,7 +82,7 @@ def evaluate(
 
 
 def with_rank_0s_buffers(models: Iterable[nn.Module]) -> None:
-    """Each worker's batch-norm statistics saw its own shard; all must evaluate one model."""
+    """Each worker's batch-norm statistics come from its own shard; all workers must evaluate one model."""
     for model in dict.fromkeys(models):
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)

@@ -1,4 +1,4 @@
-"""A training step that does not fit into memory: the same global batch in smaller parts, and a note that it was so.
+"""A training step that does not fit into memory: the same global batch in smaller parts, and a note that says so.
 
 A trial that ran out of memory would do so again. It goes on from its last checkpoint with twice as many micro-batches,
 whose gradients add up to those of the whole batch. What differs is batch normalisation: it sees one micro-batch at a
@@ -53,7 +53,7 @@ def noted_parts(folder: Path) -> int:
 
 
 def in_words(parts: int) -> str:
-    """What a report's `setting` adds."""
+    """What is appended to a report's `setting`."""
     return f", {parts} micro-batches" if parts > 1 else ""
 
 
@@ -96,7 +96,7 @@ def add_gradients(
     parts: int,
     autocast: Callable[[], AbstractContextManager[None]],
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Add the gradients of `scale` times the summed loss of this worker's images (n, 3, T, T), in so many parts.
+    """Add the gradients of `scale` times the summed loss of this worker's images (n, 3, T, T), in `parts` parts.
 
     Returns, detached, the logits (n, k_h) of each head and the losses (n,). Workers exchange gradients once, in the
     last part, so that they may take different numbers of parts.

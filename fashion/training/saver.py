@@ -131,7 +131,7 @@ class Saver:
         return bool(word[1])
 
     def _too_many(self, to_the_last: bool = False, taken: int = 0) -> bool:
-        """Whether the loop is further ahead than it may be, once so many reports are handed out."""
+        """Whether the loop is further ahead than it may be, once this many reports are handed out."""
         return len(self.waiting) - taken > (0 if to_the_last else self.ahead)
 
     def _ready(self) -> int:

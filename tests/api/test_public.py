@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import textwrap
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,57 @@ def test_no_public_name_is_a_submodule() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'fashion' has no attribute 'opne_run'"):
         _ = fashion.opne_run
+
+
+CALLER = """
+    from pathlib import Path
+    from typing import assert_type
+
+    import fashion
+    import numpy as np
+    from numpy.typing import NDArray
+
+    spec = fashion.load_spec("sweeps/quickstart.yaml", {"train.epochs": 3, "train.lr": {"uniform": [0.1, 0.2]}})
+    assert_type(spec, fashion.SweepSpec)
+    run = fashion.run(spec, fresh=True)
+    assert_type(run, fashion.SweptRun)
+    assert_type(run.outcome, fashion.SweepOutcome)
+    opened = fashion.open_run("runs/quickstart")
+    assert_type(opened, fashion.RecordedRun)
+    best = opened.best()
+    assert_type(best.trial, int)
+    assert_type(best.metrics, dict[str, float])
+    assert_type(opened.promote(), Path)
+    found = opened.predictions(trial=3)
+    assert_type(found, fashion.ValidationPredictions)
+    assert_type(found.attributes[0].probabilities, NDArray[np.float32])
+    assert_type(found.attributes[0].labels, NDArray[np.int64] | None)
+    model = fashion.load_model(Path("runs/quickstart/best"), device="cpu")
+    assert_type(model.predict(["a.jpg", np.zeros((4, 4, 3), np.uint8)]), list[dict[str, dict[str, float]]])
+    assert_type(model.attributes, tuple[fashion.Attribute, ...])
+    assert_type(model.config, fashion.TrialConfig)
+    try:
+        fashion.open_run(storage=Path("runs"))
+    except fashion.UserError as error:
+        assert_type(error.problems[0], fashion.Problem)
+    fashion.run(spec, mode="noisy")  # type: ignore[arg-type]
+    model.predict([3])  # type: ignore[list-item]
+    fashion.opne_run()
+"""
+
+
+def test_a_caller_is_type_checked(tmp_path: Path) -> None:
+    """mypy --strict on a caller, by the settings and the cache of `make lint`."""
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert setup["options.package_data"]["fashion"].split() == ["py.typed"]
+    (tmp_path / "caller.py").write_text(textwrap.dedent(CALLER))
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", str(tmp_path / "caller.py")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    # The one mistake that is not marked is found, and nothing else: an unneeded mark would be an error, too.
+    assert 'has no attribute "opne_run"' in done.stdout, done.stdout + done.stderr
+    assert done.stdout.strip().splitlines()[-1].startswith("Found 1 error"), done.stdout

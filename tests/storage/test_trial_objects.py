@@ -180,7 +180,7 @@ def test_an_outage_that_lasts_and_a_refusal_stop_the_sweep(
     monkeypatch.setattr(module, "AWAY_SECONDS", 1.0)
     s3.faults.refuse()
     with pytest.raises(
-        BlockedError, match=r"does not answer.* It was away for 0 minutes; then the same command goes on"
+        BlockedError, match=r"does not answer.* It did not answer for 0 minutes. Once it does, the same command goes on"
     ):
         begun(tmp_path)
     s3.faults.fail(403)

@@ -236,7 +236,7 @@ def test_events_of_another_version_are_refused_in_words(tmp_path: Path) -> None:
     _, events = told(tmp_path, "json")
     follower = Follower("s", COMMAND, "plain")
     lines = log_of("\n".join(line.replace('"attempt"', '"try"') for line in events))
-    with pytest.raises(ClusterError, match=r"fashion-sweep 9\.9 tells what this one does not understand \('attempt'\)"):
+    with pytest.raises(ClusterError, match=r"fashion-sweep 9\.9 writes events that this one can't read \('attempt'\)"):
         list(map(follower.line, lines))
 
 
