@@ -26,8 +26,7 @@ def predict_winner(
     Raises DataError, CheckpointError, RunError, StorageError or SubmissionError where nothing can be predicted.
     """
     from fashion.display.progress import Bars
-    from fashion.engine.predict_job import predict_on_cluster
-    from fashion.prediction.write import PredictionInput
+    from fashion.prediction.write import PredictionInput, predict_here
 
     if images is not None:
         place = Path(os.path.expanduser(images)).absolute()  # pathlib's raises where ~NAME names no user
@@ -38,15 +37,24 @@ def predict_winner(
         source, name = PredictionInput(root=data_root(record, winner), split=split or "test"), split or "test"
     target = record.predictions_dir / name
     require_own(record.predictions_dir, deep=True)
+    promoted = parse_address(record.location) if is_address(record.location) else record.best_dir.absolute()
+    # In a submitted job Ray's variable names the cluster that the job runs on.
+    address = address or os.environ.get("RAY_ADDRESS")
     with Bars() as bars:
-        written = predict_on_cluster(
-            parse_address(record.location) if is_address(record.location) else record.best_dir.absolute(),
-            source,
-            target.absolute(),
-            note=lambda text: None if quiet else click.echo(text, err=True),
-            progress=lambda done, total: bars(f"predicting {name}", done, total),
-            address=address,
-        )
+
+        def progress(done: int, total: int) -> None:
+            bars(f"predicting {name}", done, total)
+
+        if address:
+            from fashion.engine.predict_job import predict_on_cluster
+
+            def note(text: str) -> None:
+                if not quiet:
+                    click.echo(text, err=True)
+
+            written = predict_on_cluster(promoted, source, target.absolute(), note, progress, address)
+        else:
+            written = predict_here(promoted, source, target.absolute(), progress)
     shown = [f"{record.location}/predictions/{name}/{path.name}" for path in written.files]
     for warning in written.warnings:
         click.echo(f"Warning: {warning}", err=True)

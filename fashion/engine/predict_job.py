@@ -1,4 +1,4 @@
-"""The final predict job: the promoted model, on a Ray worker with a GPU where the cluster has one."""
+"""The final predict job on a cluster: the promoted model on a Ray worker, with a GPU where the cluster has one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fashion.bucket.address import Address
 from fashion.cluster.placement import largest_process
 from fashion.cluster.session import cluster
 from fashion.errors import UserError
-from fashion.prediction.write import PredictionInput, Written, fetch_predictions, predict_in_bucket, predict_into
+from fashion.prediction.write import PredictionInput, Written, fetch_predictions, predict_here
 
 POLL_SECONDS = 0.25
 
@@ -26,11 +26,8 @@ class Predictor:
         self.done = (0, 0)
 
     def run(self, promoted: Path | Address, source: PredictionInput, folder: Path) -> Written | UserError:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            if isinstance(promoted, Address):
-                return predict_in_bucket(promoted, source, folder.name, device, self._note)
-            return predict_into(promoted, source, folder, None, device, self._note)
+            return predict_here(promoted, source, folder, self._note)
         except UserError as error:
             # As a value: Ray would wrap a raised one in its own type and traceback.
             return error
@@ -48,11 +45,13 @@ def predict_on_cluster(
     folder: Path,
     note: Callable[[str], None],
     progress: Callable[[int, int], None],
-    address: str | None = None,
+    address: str,
 ) -> Written:
-    """Run `predict_into` as a Ray job and follow it. With the address of a run in a bucket instead of the promoted
-    folder its worker needs nothing of this machine but the images. Raises what `predict_into` raises, and
-    StorageError."""
+    """Run `predict_here` as a job of the Ray cluster at `address` and follow it.
+
+    For a run in a bucket the worker needs nothing of this machine but the images. Raises what `predict_here` raises,
+    ResourcesError where no cluster answers, and StorageError.
+    """
     with cluster(address, note):
         cpus, gpu = largest_process()
         cpus = 1 if gpu else cpus

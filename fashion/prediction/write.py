@@ -131,6 +131,22 @@ def _images(source: PredictionInput, meta: Promoted, cache_dir: Path | None, pro
     return _Images(pack, None, pack.labels)
 
 
+def predict_here(
+    promoted: Path | Address,
+    source: PredictionInput,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> Written:
+    """Predict in this process, on its GPU if it has one: `predict_into`, or `predict_in_bucket` for a run in a bucket.
+
+    Raises what these raise.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(promoted, Address):
+        return predict_in_bucket(promoted, source, folder.name, device, progress)
+    return predict_into(promoted, source, folder, None, device, progress)
+
+
 def predict_in_bucket(
     bucket: Address,
     source: PredictionInput,

@@ -149,15 +149,22 @@ def interrupt_after(folder: Path, reports: int, send: int) -> subprocess.Complet
 @pytest.mark.parametrize(
     "reports", [pytest.param(0, marks=pytest.mark.slow), 3, pytest.param(11, marks=pytest.mark.slow)]
 )
-def test_a_killed_sweep_goes_on_to_the_undisturbed_numbers(
+def test_killed_sweeps_and_trial_processes_cost_no_epoch(
     one_by_one: tuple[Path, Run], tmp_path: Path, reports: int
 ) -> None:
+    """The whole sweep is killed; then, while the same command goes on, the process of its trial."""
     undisturbed, whole = one_by_one
     (tmp_path / "k.yaml").write_text((undisturbed / "k.yaml").read_text())
     assert interrupt_after(tmp_path, reports, signal.SIGKILL).returncode == -signal.SIGKILL
-    done = fashion(tmp_path, "run", "k.yaml")
-    assert done.returncode == 0, done
+    process = start(tmp_path, "k.yaml")
+    wait_for_reports(process, tmp_path / "runs/k/journal.jsonl", lambda found: len(found) >= reports + 3)
+    victim = next(pid for pid, name in descendants(process.pid).items() if name.startswith("ray::ImplicitFunc"))
+    os.kill(victim, signal.SIGKILL)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, (out, err)
+    assert "Traceback" not in out + err
     run = Run.open(tmp_path / "runs" / "k")
+    assert max(report.attempt for report, _ in run.history) >= 2
     assert sorted(epochs(run)) == sorted(set(epochs(run))) == sorted(epochs(whole))
     assert losses(run) == losses(whole)
     assert ranking.best(run).trial == ranking.best(whole).trial
@@ -194,23 +201,6 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(
     run = Run.open(tmp_path / "runs" / "s")
     assert [run.trials[n].status for n in (0, 1)] == ["failed", "completed"]
     assert "loss is" in run.trials[0].reason
-
-
-@pytest.mark.xdist_group("one-by-one")
-def test_a_killed_trial_process_costs_no_epoch(one_by_one: tuple[Path, Run], tmp_path: Path) -> None:
-    undisturbed, whole = one_by_one
-    (tmp_path / "k.yaml").write_text((undisturbed / "k.yaml").read_text())
-    process = start(tmp_path, "k.yaml")
-    wait_for_reports(process, tmp_path / "runs/k/journal.jsonl", lambda found: len(found) >= 3)
-    victim = next(pid for pid, name in descendants(process.pid).items() if name.startswith("ray::ImplicitFunc"))
-    os.kill(victim, signal.SIGKILL)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, (out, err)
-    assert "Traceback" not in out + err
-    run = Run.open(tmp_path / "runs" / "k")
-    assert sorted(epochs(run)) == sorted(epochs(whole))
-    assert losses(run) == losses(whole)
-    assert {report.attempt for report, _ in run.history if report.trial == 0} == {1, 2}
 
 
 @pytest.mark.further

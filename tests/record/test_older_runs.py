@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from fashion import open_run
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
 from fashion.record.trial_files import LAST
 from fashion.training.checkpoint import load_state
+from tests.support.machines.shared_ray import SharedRay
 from tests.support.running import fashion
 
 RECORDED = Path(__file__).with_name("recorded_a6fa802")
@@ -57,12 +59,16 @@ def test_its_checkpoint_is_read_and_its_data_set_is_known(folder: Path) -> None:
 
 
 @pytest.mark.ray
-def test_it_goes_on_where_it_stopped(folder: Path) -> None:
-    done = fashion(folder, "run", "old.yaml", "--plain")
+@pytest.mark.xdist_group("shared-ray")
+def test_it_goes_on_where_it_stopped(folder: Path, shared_ray: SharedRay) -> None:
+    done = fashion(folder, "run", "old.yaml", "--plain", **shared_ray.joining)
     assert done.returncode == 0, done.stdout + done.stderr
     assert shown(folder)[2] in ("completed", "stopped")
     went_on = [line.split("trial=")[1].split("/")[0] for line in done.stdout.splitlines() if " report " in line]
     assert went_on[0] == "2 epoch=3"
+    # What that version did not record is recorded now.
+    assert open_run(folder / "runs/old").predictions().labels_missing == ""
+    assert (folder / "runs/old/val-labels.parquet").exists()
     done = fashion(folder, "best", "old", "--predict")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "runs/old/predictions/test/prediction.txt.zip").exists()
