@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +46,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove_tree(folder: Path, seconds: float = 3.0) -> bool:
+    """Remove a folder in which processes that are just ending may still write. Returns whether it is gone, which is
+    tried for `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
 
 
 def require_own(folder: Path, deep: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fashion.bucket.address import is_address, parse_address
+from fashion.cluster.interrupts import deferred
 from fashion.errors import DataError, Problem, RunError
 from fashion.files import require_own
 from fashion.record.ranking import Ranked
@@ -26,8 +27,10 @@ def predict_winner(
     Raises DataError, CheckpointError, RunError, StorageError or SubmissionError where nothing can be predicted.
     """
     from fashion.display.progress import Bars
-    from fashion.engine.predict_job import predict_on_cluster
-    from fashion.prediction.write import PredictionInput
+
+    with deferred():  # an interrupt within their imports can become any other exception
+        from fashion.engine.predict_job import predict_on_cluster
+        from fashion.prediction.write import PredictionInput
 
     if images is not None:
         place = Path(os.path.expanduser(images)).absolute()  # pathlib's raises where ~NAME names no user

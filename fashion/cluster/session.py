@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import secrets
-import signal
 import socket
 import tempfile
 import threading
@@ -15,7 +14,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -24,6 +22,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray.exceptions import AuthenticationError
 from ray.tune.execution import class_cache
 
+from fashion.cluster.interrupts import deferred, hangups_blocked
 from fashion.errors import ResourcesError
 
 ENVIRONMENT = {
@@ -118,8 +117,9 @@ def _ask() -> None:
 def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at `address`; leave it at the end of the `with` block.
 
-    Inside, SIGTERM raises KeyboardInterrupt, as Ctrl-C does. The variables that Ray needs are set inside only: a
-    notebook's next cell finds its own. Raises ResourcesError where no cluster answers at `address`.
+    Somebody who asks the command to end (`fashion.cluster.interrupts`) waits until Ray has started, and until it has
+    ended: half of it would stay behind. The variables that Ray needs are set inside only: a notebook's next cell finds
+    its own. Raises ResourcesError where no cluster answers at `address`.
     """
     with _environment():
         yield from _session(address, note)
@@ -150,24 +150,39 @@ def _session(address: str | None, note: Callable[[str], None]) -> Iterator[None]
     # Tune would hand AWS keys to its actors as a runtime environment, which Ray's agent writes to its log. Actors on
     # this machine inherit the environment anyway, and the nodes of a cluster have keys of their own.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
-    before = signal.signal(signal.SIGTERM, _as_interrupt)
     # A cluster that no other machine is to join listens on loopback alone. Ray has this switch for macOS and Windows.
     ray_constants.ENABLE_RAY_CLUSTER = bool(address)
     try:
         # Ray prints to stdout why its processes die. Stdout belongs to the display, which holds its own reference to
         # it.
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            if address:
-                _join(address)
-            else:
-                _private_token()
-                # Without "local" Ray would join whatever `ray start` has left running here.
-                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has installed a handler of its own
+            with deferred(), hangups_blocked(), _without_handlers():
+                if address:
+                    _join(address)
+                else:
+                    _start()
             yield
     finally:
-        ray.shutdown()
-        signal.signal(signal.SIGTERM, before)
+        with deferred():
+            ray.shutdown()
+
+
+def _start() -> None:
+    _private_token()
+    # Without "local" Ray would join whatever `ray start` has left running here.
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+
+
+@contextmanager
+def _without_handlers() -> Iterator[None]:
+    """Inside, Ray installs no handler for SIGTERM, which it does in several places: its own would end this process at
+    once, and in a thread it could install none."""
+    before = ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray._private.utils.set_sigterm_handler = before
 
 
 def _knock(address: str) -> None:
@@ -260,7 +275,3 @@ def _private_token() -> None:
             f"{path}: the token that keeps strangers out of the Ray cluster can't be written there ({error.strerror}). "
             "Set RAY_AUTH_TOKEN_PATH to a file that holds one and that only you can read."
         ) from error
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -6,15 +6,13 @@ Read the record, feed the scheduler with it, hand out what is not final, and wri
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from types import FrameType
 
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
+from fashion.cluster.interrupts import deferred, first_asks
 from fashion.cluster.placement import Placement, Room, find_room
 from fashion.cluster.session import RayDied, cluster
 from fashion.data.layout import read_unchanged
@@ -23,7 +21,7 @@ from fashion.display.tensorboard import EventFiles
 from fashion.engine.tune_hooks import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler, SweepBlocked
 from fashion.engine.tune_trial import run_trial
 from fashion.errors import BlockedError
-from fashion.files import require_own
+from fashion.files import remove_tree, require_own
 from fashion.record import excerpt
 from fashion.record.lock import RunLock
 from fashion.record.run import Run
@@ -146,7 +144,7 @@ def _tune(
     source = make_source(spec, run)
     scheduler = RecordScheduler(recorder, source, resources.max_failures, resources.max_preemptions)
     room = Room(spec.resources, placement, recorder.note)
-    with _first_interrupt_asks() as interrupted:
+    with first_asks() as interrupted:
         tuner = Tuner(
             trainable,
             tune_config=TuneConfig(
@@ -176,27 +174,6 @@ def _tune(
 
 
 @contextmanager
-def _first_interrupt_asks() -> Iterator[threading.Event]:
-    """Set the event on the first Ctrl-C or SIGTERM, so that what is being recorded gets recorded; a second one
-    interrupts."""
-    asked = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
 def _scratch(run: Run) -> Iterator[None]:
     """A folder for Ray's own files, emptied of what a killed driver left. Only the holder of the run's lock may do
     this."""
@@ -206,4 +183,5 @@ def _scratch(run: Run) -> Iterator[None]:
     try:
         yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with deferred():
+            remove_tree(folder)
