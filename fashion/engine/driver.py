@@ -35,7 +35,7 @@ from fashion.sweep.prepare import Prepared
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.reuse import key, trained_elsewhere
 from fashion.sweep.search import make_source
-from fashion.training.worker import SCRATCH, SharedInputs
+from fashion.training.worker import SCRATCH, SharedInputs, code_here
 
 # The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a
 # CPU would leave too little for the workers of a trial that takes the whole machine, so it takes a sliver of the head
@@ -133,6 +133,7 @@ def _tune(
         placement.workers,
         placement.cpus_per_worker, placement.gpus_per_worker, resources.max_failures, resources.max_preemptions,
         bucket.address if bucket is not None else None,
+        code_here(),
     )  # fmt: skip
     if placement.workers > 1:
         bundle = SLOT

@@ -14,6 +14,7 @@ from fashion.cluster.placement import largest_process
 from fashion.cluster.session import cluster
 from fashion.errors import FashionError, UserError
 from fashion.prediction.write import PredictionInput, Written, fetch_predictions, predict_in_bucket, predict_into
+from fashion.training.worker import code_here, require_code
 
 POLL_SECONDS = 0.25
 STOP_SECONDS = 5.0  # for a worker to end in good order when somebody asks the command to end
@@ -31,9 +32,10 @@ class Predictor:
         torch.set_num_threads(threads)
         self.done, self.stopped = (0, 0), False
 
-    def run(self, promoted: Path | Address, source: PredictionInput, folder: Path) -> Written | UserError:
+    def run(self, promoted: Path | Address, source: PredictionInput, folder: Path, code: str) -> Written | UserError:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
+            require_code(code)
             if isinstance(promoted, Address):
                 return predict_in_bucket(promoted, source, folder.name, device, self._note)
             return predict_into(promoted, source, folder, None, device, self._note)
@@ -71,7 +73,7 @@ def predict_on_cluster(
         cpus, gpu = largest_process()
         cpus = 1 if gpu else cpus
         predictor = Predictor.options(num_cpus=cpus, num_gpus=1 if gpu else 0).remote(cpus)  # type: ignore[attr-defined]  # Ray's decorator
-        pending = predictor.run.remote(promoted, source, folder)
+        pending = predictor.run.remote(promoted, source, folder, code_here())
         try:
             while not ray.wait([pending], timeout=POLL_SECONDS)[0]:
                 done, total = ray.get(predictor.progress.remote())
