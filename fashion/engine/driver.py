@@ -18,7 +18,8 @@ from fashion.cluster.session import RayDied, cluster
 from fashion.data.layout import read_unchanged
 from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
-from fashion.engine.tune_hooks import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler, SweepBlocked
+from fashion.engine.epoch_timeout import EpochTimeout
+from fashion.engine.tune_hooks import AbortStopper, NumberSearcher, RecordScheduler, SweepBlocked
 from fashion.engine.tune_trial import run_trial
 from fashion.errors import BlockedError
 from fashion.files import remove_tree, require_own
