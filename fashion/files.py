@@ -167,6 +167,23 @@ def _without(error: OSError, path: Path, feature: str, lost: str) -> None:
         log.warning("%s: this file system has no %s. %s.", path, feature, lost)
 
 
+def rename_folder(source: Path, target: Path, last: str) -> None:
+    """Give a new folder of files its name. Where the file system can't rename folders (some object stores that are mounted)
+    its files are moved one by one, and the one called `last`, by which readers know a whole folder, at the end.
+
+    Raises OSError, FileExistsError among others where there is something at `target` already.
+    """
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if not lacks_feature(error) and error.errno != errno.EXDEV:
+            raise
+        target.mkdir()
+        for path in sorted(source.iterdir(), key=lambda path: path.name == last):
+            os.replace(path, target / path.name)
+        source.rmdir()
+
+
 def usable_cpus() -> int:
     """How many CPUs this process may use, at least 1: those that it is bound to, within a container's quota of their
     time (half a CPU is one)."""

@@ -15,7 +15,7 @@ import pytest
 from fashion import files
 from fashion.data.contents import default_cache_dir
 from fashion.errors import RunError, UserError, refusal
-from fashion.files import KernelLock, new_folder, remove_tree, sync_folder, write_atomic
+from fashion.files import KernelLock, new_folder, remove_tree, rename_folder, sync_folder, write_atomic
 from fashion.record.journal import Journal, read_journal
 from fashion.record.lock import HOLDER, RunLock, driver_alive
 
@@ -217,3 +217,28 @@ def test_without_a_home_folder_the_cache_needs_a_name(monkeypatch: pytest.Monkey
     monkeypatch.delenv("FASHION_CACHE", raising=False)
     with pytest.raises(UserError, match="Set FASHION_CACHE"):
         default_cache_dir()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.EXDEV])
+def test_folders_that_can_not_be_renamed_are_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "rename", raising(number))
+    moved: list[str] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda one, other: (moved.append(Path(one).name), replace(one, other)))
+    (tmp_path / "new").mkdir()
+    for name in ("a", "manifest.json", "z"):
+        (tmp_path / "new" / name).touch()
+    rename_folder(tmp_path / "new", tmp_path / "run", last="manifest.json")
+    assert moved == ["a", "z", "manifest.json"]
+    assert sorted(os.listdir(tmp_path / "run")) == ["a", "manifest.json", "z"]
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_is_refused_is_an_error(tmp_path: Path) -> None:
+    for name in ("new", "run"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    with pytest.raises(OSError, match="not empty"):
+        rename_folder(tmp_path / "new", tmp_path / "run", last="file")

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from fashion.errors import CheckpointError, Problem, RunError
-from fashion.files import KernelLock, new_folder, now, require_own, sync, sync_folder, write_atomic
+from fashion.files import (
+    KernelLock,
+    new_folder,
+    now,
+    rename_folder,
+    require_own,
+    sync,
+    sync_folder,
+    write_atomic,
+)
 from fashion.record.ranking import Ranked, best
 from fashion.record.run import Run
 from fashion.record.trial import metrics_to_json, placeless
@@ -74,8 +82,8 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
             digest, size = _whole(run, source, fresh / WEIGHTS)
             write_atomic(fresh / "model.json", _model_json(run, winner, digest, size))
             if run.best_dir.exists():
-                os.rename(run.best_dir, fresh.with_name(fresh.name + ".old"))
-            os.rename(fresh, run.best_dir)
+                rename_folder(run.best_dir, fresh.with_name(fresh.name + ".old"), last=WEIGHTS)
+            rename_folder(fresh, run.best_dir, last="model.json")
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise

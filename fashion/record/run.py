@@ -12,14 +12,13 @@ runs/NAME/manifest.json     what was asked: spec, data fingerprint, attributes, 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, get_args
 
 from fashion.errors import Problem, RunError
-from fashion.files import new_folder, now, write_atomic
+from fashion.files import new_folder, now, rename_folder, write_atomic
 from fashion.record.journal import Event, Journal, events_from
 from fashion.record.lock import RunLock, driver_alive
 from fashion.record.manifest import FORMAT, REQUIRED, code_version, package_versions, read_manifest
@@ -78,7 +77,7 @@ class Run:
         try:
             write_atomic(temporary / "manifest.json", _pretty(complete))
             Journal(temporary / "journal.jsonl").close()
-            os.rename(temporary, path)
+            rename_folder(temporary, path, last="manifest.json")
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             if path.exists():

@@ -155,8 +155,8 @@ def test_a_signal_while_ray_starts_and_one_after_a_report(
     left = {path.name for path in (folder / "runs/k").iterdir()}
     assert left <= {"manifest.json", "journal.jsonl", "lock", "trials", "val-labels.parquet"}
     assert list(temporary.iterdir()) == []
-    temporary.rmdir()
     go_on(folder, undisturbed)
+    temporary.rmdir()
 
 
 @pytest.mark.faults

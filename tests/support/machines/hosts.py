@@ -30,7 +30,7 @@ from tests.support.machines.host_image import BOOT, HOME, PACKAGES, PYTHON, SPAC
 from tests.support.machines.networks import IP, Network
 from tests.support.machines.programs import BIN, PATH, which
 
-# Folders that keep their paths on every host, read-only: Python, and this checkout, to which an editable install points.
+# Folders that keep their paths on every host, read-only: Python, and this checkout: an editable install points to it.
 KEPT = str(Path(__file__).parents[3]), sys.prefix, sys.base_prefix
 PATIENCE = 60  # seconds for a host's start or end on a busy machine
 
