@@ -168,8 +168,8 @@ def _without(error: OSError, path: Path, feature: str, lost: str) -> None:
 
 
 def rename_folder(source: Path, target: Path, last: str) -> None:
-    """Give a new folder of files its name. Where the file system can't rename folders (some object stores that are mounted)
-    its files are moved one by one, and the one called `last`, by which readers know a whole folder, at the end.
+    """Give a new folder of files its name. Where the file system can't rename folders (some mounted object stores), its
+    files are moved one by one, at the end the one called `last`, by which readers know a whole folder.
 
     Raises OSError, FileExistsError among others where there is something at `target` already.
     """
@@ -179,8 +179,12 @@ def rename_folder(source: Path, target: Path, last: str) -> None:
         if not lacks_feature(error) and error.errno != errno.EXDEV:
             raise
         target.mkdir()
-        for path in sorted(source.iterdir(), key=lambda path: path.name == last):
-            os.replace(path, target / path.name)
+        try:
+            for path in sorted(source.iterdir(), key=lambda path: path.name == last):
+                os.replace(path, target / path.name)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
         source.rmdir()
 
 
