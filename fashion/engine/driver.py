@@ -172,7 +172,13 @@ def _tune(
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except Exception as error:
+            if not interrupted.is_set():
+                raise
+            # A signal to all processes of a session ends Ray's, too, and Tune may notice that first.
+            raise KeyboardInterrupt from error
 
 
 @contextmanager
