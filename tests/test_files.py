@@ -151,7 +151,7 @@ def test_a_folder_in_which_somebody_still_writes_goes(tmp_path: Path, monkeypatc
         if len(removed) == 2:
             path.rmdir()
 
-    monkeypatch.setattr(files.shutil, "rmtree", late)
+    monkeypatch.setattr("fashion.files.shutil.rmtree", late)
     assert remove_tree(folder)
     assert len(removed) == 2
     folder.mkdir()

@@ -15,10 +15,9 @@ from fashion.errors import ResourcesError
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> Path:
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pytest's own folders are too long for sockets: length is not what these tests are about."""
     monkeypatch.setattr(module, "ROOM", 1000)
-    return Path()
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +40,7 @@ def test_ray_has_room_for_its_sockets() -> None:
     assert ROOM + len(f"/{PREFIX}12345678") + len(module.SOCKET) == 107
 
 
-def test_the_named_folder_is_used_and_made(tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_named_folder_is_used_and_made(tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", "/nowhere")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "new"))
     assert folder_above() == (tmp_path / "new", "")
@@ -62,7 +61,7 @@ def test_no_folder_that_will_do_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         folder_above()
 
 
-def test_a_folder_goes_with_its_command(tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_goes_with_its_command(tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     notes: list[str] = []
     with pytest.raises(ValueError, match="Ray"), ray_folder(notes.append) as folder:  # noqa: PT012
