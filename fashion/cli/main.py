@@ -86,9 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with interruptible(), guarded_streams():
             code = _run(arguments)
-    except OSError as error:  # standard output is a file, and its disk is full
-        click.echo(f"Error: what was printed is not complete: {error.strerror}.", err=True)
-        code = 2
+    except UserError as error:  # standard output is a file, and its disk is full
+        click.echo(f"Error: {error}", err=True)
+        code = error.exit_code
     except KeyboardInterrupt:  # while the message of another one was printed
         code = INTERRUPTED
     if code:
@@ -111,7 +111,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return 0  # nobody reads what `watch` shows
     except (Exception, KeyboardInterrupt) as error:
-        if caused_by_interrupt(error):
+        if isinstance(error, click.Abort) or caused_by_interrupt(error):
             click.echo("Interrupted.", err=True)
             return INTERRUPTED
         # Any command may find a disk full or read-only.

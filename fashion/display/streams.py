@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from fashion.errors import Problem, UserError
+
 # The other end is gone: a pipe or socket is closed, a terminal has hung up, the stream was closed before the command.
 GONE = (errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.ENXIO, errno.EBADF)
 
@@ -20,8 +22,8 @@ def guarded_streams() -> Iterator[None]:
     """Inside, `sys.stdout` and `sys.stderr` drop what nobody reads any more, and write "?" for what their encoding
     lacks. Where a stream is closed it is the null device, lest the next file that is opened take its number.
 
-    An error that is the user's to mend, such as a full disk, is raised as before. Streams that are no files, such as
-    a notebook's, are left as they are.
+    Streams that are no files, such as a notebook's, are left as they are. Raises UserError at the end where what was
+    printed could not be written in full: standard output is a file on a full disk.
     """
     for number in range(3):
         try:
@@ -38,6 +40,9 @@ def guarded_streams() -> Iterator[None]:
         try:
             sys.stdout.flush()  # here, where an error still finds somebody to tell
             sys.stderr.flush()
+        except OSError as error:
+            rule = "must take what is printed; its end is missing"
+            raise UserError(Problem("standard output", rule, str(error.strerror))) from error
         finally:
             sys.stdout, sys.stderr = before
 

@@ -89,6 +89,7 @@ def raising(error: BaseException) -> object:
         (OSError(errno.ENOSPC, "", "runs/a"), 2, "Error: runs/a: No space left"),
         (BrokenPipeError(), 0, ""),
         (SystemExit(1), 1, ""),
+        (click.Abort(), 130, "Interrupted."),
     ],
 )
 def test_every_end_has_its_exit_code(
@@ -114,9 +115,10 @@ def test_an_interrupt_that_a_library_replaced_is_one(monkeypatch: pytest.MonkeyP
 
 
 def test_a_bug_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "cli", raising(KeyError("a bug")))
-    with pytest.raises(KeyError):
-        main.main(["ls"])
+    for error in (KeyError("a bug"), FileNotFoundError("another")):
+        monkeypatch.setattr(main, "cli", raising(error))
+        with pytest.raises(type(error)):
+            main.main(["ls"])
 
 
 def test_a_deleted_working_folder_is_told(

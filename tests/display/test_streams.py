@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from fashion.display.streams import guarded_streams, reader_gone
+from fashion.errors import UserError
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_pipe_that_does_not_block_is_waited_for(pipe: int) -> None:
 def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = open("/dev/full", "w")  # noqa: SIM115
     monkeypatch.setattr(sys, "stdout", stream)
-    with pytest.raises(OSError, match="No space left"), guarded_streams():
+    with pytest.raises(UserError, match="standard output: .*No space left"), guarded_streams():
         print("lost")
 
 
