@@ -78,7 +78,7 @@ def test_a_pipe_that_does_not_block_is_waited_for(pipe: int) -> None:
 def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = open("/dev/full", "w")  # noqa: SIM115
     monkeypatch.setattr(sys, "stdout", stream)
-    with pytest.raises(UserError, match="standard output: .*No space left"), guarded_streams():
+    with pytest.raises(UserError, match=r"standard output: .*No space left"), guarded_streams():
         print("lost")
 
 
