@@ -140,11 +140,25 @@ _REFUSALS = {
     errno.EROFS: "Make it writable",
     errno.EACCES: "Make it writable for your user",
     errno.EPERM: "Make it writable for your user",
+    errno.ENOTSUP: "Its file system lacks what is needed here: choose a folder on another one",
+    errno.EFBIG: "Its file system has no files that large: choose a folder on another one",
+    errno.ENAMETOOLONG: "Choose a shorter name, or a folder on another file system",
+    errno.EIO: "Its disk, or the connection to it, is failing: mend it, or choose another folder",
+    errno.ESTALE: "Mount it again",
+    errno.ENOTCONN: "Mount it again",
+    errno.EHOSTDOWN: "Let the machine that it is on come back",
+    errno.ENOLCK: "Choose a folder on a file system with locks",
+    errno.EMFILE: "Allow more open files (ulimit -n)",
+    errno.ENFILE: "Allow more open files (sysctl fs.file-max)",
 }
+
+# Sockets fail with these, too, which is nothing that a disk has to do with.
+_OF_SOCKETS = (errno.ENOTCONN, errno.EHOSTDOWN)
 
 
 def refusal(error: BaseException, path: str = "") -> str:
-    """What to tell the user where the file system refuses a write (full, read-only, no permission); else empty.
+    """What to tell the user where the file system refuses to write or to read (full, read-only, no permission, a disk
+    or a connection that fails); else empty.
 
     `path` is used in the message instead of the error's own file name.
     """
@@ -152,5 +166,18 @@ def refusal(error: BaseException, path: str = "") -> str:
         return str(error)
     if not isinstance(error, OSError) or error.errno not in _REFUSALS:
         return ""
-    place = path or str(error.filename or "disk")
-    return f"{place}: {os.strerror(error.errno)}. {_REFUSALS[error.errno]}; then the same command goes on."
+    named = path or (str(error.filename) if error.filename else "")
+    if not named and error.errno in _OF_SOCKETS:
+        return ""
+    mend = _REFUSALS[error.errno]
+    if error.errno == errno.ENOSPC and _without_inodes(named):
+        mend = "Delete some files: there is space, but no inode is left (df -i)"
+    return f"{named or 'disk'}: {os.strerror(error.errno)}. {mend}; then the same command goes on."
+
+
+def _without_inodes(path: str) -> bool:
+    """Whether the file system that `path` is on, or would be, has no room for another file, however small."""
+    while path and not os.path.exists(path):
+        path = os.path.dirname(path)
+    found = os.statvfs(path or ".")
+    return found.f_files > 0 and found.f_favail == 0

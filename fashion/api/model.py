@@ -19,6 +19,7 @@ from fashion.config import TrialConfig
 from fashion.data.images import load_rgb, resize_square, to_rgb
 from fashion.data.layout import Attribute
 from fashion.errors import DataError, Problem, RunError
+from fashion.files import usable_cpus
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.prediction.predict import Predictions, predict
 from fashion.prediction.promoted import DESCRIPTION, Promoted, load_promoted
@@ -117,7 +118,7 @@ class PredictionModel:
                 return error.problems[0]
             return None
 
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(usable_cpus()) as threads:
             problems = [problem for problem in threads.map(resize, range(len(images))) if problem is not None]
         if problems:
             raise DataError("Images can't be used:", problems)

@@ -9,7 +9,6 @@ role.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 from fashion.bucket.address import OBJECT_STORES, Address
 from fashion.bucket.obstore_client import NO_BUCKET, hopeless, make_client, refused
 from fashion.errors import FashionError, Problem, StorageError
+from fashion.files import new_file, sync
 
 # Seconds for which a command tries before it gives up. A running sweep waits longer: see `storage.record_upload`.
 PATIENCE = 10.0
@@ -140,14 +140,13 @@ class Store:
     def fetch(self, name: str, path: Path) -> None:
         """Write an object's bytes to a file, which exists whole or not at all. Raises NotThereError."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, temporary = new_file(path)
         os.close(handle)
         try:
-            self._repeated(name, lambda: self._fetch(name, Path(temporary)))
-            os.chmod(temporary, 0o644)
+            self._repeated(name, lambda: self._fetch(name, temporary))
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
     def _fetch(self, name: str, path: Path) -> None:
@@ -160,7 +159,7 @@ class Store:
             if file.tell() != found.meta["size"]:
                 raise AwayError(f"{self.address / name}: {file.tell()} of {found.meta['size']} bytes came.")
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno(), path)
 
     def objects(self, prefix: str = "", after: str = "") -> Iterator[Object]:
         """The objects below `prefix`, which ends where a slash follows, sorted by name; only those whose names come

@@ -57,6 +57,7 @@ def doctor(spec: str | None, address: str | None, as_json: bool) -> None:
 
 def _text(found: list[Diagnosis]) -> str:
     """One line for each check that is well, however many nodes share it, then one for each fault."""
+    from fashion.doctor.diagnosis import HERE
     from fashion.errors import printable
 
     well: dict[tuple[str, str], list[Diagnosis]] = {}
@@ -73,4 +74,5 @@ def _text(found: list[Diagnosis]) -> str:
     wrong = [each for each in found if not each.ok]
     lines += [f"finding  {printable(each.node)}: {each.problem}" for each in wrong]
     verdict = f"{len(wrong)} finding{'s' if len(wrong) > 1 else ''}" if wrong else "all is well"
-    return "\n".join([*lines, f"{len(found)} checks on {len(nodes)} node{'s' if len(nodes) > 1 else ''}: {verdict}"])
+    where = f"{len(nodes)} nodes" if len(nodes) > 1 else nodes.pop() if nodes == {HERE} else "1 node"
+    return "\n".join([*lines, f"{len(found)} checks on {where}: {verdict}"])

@@ -6,13 +6,18 @@ import atexit
 import gc
 import importlib
 import os
+import pwd
 import sys
 from collections.abc import Mapping, Sequence
 
 import click
 
 from fashion.cli.completion.shells import VARIABLE, prepare_completion
-from fashion.errors import UserError, refusal
+from fashion.cluster.interrupts import caused_by_interrupt, interruptible
+from fashion.display.streams import guarded_streams
+from fashion.errors import Problem, UserError, refusal
+
+INTERRUPTED = 130  # the exit code that a shell gives a command that Ctrl-C ended
 
 # Name -> module and attribute. A module is imported when its command is named; for help all are, and load little but
 # click.
@@ -33,6 +38,8 @@ COMMANDS: Mapping[str, str] = {
 }
 # Not listed in the help: machines use them, not people.
 HIDDEN: Mapping[str, str] = {"spot-watch": "fashion.cli.spot:spot_watch"}
+
+WITHOUT_FOLDER = ("--help", "-h", "--version")  # words with which no folder is needed
 
 
 class Lazy(click.Group):
@@ -64,36 +71,79 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 success, 1 the sweep failed or `doctor` found something, 2 the user's
-    mistake, 130 interrupted."""
+    mistake, 130 interrupted (Ctrl-C, SIGTERM, SIGHUP).
+
+    Interrupts, standard streams and errors are handled here for all commands: a reader that has gone (head, less) is no
+    failure, and keeps nothing from being done."""
     # At exit Python would look for cycles among all objects of torch and Ray, which takes a second and is useless.
     atexit.register(gc.freeze)
     # Otherwise pydantic looks for plugins in the entry points of every installed package whenever a light command
     # starts.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    name_user()
     if VARIABLE in os.environ:
         prepare_completion()
     try:
-        cli(args=arguments, standalone_mode=False)
-    except UserError as error:
+        with interruptible(), guarded_streams():
+            code = _run(arguments)
+    except UserError as error:  # standard output is a file, and its disk is full
         click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+        code = error.exit_code
+    except KeyboardInterrupt:  # while the message of another one was printed
+        code = INTERRUPTED
+    if code:
+        sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run one command, say what kept it from its end, and return its exit code."""
+    try:
+        require_working_folder(sys.argv[1:] if arguments is None else arguments)
+        cli(args=arguments, standalone_mode=False)
+        return 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            raise
+        return end.code or 0
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        sys.exit(130)
+        return error.exit_code
     except BrokenPipeError:
-        # The reader (head, less) has stopped reading. Writing what is buffered would fail again at exit.
-        sys.stdout = None
-        sys.exit(0)
-    except OSError as error:
+        return 0  # nobody reads what `watch` shows
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, click.Abort) or caused_by_interrupt(error):
+            click.echo("Interrupted.", err=True)
+            return INTERRUPTED
         # Any command may find a disk full or read-only.
-        reason = refusal(error)
+        reason = str(error) if isinstance(error, UserError) else refusal(error)
         if not reason:
             raise
         click.echo(f"Error: {reason}", err=True)
-        sys.exit(2)
+        return error.exit_code if isinstance(error, UserError) else 2
+
+
+def name_user() -> None:
+    """Name the user where the system doesn't know the user id (a container's `--user 12345`): libraries ask for it."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        # What `getpass.getuser` looks at; none of it is set in such a container.
+        if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+            os.environ["USER"] = f"uid-{os.getuid()}"
+
+
+def require_working_folder(arguments: Sequence[str]) -> None:
+    """Raise UserError where the folder in which the command was typed has been deleted: paths are relative to it, and
+    the processes of a sweep start in it."""
+    if any(word in WITHOUT_FOLDER for word in arguments):
+        return
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        rule = "must exist; it was deleted or replaced after this shell had gone there"
+        raise UserError(
+            Problem("the working folder", rule, fix='Go to a folder that exists (cd "$PWD", or cd)')
+        ) from None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fashion.bucket.address import is_address, parse_address
+from fashion.cluster.interrupts import deferred
 from fashion.errors import DataError, Problem, RunError
 from fashion.files import require_own
 from fashion.record.ranking import Ranked
@@ -26,7 +27,9 @@ def predict_winner(
     Raises DataError, CheckpointError, RunError, StorageError or SubmissionError where nothing can be predicted.
     """
     from fashion.display.progress import Bars
-    from fashion.prediction.write import PredictionInput, predict_here
+
+    with deferred():  # an interrupt within their imports can become any other exception
+        from fashion.prediction.write import PredictionInput, predict_here
 
     if images is not None:
         place = Path(os.path.expanduser(images)).absolute()  # pathlib's raises where ~NAME names no user
@@ -46,7 +49,8 @@ def predict_winner(
             bars(f"predicting {name}", done, total)
 
         if address:
-            from fashion.engine.predict_job import predict_on_cluster
+            with deferred():
+                from fashion.engine.predict_job import predict_on_cluster
 
             def note(text: str) -> None:
                 if not quiet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,3 +57,8 @@ def _words(pid: int) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(command.decode(errors="replace").split("\0")[:-1])
+
+
+def mentioned(text: str) -> list[Daemon]:
+    """The processes on this machine, but for this one, whose command lines hold the text."""
+    return [each for each in _daemons() if each.pid != os.getpid() and any(text in word for word in each.words)]

@@ -5,26 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import os
-import secrets
-import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
 from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import AuthenticationError
+from ray.job_config import JobConfig
 from ray.tune.execution import class_cache
 
-from fashion.errors import ResourcesError
+from fashion.cluster.code_path import folders_for_workers
+from fashion.cluster.interrupts import deferred, hangups_blocked
+from fashion.cluster.ray_folder import private_token, ray_folder
+from fashion.errors import Problem, ResourcesError
 
 ENVIRONMENT = {
     # The record is the truth: Tune's own result files would duplicate it, at half the speed.
@@ -46,14 +46,18 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-# Ray's client sets the first where it finds a token, `_join` the second.
-SET_BY_RAY = ("RAY_AUTH_MODE", "RAY_gcs_server_port_wait_time_s")
+# Ray's client sets the first where it finds a token, `_join` the second, `_start` the others.
+SET_INSIDE = ("RAY_AUTH_MODE", "RAY_gcs_server_port_wait_time_s", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR")
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 # The record tells of the errors that the first two log: a dead process, a trial that did not end. The third reports
 # what is usual.
 QUIET = ("ray.tune", "ray.train", "ray._private.authentication")
+
+# Bytes of Ray's object store. Trials exchange reports, which are small; by default Ray would take 30 % of the memory,
+# and refuse to start where a container's /dev/shm is much smaller than that.
+OBJECT_STORE = 256 << 20
 
 KNOCK_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
@@ -118,8 +122,9 @@ def _ask() -> None:
 def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at `address`; leave it at the end of the `with` block.
 
-    Inside, SIGTERM raises KeyboardInterrupt, as Ctrl-C does. The variables that Ray needs are set inside only: a
-    notebook's next cell finds its own. Raises ResourcesError where no cluster answers at `address`.
+    Somebody who asks the command to end (`fashion.cluster.interrupts`) waits until Ray has started, and until it has
+    ended: half of it would stay behind. The variables that Ray needs are set inside only: a notebook's next cell finds
+    its own. Raises ResourcesError where no cluster answers at `address`.
     """
     with _environment():
         yield from _session(address, note)
@@ -127,7 +132,7 @@ def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in (*ENVIRONMENT, *SET_BY_RAY)}
+    before = {key: os.environ.get(key) for key in (*ENVIRONMENT, *SET_INSIDE)}
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
     try:
         yield
@@ -150,24 +155,72 @@ def _session(address: str | None, note: Callable[[str], None]) -> Iterator[None]
     # Tune would hand AWS keys to its actors as a runtime environment, which Ray's agent writes to its log. Actors on
     # this machine inherit the environment anyway, and the nodes of a cluster have keys of their own.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
-    before = signal.signal(signal.SIGTERM, _as_interrupt)
     # A cluster that no other machine is to join listens on loopback alone. Ray has this switch for macOS and Windows.
     ray_constants.ENABLE_RAY_CLUSTER = bool(address)
+    # The folder outlives Ray, whose processes write there until they end.
+    with nullcontext() if address else ray_folder(note) as folder:
+        try:
+            # Ray prints to stdout why its processes die. Stdout belongs to the display, which holds its own reference
+            # to it.
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                with deferred(), hangups_blocked(), _without_handlers():
+                    if folder is None:
+                        assert address is not None
+                        _join(address)
+                    else:
+                        _start(folder)
+                yield
+        finally:
+            with deferred():
+                ray.shutdown()
+
+
+def _start(folder: Path) -> None:
+    """Start Ray on this machine, with its files in `folder`. Raises ResourcesError where it does not start."""
+    os.environ["RAY_TMPDIR"] = str(folder)  # for what Ray's libraries keep beside the session
+    detected: float = ray._private.utils.get_num_cpus(override_docker_cpu_warning=True)
     try:
-        # Ray prints to stdout why its processes die. Stdout belongs to the display, which holds its own reference to
-        # it.
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            if address:
-                _join(address)
-            else:
-                _private_token()
-                # Without "local" Ray would join whatever `ray start` has left running here.
-                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has installed a handler of its own
-            yield
+        private_token(folder)
+        # Without "local" Ray would join whatever `ray start` has left running here.
+        ray.init(
+            address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+            _temp_dir=str(folder), object_store_memory=OBJECT_STORE, job_config=_WorkersPath(joined=False),
+            num_cpus=None if detected >= 1 else 1,  # Ray would round half a CPU, a container's share, to none
+        )  # fmt: skip
+    except OSError as error:
+        raise ResourcesError(
+            Problem(
+                str(folder), "Ray could not start with its files there", str(error), "Set RAY_TMPDIR to another folder"
+            )
+        ) from error
+
+
+class _WorkersPath(JobConfig):
+    """Keeps the script's folder and the current folder, which Ray adds, out of the workers' `sys.path`."""
+
+    def __init__(self, joined: bool) -> None:
+        self._folders = folders_for_workers(joined)
+        super().__init__()
+
+    @property
+    def _py_driver_sys_path(self) -> list[str]:
+        return list(self._folders)
+
+    @_py_driver_sys_path.setter
+    def _py_driver_sys_path(self, value: list[str]) -> None:
+        """Set by Ray's constructor."""
+
+
+@contextmanager
+def _without_handlers() -> Iterator[None]:
+    """Inside, Ray installs no handler for SIGTERM, which it does in several places: its own would end this process at
+    once, and in a thread it could install none."""
+    before = ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
     finally:
-        ray.shutdown()
-        signal.signal(signal.SIGTERM, before)
+        ray._private.utils.set_sigterm_handler = before
 
 
 def _knock(address: str) -> None:
@@ -201,7 +254,7 @@ def _join(address: str) -> None:
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         # Workers of a cluster that is already running don't inherit this process's environment.
         ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR,
+            address=address, log_to_driver=False, logging_level=logging.ERROR, job_config=_WorkersPath(joined=True),
             runtime_env={"env_vars": {key: os.environ[key] for key in ENVIRONMENT}},
         )  # fmt: skip
     except RuntimeError as error:
@@ -230,37 +283,3 @@ def _join(address: str) -> None:
             f"--address {address}: {found}. Put the cluster's token into ~/.ray/auth_token, or into a file that "
             "RAY_AUTH_TOKEN_PATH names."
         ) from error
-
-
-def _private_token() -> None:
-    """Make a token for the cluster that starts here, unless there is one.
-
-    Ray would make one itself, but readable by everybody on the machine, and two sweeps that start at the same time
-    would overwrite each other's. Raises ResourcesError where it can't be written.
-    """
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return
-    path = Path.home() / ".ray" / "auth_token"
-    try:
-        if path.exists():
-            path.chmod(0o600)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".auth_token.", dir=path.parent)  # 0600
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32))
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass  # another sweep was faster: its token serves both
-        finally:
-            os.unlink(temporary)
-    except OSError as error:
-        raise ResourcesError(
-            f"{path}: the token that keeps strangers out of the Ray cluster can't be written there ({error.strerror}). "
-            "Set RAY_AUTH_TOKEN_PATH to a file that holds one and that only you can read."
-        ) from error
-
-
-def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -16,6 +16,7 @@ from fashion.data.lists import Scan
 from fashion.data.pushed import MANIFEST
 from fashion.data.scan import scan_layout
 from fashion.errors import DataError, printable
+from fashion.files import usable_cpus
 
 Severity = Literal["error", "warning", "info"]
 _RARE = 20  # with fewer images of a class in a split its accuracy says little
@@ -100,7 +101,7 @@ def _read_all(scan: Scan, progress: Callable[[int, int], None] | None) -> tuple[
             return "", str(error)
 
     digests, findings = {}, []
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(usable_cpus())
     try:
         for done, (image, (digest, trouble)) in enumerate(zip(paths, pool.map(read, paths), strict=True), start=1):
             if trouble:

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fashion.errors import BlockedError, DataError, Problem
+from fashion.errors import BlockedError, DataError, Problem, UserError
 from fashion.files import write_atomic
 
 __all__ = ["contents_digest", "default_cache_dir", "require_room"]
@@ -24,8 +24,13 @@ _known: dict[str, str] = {}
 
 
 def default_cache_dir() -> Path:
-    """$FASHION_CACHE, or ~/.cache/fashion-sweep."""
-    return Path(os.environ.get("FASHION_CACHE") or "~/.cache/fashion-sweep").expanduser()
+    """$FASHION_CACHE, or ~/.cache/fashion-sweep. Raises UserError where there is no home folder for it."""
+    named = os.environ.get("FASHION_CACHE") or "~/.cache/fashion-sweep"
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:
+        rule, fix = "must be in a folder that is known", "Set FASHION_CACHE to a folder, or HOME to your own"
+        raise UserError(Problem("the cache folder", rule, f"{named}, without a home folder", fix)) from None
 
 
 def require_room(what: str, size: int, folder: Path) -> None:

@@ -10,7 +10,6 @@ import colorsys
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from fashion.errors import DataError, Problem
+from fashion.files import new_folder
 
 # attribute -> class -> share of the images
 ATTRIBUTES: dict[str, dict[str, float]] = {
@@ -65,14 +65,13 @@ def write_demo(
         raise DataError("The demo data set can't be made:", problems)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        temporary = new_folder(root)
     except OSError as error:
         raise DataError(
             "The demo data set can't be made:", [Problem(str(root.parent), "must be writable", str(error))]
         ) from error
     try:
         _write_all(temporary, {"train": train, "val": val, "test": test}, size, seed, progress)
-        temporary.chmod(0o755)
         os.replace(temporary, root)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # it is gone already once it was renamed

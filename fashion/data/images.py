@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion.errors import DataError, Problem
+from fashion.files import usable_cpus
 
 Progress = Callable[[int, int], None]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -98,7 +98,7 @@ def decode_into(
         return None
 
     problems = []
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    pool = ThreadPoolExecutor(usable_cpus())
     try:
         for done, problem in enumerate(pool.map(decode, range(len(names))), start=1):
             if problem is not None:

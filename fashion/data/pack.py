@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from fashion.data.contents import default_cache_dir, require_room
 from fashion.data.images import IMAGE_SUFFIXES, Progress, decode_into
 from fashion.data.layout import Dataset
 from fashion.errors import BlockedError, DataError, Problem
-from fashion.files import write_atomic
+from fashion.files import KernelLock, write_atomic
 
 FORMAT_VERSION = 1
 _SAMPLED = 16  # rows whose checksums are compared whenever a file is opened
@@ -124,7 +123,7 @@ class Pack:
             return pack
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
+            with KernelLock(f"{path}.lock"):
                 pack = cls._valid(path, dataset, metadata, verify)
                 if pack is None:
                     _build(path, dataset, metadata, progress)

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fashion.cluster.ray_folder import folder_above
 from fashion.data.contents import default_cache_dir
 from fashion.data.lists import LABELLED, listed_images
 from fashion.doctor.bucket import Bucket, examine_bucket
 from fashion.doctor.diagnosis import HERE, ClockOffset, Diagnosis
 from fashion.doctor.folder import Folder, examine_folder
-from fashion.errors import Problem
+from fashion.errors import Problem, ResourcesError
 from fashion.record.manifest import code_version, package_versions
 
 # Seconds. NTP keeps a clock right to milliseconds. A report carries the time of the machine that made it, and object
@@ -75,6 +76,8 @@ class Node:
 def examine(request: Request) -> list[Diagnosis]:
     """Look at everything that `request` names, on the machine where this runs."""
     found = [_token(request), _gpus(request)]
+    if not request.joined:
+        found.append(_ray_files(request))
     if request.data_root is not None:
         found += _data(request.node, request.data_root)
     for bucket in request.buckets:
@@ -99,7 +102,9 @@ def compare(nodes: Sequence[Node]) -> list[Diagnosis]:
             wanted, value = (each.versions.get(name, "not installed") for each in (first, node))
             ok = value == wanted
             fix = "" if ok else _install(name, wanted, first.name)
-            rule = "the same on all nodes" + ("" if ok else f", {wanted} on {first.name}")
+            # On one machine there is nothing to compare.
+            rule = "installed" if len(nodes) == 1 else "the same on all nodes"
+            rule += "" if ok else f", {wanted} on {first.name}"
             found.append(Diagnosis("version", node.name, ok, Problem(name, rule, value, fix)))
         if node.clock is not None:
             ok = node.clock.may_be_within(MOST_SKEW)
@@ -135,6 +140,17 @@ def _token(request: Request) -> Diagnosis:
         )
     value = f"RAY_AUTH_MODE {f'is {mode}' if mode else 'is not set'}"
     return Diagnosis("token", request.node, ok, Problem("Ray", "lets nobody in without the token", value, fix))
+
+
+def _ray_files(request: Request) -> Diagnosis:
+    """Is there a folder for the files of the Ray that `run` starts, with short enough a path for its sockets?"""
+    try:
+        folder, told = folder_above()
+    except ResourcesError as error:
+        (problem,) = error.problems
+        return Diagnosis("ray-files", request.node, False, problem)
+    rule = "a folder for its files, whose path is short enough for sockets"
+    return Diagnosis("ray-files", request.node, True, Problem("Ray", rule, told or str(folder)))
 
 
 def _gpus(request: Request) -> Diagnosis:

@@ -6,24 +6,23 @@ Read the record, feed the scheduler with it, hand out what is not final, and wri
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from types import FrameType
 
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
+from fashion.cluster.interrupts import deferred, first_asks
 from fashion.cluster.placement import Placement, Room, find_room
 from fashion.cluster.session import RayDied, cluster
 from fashion.data.layout import read_unchanged
 from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
-from fashion.engine.tune_hooks import AbortStopper, EpochTimeout, NumberSearcher, RecordScheduler, SweepBlocked
+from fashion.engine.epoch_timeout import EpochTimeout
+from fashion.engine.tune_hooks import AbortStopper, NumberSearcher, RecordScheduler, SweepBlocked
 from fashion.engine.tune_trial import run_trial
 from fashion.errors import BlockedError
-from fashion.files import require_own
+from fashion.files import remove_tree, require_own
 from fashion.record import excerpt
 from fashion.record.lock import RunLock
 from fashion.record.run import Run
@@ -37,7 +36,7 @@ from fashion.sweep.prepare import Prepared
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.reuse import key, trained_elsewhere
 from fashion.sweep.search import make_source
-from fashion.training.worker import SCRATCH, SharedInputs
+from fashion.training.worker import SCRATCH, SharedInputs, code_here
 
 # The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a
 # CPU would leave too little for the workers of a trial that takes the whole machine, so it takes a sliver of the head
@@ -135,6 +134,7 @@ def _tune(
         placement.workers,
         placement.cpus_per_worker, placement.gpus_per_worker, resources.max_failures, resources.max_preemptions,
         bucket.address if bucket is not None else None,
+        code_here(),
     )  # fmt: skip
     if placement.workers > 1:
         bundle = SLOT
@@ -146,7 +146,7 @@ def _tune(
     source = make_source(spec, run)
     scheduler = RecordScheduler(recorder, source, resources.max_failures, resources.max_preemptions)
     room = Room(spec.resources, placement, recorder.note)
-    with _first_interrupt_asks() as interrupted:
+    with first_asks() as interrupted:
         tuner = Tuner(
             trainable,
             tune_config=TuneConfig(
@@ -172,28 +172,13 @@ def _tune(
                 verbose=0,
             ),
         )
-        tuner.fit()
-
-
-@contextmanager
-def _first_interrupt_asks() -> Iterator[threading.Event]:
-    """Set the event on the first Ctrl-C or SIGTERM, so that what is being recorded gets recorded; a second one
-    interrupts."""
-    asked = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            tuner.fit()
+        except Exception as error:
+            if not interrupted.is_set():
+                raise
+            # A signal to all processes of a session ends Ray's, too, and Tune may notice that first.
+            raise KeyboardInterrupt from error
 
 
 @contextmanager
@@ -206,4 +191,5 @@ def _scratch(run: Run) -> Iterator[None]:
     try:
         yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with deferred():
+            remove_tree(folder)

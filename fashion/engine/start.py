@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Protocol
 
+from fashion.cluster.interrupts import deferred, interruptible
 from fashion.display.live import Display, Mode
 from fashion.display.progress import Bars
 from fashion.record.run import Run
@@ -47,6 +48,9 @@ def run_spec(
     (JSON lines only). say: is told what belongs to no trial, before the display begins. progress: shows long work
     before the first trial; by default bars on a terminal, and elsewhere a line now and then, on stderr.
 
+    In the main thread, SIGTERM and SIGHUP do what Ctrl-C does: KeyboardInterrupt before the sweep has begun, and then
+    an outcome that says so.
+
     Raises:
         DataError, WeightsError: the data set or the weights can't be used; nothing was started.
         RunError: the run belongs to another spec, its data set has changed, or another process drives it.
@@ -55,20 +59,22 @@ def run_spec(
         ResourcesError: the cluster can never offer what a trial needs.
     """
     bars = progress if progress is not None else Bars()
-    with ExitStack() as stack:
+    with interruptible(), ExitStack() as stack:
         stack.callback(bars.close)
         # First of all: a bucket that can't be used, or a sweep that is driven elsewhere, is told before torch and Ray
         # are loaded, which takes seconds. That is also why they are imported below.
         bucket = stack.enter_context(held(spec.storage, spec.name, say, partial(bars, "reading the record, MB")))
         begun = begun_trials(spec)
 
-        from fashion.sweep.prepare import open_run, prepare
+        with deferred():  # an interrupt within their imports can become any other exception
+            from fashion.sweep.prepare import open_run, prepare
 
         prepared = prepare(spec, bars, begun)
         bars.close()
         run, resumed = open_run(spec, prepared, bucket)
 
-        from fashion.engine.driver import run_sweep
+        with deferred():
+            from fashion.engine.driver import run_sweep
 
         with Display(run, spec, mode=mode) as display:
             if recorded:

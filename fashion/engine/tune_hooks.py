@@ -1,4 +1,4 @@
-"""Tune's three hooks, each a few lines over the record: who is next, who goes on, when to give up.
+"""Tune's hooks, each a few lines over the record: who is next, who goes on, when to give up.
 
 Tune is an engine that may die at any moment. It is told trial numbers and decisions; it keeps nothing that must last.
 """
@@ -261,42 +261,6 @@ class AbortStopper(tune.Stopper):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AbortStopper:
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-class EpochTimeout(tune.Callback):
-    """Kills the process of a trial that reports nothing for `seconds`; the scheduler then hears of a death, with that
-    reason. For a trial of several workers that process is the slot, and its workers end with it."""
-
-    def __init__(self, seconds: float, scheduler: RecordScheduler) -> None:
-        self.seconds, self.scheduler = seconds, scheduler
-        self.heard: dict[str, tuple[Any, float]] = {}  # Tune's id of a running trial -> the trial, when it was heard of
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.heard[trial.trial_id] = trial, time.monotonic()
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-        if trial.trial_id in self.heard:
-            self.heard[trial.trial_id] = trial, time.monotonic()
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.heard.pop(trial.trial_id, None)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.heard.pop(trial.trial_id, None)
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.heard.pop(trial.trial_id, None)
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        for name, (trial, heard) in list(self.heard.items()):
-            if time.monotonic() - heard > self.seconds and trial.temporary_state.ray_actor is not None:
-                reason = f"no report for {self.seconds:g} s (resources.epoch_timeout): it hung and was killed"
-                self.scheduler.hung[trial.config["number"]] = reason
-                del self.heard[name]
-                ray.kill(trial.temporary_state.ray_actor)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

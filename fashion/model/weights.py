@@ -11,7 +11,6 @@ import hashlib
 import os
 import pickle
 import re
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from fashion.config import ModelConfig
 from fashion.errors import WeightsError
+from fashion.files import new_file
 from fashion.model import backbones
 from fashion.model.backbones import BackboneRow
 from fashion.model.network import CLASSIFIER_NAMES, complete_row, import_timm, make_backbone
@@ -237,7 +237,7 @@ def _download(url: str, path: Path, progress: Progress | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT) as answer:
         total = int(answer.headers.get("Content-Length") or 0)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        handle, temporary = new_file(path)
         try:
             done = 0
             with os.fdopen(handle, "wb") as file:
@@ -250,7 +250,7 @@ def _download(url: str, path: Path, progress: Progress | None) -> None:
                 raise OSError(f"only {done} of {total} bytes arrived")
             os.replace(temporary, path)
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _timm_file(row: BackboneRow, progress: Progress | None) -> Path:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fashion.errors import Problem, RunError
-from fashion.files import parse, sync_folder
+from fashion.files import parse, sync, sync_folder
 
 Event = dict[str, Any]
 
@@ -84,7 +84,7 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.repaired = ""
-        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             _, end = read_events(self.path)
             size = os.fstat(self._handle).st_size
@@ -92,7 +92,7 @@ class Journal:
                 os.ftruncate(self._handle, end)
                 self.repaired = f"{self.path}: cut off a half-written last line ({size - end} bytes)"
                 log.warning(self.repaired)
-            os.fsync(self._handle)
+            sync(self._handle, self.path)
             sync_folder(self.path.parent)
         except BaseException:
             self.close()
@@ -109,7 +109,7 @@ class Journal:
             rest = memoryview(line)
             while rest:
                 rest = rest[os.write(self._handle, rest) :]
-            os.fsync(self._handle)
+            sync(self._handle, self.path)
         except OSError:
             os.ftruncate(self._handle, start)
             raise

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from fashion.errors import CheckpointError, Problem, RunError
-from fashion.files import now, require_own, sync_folder, write_atomic
+from fashion.files import (
+    KernelLock,
+    new_folder,
+    now,
+    rename_folder,
+    require_own,
+    sync,
+    sync_folder,
+    write_atomic,
+)
 from fashion.record.ranking import Ranked, best
 from fashion.record.run import Run
 from fashion.record.trial import metrics_to_json, placeless
@@ -61,10 +66,10 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
     winner = winner or best(run)
     source = run.checkpoint_path(winner.trial, winner.epoch)
     require_own(run.path)
-    lock = FileLock(run.path / "best.lock")
+    lock = KernelLock(run.path / "best.lock")
     try:
         lock.acquire(timeout=LOCK_SECONDS)
-    except Timeout:
+    except TimeoutError:
         raise RunError(
             Problem(str(run.best_dir), f"another process has been promoting for {LOCK_SECONDS:g} s")
         ) from None
@@ -72,14 +77,13 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
         check_checkpoint(run, winner, source)
         for leftover in run.path.glob(".best.*"):  # left by a killed promotion: the lock says that none is running
             _remove(leftover)
-        fresh = Path(tempfile.mkdtemp(prefix=".best.", dir=run.path))
+        fresh = new_folder(run.best_dir)
         try:
-            fresh.chmod(0o755)
             digest, size = _whole(run, source, fresh / WEIGHTS)
             write_atomic(fresh / "model.json", _model_json(run, winner, digest, size))
             if run.best_dir.exists():
-                os.rename(run.best_dir, fresh.with_name(fresh.name + ".old"))
-            os.rename(fresh, run.best_dir)
+                rename_folder(run.best_dir, fresh.with_name(fresh.name + ".old"), last=WEIGHTS)
+            rename_folder(fresh, run.best_dir, last="model.json")
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
@@ -135,7 +139,7 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
             digest.update(block)
             write.write(block)
         write.flush()
-        os.fsync(write.fileno())
+        sync(write.fileno(), target)
         return digest.hexdigest(), write.tell()
 
 

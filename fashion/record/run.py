@@ -12,15 +12,13 @@ runs/NAME/manifest.json     what was asked: spec, data fingerprint, attributes, 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, get_args
 
 from fashion.errors import Problem, RunError
-from fashion.files import now, write_atomic
+from fashion.files import new_folder, now, rename_folder, write_atomic
 from fashion.record.journal import Event, Journal, events_from
 from fashion.record.lock import RunLock, driver_alive
 from fashion.record.manifest import FORMAT, REQUIRED, code_version, package_versions, read_manifest
@@ -75,12 +73,11 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise RunError(Problem("storage", "must be a folder", str(storage), "A file is in its place")) from None
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=path.parent))
+        temporary = new_folder(path)
         try:
-            temporary.chmod(0o755)
             write_atomic(temporary / "manifest.json", _pretty(complete))
             Journal(temporary / "journal.jsonl").close()
-            os.rename(temporary, path)
+            rename_folder(temporary, path, last="manifest.json")
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             if path.exists():

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from fashion.bucket.store import NotThereError, Store
 from fashion.errors import Problem, RunError
-from fashion.files import parse, write_atomic
+from fashion.files import parse, sync, write_atomic
 
 Progress = Callable[[int, int], None]
 
@@ -109,7 +109,7 @@ def _append_new(store: Store, path: Path, progress: Progress | None) -> int | No
             if progress is not None:
                 progress(at >> 20, end >> 20)
         journal.flush()
-        os.fsync(journal.fileno())
+        sync(journal.fileno(), Path(journal.name))
     if (latest := last_put(listed)) and at >= size:
         os.utime(path / "journal.jsonl", (latest, latest))
     return at

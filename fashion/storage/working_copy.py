@@ -23,15 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from fashion.bucket import lease as leases
 from fashion.bucket.address import Address, is_address, parse_address
 from fashion.bucket.lease import Lease
 from fashion.bucket.store import NotThereError, Store, TakenError
 from fashion.data.contents import default_cache_dir
 from fashion.errors import Problem, RunError
-from fashion.files import now, parse, write_atomic
+from fashion.files import KernelLock, now, parse, write_atomic
 from fashion.record.find import named_run
 from fashion.record.lock import driver_alive
 from fashion.record.run import Run
@@ -113,7 +111,7 @@ def brought(address: Address, progress: Progress | None = None) -> WorkingCopy:
         return WorkingCopy(address, path, True)
     try:
         lock.acquire(timeout=1.0)
-    except Timeout:
+    except TimeoutError:
         # A driver on this machine that is still preparing, or another reader, is writing the copy.
         if (path / MANIFEST).is_file():
             return WorkingCopy(address, path, True)
@@ -170,7 +168,7 @@ def held(
         lock = _lock(path)
         try:
             lock.acquire(timeout=LOCK_SECONDS)  # a reader holds it while it brings the copy up to date
-        except Timeout:
+        except TimeoutError:
             rule = "another process is still reading this run"
             raise RunError(Problem(str(path), rule, fix="Wait for it, or stop it")) from None
         try:
@@ -179,9 +177,9 @@ def held(
             lock.release()
 
 
-def _lock(path: Path) -> FileLock:
+def _lock(path: Path) -> KernelLock:
     """The lock of whoever updates the working copy. It lies beside the copy, since the copy itself may be replaced."""
-    return FileLock(path.with_name(f"{path.name}.lock"), thread_local=False)
+    return KernelLock(path.with_name(f"{path.name}.lock"))
 
 
 def push_manifest(store: Store, path: Path) -> None:

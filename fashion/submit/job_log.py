@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fashion.display.live import Display, Mode
+from fashion.display.streams import reader_gone
 from fashion.errors import ClusterError, SpecError, printable
 from fashion.files import parse
 from fashion.record.run import Run
@@ -58,8 +59,11 @@ class Follower:
     def line(self, text: str) -> None:
         """The next line, without its end.
 
-        Raises ClusterError for an event that this version does not understand.
+        Raises ClusterError for an event that this version does not understand, and BrokenPipeError once nobody reads
+        what is shown.
         """
+        if reader_gone(sys.stdout):
+            raise BrokenPipeError
         # Ray writes its head before it starts the command, but leaves it in a buffer: what ends at once is before it.
         if not self._headed and text.startswith(self._head):
             self._headed = self._begun = True

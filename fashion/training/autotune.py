@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import nn
 from torch.nn import functional as F
 
 from fashion.config import TrialConfig
 from fashion.errors import ResourcesError
-from fashion.files import write_atomic
+from fashion.files import KernelLock, write_atomic
 from fashion.model.classifier import build_model
 from fashion.model.precision import Setting, computes_bf16
 
@@ -76,7 +75,7 @@ def choose(
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"speed-{digest}.json"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    with KernelLock(f"{path}.lock"):
         found = _read(path)
         if found is None:
             found = measure(config, class_counts, device, allowed)

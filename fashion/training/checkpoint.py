@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 
 from fashion.config import TrialConfig
 from fashion.errors import BlockedError, CheckpointError, Superseded, refusal
+from fashion.files import sync
 from fashion.record.trial import metrics_from_json
 from fashion.record.trial_files import CLAIM, LAST, PREVIOUS, read_header
 from fashion.training.state import TrialState, from_plain, last_epoch
@@ -80,7 +81,7 @@ def _replace(path: Path, write: Any) -> None:
         write(temporary)
         # On disk before the name is: a power cut must not leave the name with half the bytes.
         with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+            sync(file.fileno(), path)
         _require_claim(path.parent)
         if path.name == LAST and path.exists():
             # A kill between the two renames leaves the previous one alone, whose next epoch no report told of yet.

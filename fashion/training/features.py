@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from fashion.config import TrialConfig
 from fashion.data.batches import ALONE, Batch, Epoch, Normalization, Worker, eval_batches, flipped
 from fashion.data.pack import Pack, check_seal, write_seal
 from fashion.errors import BlockedError
+from fashion.files import KernelLock
 from fashion.model.backbones import row
 from fashion.model.classifier import build_model, normalization
 from fashion.model.weights import ResolvedWeights
@@ -100,7 +100,7 @@ def open_or_compute(
     if found is not None:
         return found
     try:
-        with FileLock(f"{path}.lock"):
+        with KernelLock(f"{path}.lock"):
             found = _valid(path, len(pack))
             if found is None:
                 _write(path, _compute(pack, config, weights, mirrored, torch.device(device), progress))

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -25,10 +25,11 @@ from fashion.data.pack import Pack
 from fashion.data.pushed import Form
 from fashion.data.remote.fetch import Progress
 from fashion.data.remote.local_copy import DataRoot, on_this_machine
-from fashion.errors import BlockedError, DataError, FashionError, StorageError
+from fashion.errors import BlockedError, DataError, FashionError, Problem, StorageError
 from fashion.files import write_atomic
 from fashion.model.precision import imitated
 from fashion.model.weights import ResolvedWeights, resolve_weights
+from fashion.record.manifest import code_version
 from fashion.record.trial_files import ERROR, LAST, PROGRESS, folder_name
 from fashion.storage.trial_objects import Attempt, opened
 from fashion.storage.working_copy import working_copy
@@ -45,7 +46,8 @@ SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that la
 @dataclass(frozen=True)
 class SharedInputs:
     """What all trials of a sweep share. run: the run directory. bucket: the run's address if the storage is a bucket;
-    `run` is then the driver's working copy, and every other machine has one of its own."""
+    `run` is then the driver's working copy, and every other machine has one of its own. code: the version of the code
+    that the driver runs (`code_here`)."""
 
     run: Path
     data_root: DataRoot
@@ -58,6 +60,7 @@ class SharedInputs:
     max_failures: int
     max_preemptions: int
     bucket: Address | None = None
+    code: str = ""
 
     @property
     def here(self) -> Path:
@@ -74,7 +77,7 @@ class SharedInputs:
         weights = self.weights[key] if key in self.weights else resolve_weights(config.model)
         return Task(
             number, config, weights, self.run / folder_name(number), self.data_root, self.data_fingerprint,
-            self.cache_dir, self.cpus_per_worker, self.bucket,
+            self.cache_dir, self.cpus_per_worker, self.bucket, self.code,
         ).here()  # fmt: skip
 
 
@@ -91,6 +94,7 @@ class Task:
     cache_dir: Path
     threads: int
     bucket: Address | None = None
+    code: str = ""
 
     def here(self) -> Task:
         """The same on this machine, whose folders, without a common disk, are its own."""
@@ -111,9 +115,10 @@ def trial_reports(
         OutOfMemory: one of several workers had too little memory; the group has to be made anew to go on. (A worker
         that
             is alone goes on here.)
-        BlockedError: the data set has changed or can't be had here, the disk refuses a file, or the bucket does not
-            answer any more.
+        BlockedError: the data set has changed or can't be had here, the disk refuses a file, the bucket does not
+            answer any more, or this process has other code than the driver.
     """
+    require_code(task.code)
     torch.set_num_threads(task.threads)
     task.folder.mkdir(parents=True, exist_ok=True)
     fetched = fetch_data(task)
@@ -149,6 +154,21 @@ def trial_reports(
                 told = str(error)
             micro_batches.free(worker.device)
             yield Note(told)
+
+
+@cache
+def code_here() -> str:
+    """The version of the code that this process runs, as it was when this was first asked."""
+    return code_version()
+
+
+def require_code(version: str) -> None:
+    """Raise BlockedError unless this process runs the code of that version: the record names the driver's, and must not
+    name code that did not train."""
+    if version and version != code_here():
+        place = f"{platform.node()}: {Path(__file__).parents[1]}"
+        fix = "Install the same sources there; if they were edited while the sweep ran, the same command goes on"
+        raise BlockedError(Problem(place, f"workers must run the command's code, {version}", code_here(), fix))
 
 
 def fetch_data(task: Task) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import getpass
+import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +13,9 @@ from pathlib import Path
 import click
 import pytest
 
+from fashion.cli import main
 from fashion.cli.main import COMMANDS, cli
+from fashion.errors import UserError
 
 
 def walk(command: click.Command, name: str) -> list[tuple[str, click.Command]]:
@@ -66,3 +72,76 @@ def test_all_commands_are_listed(tmp_path: Path) -> None:
     done = fashion("--help", folder=tmp_path)
     assert done.returncode == 0
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
+
+
+def raising(error: BaseException) -> object:
+    def cli(**_: object) -> None:
+        raise error
+
+    return cli
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UserError("a sentence"), 2, "Error: a sentence"),
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (OSError(errno.ENOSPC, "", "runs/a"), 2, "Error: runs/a: No space left"),
+        (BrokenPipeError(), 0, ""),
+        (SystemExit(1), 1, ""),
+        (click.Abort(), 130, "Interrupted."),
+    ],
+)
+def test_every_end_has_its_exit_code(
+    error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "cli", raising(error))
+    if code:
+        with pytest.raises(SystemExit) as end:
+            main.main(["ls"])
+        assert end.value.code == code
+    else:
+        main.main(["ls"])
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_an_interrupt_that_a_library_replaced_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ImportError("an extension did not load")
+    error.__context__ = KeyboardInterrupt()
+    monkeypatch.setattr(main, "cli", raising(error))
+    with pytest.raises(SystemExit) as end:
+        main.main(["ls"])
+    assert end.value.code == 130
+
+
+def test_a_bug_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (KeyError("a bug"), FileNotFoundError("another")):
+        monkeypatch.setattr(main, "cli", raising(error))
+        with pytest.raises(type(error)):
+            main.main(["ls"])
+
+
+def test_a_deleted_working_folder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit) as end:
+        main.main(["ls"])
+    assert end.value.code == 2
+    assert "the working folder" in capsys.readouterr().err
+    main.main(["ls", "--help"])
+
+
+def test_a_user_id_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    main.name_user()
+    assert getpass.getuser() == f"uid-{os.getuid()}"

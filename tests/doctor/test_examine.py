@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fashion.cluster import ray_folder
 from fashion.doctor import examine as examining
 from fashion.doctor.diagnosis import ClockOffset, Diagnosis
 from fashion.doctor.examine import Node, Request, Weights, compare, examine, versions
@@ -342,6 +343,19 @@ def test_a_cluster_of_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch)
         session._join("auto")
 
 
+def test_a_folder_too_long_for_sockets_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 80)))
+    told = next(each for each in examine(Request()) if each.check == "ray-files")
+    assert told.ok
+    assert "TMPDIR is" in told.problem.value
+    monkeypatch.setattr(ray_folder, "ELSEWHERE", ())
+    told = next(each for each in examine(Request()) if each.check == "ray-files")
+    assert not told.ok
+    assert "RAY_TMPDIR" in told.problem.fix
+    assert not [each for each in examine(Request(joined=True)) if each.check == "ray-files"]
+
+
 def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "fashion", "doctor", *arguments], cwd=folder, capture_output=True, text=True,
@@ -353,7 +367,8 @@ def test_the_command_says_what_it_found_in_its_exit_code(spec_file: Path, tmp_pa
     well = command(tmp_path, "s.yaml", RAY_AUTH_MODE="token")
     assert well.returncode == 0, well
     assert "finding" not in well.stdout
-    assert well.stdout.splitlines()[-1].endswith("all is well")
+    assert well.stdout.splitlines()[-1].endswith("checks on this machine: all is well")
+    assert "node" not in well.stdout.replace(os.uname().nodename, "")
     ill = command(tmp_path, "s.yaml", RAY_AUTH_MODE="disabled")
     assert ill.returncode == 1, ill
     *_, finding, verdict = ill.stdout.splitlines()

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -127,6 +128,35 @@ def test_a_terminals_interrupt_ends_the_sweep_cleanly(folder: Path, undisturbed:
     recorded = len(events(folder / "runs/k"))
     go_on(folder, undisturbed)
     assert len(events(folder / "runs/k")) > recorded
+
+
+@pytest.mark.parametrize("moment", ["while Ray starts", pytest.param("after a report", marks=pytest.mark.faults)])
+def test_a_signal_while_ray_starts_and_one_after_a_report(
+    folder: Path, undisturbed: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM from a batch system, SIGHUP from a terminal that is closed: nothing of Ray's stays either."""
+    temporary = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))
+    monkeypatch.setenv("RAY_TMPDIR", str(temporary))
+    if moment == "after a report":
+        process, below = started_sweep(folder, 1)
+        os.killpg(process.pid, signal.SIGHUP)
+    else:
+        process = start(folder, "k.yaml")
+        assert process.stdout is not None
+        while "starting Ray" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(1.0)
+        below = descendants(process.pid)
+        process.terminate()
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, (out, err)
+    assert "Traceback" not in out + err
+    assert wait_until_gone(at_work(below)) == set()
+    left = {path.name for path in (folder / "runs/k").iterdir()}
+    assert left <= {"manifest.json", "journal.jsonl", "lock", "trials", "val-labels.parquet"}
+    assert list(temporary.iterdir()) == []
+    go_on(folder, undisturbed)
+    temporary.rmdir()
 
 
 @pytest.mark.faults

@@ -60,7 +60,7 @@ class Sweep:
     """What was observed of one sweep on this machine, whose second trial failed with a traceback."""
 
     folder: Path
-    temporary: Path
+    logs: Path
     said: str
     listening: list[str]
     strangers: dict[str, subprocess.CompletedProcess[str]]
@@ -121,10 +121,14 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Iterator
         "without": client(address, {**token_mode, "HOME": str(folder), "RAY_AUTH_MODE": "disabled"}),
     }
     assert process.poll() is None, "the sweep ended too early to refuse anybody"
+    # Ray's logs go with the command.
+    logs = folder / "ray"
+    shutil.copytree(temporary, logs, symlinks=True, ignore=shutil.ignore_patterns("sockets"))
     os.kill(process.pid, signal.SIGINT)
     said += "".join(process.communicate(timeout=PATIENCE))
     assert process.returncode == 130, said
-    yield Sweep(folder, temporary, said, listening, strangers, token)
+    assert not [path for path in temporary.rglob("*") if path.is_file()], "nothing of Ray's stays"
+    yield Sweep(folder, logs, said, listening, strangers, token)
     shutil.rmtree(temporary)
 
 
@@ -160,7 +164,7 @@ def test_no_secret_is_written(sweep: Sweep) -> None:
     assert "Traceback" in failure.read_text()
     secrets = [*PLANTED.values(), sweep.token.read_text()]
     needles = {secret.encode() for secret in secrets} | {base64.b64encode(secret.encode()) for secret in secrets}
-    written = {path: path.read_bytes() for top in (sweep.folder / "runs", sweep.temporary) for path in files(top)}
+    written = {path: path.read_bytes() for top in (sweep.folder / "runs", sweep.logs) for path in files(top)}
     assert any(path.name.startswith("events") for path in written)
     assert any("raylet" in path.name for path in written)  # Ray's logs are among them
     for place, content in {**written, Path("stdout and stderr"): sweep.said.encode()}.items():

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from fashion.errors import CheckpointError, RunError
+from fashion.files import KernelLock
 from fashion.record.promote import promote
 from fashion.record.ranking import attribute_table, best, lead, majority_accuracy, ranking
 from fashion.record.run import Run
@@ -200,6 +200,6 @@ def test_promotion_waits_for_another_one(run: Run, monkeypatch: pytest.MonkeyPat
     add(run, 0, 0.9)
     save(run, 0, 1)
     monkeypatch.setattr("fashion.record.promote.LOCK_SECONDS", 0.1)
-    with FileLock(run.path / "best.lock"), pytest.raises(RunError, match="another process"):
+    with KernelLock(run.path / "best.lock"), pytest.raises(RunError, match="another process"):
         promote(run)
     assert promote(run) == run.best_dir

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from fashion.display.rows import ago
 from fashion.errors import RunError
+from fashion.record import run as run_module
 from fashion.record.find import find_path, run_paths
 from fashion.record.lock import RunLock
 from fashion.record.run import TOLD, Run
@@ -251,3 +253,20 @@ def test_reading_a_long_journal_tells_how_far_it_is(run: Run) -> None:
     size = run.journal_path.stat().st_size >> 20
     assert [total for _, total in told] == [size, size]
     assert [done for done, _ in told] == pytest.approx([size / 2, size], abs=1)
+
+
+def test_a_clock_that_goes_back_changes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happened, and in which order, is the journal's order, not that of its times."""
+    hours = iter(range(23, 0, -1))
+    monkeypatch.setattr("fashion.record.run.now", lambda: f"2026-01-01T{next(hours):02d}:00:00.000+00:00")
+    run.record_trial(0, {"train": {"epochs": 4}})
+    run.record_attempt(0)
+    for epoch in (1, 2):
+        run.record_report(replace(report(0, epoch, val_loss=1.0 / epoch), time=run_module.now()), "continue")
+    again = Run.open(run.path)
+    assert [each.epoch for each in again.trials[0].reports] == [1, 2]
+    best = again.trials[0].best()
+    assert best is not None
+    assert best.epoch == 2
+    os.utime(run.journal_path, (4e9, 4e9))  # written in what is now the future
+    assert ago(again.last_activity) == "0 s ago"

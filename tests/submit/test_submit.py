@@ -406,3 +406,10 @@ def test_a_spec_comes_from_standard_input(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "standard input:1 nam" in done.stderr
+
+
+def test_watching_ends_when_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`watch | head`: the sweep goes on for hours, and the command would follow it silently."""
+    monkeypatch.setattr("fashion.submit.job_log.reader_gone", lambda stream: True)
+    with pytest.raises(BrokenPipeError):
+        Follower("n", "fashion-sweep run").line("a line")

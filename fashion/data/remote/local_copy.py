@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fashion.bucket.address import Address, is_address, parse_address
 from fashion.bucket.store import Object, Store
 from fashion.data.contents import require_room
@@ -28,7 +26,7 @@ from fashion.data.pushed import MANIFEST, Form, Pushed, read_manifest
 from fashion.data.remote import listing
 from fashion.data.remote.fetch import Fetch, Progress
 from fashion.errors import BlockedError, DataError, Problem
-from fashion.files import write_atomic
+from fashion.files import KernelLock, write_atomic
 
 # Seconds for which one request is repeated, and within which it must be answered. Longer waits are up to `data.fetch`,
 # which can be interrupted.
@@ -134,11 +132,11 @@ class LocalCopy:
         """Within the `with` block no other process touches the copy."""
         with _room_for(self.root):
             self.root.parent.mkdir(parents=True, exist_ok=True)
-            lock, waited = FileLock(self._beside(".lock")), 0
-            while not lock.is_locked:
+            lock, waited = KernelLock(self._beside(".lock")), 0
+            while not lock.held:
                 try:
                     lock.acquire(timeout=LOCK_SECONDS)
-                except Timeout:
+                except TimeoutError:
                     waited += 1
                     if progress is not None:
                         progress(f"another process is fetching {self.address} (s)", waited, waited + 60)

@@ -30,7 +30,8 @@ from tests.support.machines.host_image import BOOT, HOME, PACKAGES, PYTHON, SPAC
 from tests.support.machines.networks import IP, Network
 from tests.support.machines.programs import BIN, PATH, which
 
-KEPT = sys.prefix, sys.base_prefix  # folders that keep their paths on every host, read-only
+# Folders that keep their paths on every host, read-only: Python, and this checkout: an editable install points to it.
+KEPT = str(Path(__file__).parents[3]), sys.prefix, sys.base_prefix
 PATIENCE = 60  # seconds for a host's start or end on a busy machine
 
 
