@@ -10,10 +10,12 @@ from typing import Protocol
 
 from fashion.display.live import Display, Mode
 from fashion.display.progress import Bars
+from fashion.errors import ResourcesError
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.working_copy import held
 from fashion.sweep.extend import begun_trials
+from fashion.sweep.foresee import require_machine
 from fashion.sweep.outcome import SweepOutcome
 
 
@@ -48,7 +50,7 @@ def run_spec(
     before the first trial; by default bars on a terminal, and elsewhere a line now and then, on stderr.
 
     Raises:
-        DataError, WeightsError: the data set or the weights can't be used; nothing was started.
+        DataError, SpecError, WeightsError: the data set or the weights can't be used; nothing was started.
         RunError: the run belongs to another spec, its data set has changed, or another process drives it.
         StorageError: the bucket can't be read or written.
         BlockedError: no trial can go on for now (`run_sweep`).
@@ -61,8 +63,9 @@ def run_spec(
         # are loaded, which takes seconds. That is also why they are imported below.
         bucket = stack.enter_context(held(spec.storage, spec.name, say, partial(bars, "reading the record, MB")))
         begun = begun_trials(spec)
+        require_machine(spec.resources, address)
 
-        from fashion.sweep.prepare import open_run, prepare
+        from fashion.sweep.prepare import discard, open_run, prepare
 
         prepared = prepare(spec, bars, begun)
         bars.close()
@@ -78,4 +81,9 @@ def run_spec(
                 final = f"{spec.total_trials - left} of {spec.total_trials} trials are final, {left} to do"
                 display.note(f"{run.location} is there: {final}")
             display.started()
-            return run, run_sweep(spec, prepared, run, display, address, fresh, bucket)
+            try:
+                return run, run_sweep(spec, prepared, run, display, address, fresh, bucket)
+            except ResourcesError:
+                if not resumed and bucket is None:
+                    discard(run)
+                raise

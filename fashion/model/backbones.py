@@ -26,8 +26,10 @@ class BackboneRow:
     `native_size` is the side in pixels at which the weights were evaluated; `mean` and `std` are the channel statistics
     with which they were trained, for pixels in [0, 1]. `weights_name` is torchvision's name of the ImageNet weights and
     `package` the pip package that holds them; both are empty where there are none. `parameters` counts the backbone
-    without its ImageNet classifier. A row of `timm:NAME` has placeholders (native_size 0) until `network.complete_row`
-    has asked timm.
+    without its ImageNet classifier, `stages` the parts that `network.stages_of` lists. `least_side` is the side in
+    pixels of the smallest images that it takes, `least_side_alone` that of the smallest ones on which it trains one at
+    a time: below it batch normalisation sees a single value per channel. A row of `timm:NAME` has placeholders
+    (native_size 0) until `network.complete_row` has asked timm; its sizes and stages are known once it is built.
     """
 
     name: str
@@ -39,6 +41,9 @@ class BackboneRow:
     weights_name: str = ""
     package: str = ""
     drop_path: bool = False
+    stages: int = 0
+    least_side: int = 8
+    least_side_alone: int = 8
     note: str = ""
 
     @property

@@ -26,7 +26,7 @@ from fashion.config import ModelConfig
 from fashion.errors import WeightsError
 from fashion.model import backbones
 from fashion.model.backbones import BackboneRow
-from fashion.model.network import CLASSIFIER_NAMES, complete_row, import_timm, make_backbone
+from fashion.model.network import CLASSIFIER_NAMES, complete_row, import_timm, meta_backbone
 
 Progress = Callable[[int, int], None]
 
@@ -60,8 +60,7 @@ def resolve_weights(model: ModelConfig, progress: Progress | None = None) -> Res
     else:
         kind, path = "file", _local_file(model.weights)
     weights = ResolvedWeights(kind, path, _sha256(path))
-    with torch.device("meta"):
-        backbone, _ = make_backbone(row)
+    backbone, _ = meta_backbone(row)
     if not _is_timm_hub(row, weights):
         match_state(read_state(path), backbone.state_dict(), row, path)
     return weights

@@ -34,6 +34,7 @@ from fashion.spec.space import (
     to_json,
     unit,
 )
+from fashion.spec.trials.valid import every_trial
 from fashion.spec.yaml_lines import Document, parse_yaml, read_yaml
 
 
@@ -90,12 +91,20 @@ class SweepSpec:
     def drawn(self, number: int) -> TrialConfig:
         """As `trial`; under an adaptive method an independent sample, in which loading looks for invalid
         combinations."""
+        return self.build(self._drawing(number), number)
+
+    def values(self, number: int, names: Sequence[str]) -> dict[str, Scalar]:
+        """What `drawn` gives the fields `names`, and those that their conditions ask about: for looking at many
+        trials."""
+        return resolve(self.expressions, self._drawing(number), names)
+
+    def _drawing(self, number: int) -> Suggest:
         crossed = self.combinations[number % len(self.combinations)]
 
         def suggest(name: str, distribution: Distribution) -> Scalar:
             return crossed[name] if name in crossed else distribution.at(unit(self.search.seed, number, name))
 
-        return self.build(suggest, number)
+        return suggest
 
     def build(self, suggest: Suggest, number: int) -> TrialConfig:
         """The trial whose values `suggest(dimension, distribution)` chooses. It is called once for each dimension that
@@ -141,7 +150,7 @@ def load_spec(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec:
         _override(document, override, problems)
     spec = _parse(document, problems, FilePath(path).stem)
     if spec is not None and not problems:
-        rules.every_trial(spec, document, problems)
+        every_trial(spec, document, problems)
     if spec is None or problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
         raise SpecError(f"{path}: {count}", sorted(problems, key=_line))
