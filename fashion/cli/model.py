@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from fashion.cli.completion.words import complete_backbone, complete_folder
+from fashion.cli.options import HomePath
 
 
 @click.command()
@@ -15,6 +16,7 @@ from fashion.cli.completion.words import complete_backbone, complete_folder
 @click.option(
     "--data",
     "root",
+    type=HomePath(),
     metavar="ROOT",
     help="The data set whose attributes the heads classify.",
     shell_complete=complete_folder,

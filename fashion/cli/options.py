@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +13,16 @@ from fashion.cli.completion.words import complete_override
 
 if TYPE_CHECKING:
     from fashion.display.live import Mode
+
+
+class HomePath(click.Path):
+    """A path whose leading ~ is the home folder, also where the shell leaves it: `--storage=~/runs`, quotes, scripts.
+
+    An address in a bucket passes as it is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(os.path.expanduser(value), param, ctx)
+
 
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01.",
@@ -40,9 +52,14 @@ def mode_of(plain: bool, as_json: bool) -> Mode:
 
 
 def overrides_with(overrides: tuple[str, ...], name: str | None, storage: str | None) -> tuple[str, ...]:
-    """The overrides of `--set`, with `--name` and `--storage` as two more."""
+    """The overrides of `--set`, with `--name` and `--storage` as two more, which are text whatever YAML would take them
+    for: `--name 20250131`, `--name null`, `--storage 'my runs #2'`."""
     more = {"name": name, "storage": storage}
-    return (*overrides, *(f"{key}={value}" for key, value in more.items() if value is not None))
+    # JSON is YAML in which a string is quoted.
+    return (
+        *overrides,
+        *(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in more.items() if value is not None),
+    )
 
 
 def _number_of_trials(text: str | None) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fashion.cli.completion.words import complete_file, complete_override, complete_shipped
+from fashion.cli.options import HomePath
 
 if TYPE_CHECKING:
     from fashion.display.progress import Bars
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--cluster",
+    type=HomePath(),
     metavar="FILE",
     help="Also check this cluster file of Ray's launcher, and whether the cluster can run the specs.",
 )

@@ -25,8 +25,8 @@ PIPED_WIDTH = 200  # columns without a terminal, so that nothing is cut off that
 
 def page() -> Console:
     """Standard output. If it is no terminal, it is wide enough that nothing is cut off."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+    out = Console(highlight=False, emoji=False)
+    return out if out.is_terminal else Console(highlight=False, emoji=False, width=PIPED_WIDTH)
 
 
 def overview(run: Run, rows: Sequence[Row] | None = None) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def print_run(run: Run, out: Console, most: int | None = None) -> None:
         scheduler.metric,
         bars=out.is_terminal,
     )
-    out.print(picture(view, out.width, None, most))
+    out.print(picture(view, out.width, None, most), markup=False)
 
 
 def print_trial(run: Run, number: int, out: Console) -> None:

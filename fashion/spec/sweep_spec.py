@@ -7,6 +7,7 @@ dimensions, trial n takes number n modulo C. An adaptive method suggests the val
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from fashion.bucket.address import is_address, parse_address
 from fashion.config import TrialConfig, of_its_time
 from fashion.errors import Problem, SpecError
 from fashion.spec import rules
-from fashion.spec.fields import NAME, SAMPLED, TOP_LEVEL, nearest, section_rules
+from fashion.spec.fields import NAME, SAMPLED, TOP_LEVEL, NotAllowedError, check_home, nearest, section_rules
 from fashion.spec.parse import Parser
 from fashion.spec.settings import ResourcesConfig, SchedulerConfig, SearchConfig
 from fashion.spec.space import (
@@ -216,7 +217,8 @@ def _parse(
     resources, _ = parser.settings("resources", raw.get("resources"))
     name, storage = raw.get("name", default_name), raw.get("storage", "runs")
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        parser.problem(("name",), "must be up to 64 letters, digits, '.', '-' or '_': it names a folder", name)
+        rule = "must be up to 64 letters, digits, '.', '-' or '_', the first a letter or digit: it names a folder"
+        parser.problem(("name",), rule, name, _name_fix(raw, name, default_name))
     if not isinstance(storage, str) or not storage.strip():
         parser.problem(("storage",), "must be a folder, or an address in a bucket", storage)
     elif is_address(storage):
@@ -224,6 +226,11 @@ def _parse(
             parse_address(storage)
         except ValueError as error:
             parser.problem(("storage",), f"must {error}", storage)
+    elif "storage" in raw:
+        try:
+            check_home(storage)
+        except NotAllowedError as error:
+            parser.problem(("storage",), error.rule, storage)
     if problems:
         return None
     sections = {
@@ -238,6 +245,16 @@ def _parse(
     if "trials" in search_written:
         trials = min(trials, search.trials)
     return replace(spec, search=search.model_copy(update={"trials": trials}))
+
+
+def _name_fix(raw: Mapping[str, Any], name: Any, default_name: str) -> str:
+    if "name" not in raw:
+        return "The file's name is the sweep's: give it another with name: or --name"
+    if not isinstance(name, str):
+        return 'Write it in quotes, such as name: "20250131"'
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode())
+    plain = plain.lstrip("-_.")[:64].rstrip("-")
+    return f"For example {plain}" if plain else ""
 
 
 def _flat(form: Mapping[str, Any]) -> dict[str, Any]:

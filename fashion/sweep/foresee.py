@@ -121,7 +121,7 @@ def _train_images(root: str) -> int | None:
     if is_address(root):
         return None
     try:
-        return len(listed_images(Path(root).expanduser(), "train"))
+        return len(listed_images(Path(os.path.expanduser(root)), "train"))
     except (OSError, ValueError):
         return None
 

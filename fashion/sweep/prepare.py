@@ -136,7 +136,7 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
         "models": models(),
     }
     if bucket is None:
-        run = Run.create(spec.storage, spec.name, manifest)
+        run = Run.create(path.parent, path.name, manifest)
         record_val_labels(run, dataset)
         return run, False
     run = Run.create(path.parent, path.name, {"name": spec.name, "id": uuid.uuid4().hex, **manifest})
