@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fashion.cli.options import HomePath
+from fashion.cli.options import HomePath, SuggestingGroup
 
 if TYPE_CHECKING:
     from fashion.data.pushed import Form
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def data() -> None:
     """Check, describe, generate and cache data sets.
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from fashion.cli.completion.shells import VARIABLE, prepare_completion
+from fashion.cli.options import SuggestingGroup
 from fashion.errors import UserError, refusal
 
 # Name -> module and attribute. A module is imported when its command is named; for help all are, and load little but
@@ -35,7 +36,7 @@ COMMANDS: Mapping[str, str] = {
 HIDDEN: Mapping[str, str] = {"spot-watch": "fashion.cli.spot:spot_watch"}
 
 
-class Lazy(click.Group):
+class Lazy(SuggestingGroup):
     """A group that imports a command's module on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -1,7 +1,8 @@
-"""Options that several commands share: one wording and one check for each."""
+"""What several commands share: options, with one wording and one check for each, paths, and the nearest command."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -13,6 +14,35 @@ from fashion.cli.completion.words import complete_override
 
 if TYPE_CHECKING:
     from fashion.display.live import Mode
+
+
+# What other tools call a command.
+OTHERWISE = {
+    "train": "run", "start": "run", "sweep": "run", "tune": "run", "resume": "run", "continue": "run", "fit": "run",
+    "list": "ls", "runs": "ls", "status": "show", "info": "show", "results": "show", "describe": "show",
+    "validate": "check", "verify": "check", "lint": "check", "dry-run": "check",
+    "predict": "best --predict", "winner": "best", "promote": "best", "export": "best",
+    "logs": "watch", "follow": "watch", "attach": "watch", "cancel": "stop", "kill": "stop", "abort": "stop",
+    "examples": "sweeps", "init": "sweeps", "new": "sweeps", "models": "model", "backbones": "model --list",
+    "summary": "model", "dataset": "data", "datasets": "data", "help": "--help", "version": "--version",
+    "describe-data": "data stats", "cache": "pack", "upload": "push", "generate": "demo", "figure": "stats",
+}  # fmt: skip
+
+
+class SuggestingGroup(click.Group):
+    """A group that names the command that was meant where there is none of that name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, known = args[0], self.list_commands(ctx)
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            other = OTHERWISE.get(name.lower(), "")
+            fits = other.split(" ")[0] in known or (other.startswith("--") and ctx.parent is None)
+            near = [other] if fits else difflib.get_close_matches(name.lower(), known, 1, 0.6)
+            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+            ctx.fail(f"No such command {name!r}. {hint}")
+        return super().resolve_command(ctx, args)
 
 
 class HomePath(click.Path):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fashion.cli.completion.words import complete_file, complete_override, complete_shipped
-from fashion.cli.options import HomePath
+from fashion.cli.options import HomePath, SuggestingGroup
 
 if TYPE_CHECKING:
     from fashion.display.progress import Bars
@@ -94,7 +94,7 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=SuggestingGroup, invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {name, question, cost, path} to stdout.")
 @click.pass_context
 def sweeps(context: click.Context, as_json: bool) -> None:

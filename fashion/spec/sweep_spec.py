@@ -35,6 +35,7 @@ from fashion.spec.space import (
     to_json,
     unit,
 )
+from fashion.spec.synonyms import meant
 from fashion.spec.trials.valid import every_trial
 from fashion.spec.yaml_lines import Document, parse_yaml, read_yaml
 
@@ -174,7 +175,7 @@ def _override(document: Document, override: str, problems: list[Problem]) -> Non
     path = tuple(key.split("."))
     names = [f"{section}.{name}" for section in TOP_LEVEL[1:-1] for name in section_rules(section)]
     if key not in ("name", "storage", *names):
-        short = [name for name in names if name.endswith(f".{key}")]
+        short = [name for name in names if name.endswith(f".{key}")] or [name for name in [meant(key)] if name]
         write = "Write section.field=value, for example train.lr=0.01"
         close = write if key in TOP_LEVEL else nearest(key, ["name", "storage", *names], write)
         problems.append(Problem(place, "unknown field", fix=f"Did you mean {short[0]}?" if short else close))
