@@ -8,8 +8,8 @@ import pytest
 
 from fashion.errors import SpecError
 from fashion.spec.fields import sampled_rules, section_rules
-from fashion.spec.synonyms import _NAMES, meant
 from fashion.spec.sweep_spec import load_spec
+from fashion.spec.synonyms import _NAMES, meant
 
 TEXT = "%sdata: {root: data, resize: 32, crop: 32}\nmodel: {backbone: tiny, weights: none}\n"
 

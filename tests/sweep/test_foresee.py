@@ -75,7 +75,7 @@ def test_a_sweep_is_refused_before_its_caches_are_built(
 ) -> None:
     monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
     spec = load("data.crop=16", "train.batch_size=1", "train.freeze_stages=2")
-    with pytest.raises(SpecError, match="train.batch_size: must be at least 2"):
+    with pytest.raises(SpecError, match=r"train\.batch_size: must be at least 2"):
         prepare(spec, quiet)
     assert not [*(tmp_path / "cache").glob("*.arrow")]
 

@@ -15,14 +15,14 @@ from fashion.spec.trials.relations import FIELD_RULES, SECTION_RULES
 
 Load = Callable[..., SweepSpec]
 FAR_CORNER = """\
-data: {root: data, resize: {grid: [32, 16]}, crop: 24}
+data: {{root: data, resize: {{grid: [32, 16]}}, crop: 24}}
 model:
   backbone: tiny
   weights: none
-  dropout: {grid: [%s]}
-train: {lr: {grid: [%s]}}
-search: {method: grid}
-""" % (
+  dropout: {{grid: [{}]}}
+train: {{lr: {{grid: [{}]}}}}
+search: {{method: grid}}
+""".format(
     ", ".join(str(n / 100) for n in range(30)),
     ", ".join(str(n / 100) for n in range(1, 41)),
 )
@@ -72,7 +72,7 @@ def test_a_corner_that_random_trials_reach_late_is_found(load: Load) -> None:
 
 def test_a_corner_that_hardly_any_trial_reaches_is_refused_by_the_space(load: Load) -> None:
     text = small(
-        train=", warmup_epochs: {choice: [%s, 2.5]}" % ", ".join(str(n / 10_000) for n in range(6000)),
+        train=", warmup_epochs: {{choice: [{}, 2.5]}}".format(", ".join(str(n / 10_000) for n in range(6000))),
         data=", jitter: {uniform: [0, 1]}",
     )
     found = refused(load, text, "search.method=optuna")
