@@ -165,7 +165,7 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     torch.save({name: value for name, value in state.items() if "stage3" not in name}, tmp_path / "missing.pth")
     torch.save({**state, "stage4.down.weight": torch.zeros(3)}, tmp_path / "extra.pth")
     for name, rule in {
-        "truncated.pth": r"is damaged or incomplete \\(Pytorch",
+        "truncated.pth": r"is damaged or incomplete \(Pytorch",
         "empty.safetensors": "is empty",
         "list.pth": "holds no state dict",
         "nan.pth": "not finite",
