@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from fashion.spec.trials.possible import every, extremes, together
 from fashion.spec.trials.relations import FROZEN
 
 Progress = Callable[[str, int, int], None]  # label, done, total
+OPENED_BY = ("model.backbone", "train.batch_size")
 SHAPED_BY = ("model.backbone", "data.crop", "data.train_crop", "train.batch_size", "model.feature_norm", *FROZEN)
 
 
@@ -95,7 +96,7 @@ def foreseen_here(spec: SweepSpec, progress: Progress) -> list[Problem]:
 def require_machine(resources: ResourcesConfig, address: str | None = None) -> None:
     """Raise ResourcesError where Ray, started on this machine, could never place a trial's workers. Nothing is said of
     a cluster, which is asked once it is joined."""
-    if address or os.environ.get("RAY_ADDRESS"):
+    if address or os.environ.get("RAY_ADDRESS") or "RAY_OVERRIDE_RESOURCES" in os.environ:
         return
     needs = {"CPU": float(resources.cpus_per_worker)}
     have = {"CPU": float(os.cpu_count() or 1)}  # Ray counts fewer where a container has less
@@ -134,7 +135,9 @@ def _shapes(spec: SweepSpec, train_images: int | None) -> Iterator[Shape]:
         least_decides = name.startswith("train.batch_size")
         return ends(name, distribution) if least_decides else every(name, distribution)
 
-    seen = set()
+    seen: set[Shape] = set()
+    if not any(_open(each, spec.resources.workers, train_images) for each in together(spec, OPENED_BY, ends)):
+        return
     for each in together(spec, SHAPED_BY, values):
         size = int(each["train.batch_size"] or 0)
         share = min(size, train_images if train_images is not None else size) // spec.resources.workers
@@ -150,6 +153,13 @@ def _shapes(spec: SweepSpec, train_images: int | None) -> Iterator[Shape]:
         if shape not in seen:
             seen.add(shape)
             yield shape
+
+
+def _open(each: Mapping[str, Scalar], workers: int, train_images: int | None) -> bool:
+    """Whether the rules of the spec may leave it open whether such a model can be trained."""
+    size = int(each["train.batch_size"] or 0)
+    in_table = not str(each["model.backbone"]).startswith(backbones.TIMM_PREFIX)
+    return not in_table or min(size, train_images if train_images is not None else size) < 2 * workers
 
 
 def _problems(shape: Shape, workers: int, train_images: int | None) -> Iterator[Problem]:

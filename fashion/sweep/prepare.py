@@ -18,7 +18,7 @@ from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.remote.local_copy import DataRoot, on_this_machine, parse_root
-from fashion.errors import SpecError
+from fashion.errors import Problem, SpecError
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
@@ -66,10 +66,11 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
     cache_dir = default_cache_dir().absolute()
     forms = sorted({(c.data.resize, c.data.fit, c.data.interpolation) for c in configs})
     source = parse_root(configs[0].data.root)
+    if isinstance(source, Address):  # before anything is fetched
+        _require(foreseen(spec, None, progress), spec)
     root = on_this_machine(source, cache_dir, forms, progress=progress)
     dataset = read_dataset(root)
-    if problems := foreseen(spec, len(dataset.splits["train"]), progress):
-        raise SpecError(f"{spec.name} can't be trained:", problems)
+    _require(foreseen(spec, len(dataset.splits["train"]), progress), spec)
     dataset.fingerprint(partial(progress, "contents of all images"))
     weights: dict[tuple[str, str], ResolvedWeights] = {}
     named = [(str(each["model.backbone"]), str(each["model.weights"])) for each in together(spec, WEIGHTS, every)]
@@ -95,6 +96,11 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
                 label = f"{pack.metadata['split']} features of {config.model.backbone} at {config.data.crop} px"
                 open_features(pack, config, resolved, _device(), partial(progress, label))
     return Prepared(dataset, root, cache_dir, weights, source if isinstance(source, Address) else None)
+
+
+def _require(problems: list[Problem], spec: SweepSpec) -> None:
+    if problems:
+        raise SpecError(f"{spec.name} can't be trained:", problems)
 
 
 def _device() -> str:

@@ -66,27 +66,25 @@ def _broken(spec: SweepSpec, number: int) -> list[Broken]:
 
 
 def _beyond(spec: SweepSpec) -> Iterator[tuple[Broken, str]]:
-    """The rules that values of the space can break, each once, with where: in a trial, if that is found in a moment.
+    """The rules that values of the space can break, with where: in a trial, if that is found in a moment.
 
-    Of a sweep whose trials are known and that has been looked at to its end, only what a trial breaks."""
-    found: set[str] = set()
-    values = extremes(spec.expressions)
+    Of a sweep whose trials are known and that can be searched to its end, only what a trial breaks."""
+    values, workers = extremes(spec.expressions), spec.resources.workers
     for rule in (*SECTION_RULES, *FIELD_RULES):
+        found: dict[str, tuple[Broken, str]] = {}
         for assigned in islice(joint_values(spec.expressions, rule.fields, values), MOST_TOGETHER):
-            new = [each for each in rule.broken(assigned, spec.resources.workers) if each.kind not in found]
-            if not new:
-                continue
-            number = None if spec.search.adaptive else _first_to_break(spec, rule)
-            if number is None and not spec.search.adaptive and spec.total_trials <= MOST_SEARCHED:
-                break
-            found |= {each.kind for each in new}
-            if number is None:
-                listed = " and ".join(f"{name} {show(assigned[name])}" for name in rule.fields)
-                where = f"The space allows {listed} together"
-            else:
-                new = rule.broken(spec.values(number, rule.fields), spec.resources.workers)
+            listed = " and ".join(f"{name} {show(assigned[name])}" for name in rule.fields)
+            for each in rule.broken(assigned, workers):
+                found.setdefault(each.kind, (each, f"The space allows {listed} together"))
+        if found and not spec.search.adaptive:
+            number = _first_to_break(spec, rule)
+            if number is not None:
                 where = f"This concerns trial {number} and perhaps others"
-            yield from ((each, where) for each in new)
+                yield from ((each, where) for each in rule.broken(spec.values(number, rule.fields), workers))
+                continue
+            if spec.total_trials <= MOST_SEARCHED:
+                continue
+        yield from found.values()
 
 
 def _first_to_break(spec: SweepSpec, rule: FieldRelation) -> int | None:
