@@ -36,7 +36,7 @@ class SuggestingGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, known = args[0], self.list_commands(ctx)
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
+        if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
             other = OTHERWISE.get(name.lower(), "")
             fits = other.split(" ")[0] in known or (other.startswith("--") and ctx.parent is None)
             near = [other] if fits else difflib.get_close_matches(name.lower(), known, 1, 0.6)
