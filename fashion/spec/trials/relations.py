@@ -20,7 +20,7 @@ Values = Mapping[str, Any]  # "data.crop" -> its value in a trial
 
 
 @dataclass(frozen=True)
-class Broken:
+class BrokenRule:
     """A rule that a trial breaks, in words, with the received values in brackets; and the section that says so."""
 
     section: str
@@ -40,14 +40,16 @@ class FieldRelation:
     fields: tuple[str, ...]
     check: Callable[[Values, int], Iterator[str]]
 
-    def broken(self, values: Values, workers: int) -> list[Broken]:
-        return [Broken(self.section, rule) for rule in self.check(values, workers)]
+    def broken(self, values: Values, workers: int) -> list[BrokenRule]:
+        return [BrokenRule(self.section, rule) for rule in self.check(values, workers)]
 
 
-def in_words(error: ValidationError) -> list[Broken]:
+def in_words(error: ValidationError) -> list[BrokenRule]:
     """The rules of `fashion.config` that a configuration breaks."""
     return [
-        Broken(str(each["loc"][0]), each["msg"].removeprefix("Value error, ")) for each in error.errors() if each["loc"]
+        BrokenRule(str(each["loc"][0]), each["msg"].removeprefix("Value error, "))
+        for each in error.errors()
+        if each["loc"]
     ]
 
 

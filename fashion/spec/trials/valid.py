@@ -13,7 +13,7 @@ from fashion.errors import Problem
 from fashion.spec.fields import SAMPLED, section_rules, show
 from fashion.spec.space import joint_values
 from fashion.spec.trials.possible import MOST_DRAWN, extremes, few
-from fashion.spec.trials.relations import FIELD_RULES, SECTION_RULES, Broken, FieldRelation, in_words
+from fashion.spec.trials.relations import FIELD_RULES, SECTION_RULES, BrokenRule, FieldRelation, in_words
 from fashion.spec.yaml_lines import Document
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def every_trial(spec: SweepSpec, document: Document, problems: list[Problem]) ->
     At most MOST_DRAWN trials are drawn, and under an adaptive method exactly so many. If there are more, or if they are
     not known, the space is asked whether the rule can be broken at all."""
     total = min(spec.total_trials, MOST_DRAWN) if not spec.search.adaptive else MOST_DRAWN
-    broken: dict[str, list[tuple[int, Broken]]] = {}
+    broken: dict[str, list[tuple[int, BrokenRule]]] = {}
     for number in range(total):
         for each in _broken(spec, number):
             broken.setdefault(each.kind, []).append((number, each))
@@ -48,14 +48,14 @@ def every_trial(spec: SweepSpec, document: Document, problems: list[Problem]) ->
         ]
 
 
-def _problem(broken: Broken, document: Document, fix: str) -> Problem:
+def _problem(broken: BrokenRule, document: Document, fix: str) -> Problem:
     section, rule = broken.section, broken.rule
     written = document.value.get(section) or {}
     named = [word for word in re.findall(r"\w+", rule) if word in section_rules(section) and word in written]
     return Problem(document.place((section, *named[:1])), rule, fix=fix)
 
 
-def _broken(spec: SweepSpec, number: int) -> list[Broken]:
+def _broken(spec: SweepSpec, number: int) -> list[BrokenRule]:
     """The rules that the trial breaks."""
     try:
         trial = spec.drawn(number)
@@ -65,13 +65,13 @@ def _broken(spec: SweepSpec, number: int) -> list[Broken]:
     return [each for rule in FIELD_RULES for each in rule.broken(flat, spec.resources.workers)]
 
 
-def _beyond(spec: SweepSpec) -> Iterator[tuple[Broken, str]]:
+def _beyond(spec: SweepSpec) -> Iterator[tuple[BrokenRule, str]]:
     """The rules that values of the space can break, with where: in a trial, if that is found in a moment.
 
     Of a sweep whose trials are known and that can be searched to its end, only what a trial breaks."""
     values, workers = extremes(spec.expressions), spec.resources.workers
     for rule in (*SECTION_RULES, *FIELD_RULES):
-        found: dict[str, tuple[Broken, str]] = {}
+        found: dict[str, tuple[BrokenRule, str]] = {}
         for assigned in islice(joint_values(spec.expressions, rule.fields, values), MOST_TOGETHER):
             listed = " and ".join(f"{name} {show(assigned[name])}" for name in rule.fields)
             for each in rule.broken(assigned, workers):
