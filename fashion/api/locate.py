@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def locations(storage: str) -> Sequence[Location]:
         from fashion.storage.working_copy import addresses
 
         return addresses(storage)
-    return run_paths(storage)
+    return run_paths(os.path.expanduser(storage))
 
 
 def find_location(storage: str, name: str | None = None) -> Location:
@@ -35,4 +36,4 @@ def find_location(storage: str, name: str | None = None) -> Location:
 
         if (address := find(storage, name)) is not None:
             return address
-    return find_path(storage, name)
+    return find_path(os.path.expanduser(storage), None if name is None else os.path.expanduser(name))

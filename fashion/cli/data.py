@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fashion.cli.options import HomePath, SuggestingGroup
+
 if TYPE_CHECKING:
     from fashion.data.pushed import Form
 
 SPLITS = ("train", "val", "test")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def data() -> None:
     """Check, describe, generate and cache data sets.
 
@@ -28,7 +30,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("root", type=click.Path())
+@click.argument("root", type=HomePath())
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(root: str, as_json: bool) -> None:
     """Find everything that is wrong with the data set at ROOT, a folder or s3://... or gs://..., in one pass.
@@ -61,12 +63,12 @@ def check(root: str, as_json: bool) -> None:
 
 
 @data.command()
-@click.argument("root", type=click.Path())
+@click.argument("root", type=HomePath())
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON instead of the table, and draw a figure only with --figure."
 )
 @click.option(
-    "--figure", "path", type=click.Path(), help="File for the figure (.png, .svg or .pdf).  [default: data-stats.png]"
+    "--figure", "path", type=HomePath(), help="File for the figure (.png, .svg or .pdf).  [default: data-stats.png]"
 )
 def stats(root: str, as_json: bool, path: str | None) -> None:
     """Print how often each class occurs in each split of ROOT, a folder or s3://... or gs://..., and draw a figure.
@@ -86,7 +88,7 @@ def stats(root: str, as_json: bool, path: str | None) -> None:
 
 
 @data.command()
-@click.argument("root", type=click.Path())
+@click.argument("root", type=HomePath())
 @click.option("--train", default=600, show_default=True, help="Training images.")
 @click.option("--val", default=150, show_default=True, help="Validation images.")
 @click.option("--test", default=150, show_default=True, help="Test images.")
@@ -126,7 +128,7 @@ _interpolation = click.option(
 
 
 @data.command()
-@click.argument("root", type=click.Path())
+@click.argument("root", type=HomePath())
 @click.option(
     "--resize",
     default=320,
@@ -181,7 +183,7 @@ def pack(
 
 
 @data.command()
-@click.argument("root", type=click.Path())
+@click.argument("root", type=HomePath())
 @click.argument("address")
 @click.option(
     "--resize",

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from fashion.cli.completion.shells import VARIABLE, prepare_completion
+from fashion.cli.options import SuggestingGroup
 from fashion.cluster.interrupts import caused_by_interrupt, interruptible
 from fashion.display.streams import guarded_streams
 from fashion.errors import Problem, UserError, refusal
@@ -42,7 +43,7 @@ HIDDEN: Mapping[str, str] = {"spot-watch": "fashion.cli.spot:spot_watch"}
 WITHOUT_FOLDER = ("--help", "-h", "--version")  # words with which no folder is needed
 
 
-class Lazy(click.Group):
+class Lazy(SuggestingGroup):
     """A group that imports a command's module on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

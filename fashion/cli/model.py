@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from fashion.cli.completion.words import complete_backbone, complete_folder
+from fashion.cli.options import HomePath
 
 
 @click.command()
@@ -15,6 +16,7 @@ from fashion.cli.completion.words import complete_backbone, complete_folder
 @click.option(
     "--data",
     "root",
+    type=HomePath(),
     metavar="ROOT",
     help="The data set whose attributes the heads classify.",
     shell_complete=complete_folder,
@@ -41,11 +43,12 @@ def model(
     as_json: bool,
     listing: bool,
 ) -> None:
-    """Show the stages, output shapes and parameters of BACKBONE with one head for each attribute.
+    """Show the stages, output shapes and parameters of BACKBONE, and with --data those of a head for each attribute.
 
     No weights are needed or downloaded.
 
     \b
+    Example: fashion-sweep model resnet18
     Example: fashion-sweep model efficientnet_b3 --data data/FashionDataset
     Example: fashion-sweep model --list
     """
@@ -54,14 +57,12 @@ def model(
         return
     if backbone is None:
         raise click.UsageError("Give a BACKBONE, or --list to see them.")
-    if root is None:
-        raise click.UsageError("Give the data set whose attributes the heads classify: --data ROOT.")
     from fashion.cli.data import folder_of
     from fashion.data.layout import read_dataset
     from fashion.model import backbones
 
     row = backbones.row(backbone)  # a wrong name must not wait for torch
-    dataset = read_dataset(folder_of(root))
+    attributes = read_dataset(folder_of(root)).attributes if root is not None else ()
 
     import torch
 
@@ -73,14 +74,16 @@ def model(
     row = complete_row(row)
     config = ModelConfig.model_validate({"backbone": backbone, "weights": "none"})
     with torch.device("meta"):
-        network = build_model(config, dataset.class_counts)
+        network = build_model(config, [len(attribute.classes) for attribute in attributes])
     if freeze:
         network.freeze_backbone()
     elif freeze_stages:
         network.freeze_stages(freeze_stages)
-    names = [attribute.name for attribute in dataset.attributes]
+    names = [attribute.name for attribute in attributes]
     summary = summarize(network, size or row.native_size, row, names)
     click.echo(json.dumps(summary.to_json(), indent=2) if as_json else summary.text())
+    if root is None and not as_json:
+        click.echo("The backbone alone: --data ROOT adds a head for each attribute of the data set there.", err=True)
 
 
 def _list(as_json: bool) -> None:

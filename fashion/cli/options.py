@@ -1,9 +1,12 @@
-"""Options that several commands share: one wording and one check for each."""
+"""What several commands share: options, with one wording and one check for each, paths, and the nearest command."""
 
 from __future__ import annotations
 
+import difflib
+import json
+import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +14,45 @@ from fashion.cli.completion.words import complete_override
 
 if TYPE_CHECKING:
     from fashion.display.live import Mode
+
+
+# What other tools call a command.
+OTHERWISE = {
+    "train": "run", "start": "run", "sweep": "run", "tune": "run", "resume": "run", "continue": "run", "fit": "run",
+    "list": "ls", "runs": "ls", "status": "show", "info": "show", "results": "show", "describe": "show",
+    "validate": "check", "verify": "check", "lint": "check", "dry-run": "check",
+    "predict": "best --predict", "winner": "best", "promote": "best", "export": "best",
+    "logs": "watch", "follow": "watch", "attach": "watch", "cancel": "stop", "kill": "stop", "abort": "stop",
+    "examples": "sweeps", "init": "sweeps", "new": "sweeps", "models": "model", "backbones": "model --list",
+    "summary": "model", "dataset": "data", "datasets": "data", "help": "--help", "version": "--version",
+    "describe-data": "data stats", "cache": "pack", "upload": "push", "generate": "demo", "figure": "stats",
+}  # fmt: skip
+
+
+class SuggestingGroup(click.Group):
+    """A group that names the command that was meant where there is none of that name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, known = args[0], self.list_commands(ctx)
+        if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
+            other = OTHERWISE.get(name.lower(), "")
+            fits = other.split(" ")[0] in known or (other.startswith("--") and ctx.parent is None)
+            near = [other] if fits else difflib.get_close_matches(name.lower(), known, 1, 0.6)
+            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+            ctx.fail(f"No such command {name!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
+
+class HomePath(click.Path):
+    """A path whose leading ~ is the home folder, also where the shell leaves it: `--storage=~/runs`, quotes, scripts.
+
+    An address in a bucket passes as it is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(os.path.expanduser(value), param, ctx)
+
 
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01.",
@@ -40,9 +82,14 @@ def mode_of(plain: bool, as_json: bool) -> Mode:
 
 
 def overrides_with(overrides: tuple[str, ...], name: str | None, storage: str | None) -> tuple[str, ...]:
-    """The overrides of `--set`, with `--name` and `--storage` as two more."""
+    """The overrides of `--set`, with `--name` and `--storage` as two more, which are text whatever YAML would take them
+    for: `--name 20250131`, `--name null`, `--storage 'my runs #2'`."""
     more = {"name": name, "storage": storage}
-    return (*overrides, *(f"{key}={value}" for key, value in more.items() if value is not None))
+    # JSON is YAML in which a string is quoted.
+    return (
+        *overrides,
+        *(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in more.items() if value is not None),
+    )
 
 
 def _number_of_trials(text: str | None) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fashion.cli.completion.words import complete_folder, complete_run, complete_split
+from fashion.cli.options import HomePath
 
 if TYPE_CHECKING:
     from fashion.api.locate import Location
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 storage_option = click.option(
     "--storage",
+    type=HomePath(),
     default="runs",
     show_default=True,
     metavar="DIR",
@@ -38,6 +40,7 @@ def ls(storage: str, as_json: bool) -> None:
     Example: fashion-sweep ls
     """
     from rich.table import Table
+    from rich.text import Text
 
     from fashion.api.locate import locations
     from fashion.bucket.address import is_address
@@ -71,7 +74,7 @@ def ls(storage: str, as_json: bool) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     for entry in found:
         if entry["state"] == "damaged":
-            table.add_row(entry["run"], "[red]damaged[/]")
+            table.add_row(entry["run"], Text("damaged", "red"))
             click.echo(f"Warning: {entry['problem']}", err=True)
             continue
         best = entry["best"] or {}
@@ -84,7 +87,7 @@ def ls(storage: str, as_json: bool) -> None:
             words.percent(math.nan if accuracy is None else accuracy),
             words.ago(entry["active"]),
         )
-    page().print(table)
+    page().print(table, markup=False)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +20,7 @@ from fashion.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from fashion.record.run import Run
     from fashion.spec.sweep_spec import SweepSpec
     from fashion.sweep.outcome import SweepOutcome
 
@@ -79,7 +81,18 @@ def run(
     )
     _tell_end(outcome, record.location)
     if not as_json:
-        click.echo(f"Results: {record.location}  (fashion-sweep best {record.location} --predict)")
+        click.echo(f"Results: {record.location}  (fashion-sweep best {record.location} {_prediction(record)})")
+
+
+def _prediction(record: Run) -> str:
+    """The options of `best` that predict something: without a list of test images others than for one with."""
+    from fashion.bucket.address import is_address
+    from fashion.data.lists import lacks_split
+
+    root = record.manifest.get("data_root", "")
+    if is_address(root) or not lacks_split(Path(root), "test"):
+        return "--predict"
+    return "--predict --split val, or --predict --images FOLDER"
 
 
 def _tell_end(outcome: SweepOutcome, location: str) -> None:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import textwrap
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fashion.cli.completion.words import complete_file, complete_override, complete_shipped
+from fashion.cli.options import HomePath, SuggestingGroup
+
+if TYPE_CHECKING:
+    from fashion.display.progress import Bars
+    from fashion.errors import Problem
+    from fashion.spec.sweep_spec import SweepSpec
 
 
 @click.command()
@@ -21,6 +28,7 @@ from fashion.cli.completion.words import complete_file, complete_override, compl
 )  # fmt: skip
 @click.option(
     "--cluster",
+    type=HomePath(),
     metavar="FILE",
     help="Also check this cluster file of Ray's launcher, and whether the cluster can run the specs.",
 )
@@ -28,7 +36,9 @@ from fashion.cli.completion.words import complete_file, complete_override, compl
 def check(specs: tuple[str, ...], overrides: tuple[str, ...], cluster: str | None, as_json: bool) -> None:
     """Check sweep specs and show what they would run.
 
-    Reports every problem of every file at once and exits with 2 if there is any. Nothing is started.
+    Reports every problem of every file at once and exits with 2 if there is any. Nothing is started. Where the data
+    set is on this machine, what `run` would lack here is reported, too: images, weights' files and GPUs. With --cluster
+    the specs are for another machine, and this one is not looked at.
     With --cluster and --json, the list ends with {cluster, ok, problems}.
 
     \b
@@ -44,6 +54,8 @@ def check(specs: tuple[str, ...], overrides: tuple[str, ...], cluster: str | Non
     for path in specs:
         try:
             spec = load_spec(path, overrides)
+            if found := _foreseen(spec, here=cluster is None):
+                raise SpecError(f"{path}: {len(found)} problem{'s' if len(found) > 1 else ''}", found)
             wanted.append((path, spec.resources))
             results.append({"spec": path, "ok": True, "problems": [], **_summary(spec)})
         except SpecError as error:
@@ -82,7 +94,7 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=SuggestingGroup, invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {name, question, cost, path} to stdout.")
 @click.pass_context
 def sweeps(context: click.Context, as_json: bool) -> None:
@@ -127,6 +139,27 @@ def copy(name: str, target: Path | None) -> None:
 
     copied = copy_sweep(name, target)
     click.echo(f"{copied}: copied. The comment at its top says what it needs, how to run it and what it costs.")
+
+
+def _foreseen(spec: SweepSpec, here: bool) -> list[Problem]:
+    """What would fail in some trial for certain. Backbones are built where only that tells, with a bar."""
+    from fashion.errors import UserError
+    from fashion.sweep.foresee import foreseen, foreseen_here
+
+    with ExitStack() as stack:
+
+        def progress(label: str, done: int, total: int) -> None:
+            from fashion.display.progress import Bars  # rich is not loaded for a spec that needs no bar
+
+            if "bars" not in shown:
+                shown["bars"] = stack.enter_context(Bars())
+            shown["bars"](label, done, total)
+
+        shown: dict[str, Bars] = {}
+        try:
+            return foreseen_here(spec, progress) if here else foreseen(spec, None, progress)
+        except UserError as error:  # timm has no such network, or is missing
+            return [*error.problems]
 
 
 def _summary(spec: Any) -> dict[str, Any]:

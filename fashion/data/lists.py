@@ -114,6 +114,11 @@ def listed_images(root: Path, split: str) -> list[str]:
     return [image for _, image in without_header(lines, lambda name: os.path.exists(root / name))]
 
 
+def lacks_split(root: Path, split: str) -> bool:
+    """Whether a data set is in `root` that has no list of this split."""
+    return os.path.isdir(root / "split") and not os.path.exists(root / "split" / f"{split}.txt")
+
+
 def text_lines(scan: Scan, name: str) -> list[Line] | None:
     """The lines of a file in split/ that are not blank; None, and a problem in `scan`, if it is unreadable or empty.
 

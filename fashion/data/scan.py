@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -107,7 +108,24 @@ def _read_images(scan: Scan, split: str) -> None:
             scan.refused.add(image)
             scan.add("path", place, f"an image {INSIDE}", f"{image} -> {outside}")
         elif scan.packed is None and not os.path.isfile(scan.root / image):
-            scan.add("missing", place, "the image file must exist", image)
+            scan.add("missing", place, "the image file must exist", image, _other_form(scan.root, image))
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two names are the same text in Unicode's composed and decomposed form (macOS writes the latter)."""
+    return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
+
+
+def _other_form(root: Path, image: str) -> str:
+    """The remedy where the image is there under the same name in Unicode's other form."""
+    for form, word in (("NFC", "composed"), ("NFD", "decomposed")):
+        other = unicodedata.normalize(form, image)  # type: ignore[arg-type]
+        if other != image and os.path.isfile(root / other):
+            return (
+                f"It is there in Unicode's {word} form, {other!a}: write the list in that form, or rename the "
+                "files (convmv does it)"
+            )
+    return ""
 
 
 def _read_labels(scan: Scan, split: str) -> list[str] | None:
@@ -178,6 +196,9 @@ def _read_class_names(scan: Scan) -> list[tuple[str, ...]] | None:
         known = groups.setdefault(int(words[1]), [])
         if words[0] in known:
             scan.add("names", f"{name}:{number}", "a class name occurs once in its group", repr(words[0]))
+        elif twin := next((each for each in known if alike(each, words[0])), ""):
+            rule = "class names of a group differ in more than the form of their Unicode characters, which nobody sees"
+            scan.add("names", f"{name}:{number}", rule, f"{words[0]!a} and {twin!a}", "Write them alike")
         if CONTROLS.search(words[0]):
             scan.add("names", f"{name}:{number}", "a class name holds no control characters", ascii(words[0]))
         known.append(words[0])
@@ -212,9 +233,9 @@ def _attribute_names(scan: Scan, heads: int | None, headers: dict[str, list[str]
         names = [line for _, line in text_lines(scan, "attribute_names.txt") or []]
         if names and len(names) != heads:
             scan.add("names", place, f"one name for each of the {heads} columns of labels", f"{len(names)} names")
-    times = Counter(names)
+    times = Counter(unicodedata.normalize("NFC", name) for name in names)
     for name in names:
-        if not _NAME.fullmatch(name) or CONTROLS.search(name) or times[name] > 1:
+        if not _NAME.fullmatch(name) or CONTROLS.search(name) or times[unicodedata.normalize("NFC", name)] > 1:
             scan.add(
                 "names", place, "attribute names differ from one another and hold no blanks or slashes", repr(name)
             )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,20 +93,28 @@ def figure(dataset: Dataset, path: str | Path) -> Path:
     Writes .png, .svg or .pdf. Raises UserError for another suffix, for more classes than can be read, and for a folder
     that can't be written.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     suffix = path.suffix.lower()
     if suffix not in FIGURE_SUFFIXES:
         raise UserError(f"A figure's name ends in {', '.join(FIGURE_SUFFIXES)}; got {path.name}.")
     buffer = io.BytesIO()
     # A date would make the same figure other bytes each time.
     dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
-    _drawn(distribution(dataset)).savefig(buffer, format=suffix[1:], dpi=DOTS, metadata=dated)
+    with without_markup():
+        _drawn(distribution(dataset)).savefig(buffer, format=suffix[1:], dpi=DOTS, metadata=dated)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, buffer.getvalue())
     except OSError as error:
         raise UserError(f"The figure can't be written to {path}: {error}.") from error
     return path
+
+
+def without_markup() -> AbstractContextManager[None]:
+    """Texts that are drawn inside are drawn as they are: $x_1$ in a class name is no formula."""
+    from matplotlib import rc_context
+
+    return rc_context({"text.parse_math": False, "text.usetex": False})
 
 
 def _drawn(shown: ClassDistribution) -> Any:

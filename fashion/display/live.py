@@ -68,7 +68,7 @@ class Display:
         self._closed = False
         self._live: Live | None = None
         if mode == "live":
-            self._console = Console(file=cast(TextIO, self._stream), force_terminal=True)
+            self._console = Console(file=cast(TextIO, self._stream), force_terminal=True, markup=False, emoji=False)
             # What goes to a file must not be caught and painted on the terminal.
             self._live = Live(
                 Screen(self._view),

@@ -15,6 +15,7 @@ from fashion.display.rows import Row
 from fashion.display.tables import View, picture
 from fashion.errors import printable
 from fashion.record import ranking
+from fashion.record.manifest import versions_in_words
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
 from fashion.record.scheduler import scheduler_of
@@ -25,8 +26,8 @@ PIPED_WIDTH = 200  # columns without a terminal, so that nothing is cut off that
 
 def page() -> Console:
     """Standard output. If it is no terminal, it is wide enough that nothing is cut off."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+    out = Console(highlight=False, emoji=False)
+    return out if out.is_terminal else Console(highlight=False, emoji=False, width=PIPED_WIDTH)
 
 
 def overview(run: Run, rows: Sequence[Row] | None = None) -> dict[str, Any]:
@@ -71,6 +72,7 @@ def trial_json(run: Run, number: int, reports: bool = False) -> dict[str, Any]:
         "status": trial.status,
         "reason": trial.reason,
         "notes": trial.notes,
+        "versions": [{"attempt": attempt, "changed": changed} for attempt, changed in trial.versions.items()],
         "attempt": trial.attempt,
         "epochs_done": trial.reports[-1].epoch if trial.reports else 0,
         "best": {"epoch": best.epoch, "metrics": metrics_to_json(best.metrics)} if best else None,
@@ -129,7 +131,31 @@ def print_run(run: Run, out: Console, most: int | None = None) -> None:
         scheduler.metric,
         bars=out.is_terminal,
     )
-    out.print(picture(view, out.width, None, most))
+    out.print(picture(view, out.width, None, most), markup=False)
+    for text in _under_other_versions(run):
+        out.print(printable(text), markup=False, soft_wrap=True)
+
+
+def _under_other_versions(run: Run) -> list[str]:
+    """Which trials were trained, in whole or in part, under other versions than the run began with."""
+    numbers: dict[str, list[int]] = {}
+    for number in sorted(run.trials):
+        for changed in run.trials[number].each_versions():
+            if changed:
+                numbers.setdefault(versions_in_words(run.manifest, changed), []).append(number)
+    return [f"under other versions than the run began with: {ranges(each)} ({text})" for text, each in numbers.items()]
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Trials' numbers from the least up, runs of them shortened: "trials 3, 5 to 8"."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    texts = [f"{first}" if first == last else f"{first} to {last}" for first, last in spans]
+    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(texts)}"
 
 
 def print_trial(run: Run, number: int, out: Console) -> None:
@@ -140,6 +166,10 @@ def print_trial(run: Run, number: int, out: Console) -> None:
         out.print(printable(trial.reason), markup=False)
     for note in trial.notes:
         out.print(f"note: {printable(note)}", markup=False)
+    for attempt, changed in trial.versions.items():
+        words_of_it = versions_in_words(run.manifest, changed)
+        text = f"attempt {attempt} under other versions than the run began with: {words_of_it}"
+        out.print(printable(text), markup=False)
     _print_config(run, trial.config, out)
     if not trial.reports:
         out.print("no epoch reported yet")

@@ -22,8 +22,13 @@ class Bars:
     """One bar for each label. Call it with (label, done, total); work that never calls it shows nothing."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self._console = Console(stderr=True, markup=False, emoji=False)
         # rich would replace stdout and restore it at the end, by when its owner may have closed it.
         self._progress = Progress(*columns, console=self._console, transient=True, redirect_stdout=False)
         self._tasks: dict[str, TaskID] = {}

@@ -14,8 +14,8 @@ from fashion.doctor.bucket import Bucket
 from fashion.doctor.examine import Request, Weights, ask_torch
 from fashion.doctor.folder import LEAST_FREE, Folder
 from fashion.model import backbones
-from fashion.spec.rules import MOST_DRAWN
 from fashion.spec.sweep_spec import SweepSpec
+from fashion.spec.trials.possible import MOST_DRAWN
 
 
 def request_for(spec: SweepSpec | None) -> Request:

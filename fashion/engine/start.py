@@ -11,10 +11,12 @@ from typing import Protocol
 from fashion.cluster.interrupts import deferred, interruptible
 from fashion.display.live import Display, Mode
 from fashion.display.progress import Bars
+from fashion.errors import ResourcesError
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.working_copy import held
 from fashion.sweep.extend import begun_trials
+from fashion.sweep.foresee import require_machine
 from fashion.sweep.outcome import SweepOutcome
 
 
@@ -52,7 +54,7 @@ def run_spec(
     an outcome that says so.
 
     Raises:
-        DataError, WeightsError: the data set or the weights can't be used; nothing was started.
+        DataError, SpecError, WeightsError: the data set or the weights can't be used; nothing was started.
         RunError: the run belongs to another spec, its data set has changed, or another process drives it.
         StorageError: the bucket can't be read or written.
         BlockedError: no trial can go on for now (`run_sweep`).
@@ -65,9 +67,10 @@ def run_spec(
         # are loaded, which takes seconds. That is also why they are imported below.
         bucket = stack.enter_context(held(spec.storage, spec.name, say, partial(bars, "reading the record, MB")))
         begun = begun_trials(spec)
+        require_machine(spec.resources, address)
 
         with deferred():  # an interrupt within their imports can become any other exception
-            from fashion.sweep.prepare import open_run, prepare
+            from fashion.sweep.prepare import discard, open_run, prepare
 
         prepared = prepare(spec, bars, begun)
         bars.close()
@@ -84,4 +87,9 @@ def run_spec(
                 final = f"{spec.total_trials - left} of {spec.total_trials} trials are final, {left} to do"
                 display.note(f"{run.location} is there: {final}")
             display.started()
-            return run, run_sweep(spec, prepared, run, display, address, fresh, bucket)
+            try:
+                return run, run_sweep(spec, prepared, run, display, address, fresh, bucket)
+            except ResourcesError:
+                if not resumed and bucket is None:
+                    discard(run)
+                raise

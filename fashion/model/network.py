@@ -61,6 +61,14 @@ def make_backbone(row: BackboneRow, drop_path: float = 0.0) -> tuple[nn.Module, 
     return BUILDERS[row.source](row, drop_path)
 
 
+@lru_cache(maxsize=64)
+def meta_backbone(row: BackboneRow) -> tuple[nn.Module, int]:
+    """`make_backbone(row)` on the meta device, where its tensors take no memory. It is built once in a process, for
+    whoever asks about shapes and sizes, so nobody may change it."""
+    with torch.device("meta"):
+        return make_backbone(row)
+
+
 def stages_of(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     """The parts of a backbone that an image passes one after another, with their names, from the input on."""
     found: list[tuple[str, nn.Module]] = []
@@ -80,7 +88,7 @@ def classifier_parameters(row: BackboneRow) -> int:
     """
     with torch.device("meta"):
         full = WITH_CLASSIFIER[row.source](row)
-        kept, _ = make_backbone(row)
+    kept, _ = meta_backbone(row)
     return sum(p.numel() for p in full.parameters()) - sum(p.numel() for p in kept.parameters())
 
 

@@ -26,7 +26,7 @@ from fashion.errors import WeightsError
 from fashion.files import new_file
 from fashion.model import backbones
 from fashion.model.backbones import BackboneRow
-from fashion.model.network import CLASSIFIER_NAMES, complete_row, import_timm, make_backbone
+from fashion.model.network import CLASSIFIER_NAMES, complete_row, import_timm, meta_backbone
 
 Progress = Callable[[int, int], None]
 
@@ -60,8 +60,7 @@ def resolve_weights(model: ModelConfig, progress: Progress | None = None) -> Res
     else:
         kind, path = "file", _local_file(model.weights)
     weights = ResolvedWeights(kind, path, _sha256(path))
-    with torch.device("meta"):
-        backbone, _ = make_backbone(row)
+    backbone, _ = meta_backbone(row)
     if not _is_timm_hub(row, weights):
         match_state(read_state(path), backbone.state_dict(), row, path)
     return weights
@@ -98,12 +97,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if other := _what_it_is(path):
+            raise WeightsError(f"model.weights: {path} {other}") from error
         raise WeightsError(
             f"model.weights: {path} is not a file of plain tensors (pickled code is never executed). "
             "Save the state dict alone, with torch.save(model.state_dict(), ...) or as .safetensors"
         ) from error
     except Exception as error:  # each reader has its own exceptions for a damaged file
-        raise WeightsError(f"model.weights: {path} can't be read: {type(error).__name__}: {error}") from error
+        reason = f" ({str(error).splitlines()[0]})" if isinstance(error, OSError | RuntimeError) and str(error) else ""
+        other = _what_it_is(path) or f"is damaged or incomplete{reason}. Download or copy it again"
+        raise WeightsError(f"model.weights: {path} {other}") from error
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
@@ -116,6 +119,39 @@ def read_state(path: Path) -> dict[str, Tensor]:
     state = {re.sub(r"^((module|_orig_mod)\.)+", "", str(name)): value for name, value in loaded.items()}
     own = {name.removeprefix("backbone."): v for name, v in state.items() if name.startswith("backbone.")}
     return own or state
+
+
+# What a file that is none of weights begins with, and what it then is.
+_BEGINNINGS: Mapping[bytes, str] = {
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself. Fetch it: git lfs pull",
+    b"<": "is a web page, not weights: its download went wrong. Download it again",
+    b"{": "is JSON, not weights. Name the file that holds the tensors",
+    b"\x1f\x8b": "is compressed by gzip. Unpack it first",
+    b"\x89HDF": "is an HDF5 file (Keras), not one of PyTorch or safetensors",
+}
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # torch.save, from 1.6 on and before
+
+
+def _what_it_is(path: Path) -> str:
+    """What the file is instead of weights of its suffix, in words, as far as its first bytes tell; empty otherwise."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(32)
+    except OSError:
+        return ""
+    if not begins:
+        return "is empty. Download or copy it again"
+    for start, words in _BEGINNINGS.items():
+        if begins.lstrip().startswith(start):
+            return words
+    by_torch, tensors = begins.startswith((_ZIP, _PICKLE)), begins[8:9] == b"{"
+    if path.suffix == ".safetensors" and by_torch:
+        return "was written by torch.save, not by safetensors. Name it .pth"
+    if path.suffix != ".safetensors" and tensors:
+        return "is a safetensors file. Name it .safetensors"
+    if path.suffix != ".safetensors" and not by_torch:
+        return "is no file that torch.save has written. Name one, or a .safetensors file"
+    return ""
 
 
 def match_state(

@@ -21,7 +21,7 @@ from fashion.record.trial import EpochReport, SlotUse, Trial
 from fashion.record.validate import EVENT, check
 from fashion.schedulers.base import Decision, Scheduler
 
-FORMAT = 5
+FORMAT = 6
 NAME = "excerpt.json"
 # Reading fewer reports than this from the journal takes no noticeable time.
 WORTH = 5_000
@@ -62,6 +62,7 @@ def save(run: Run) -> None:
                 "origin": trial.origin,
                 "notes": trial.notes,
                 "slots": [vars(use) for use in trial.slots],
+                "versions": [[attempt, changed] for attempt, changed in trial.versions.items()],
                 "reports": [r.to_json() if r is best else _slim(r, scheduler.metric) for r in kept],
                 "decisions": [trial.decisions[r.epoch] for r in kept],
                 "left_out": trial.left_out + len(trial.reports) - len(kept),
@@ -134,14 +135,17 @@ def _more(less: dict[str, Any] | list[list[Any]], shared: dict[str, Any]) -> dic
 
 def _trial(entry: dict[str, Any], shared: dict[str, Any]) -> Trial:
     config = _more(entry["config"], shared)
-    check({**entry, "trial": entry["number"], "config": config}, EVENT)
+    versions = dict(entry["versions"])
+    for changed in versions.values():
+        check({"versions": changed}, EVENT)
+    check({**entry, "trial": entry["number"], "config": config, "versions": {}}, EVENT)
     reports = [EpochReport.from_json(value) for value in entry["reports"]]
     decisions = dict(zip((report.epoch for report in reports), entry["decisions"], strict=True))
     return Trial(
         entry["number"], config, reports, decisions, entry["attempt"], entry["ended"], entry["reason"],
         left_out=entry["left_out"], left_out_seconds=entry["left_out_seconds"],
         origin=tuple(entry["origin"]) if entry["origin"] else None, notes=entry["notes"],
-        slots=[SlotUse(**use) for use in entry["slots"]],
+        slots=[SlotUse(**use) for use in entry["slots"]], versions=versions,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,23 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if wrong := manifest_problem(manifest):
         raise RunError(Problem(f"{file} {wrong[0]}", wrong[1], json.dumps(manifest[wrong[0]])[:60]))
     return manifest
+
+
+def versions_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The versions under which a run began, of the code ("fashion-sweep") and of the packages."""
+    return {"fashion-sweep": str(manifest.get("code_version", "")), **manifest.get("packages", {})}
+
+
+def changed_versions(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Those of this process that differ from the manifest's; empty text for a package that has gone."""
+    before, now = versions_of(manifest), {"fashion-sweep": code_version(), **package_versions()}
+    return {name: now.get(name, "") for name in {**before, **now} if now.get(name, "") != before.get(name, "")}
+
+
+def versions_in_words(manifest: Mapping[str, Any], changed: Mapping[str, str]) -> str:
+    """Versions that differ from the manifest's: "torch 2.13.0 instead of 2.12.0, timm 1.0.22 instead of none"."""
+    before = versions_of(manifest)
+    return ", ".join(f"{name} {now or 'none'} instead of {before.get(name) or 'none'}" for name, now in changed.items())
 
 
 def code_version() -> str:

@@ -23,6 +23,7 @@ from fashion.files import (
     sync_folder,
     write_atomic,
 )
+from fashion.record.manifest import versions_of
 from fashion.record.ranking import Ranked, best
 from fashion.record.run import Run
 from fashion.record.trial import metrics_to_json, placeless
@@ -143,6 +144,12 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
         return digest.hexdigest(), write.tell()
 
 
+def _versions(run: Run, number: int) -> dict[str, str]:
+    """Under which the trial was trained; where that changed on the way, at its end."""
+    *_, changed = run.trials[number].each_versions()
+    return {name: version for name, version in {**versions_of(run.manifest), **changed}.items() if version}
+
+
 def _model_json(run: Run, winner: Ranked, digest: str, size: int) -> bytes:
     manifest = run.manifest
     content = {
@@ -156,7 +163,7 @@ def _model_json(run: Run, winner: Ranked, digest: str, size: int) -> bytes:
         "metrics": metrics_to_json(winner.metrics),
         "label_counts": manifest["label_counts"],
         "weights": {"file": WEIGHTS, "sha256": digest, "bytes": size},
-        "versions": {"fashion-sweep": manifest.get("code_version", ""), **manifest.get("packages", {})},
+        "versions": _versions(run, winner.trial),
         "promoted": now(),
     }
     return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"

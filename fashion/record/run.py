@@ -53,6 +53,8 @@ class Run:
         self.manifest = manifest
         self.trials: dict[int, Trial] = {}
         self.history: list[tuple[EpochReport, Decision]] = []
+        # Versions of this process that differ from the manifest's: what is trained from now on is trained under them.
+        self.changed_versions: dict[str, str] = {}
         self.offset = 0  # bytes of the journal that have been read
         self._journal: Journal | None = None
 
@@ -187,13 +189,16 @@ class Run:
 
     def record_taken(self, number: int, run: str, trial: int) -> None:
         """Record that a trial's reports and files are those of trial `trial` of another run."""
-        self._record({"event": "taken", "trial": number, "run": run, "of": trial})
+        self._record({"event": "taken", "trial": number, "run": run, "of": trial, **self._versions()})
 
     def record_attempt(self, number: int) -> int:
         """Record that the trial is handed to a worker (again); returns the attempt's number, from 1. Undoes an end."""
         attempt = self.trials[number].attempt + 1
-        self._record({"event": "attempt", "trial": number, "attempt": attempt})
+        self._record({"event": "attempt", "trial": number, "attempt": attempt, **self._versions()})
         return attempt
+
+    def _versions(self) -> dict[str, Any]:
+        return {"versions": self.changed_versions} if self.changed_versions else {}
 
     def record_slot(self, number: int, slot: int, node: str) -> None:
         """Record in which slot (from 0, in order of appearance in one command) and on which node the attempt runs."""
@@ -261,8 +266,10 @@ class Run:
         elif kind == "attempt":
             trial = self.trials[event["trial"]]
             trial.attempt, trial.ended, trial.reason, trial.origin = event["attempt"], None, "", None
+            trial.took_place(event["attempt"], event.get("versions", {}))
         elif kind == "taken":
             self.trials[event["trial"]].origin = (event["run"], event["of"])
+            self.trials[event["trial"]].took_place(0, event.get("versions", {}))
         elif kind == "report":
             report = EpochReport.from_json(event["report"])
             trial = self.trials[report.trial]

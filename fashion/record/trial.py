@@ -79,7 +79,9 @@ class Trial:
     `live` says whether a driver was alive when last looked. `left_out` counts the reports that an excerpt of the run
     leaves out, which took `left_out_seconds` in all. `origin` names the run and trial from which reports and files were
     taken, for a trial that was not trained here. `notes` say what happened to it on the way, `slots` where its attempts
-    ran (none in runs of formats 1 and 2).
+    ran (none in runs of formats 1 and 2). `versions` holds, for the attempts that ran under other versions than the
+    manifest names, what was different: "torch" -> "2.13.0", "" for a package that had gone (attempt 0: the trial was
+    taken from another run).
     """
 
     number: int
@@ -95,6 +97,24 @@ class Trial:
     origin: tuple[str, int] | None = None
     notes: list[str] = field(default_factory=list)
     slots: list[SlotUse] = field(default_factory=list)
+    versions: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    def took_place(self, attempt: int, changed: Mapping[str, str]) -> None:
+        """An attempt, or the taking of the trial from another run (0), was under versions with these changes."""
+        if attempt == 0:
+            self.versions.clear()  # what was trained here before counts no more
+        if changed:
+            self.versions[attempt] = dict(changed)
+
+    def each_versions(self) -> list[dict[str, str]]:
+        """What was different from the manifest's versions, each once, over all attempts that the trial is made of."""
+        attempts = range(1, self.attempt + 1) if self.origin is None and self.attempt else [0]
+        found: list[dict[str, str]] = []
+        for attempt in attempts:
+            changed = self.versions.get(attempt, {})
+            if changed not in found:
+                found.append(changed)
+        return found
 
     @property
     def status(self) -> Status:

@@ -94,6 +94,7 @@ EVENT: Mapping[str, Rule] = {
     "status": one_of("completed", "stopped", "failed"),
     "reason": word,
     "text": word,
+    "versions": lambda value: isinstance(value, Mapping) and all(map(title, (*value, *value.values()))),
 }
 # The settings that a scheduler's decisions depend on.
 SCHEDULER: Mapping[str, Rule] = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -197,8 +197,11 @@ def _check_meaning(name: str, value: Any) -> None:
             parse_address(value)
         except ValueError as error:
             raise NotAllowedError(f"must {error}", "For example s3://bucket/FashionDataset") from None
-    if name in ("data.root", "model.weights") and value.startswith("~"):
-        try:
-            Path(value).expanduser()
-        except RuntimeError:
-            raise NotAllowedError("begins with ~USER, but this machine has no such user") from None
+    if name in ("data.root", "model.weights"):
+        check_home(value)
+
+
+def check_home(path: str) -> None:
+    """Raise NotAllowedError for a path in the home of a user that this machine does not have."""
+    if path.startswith("~") and os.path.expanduser(path).startswith("~"):
+        raise NotAllowedError("begins with ~USER, but this machine has no such user")

@@ -21,6 +21,7 @@ from fashion.spec.fields import (
     show,
 )
 from fashion.spec.space import Choice, Expression, Grid, Int, LogUniform, Scalar, Switch, Uniform, When, case_name
+from fashion.spec.synonyms import meant
 from fashion.spec.yaml_lines import Document, Path
 
 KINDS = ("choice", "grid", "uniform", "loguniform", "int")
@@ -51,11 +52,10 @@ class Parser:
         return {key: value for key, value in raw.items() if key in known}
 
     def _elsewhere(self, key: str) -> str:
-        """The full name of a field that was written in the wrong section."""
-        if key == "learning_rate":
-            return "Did you mean train.lr?"
+        """The full name of a field that was written in the wrong section, or under a name that others give it."""
         names = [f"{section}.{name}" for section in (*SAMPLED, *SETTINGS) for name in section_rules(section)]
-        return next((f"Did you mean {name}?" for name in names if name.split(".")[1] == key), "")
+        name = next((name for name in names if name.split(".")[1] == key), meant(key))
+        return f"Did you mean {name}?" if name else ""
 
     # -- sampled sections
 
@@ -240,7 +240,9 @@ class Parser:
         if name == rule.name:
             self.problem(path, "a condition can't ask about the field itself", name)
         elif not isinstance(name, str) or name not in rules:
-            short = [full for full in rules if full.split(".")[1] == name]
+            short = [full for full in rules if full.split(".")[1] == name] or [
+                full for full in rules if full == meant(str(name))
+            ]
             close = nearest(str(name), list(rules), "Write section.field, for example train.optimizer")
             fix = f"Did you mean {short[0]}?" if short else close
             self.problem(path, "unknown field", name, fix)

@@ -1,16 +1,11 @@
-"""Rules that need more than one field: conditions that can hold, grids that can be crossed, trials that are valid."""
+"""Rules that need more than one field: conditions that can hold, and grids that can be crossed."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import ValidationError
-
-from fashion.errors import Problem
-from fashion.model.backbones import row
-from fashion.spec.fields import section_rules, show
+from fashion.spec.fields import show
 from fashion.spec.space import (
     Choice,
     Expression,
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
     from fashion.spec.sweep_spec import SweepSpec
 
 MOST_COMBINATIONS = 100_000
-MOST_DRAWN = 1_000
 
 
 class OnProblem(Protocol):
@@ -119,52 +113,6 @@ def _drawn_at_random(expressions: Mapping[str, Expression], expression: Expressi
             found.add(other)
         found |= _drawn_at_random(expressions, expressions[other])
     return found
-
-
-def every_trial(spec: SweepSpec, document: Document, problems: list[Problem]) -> None:
-    """Draw the trials, at most MOST_DRAWN (under an adaptive method exactly so many), and report each rule between
-    fields that some of them break: one problem for each rule, with how many trials break it."""
-    total = MOST_DRAWN if spec.search.adaptive else min(spec.total_trials, MOST_DRAWN)
-    broken: dict[str, list[tuple[int, str, str]]] = {}
-    for number in range(total):
-        for section, rule in _broken(spec, number):
-            without_values = re.sub(r"\([^)]*\)", "", rule)
-            broken.setdefault(without_values, []).append((number, section, rule))
-    for cases in broken.values():
-        number, section, rule = cases[0]
-        written = document.value.get(section) or {}
-        named = [word for word in re.findall(r"\w+", rule) if word in section_rules(section) and word in written]
-        fix = ""
-        if len(cases) < total:
-            share = f"{len(cases)} of {total} trials, the first of them trial {number}"
-            fix = f"This concerns {share}: when or switch can keep such values apart"
-        problems.append(Problem(document.place((section, *named[:1])), rule, fix=fix))
-
-
-def _broken(spec: SweepSpec, number: int) -> list[tuple[str, str]]:
-    """(section, rule) of each rule that the trial breaks."""
-    try:
-        trial = spec.drawn(number)
-    except ValidationError as error:
-        return [(str(detail["loc"][0]), detail["msg"].removeprefix("Value error, ")) for detail in error.errors()]
-    model, rules = trial.model, []
-    backbone = row(model.backbone)
-    if trial.train.mode == "probe":
-        data, why = trial.data, "for train.mode probe, whose features are computed once"
-        if data.crop_mode != "center":
-            rules.append(("data", f"crop_mode must be center {why} ({data.crop_mode})"))
-        if data.train_crop not in (None, data.crop):
-            rules.append(("data", f"train_crop must be null or equal crop {why} ({data.train_crop})"))
-        rules += [
-            ("data", f"{name} must be 0 {why} ({value})")
-            for name, value in (("jitter", data.jitter), ("erase", data.erase))
-            if value
-        ]
-    if model.weights == "imagenet" and not backbone.has_imagenet:
-        rules.append(("model", f"weights must be none for a backbone without ImageNet weights ({model.backbone})"))
-    if model.drop_path > 0 and not backbone.drop_path:
-        rules.append(("model", f"drop_path must be 0 for a backbone without stochastic depth ({model.backbone})"))
-    return rules
 
 
 def _path(name: str) -> Path:

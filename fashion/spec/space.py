@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 Scalar = str | int | float | bool | None
 
@@ -215,8 +215,11 @@ def can_be(expression: Expression, value: Scalar) -> bool:
 Suggest = Callable[[str, Distribution], Scalar]
 
 
-def resolve(expressions: dict[str, Expression], suggest: Suggest) -> dict[str, Scalar]:
-    """One value for each field. `suggest(dimension, distribution)` is called only for the dimensions that apply."""
+def resolve(
+    expressions: Mapping[str, Expression], suggest: Suggest, names: Iterable[str] | None = None
+) -> dict[str, Scalar]:
+    """One value for each field, or for the fields `names` and those that their conditions ask about.
+    `suggest(dimension, distribution)` is called only for the dimensions that apply."""
     values: dict[str, Scalar] = {}
 
     def field(name: str) -> Scalar:
@@ -239,7 +242,7 @@ def resolve(expressions: dict[str, Expression], suggest: Suggest) -> dict[str, S
             return evaluate(expression.otherwise, f"{name}[else]")
         return expression
 
-    for name in expressions:
+    for name in expressions if names is None else names:
         field(name)
     return values
 
@@ -247,20 +250,49 @@ def resolve(expressions: dict[str, Expression], suggest: Suggest) -> dict[str, S
 def combinations(expressions: dict[str, Expression], crossed: tuple[type[Choice], ...]) -> Iterator[dict[str, Scalar]]:
     """Every combination of the dimensions of a `crossed` type, the last varying fastest; a dimension that does not
     apply in a combination is not crossed. Yields dimension -> value, or one empty mapping if nothing is crossed."""
-    counters: list[list[int]] = []  # [index, length] of each dimension, in the order in which resolve asks for them
-    while True:
+
+    def once(pick: Pick) -> dict[str, Scalar]:
         chosen: dict[str, Scalar] = {}
 
-        def suggest(name: str, distribution: Distribution, chosen: dict[str, Scalar] = chosen) -> Scalar:
+        def suggest(name: str, distribution: Distribution) -> Scalar:
             if not isinstance(distribution, Choice) or type(distribution) not in crossed:
                 return distribution.at(0.0)
-            if len(chosen) == len(counters):
-                counters.append([0, len(distribution.values)])
-            chosen[name] = distribution.values[counters[len(chosen)][0]]
+            chosen[name] = pick(distribution.values)
             return chosen[name]
 
         resolve(expressions, suggest)
-        yield chosen
+        return chosen
+
+    return _every(once)
+
+
+def joint_values(
+    expressions: Mapping[str, Expression], names: Sequence[str], values: Callable[[str, Distribution], Sequence[Scalar]]
+) -> Iterator[dict[str, Scalar]]:
+    """Every way in which the fields `names`, and those that their conditions ask about, can have values together, where
+    a dimension has one of `values(dimension, distribution)`. Yields field -> value."""
+    return _every(lambda pick: resolve(expressions, lambda name, each: pick(values(name, each)), names))
+
+
+Pick = Callable[[Sequence[Scalar]], Scalar]
+T = TypeVar("T")
+
+
+def _every(once: Callable[[Pick], T]) -> Iterator[T]:
+    """What `once(pick)` returns for every way in which `pick(values)` can choose, the last choice varying fastest. What
+    `once` asks for may depend on what was picked before."""
+    counters: list[list[int]] = []  # [index, length] of each choice, in the order in which `once` asks for them
+    while True:
+        asked = 0
+
+        def pick(values: Sequence[Scalar]) -> Scalar:
+            nonlocal asked
+            if asked == len(counters):
+                counters.append([0, len(values)])
+            asked += 1
+            return values[counters[asked - 1][0]]
+
+        yield once(pick)
         while counters and counters[-1][0] + 1 == counters[-1][1]:
             counters.pop()
         if not counters:

@@ -7,6 +7,7 @@ dimensions, trial n takes number n modulo C. An adaptive method suggests the val
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from fashion.bucket.address import is_address, parse_address
 from fashion.config import TrialConfig, of_its_time
 from fashion.errors import Problem, SpecError
 from fashion.spec import rules
-from fashion.spec.fields import NAME, SAMPLED, TOP_LEVEL, nearest, section_rules
+from fashion.spec.fields import NAME, SAMPLED, TOP_LEVEL, NotAllowedError, check_home, nearest, section_rules
 from fashion.spec.parse import Parser
 from fashion.spec.settings import ResourcesConfig, SchedulerConfig, SearchConfig
 from fashion.spec.space import (
@@ -34,6 +35,8 @@ from fashion.spec.space import (
     to_json,
     unit,
 )
+from fashion.spec.synonyms import meant
+from fashion.spec.trials.valid import every_trial
 from fashion.spec.yaml_lines import Document, parse_yaml, read_yaml
 
 
@@ -90,12 +93,20 @@ class SweepSpec:
     def drawn(self, number: int) -> TrialConfig:
         """As `trial`; under an adaptive method an independent sample, in which loading looks for invalid
         combinations."""
+        return self.build(self._drawing(number), number)
+
+    def values(self, number: int, names: Sequence[str]) -> dict[str, Scalar]:
+        """What `drawn` gives the fields `names`, and those that their conditions ask about: for looking at many
+        trials."""
+        return resolve(self.expressions, self._drawing(number), names)
+
+    def _drawing(self, number: int) -> Suggest:
         crossed = self.combinations[number % len(self.combinations)]
 
         def suggest(name: str, distribution: Distribution) -> Scalar:
             return crossed[name] if name in crossed else distribution.at(unit(self.search.seed, number, name))
 
-        return self.build(suggest, number)
+        return suggest
 
     def build(self, suggest: Suggest, number: int) -> TrialConfig:
         """The trial whose values `suggest(dimension, distribution)` chooses. It is called once for each dimension that
@@ -141,7 +152,7 @@ def load_spec(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec:
         _override(document, override, problems)
     spec = _parse(document, problems, FilePath(path).stem)
     if spec is not None and not problems:
-        rules.every_trial(spec, document, problems)
+        every_trial(spec, document, problems)
     if spec is None or problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
         raise SpecError(f"{path}: {count}", sorted(problems, key=_line))
@@ -164,7 +175,7 @@ def _override(document: Document, override: str, problems: list[Problem]) -> Non
     path = tuple(key.split("."))
     names = [f"{section}.{name}" for section in TOP_LEVEL[1:-1] for name in section_rules(section)]
     if key not in ("name", "storage", *names):
-        short = [name for name in names if name.endswith(f".{key}")]
+        short = [name for name in names if name.endswith(f".{key}")] or [name for name in [meant(key)] if name]
         write = "Write section.field=value, for example train.lr=0.01"
         close = write if key in TOP_LEVEL else nearest(key, ["name", "storage", *names], write)
         problems.append(Problem(place, "unknown field", fix=f"Did you mean {short[0]}?" if short else close))
@@ -207,7 +218,8 @@ def _parse(
     resources, _ = parser.settings("resources", raw.get("resources"))
     name, storage = raw.get("name", default_name), raw.get("storage", "runs")
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        parser.problem(("name",), "must be up to 64 letters, digits, '.', '-' or '_': it names a folder", name)
+        rule = "must be up to 64 letters, digits, '.', '-' or '_', the first a letter or digit: it names a folder"
+        parser.problem(("name",), rule, name, _name_fix(raw, name, default_name))
     if not isinstance(storage, str) or not storage.strip():
         parser.problem(("storage",), "must be a folder, or an address in a bucket", storage)
     elif is_address(storage):
@@ -215,6 +227,11 @@ def _parse(
             parse_address(storage)
         except ValueError as error:
             parser.problem(("storage",), f"must {error}", storage)
+    elif "storage" in raw:
+        try:
+            check_home(storage)
+        except NotAllowedError as error:
+            parser.problem(("storage",), error.rule, storage)
     if problems:
         return None
     sections = {
@@ -229,6 +246,16 @@ def _parse(
     if "trials" in search_written:
         trials = min(trials, search.trials)
     return replace(spec, search=search.model_copy(update={"trials": trials}))
+
+
+def _name_fix(raw: Mapping[str, Any], name: Any, default_name: str) -> str:
+    if "name" not in raw:
+        return "The file's name is the sweep's: give it another with name: or --name"
+    if not isinstance(name, str):
+        return 'Write it in quotes, such as name: "20250131"'
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode())
+    plain = plain.lstrip("-_.")[:64].rstrip("-")
+    return f"For example {plain}" if plain else ""
 
 
 def _flat(form: Mapping[str, Any]) -> dict[str, Any]:

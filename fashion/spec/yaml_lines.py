@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from functools import cache
@@ -82,7 +83,7 @@ def _read(path: str | FilePath) -> bytes:
     """The file's bytes, but at most one more than a spec may have: /dev/zero has no end."""
     if path == "-":
         return _standard_input()
-    with open(path, "rb") as file:
+    with open(os.path.expanduser(path), "rb") as file:
         return file.read(LARGEST_FILE + 1)
 
 
@@ -187,6 +188,7 @@ def _unreadable(place: str, rule: str, fix: str = "", value: str = "") -> SpecEr
 def _neighbours(path: FilePath) -> str:
     import difflib
 
+    path = FilePath(os.path.expanduser(path))
     folder = path if path.is_dir() else path.parent
     names = sorted(entry.name for entry in folder.glob("*.y*ml")) if folder.is_dir() else []
     close = difflib.get_close_matches(path.name, names, 1, 0.6) if folder != path else []

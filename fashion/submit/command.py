@@ -32,7 +32,7 @@ def entrypoint(
         raise SpecError(f"{spec.name} can't be submitted:", problems)
     words = ["fashion-sweep", "run", "-", "--json", "--recorded", "--name", spec.name]
     words += [word for override in overrides for word in ("--set", override)]
-    if folder and not is_address(spec.storage):  # so that it says where the run is
+    if folder and not is_address(spec.storage) and not spec.storage.startswith("~"):  # so that it says where the run is
         words += ["--storage", str(PurePosixPath(folder) / spec.storage)]
     words += ["--trials", trials] if trials is not None else []
     words += ["--fresh"] if fresh else []
@@ -71,7 +71,7 @@ def _folder_problem(folder: str | None) -> Iterator[Problem]:
 def _relative(spec: SweepSpec) -> Iterator[Problem]:
     """Relative paths in the spec, where no folder says what they are relative to."""
     form = spec.to_json()
-    places = [("storage", spec.storage, ("/",)), ("data.root", form["data"]["root"], ("/", "~"))]
+    places = [("storage", spec.storage, ("/", "~")), ("data.root", form["data"]["root"], ("/", "~"))]
     files = [text for text in _texts(form["model"]["weights"]) if PurePosixPath(text).suffix]
     places += [("model.weights", text, ("/", "~")) for text in files]
     for name, value, absolute in places:

@@ -9,15 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from torch import nn
 
 from fashion.bucket.store import TakenError
-from fashion.config import ModelConfig
 from fashion.data.layout import Dataset
 from fashion.files import write_atomic
-from fashion.model.classifier import build_model
-from fashion.model.network import stages_of
+from fashion.model.backbones import BackboneRow, row
+from fashion.model.network import complete_row, meta_backbone, stages_of
 from fashion.record.run import VAL_LABELS, Run
 from fashion.storage.working_copy import Held
 
@@ -47,27 +45,23 @@ def _val_labels(dataset: Dataset) -> bytes:
 
 
 def described(models: Iterable[tuple[str, str]], class_counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Of each (backbone, weights) its parameters, and those of the backbone's stages in order of the forward pass.
-
-    Models are built on the meta device, once a backbone, which takes neither memory nor a forward pass.
-    """
-    sizes: dict[str, dict[str, Any]] = {}
-    for backbone, weights in (pairs := sorted(set(models))):
-        if backbone not in sizes:
-            sizes[backbone] = _size(ModelConfig(backbone=backbone, weights=weights), class_counts)
-    return [{"backbone": backbone, "weights": weights, **sizes[backbone]} for backbone, weights in pairs]
+    """Of each (backbone, weights) its parameters, and those of the backbone's stages in order of the forward pass."""
+    return [
+        {"backbone": backbone, "weights": weights, **_size(row(backbone), class_counts)}
+        for backbone, weights in sorted(set(models))
+    ]
 
 
-def _size(config: ModelConfig, class_counts: Sequence[int]) -> dict[str, Any]:
-    with torch.device("meta"):
-        model = build_model(config, tuple(class_counts))
+def _size(of: BackboneRow, class_counts: Sequence[int]) -> dict[str, Any]:
+    backbone, features = meta_backbone(complete_row(of))
+    heads = sum((features + 1) * count for count in class_counts)  # linear, with a bias
     return {
-        "parameters": _count(model),
-        "backbone_parameters": _count(model.backbone),
-        "head_parameters": _count(model.heads),
+        "parameters": _count(backbone) + heads,
+        "backbone_parameters": _count(backbone),
+        "head_parameters": heads,
         "stages": [
             {"name": name, "kind": type(module).__name__, "parameters": _count(module)}
-            for name, module in stages_of(model.backbone)
+            for name, module in stages_of(backbone)
         ],
     }
 

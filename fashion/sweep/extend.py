@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,11 @@ def run_path(spec: SweepSpec) -> Path:
     folder there."""
     if is_address(spec.storage):
         return working_copy.working_copy(_address(spec))
-    path = Path(spec.storage) / spec.name
+    path = Path(os.path.expanduser(spec.storage)) / spec.name
+    literal = Path(spec.storage) / spec.name
+    if literal != path and (literal / "manifest.json").is_file() and not path.exists():
+        rule = f"the run is in a folder that is called ~, where an earlier version put it: ./{literal}"
+        raise RunError(Problem("storage", rule, show(spec.storage), f"Move it to {path}, or write ./{spec.storage}"))
     try:
         first = next(place for place in (path, *path.parents) if place.exists())
     except OSError as error:

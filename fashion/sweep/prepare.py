@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,25 +13,28 @@ import numpy as np
 import torch
 
 from fashion.bucket.address import Address
-from fashion.config import TrialConfig
+from fashion.config import ModelConfig, TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.remote.local_copy import DataRoot, on_this_machine, parse_root
-from fashion.model.classifier import build_model
+from fashion.errors import Problem, SpecError
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
+from fashion.spec.trials.possible import MOST_DRAWN, every, few, together
 from fashion.storage.working_copy import Held, push_manifest
 from fashion.sweep.described import described, record_val_labels
 from fashion.sweep.extend import continue_with, known_run, run_path
+from fashion.sweep.foresee import foreseen
 from fashion.training.features import open_features
 
 # label, done, total
 Progress = Callable[[str, int, int], None]
 
-# Under optuna configurations are not known beforehand; this many draws show what they can be made of.
-OPTUNA_DRAWS = 300
+# Under an adaptive method configurations are not known beforehand; this many draws show what they can be made of.
+ADAPTIVE_DRAWS = 300
+WEIGHTS = ("model.backbone", "model.weights")
 
 
 @dataclass(frozen=True)
@@ -55,26 +59,25 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
     the spec was edited.
 
     Raises:
-        DataError, WeightsError: with everything that is wrong, before any trial starts.
+        DataError, SpecError, WeightsError: with everything that is wrong, before any trial starts.
         StorageError: the data set is in a bucket that can't be read.
     """
     configs = [*possible_trials(spec), *begun]
     cache_dir = default_cache_dir().absolute()
     forms = sorted({(c.data.resize, c.data.fit, c.data.interpolation) for c in configs})
     source = parse_root(configs[0].data.root)
+    if isinstance(source, Address):  # before anything is fetched
+        _require(foreseen(spec, None, progress), spec)
     root = on_this_machine(source, cache_dir, forms, progress=progress)
     dataset = read_dataset(root)
+    _require(foreseen(spec, len(dataset.splits["train"]), progress), spec)
     dataset.fingerprint(partial(progress, "contents of all images"))
     weights: dict[tuple[str, str], ResolvedWeights] = {}
-    for config in configs:
-        key = (config.model.backbone, config.model.weights)
+    named = [(str(each["model.backbone"]), str(each["model.weights"])) for each in together(spec, WEIGHTS, every)]
+    for key in (*named, *((config.model.backbone, config.model.weights) for config in begun)):
         if key not in weights:
-            weights[key] = resolve_weights(config.model, partial(progress, "weights"))
-    for backbone, stages in sorted(
-        {(c.model.backbone, c.train.freeze_stages) for c in configs if c.train.freeze_stages}
-    ):
-        with torch.device("meta"):  # refused now, and not by each of its trials
-            build_model(configs[0].model.model_copy(update={"backbone": backbone}), (2,)).freeze_stages(stages)
+            model = ModelConfig(backbone=key[0], weights=key[1])
+            weights[key] = resolve_weights(model, partial(progress, "weights"))
     packs: dict[tuple[int, str, str], list[Pack]] = {}
     for resize, fit, interpolation in forms:
         packs[resize, fit, interpolation] = [
@@ -95,15 +98,21 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
     return Prepared(dataset, root, cache_dir, weights, source if isinstance(source, Address) else None)
 
 
+def _require(problems: list[Problem], spec: SweepSpec) -> None:
+    if problems:
+        raise SpecError(f"{spec.name} can't be trained:", problems)
+
+
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def possible_trials(spec: SweepSpec) -> list[TrialConfig]:
-    """Every configuration of a random or grid sweep; for optuna a wide sample of its space."""
-    if not spec.search.adaptive:
+    """Every configuration of a sweep whose trials are known and few; of any other a wide sample, whose caches are built
+    beforehand. A trial builds what it finds missing."""
+    if few(spec):
         return [spec.trial(number) for number in range(spec.total_trials)]
-    return [spec.drawn(number) for number in range(OPTUNA_DRAWS)]
+    return [spec.drawn(number) for number in range(ADAPTIVE_DRAWS if spec.search.adaptive else MOST_DRAWN)]
 
 
 def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) -> tuple[Run, bool]:
@@ -133,7 +142,7 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
         "models": models(),
     }
     if bucket is None:
-        run = Run.create(spec.storage, spec.name, manifest)
+        run = Run.create(path.parent, path.name, manifest)
         record_val_labels(run, dataset)
         return run, False
     run = Run.create(path.parent, path.name, {"name": spec.name, "id": uuid.uuid4().hex, **manifest})
@@ -141,6 +150,12 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
     record_val_labels(run, dataset, bucket)
     push_manifest(bucket.store, path)
     return run, False
+
+
+def discard(run: Run) -> None:
+    """Remove a run directory that was made for a sweep which could not start. One with a trial in it stays."""
+    if not run.trials:
+        shutil.rmtree(run.path)
 
 
 def _label_counts(dataset: Dataset, split: str) -> list[list[int]]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fashion.record.manifest import changed_versions, versions_in_words
 from fashion.record.run import Run
 from fashion.record.scheduler import replay
 from fashion.record.trial import End, EpochReport, Trial
@@ -49,7 +50,15 @@ class Recorder:
         """Bring the scheduler and the disk up to the record: called once, before anything is received.
 
         What is recorded goes through the scheduler's own code, so that start, resume and extension are one path. Then
-        what a killed driver decided and could not carry out is carried out."""
+        what a killed driver decided and could not carry out is carried out.
+
+        What is trained from now on is recorded with the versions of this process where they differ from the run's."""
+        self.run.changed_versions = changed_versions(self.run.manifest)
+        if self.run.changed_versions and self.run.unfinished(self.total):
+            words = versions_in_words(self.run.manifest, self.run.changed_versions)
+            self.note(
+                f"the sweep goes on under other versions than it began with: {words}; the record says which trial"
+            )
         for report, recorded, decided in replay(self.scheduler, self.run.history):
             if self.run.trials[report.trial].origin is not None:
                 continue  # taken whole from another run: nothing was to be decided

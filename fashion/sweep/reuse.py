@@ -1,7 +1,8 @@
 """A trial that a neighbouring sweep has already trained is taken from there instead of being trained again.
 
 Two trials are the same if their configurations (the seed included), the contents of their data sets, the code and the
-versions of the packages are equal. On one kind of device their numbers are then the same.
+versions of the packages are equal: those under which the other was trained from its first attempt to its last, and
+those of this process. On one kind of device their numbers are then the same.
 """
 
 from __future__ import annotations
@@ -18,12 +19,10 @@ from pydantic import ValidationError
 from fashion.config import TrialConfig, read_config
 from fashion.errors import CheckpointError, RunError
 from fashion.record.find import run_paths
-from fashion.record.manifest import read_manifest
+from fashion.record.manifest import read_manifest, versions_of
 from fashion.record.run import Run
 from fashion.record.trial import Trial
 from fashion.record.trial_files import best_path, predictions_path, read_header
-
-SAME = ("data_fingerprint", "code_version", "packages")
 
 
 @dataclass(frozen=True)
@@ -40,24 +39,32 @@ class Trained:
 def trained_elsewhere(run: Run) -> dict[TrialConfig, Trained]:
     """Completed trials of the runs beside `run`, by `key` of their configuration."""
     found: dict[TrialConfig, Trained] = {}
+    now = _with(run, run.changed_versions)
     for path in run_paths(run.path.parent):
         if path.resolve() == run.path.resolve():
             continue
         try:
             manifest = read_manifest(path)
-            if any(manifest[name] != run.manifest[name] for name in SAME):
+            if manifest["data_fingerprint"] != run.manifest["data_fingerprint"]:
                 continue
             other = Run.open(path)
         except (RunError, KeyError):
             continue  # damaged, of another version, or being removed: this sweep can do without it
         for trial in other.trials.values():
-            if trial.status != "completed" or _files(Trained(other, trial)) is None:
+            if trial.status != "completed" or any(_with(other, each) != now for each in trial.each_versions()):
+                continue
+            if _files(Trained(other, trial)) is None:
                 continue
             try:
                 found.setdefault(key(trial.config), Trained(other, trial))
             except ValidationError:
                 continue  # no configuration of this version
     return found
+
+
+def _with(run: Run, changed: Mapping[str, str]) -> dict[str, str]:
+    """The run's versions with these changes."""
+    return {name: version for name, version in {**versions_of(run.manifest), **changed}.items() if version}
 
 
 def key(config: Mapping[str, Any]) -> TrialConfig:

@@ -13,6 +13,8 @@ from fashion.record.trial import Trial
 from fashion.spec.space import Choice, Distribution, Int, LogUniform, Scalar, Uniform
 from fashion.spec.sweep_spec import SweepSpec
 
+MOST_ASKED = 100  # suggestions for one trial
+
 
 class ConfigSource(Protocol):
     """Gives trial `number` its configuration, and is told how trials ended."""
@@ -66,6 +68,16 @@ class OptunaSource:
         return self.optuna.samplers.TPESampler(seed=seed)
 
     def config(self, number: int) -> TrialConfig:
+        """A suggestion that keeps every rule. Loading has refused spaces that allow another, but for the very ends of
+        ranges, which Optuna may take: warmup_epochs {uniform: [0, 5]} is below epochs 5 anywhere else."""
+        for _ in range(MOST_ASKED - 1):
+            try:
+                return self._suggested(number)
+            except ValidationError:
+                self.study.tell(self.asked.pop(number), state=self.optuna.trial.TrialState.FAIL)
+        return self._suggested(number)
+
+    def _suggested(self, number: int) -> TrialConfig:
         asked = self.study.ask()
         self.asked[number] = asked
 

@@ -220,7 +220,7 @@ def test_a_sweep_in_which_nothing_learns_fails(tmp_path: Path, demo_root: Path, 
     assert fashion(tmp_path, "best", "s", **shared_ray.joining).returncode == 2
 
 
-@pytest.mark.parametrize("resources", [{"gpus_per_worker": 1}, pytest.param({"workers": 999}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("resources", [{"gpus_per_worker": 1}, {"cpus_per_worker": 999}])
 def test_an_impossible_request_is_refused_before_anything_starts(
     tmp_path: Path, demo_root: Path, resources: dict[str, int]
 ) -> None:
@@ -232,7 +232,7 @@ def test_an_impossible_request_is_refused_before_anything_starts(
     done = fashion(tmp_path, "run", "s.yaml")
     assert done.returncode == 2
     assert "resources: a trial needs" in done.stderr
-    assert not Run.open(tmp_path / "runs" / "s").trials
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.xdist_group("shared-ray")

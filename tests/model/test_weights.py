@@ -165,8 +165,8 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
     torch.save({name: value for name, value in state.items() if "stage3" not in name}, tmp_path / "missing.pth")
     torch.save({**state, "stage4.down.weight": torch.zeros(3)}, tmp_path / "extra.pth")
     for name, rule in {
-        "truncated.pth": "can't be read",
-        "empty.safetensors": "can't be read",
+        "truncated.pth": r"is damaged or incomplete \(Pytorch",
+        "empty.safetensors": "is empty",
         "list.pth": "holds no state dict",
         "nan.pth": "not finite",
         "shape.pth": r"shape \(8, 3, 3, 3\)",
@@ -181,6 +181,29 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
         resolve_weights(config("tiny", "imagnet"))
     with pytest.raises(WeightsError, match="no such file"):
         resolve_weights(config("tiny", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("junk.pth", b"just some text that is no weights", "is no file that torch.save has written"),
+        ("junk.pt", b"\x80\x02junk", "is damaged or incomplete|not a file of plain tensors"),
+        ("junk.safetensors", b"just some text that is no weights", "is damaged or incomplete"),
+        ("page.pth", b"\n<!DOCTYPE html><title>404</title>", "is a web page"),
+        ("page.safetensors", b"<html>", "is a web page"),
+        ("pointer.safetensors", b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        ("index.pth", b'{"weight_map": {}}', "is JSON"),
+        ("old.pth", b"\x1f\x8b\x08", "gzip"),
+        ("other.pth", (2).to_bytes(8, "little") + b"{}", "Name it .safetensors"),
+        ("other.safetensors", b"PK\x03\x04", "Name it .pth"),
+        ("nothing.pth", b"", "is empty"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_told_in_a_sentence(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=said) as error:
+        resolve_weights(config("tiny", tmp_path / name))
+    assert "KeyError" not in str(error.value)
 
 
 def test_a_file_that_changes_after_it_was_resolved_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fashion.errors import DataError, RunError, UserError, WeightsError
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.sweep.extend import begun_trials, total_with
-from fashion.sweep.prepare import OPTUNA_DRAWS, Prepared, open_run, possible_trials, prepare
+from fashion.sweep.prepare import ADAPTIVE_DRAWS, Prepared, discard, open_run, possible_trials, prepare
 
 Load = Callable[..., SweepSpec]
 TEXT = """\
@@ -96,14 +96,16 @@ def test_what_is_missing_is_told_before_anything_is_made(load: Load, tmp_path: P
         prepare(load(f"data.root={tmp_path / 'absent'}"), quiet)
     with pytest.raises(WeightsError, match=r"gone\.safetensors"):
         prepare(load(f"model.weights={tmp_path / 'gone.safetensors'}"), quiet)
-    with pytest.raises(UserError, match=r"freeze_stages: must be less than .*\(stem, stage1, stage2, stage3\); got 4"):
-        prepare(load("train.freeze_stages=4"), quiet)
+    with pytest.raises(
+        UserError, match=r"freeze_stages \(4\) must be less than the number of the backbone's stages, 4"
+    ):
+        load("train.freeze_stages=4")
     assert not (tmp_path / "runs").exists()
 
 
 def test_configurations_that_optuna_may_ask_for(load: Load) -> None:
     configs = possible_trials(load("search.method=optuna"))
-    assert len(configs) == OPTUNA_DRAWS
+    assert len(configs) == ADAPTIVE_DRAWS
     assert {config.data.resize for config in configs} == {20, 24}
     assert len(possible_trials(load())) == 6
 
@@ -231,3 +233,24 @@ def test_a_folder_that_is_no_run_is_left_alone(load: Load, prepared: Prepared, t
     with pytest.raises(RunError, match="is not a run directory"):
         open_run(load(), prepared)
     assert os.listdir(folder) == ["thesis.tex"]
+
+
+def test_a_run_that_could_not_start_leaves_no_folder(load: Load, prepared: Prepared) -> None:
+    run, _ = open_run(load(), prepared)
+    discard(run)
+    assert not run.path.exists()
+    run, _ = open_run(load(), prepared)
+    run.record_trial(0, {"a": 1})
+    discard(run)
+    assert run.path.exists()
+
+
+def test_all_weights_of_an_adaptive_sweep_are_found_beforehand(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that hardly any draw names."""
+    monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
+    apart = ", ".join(f"{n / 1000}" for n in range(900))
+    weights = "{when: {model.dropout: 0.0}, value: gone.pth, else: none}"
+    with pytest.raises(WeightsError, match=r"gone\.pth"):
+        prepare(load("search.method=optuna", f"model.dropout={{choice: [{apart}]}}", f"model.weights={weights}"), quiet)

@@ -15,6 +15,7 @@ from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
 from fashion.errors import CheckpointError, RunError
 from fashion.record.excerpt import load, save
+from fashion.record.manifest import changed_versions
 from fashion.record.promote import promote
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
@@ -137,6 +138,9 @@ def test_what_differs_or_is_incomplete_is_not_taken(spec: SweepSpec) -> None:
     train(new_run(spec, "half"), spec, 0, epochs=3)
     train(new_run(spec, "gone"), spec, 0).unlink()
     train(new_run(spec, "cut"), spec, 0).write_bytes(b"short")
+    upgraded = new_run(spec, "upgraded")
+    upgraded.changed_versions = {"torch": "0"}  # in the midst of the sweep
+    train(upgraded, spec, 0)
     (new_run(spec, "damaged").path / "manifest.json").write_text("{")
     assert trained_elsewhere(run) == {}
     train(new_run(spec, "same"), spec, 0)
@@ -157,3 +161,29 @@ def test_files_that_vanish_are_told(spec: SweepSpec) -> None:
     weights.unlink()
     with pytest.raises(RunError, match="its files have gone"):
         link(trained, second.trial_dir(0))
+
+
+def test_what_counts_is_the_versions_of_now(spec: SweepSpec) -> None:
+    """Of the sweep that goes on after an upgrade, and of the one that was upgraded before it trained the trial."""
+    old = {"code_version": "0+old", "packages": {"torch": "1"}}
+    before, after, mine = new_run(spec, "before", **old), new_run(spec, "after", **old), new_run(spec, "mine", **old)
+    train(before, spec, 0)
+    after.changed_versions = mine.changed_versions = changed_versions(mine.manifest)
+    train(after, spec, 0)
+    (taken,) = trained_elsewhere(mine).values()
+    assert taken.run.name == "after"
+    mine.changed_versions = {}
+    (taken,) = trained_elsewhere(mine).values()
+    assert taken.run.name == "before"
+
+
+def test_going_on_under_other_versions_is_told_once(spec: SweepSpec) -> None:
+    run = new_run(spec, "mine", code_version="0+old")
+    told = io.StringIO()
+    recorder = Recorder(run, make_scheduler(spec.scheduler), 3, [Display(run, spec, stream=told, mode="plain")])
+    recorder.catch_up()
+    (line,) = [line for line in told.getvalue().splitlines() if "other versions" in line]
+    assert "instead of 0+old" in line
+    run.record_trial(0, spec.trial(0).model_dump(mode="json"))
+    recorder.started(0)
+    assert run.trials[0].each_versions() == [run.changed_versions]

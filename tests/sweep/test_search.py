@@ -171,3 +171,13 @@ def test_edited_ranges_leave_out_what_they_no_longer_hold(spec: SweepSpec, tmp_p
     assert not fixed.study.trials
     moved = OptunaSource(load_spec(tmp_path / "sweep.yaml", ["data.root=elsewhere"]), run)
     assert len(moved.study.trials) == 12
+
+
+def test_a_suggestion_at_the_very_end_of_a_range_is_made_anew(spec: SweepSpec, tmp_path: Path) -> None:
+    """No draw is 2.0, so that loading allows the range, but Optuna may take its end."""
+    ends = ("train.epochs=2", "train.warmup_epochs={uniform: [0, 2]}")
+    source = OptunaSource(load_spec(tmp_path / "sweep.yaml", ends), new_run(tmp_path))
+    source.study.enqueue_trial({"train.warmup_epochs": 2.0})
+    assert source.config(0).train.warmup_epochs < 2
+    assert [trial.state for trial in source.study.trials] == [TrialState.FAIL, TrialState.RUNNING]
+    assert list(source.asked) == [0]

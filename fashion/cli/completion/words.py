@@ -50,7 +50,9 @@ def complete_run(context: click.Context, parameter: click.Parameter, incomplete:
 
     if os.sep in incomplete:
         return complete_folder(context, parameter, incomplete)
-    return _beginning((path.name for path in run_paths(context.params.get("storage") or "runs")), incomplete)
+    return _beginning(
+        (path.name for path in run_paths(os.path.expanduser(context.params.get("storage") or "runs"))), incomplete
+    )
 
 
 @_quiet

@@ -1,0 +1,180 @@
+"""The rules between the fields of a trial, each with the fields that it reads.
+
+A rule compares numbers and words only, as `possible.extremes` expects of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from fashion.model.backbones import row
+from fashion.spec.fields import SAMPLED
+
+Section = Literal["data", "model", "train"]
+Values = Mapping[str, Any]  # "data.crop" -> its value in a trial
+
+
+@dataclass(frozen=True)
+class BrokenRule:
+    """A rule that a trial breaks, in words, with the received values in brackets; and the section that says so."""
+
+    section: str
+    rule: str
+
+    @property
+    def kind(self) -> str:
+        """The rule without the values."""
+        return re.sub(r"\([^)]*\)|\d+", "", self.rule)
+
+
+@dataclass(frozen=True)
+class FieldRelation:
+    """fields: what the rule reads. check: yields it in words if a trial of so many workers breaks it."""
+
+    section: Section
+    fields: tuple[str, ...]
+    check: Callable[[Values, int], Iterator[str]]
+
+    def broken(self, values: Values, workers: int) -> list[BrokenRule]:
+        return [BrokenRule(self.section, rule) for rule in self.check(values, workers)]
+
+
+def in_words(error: ValidationError) -> list[BrokenRule]:
+    """The rules of `fashion.config` that a configuration breaks."""
+    return [
+        BrokenRule(str(each["loc"][0]), each["msg"].removeprefix("Value error, "))
+        for each in error.errors()
+        if each["loc"]
+    ]
+
+
+def _validated(section: Section, *names: str) -> FieldRelation:
+    """A rule that the section's own model checks. The other fields have their defaults."""
+    model = SAMPLED[section]
+    required = {name: "." for name, field in model.model_fields.items() if field.is_required()}
+
+    def check(values: Values, workers: int) -> Iterator[str]:
+        try:
+            model.model_validate({**required, **{name: values[f"{section}.{name}"] for name in names}})
+        except ValidationError as error:
+            yield from (each["msg"].removeprefix("Value error, ") for each in error.errors())
+
+    return FieldRelation(section, tuple(f"{section}.{name}" for name in names), check)
+
+
+# The fields that each validator of `fashion.config` compares.
+SECTION_RULES = (
+    _validated("data", "resize", "crop"),
+    _validated("data", "resize", "crop", "train_crop", "crop_mode"),
+    _validated("train", "epochs", "warmup_epochs"),
+    _validated("train", "loss", "label_smoothing"),
+)
+
+
+def _probe(field: str, wanted: str, holds: Callable[[Values], bool]) -> FieldRelation:
+    """What `train.mode: probe` asks of a field of data."""
+
+    def check(values: Values, workers: int) -> Iterator[str]:
+        if values["train.mode"] == "probe" and not holds(values):
+            why = "for train.mode probe, whose features are computed once"
+            yield f"{field} must {wanted} {why} ({values[f'data.{field}']})"
+
+    others = ("data.crop",) if field == "train_crop" else ()
+    return FieldRelation("data", ("train.mode", f"data.{field}", *others), check)
+
+
+def _imagenet(values: Values, workers: int) -> Iterator[str]:
+    backbone = values["model.backbone"]
+    if values["model.weights"] == "imagenet" and not row(backbone).has_imagenet:
+        yield f"weights must be none for a backbone without ImageNet weights ({backbone})"
+
+
+def _drop_path(values: Values, workers: int) -> Iterator[str]:
+    backbone = values["model.backbone"]
+    if values["model.drop_path"] > 0 and not row(backbone).drop_path:
+        yield f"drop_path must be 0 for a backbone without stochastic depth ({backbone})"
+
+
+def _one_image_each(values: Values, workers: int) -> Iterator[str]:
+    size = values["train.batch_size"]
+    if size < workers:
+        yield f"batch_size ({size}) must be at least resources.workers ({workers}): each worker trains on its share"
+
+
+def _two_images_each(values: Values, workers: int) -> Iterator[str]:
+    size = values["train.batch_size"]
+    if values["model.feature_norm"] == "batch" and workers <= size < 2 * workers:
+        yield (
+            f"batch_size ({size}) must be at least {2 * workers} with feature_norm batch{_each_of(workers)}: batch "
+            "normalisation needs two images"
+        )
+
+
+def _two_images_for(values: Values, workers: int) -> Iterator[str]:
+    """Batch normalisation of maps that have shrunk to one position is that of the pooled features."""
+    size, backbone = values["train.batch_size"], row(values["model.backbone"])
+    frozen = values["train.freeze_backbone"] or values["train.freeze_stages"] or values["train.mode"] == "probe"
+    side = _trained_side(values)
+    if workers <= size < 2 * workers and not frozen and backbone.native_size and side < backbone.least_side_alone:
+        yield (
+            f"batch_size ({size}) must be at least {2 * workers} for backbone {backbone.name} at {side} "
+            f"px{_each_of(workers)}: its batch normalisation needs two images, or images of at least "
+            f"{backbone.least_side_alone} px"
+        )
+
+
+def _size(field: str) -> FieldRelation:
+    """The least size of images that a backbone of the table takes. (Others are built: `fashion.model.sizes`.)"""
+
+    def check(values: Values, workers: int) -> Iterator[str]:
+        backbone, side = row(values["model.backbone"]), values[f"data.{field}"]
+        if side is not None and side < backbone.least_side:
+            yield f"{field} ({side}) must be at least {backbone.least_side} for backbone {backbone.name}"
+
+    return FieldRelation("data", ("model.backbone", f"data.{field}"), check)
+
+
+def _stages(values: Values, workers: int) -> Iterator[str]:
+    backbone, count = row(values["model.backbone"]), values["train.freeze_stages"]
+    if backbone.native_size and count >= backbone.stages:
+        yield (
+            f"freeze_stages ({count}) must be less than the number of the backbone's stages, {backbone.stages} for "
+            f"{backbone.name} (`fashion-sweep model {backbone.name}` lists them)"
+        )
+
+
+def _trained_side(values: Values) -> int:
+    side: int = values["data.train_crop"] or values["data.crop"]
+    return side
+
+
+def _each_of(workers: int) -> str:
+    return f", two for each of {workers} workers" if workers > 1 else ""
+
+
+FROZEN = ("train.mode", "train.freeze_backbone", "train.freeze_stages")
+FIELD_RULES = (
+    _probe("crop_mode", "be center", lambda values: values["data.crop_mode"] == "center"),
+    _probe(
+        "train_crop",
+        "be null or equal crop",
+        lambda values: values["data.train_crop"] in (None, values["data.crop"]),
+    ),
+    _probe("jitter", "be 0", lambda values: not values["data.jitter"]),
+    _probe("erase", "be 0", lambda values: not values["data.erase"]),
+    FieldRelation("model", ("model.backbone", "model.weights"), _imagenet),
+    FieldRelation("model", ("model.backbone", "model.drop_path"), _drop_path),
+    FieldRelation("train", ("train.batch_size",), _one_image_each),
+    FieldRelation("train", ("train.batch_size", "model.feature_norm"), _two_images_each),
+    _size("crop"),
+    _size("train_crop"),
+    FieldRelation(
+        "train", ("train.batch_size", "model.backbone", "data.crop", "data.train_crop", *FROZEN), _two_images_for
+    ),
+    FieldRelation("train", ("train.freeze_stages", "model.backbone"), _stages),
+)

@@ -1,0 +1,150 @@
+"""Rules between fields hold for every trial, whatever their number, or the spec is refused before anything starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fashion.config import DataConfig, ModelConfig, TrainConfig
+from fashion.errors import SpecError
+from fashion.spec.sweep_spec import SweepSpec, load_spec
+from fashion.spec.trials.relations import FIELD_RULES, SECTION_RULES
+
+Load = Callable[..., SweepSpec]
+FAR_CORNER = """\
+data: {{root: data, resize: {{grid: [32, 16]}}, crop: 24}}
+model:
+  backbone: tiny
+  weights: none
+  dropout: {{grid: [{}]}}
+train: {{lr: {{grid: [{}]}}}}
+search: {{method: grid}}
+""".format(
+    ", ".join(str(n / 100) for n in range(30)),
+    ", ".join(str(n / 100) for n in range(1, 41)),
+)
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def load(text: str, *overrides: str) -> SweepSpec:
+        path = tmp_path / "spec.yaml"
+        path.write_text(text)
+        return load_spec(path, overrides)
+
+    return load
+
+
+def small(data: str = "", model: str = "", train: str = "", more: str = "") -> str:
+    return (
+        f"data: {{root: data, resize: 64, crop: 64{data}}}\n"
+        f"model: {{backbone: tiny, weights: none{model}}}\ntrain: {{epochs: 2{train}}}\n{more}\n"
+    )
+
+
+def refused(load: Load, text: str, *overrides: str) -> str:
+    with pytest.raises(SpecError) as error:
+        load(text, *overrides)
+    (problem,) = error.value.problems
+    return str(problem)
+
+
+def test_the_far_corner_of_a_grid_is_found(load: Load) -> None:
+    text = refused(load, FAR_CORNER)
+    assert "spec.yaml:1 data.crop: crop (24) must not be larger than resize (16)" in text
+    assert "This concerns trial 1200 and perhaps others: when or switch can keep such values apart" in text
+
+
+def test_a_grid_that_ends_before_its_bad_half_is_taken(load: Load) -> None:
+    assert load(FAR_CORNER, "search.trials=1200").total_trials == 1200
+    assert "trial 1200" in refused(load, FAR_CORNER, "search.trials=1201")
+
+
+def test_a_corner_that_random_trials_reach_late_is_found(load: Load) -> None:
+    steps = ", ".join(["32"] * 0 + [str(n) for n in range(64, 64 + 1500)] + ["16"])
+    text = small().replace("resize: 64, crop: 64", f"resize: {{grid: [{steps}]}}, crop: 24")
+    assert load(text, "search.trials=1500").total_trials == 1500
+    assert "trial 1500" in refused(load, text, "search.trials=1501")
+
+
+def test_a_corner_that_hardly_any_trial_reaches_is_refused_by_the_space(load: Load) -> None:
+    text = small(
+        train=", warmup_epochs: {{choice: [{}, 2.5]}}".format(", ".join(str(n / 10_000) for n in range(6000))),
+        data=", jitter: {uniform: [0, 1]}",
+    )
+    found = refused(load, text, "search.method=optuna")
+    assert "warmup_epochs (2.5) must be less than epochs (2)" in found
+    assert "The space allows train.epochs 2 and train.warmup_epochs 2.5 together" in found
+
+
+def test_the_cost_does_not_grow_with_the_number_of_trials(load: Load) -> None:
+    text = small(data=", jitter: {uniform: [0, 1]}", train=", lr: {loguniform: [0.001, 0.1]}")
+    begun = time.perf_counter()
+    load(text, "search.trials=1000000")
+    assert time.perf_counter() - begun < 2
+
+
+def test_adaptive_trials_are_known_by_their_space(load: Load) -> None:
+    apart = ", optimizer: {choice: [sgd, adam]}"
+    switch = apart + ", batch_size: {switch: train.optimizer, cases: {sgd: 4, adam: {int: [2, 8]}}}"
+    workers = "search: {method: optuna}\nresources: {workers: 2}"
+    load(small(train=switch, more=workers))
+    found = refused(load, small(train=switch.replace("[2, 8]", "[1, 5000]"), more=workers))
+    assert "batch_size (1) must be at least resources.workers (2)" in found
+    never = small(train=switch.replace("int: [2, 8]", "choice: [2, 1]"), more=workers)
+    assert "batch_size (1)" in refused(load, never)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (small(train=", batch_size: 1", model=", feature_norm: batch"), "batch_size (1) must be at least 2 with feat"),
+        (
+            small(train=", batch_size: 3", model=", feature_norm: batch", more="resources: {workers: 2}"),
+            "batch_size (3) must be at least 4 with feature_norm batch, two for each of 2 workers",
+        ),
+        (small(train=", batch_size: 3", more="resources: {workers: 4}"), "batch_size (3) must be at least resources.w"),
+        (
+            small(train=", batch_size: 1").replace("crop: 64", "crop: 16"),
+            "batch_size (1) must be at least 2 for backbone tiny at 16 px: its batch normalisation needs two images",
+        ),
+        (
+            small().replace("tiny", "convnext_tiny").replace("crop: 64", "crop: 16"),
+            "crop (16) must be at least 32 for backbone convnext_tiny",
+        ),
+        (
+            small(data=", train_crop: 24").replace("tiny", "convnext_tiny"),
+            "train_crop (24) must be at least 32 for backbone convnext_tiny",
+        ),
+        (small(train=", freeze_stages: 4"), "freeze_stages (4) must be less than the number of the backbone's stages"),
+    ],
+)
+def test_what_every_trial_would_fail_with_is_refused(load: Load, text: str, rule: str) -> None:
+    assert rule in refused(load, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        small(train=", batch_size: 1"),  # maps of 4 x 4 are left
+        small(train=", batch_size: 1, freeze_backbone: true").replace("crop: 64", "crop: 16"),
+        small(train=", batch_size: 1, mode: probe").replace("crop: 64", "crop: 16"),
+        small(train=", batch_size: 2", model=", feature_norm: batch"),
+        small(train=", batch_size: 2", more="resources: {workers: 2}"),
+        small(train=", batch_size: 1").replace("tiny", "convnext_tiny").replace("crop: 64", "crop: 32"),
+        small(train=", freeze_stages: 3"),
+    ],
+)
+def test_what_trains_is_taken(load: Load, text: str) -> None:
+    load(text)
+
+
+def test_rules_read_fields_that_there_are() -> None:
+    models = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+    for rule in (*SECTION_RULES, *FIELD_RULES):
+        for name in rule.fields:
+            section, field = name.split(".")
+            assert field in models[section].model_fields
