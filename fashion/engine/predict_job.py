@@ -7,11 +7,12 @@ from pathlib import Path
 
 import ray
 import torch
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from fashion.bucket.address import Address
 from fashion.cluster.placement import largest_process
 from fashion.cluster.session import cluster
-from fashion.errors import UserError
+from fashion.errors import BlockedError, UserError
 from fashion.prediction.write import PredictionInput, Written, fetch_predictions, predict_in_bucket, predict_into
 
 POLL_SECONDS = 0.25
@@ -34,6 +35,8 @@ class Predictor:
         except UserError as error:
             # As a value: Ray would wrap a raised one in its own type and traceback.
             return error
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            return BlockedError(f"There is too little memory for the model and one batch of images: {error}")
 
     def progress(self) -> tuple[int, int]:
         return self.done
@@ -58,11 +61,17 @@ def predict_on_cluster(
         cpus = 1 if gpu else cpus
         predictor = Predictor.options(num_cpus=cpus, num_gpus=1 if gpu else 0).remote(cpus)  # type: ignore[attr-defined]  # Ray's decorator
         pending = predictor.run.remote(promoted, source, folder)
-        while not ray.wait([pending], timeout=POLL_SECONDS)[0]:
-            done, total = ray.get(predictor.progress.remote())
-            if total:
-                progress(done, total)
-        outcome = ray.get(pending)
+        try:
+            while not ray.wait([pending], timeout=POLL_SECONDS)[0]:
+                done, total = ray.get(predictor.progress.remote())
+                if total:
+                    progress(done, total)
+            outcome = ray.get(pending)
+        except (RayActorError, OutOfMemoryError) as error:
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise BlockedError(
+                f"The process that predicts has died: {first} The same command goes on where it stopped."
+            ) from error
     if isinstance(outcome, UserError):
         raise outcome
     return fetch_predictions(promoted, folder.name, outcome) if isinstance(promoted, Address) else outcome

@@ -13,7 +13,7 @@ from fashion.display.progress import Bars
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.working_copy import held
-from fashion.sweep.extend import begun_trials
+from fashion.sweep.extend import begun_spec, begun_trials
 from fashion.sweep.outcome import SweepOutcome
 
 
@@ -60,12 +60,16 @@ def run_spec(
         # First of all: a bucket that can't be used, or a sweep that is driven elsewhere, is told before torch and Ray
         # are loaded, which takes seconds. That is also why they are imported below.
         bucket = stack.enter_context(held(spec.storage, spec.name, say, partial(bars, "reading the record, MB")))
+        spec = begun_spec(spec)
         begun = begun_trials(spec)
 
+        from fashion.data.check import skipped_images
         from fashion.sweep.prepare import open_run, prepare
 
         prepared = prepare(spec, bars, begun)
         bars.close()
+        if prepared.dataset.skipped:
+            say(skipped_images(prepared.dataset))
         run, resumed = open_run(spec, prepared, bucket)
 
         from fashion.engine.driver import run_sweep
