@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.data.contents import contents_digest
-from fashion.data.lists import Attribute
+from fashion.data.lists import LABELLED, Attribute
 from fashion.data.pictures.undecodable import undecodable
 from fashion.data.pushed import MANIFEST, Pushed
 from fashion.data.scan import scan_layout
@@ -56,7 +56,8 @@ class Dataset:
         """How many images each split lacks for that; splits that are complete are left out."""
         if self.whole is None:
             return {}
-        counts = {name: len(split) - len(self.splits[name]) for name, split in self.whole.splits.items()}
+        left = {name: len(split) for name, split in self.splits.items()}
+        counts = {name: len(split) - left.get(name, 0) for name, split in self.whole.splits.items()}
         return {name: count for name, count in counts.items() if count}
 
     @property
@@ -164,11 +165,15 @@ def _decodable(whole: Dataset, progress: Callable[[int, int], None] | None) -> D
     splits = {}
     for name, split in whole.splits.items():
         rows = [row for row, image in enumerate(split.images) if image not in skipped]
+        if not rows and name not in LABELLED:
+            continue  # nothing is trained on it
         if not rows:
             rule, first = "must have an image that can be decoded", next(iter(skipped))
             problem = Problem(f"split/{name}.txt", rule, f"{first}: {skipped[first]}")
             raise DataError(f"The data set at {whole.root} can't be used:", [problem])
         labels = None if split.labels is None else split.labels[rows]
+        if labels is not None:
+            labels.setflags(write=False)
         splits[name] = Split(name, tuple(split.images[row] for row in rows), labels)
     return replace(whole, splits=splits, skipped=skipped, whole=whole)
 

@@ -130,12 +130,13 @@ def _of_split(
     )
     dataset = read_dataset(root, data.follow_links or source.follow_links, on_error, progress)
     require_attributes(meta, dataset.attributes, str(source.root))
-    if source.split not in dataset.splits:
-        place, fix = f"{source.root}/split/{source.split}.txt", f"It has {', '.join(dataset.splits)}"
+    listed = (dataset.whole or dataset).splits
+    if source.split not in listed:
+        place, fix = f"{source.root}/split/{source.split}.txt", f"It has {', '.join(listed)}"
         raise DataError("The data set has no such split:", [Problem(place, "is missing", fix=fix)])
     if dataset.whole is not None and source.split in dataset.skipped_counts():
         # Each line of the split's list gets a row, those without a prediction too.
-        split = dataset.whole.splits[source.split]
+        split = listed[source.split]
         return Pictures(split.images, FilePixels(dataset.root, split.images, data.form), on_error, split.labels)
     pack = Pack.open_or_build(dataset, source.split, *data.form, cache_dir=cache_dir, progress=progress)
     return Pictures(pack.names, PackPixels(pack), on_error, pack.labels)
