@@ -12,7 +12,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from fashion.errors import Problem, UserError
 
@@ -49,7 +49,8 @@ def formats() -> tuple[str, ...]:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    lacking = () if features.check("avif") else ("AVIF",)  # its plug-in is there without the library, too
+    return tuple(name for name in FORMATS if name in Image.OPEN and name not in lacking)
 
 
 @cache
