@@ -16,7 +16,7 @@ from PIL import Image
 from fashion.api.validation import predicted_columns, predicted_fields
 from fashion.bucket.address import is_address, parse_address
 from fashion.config import Form, TrialConfig
-from fashion.data.images import load_rgb, resize_square, to_rgb, upright
+from fashion.data.images import ORIENTATIONS, load_rgb, resize_square, to_rgb
 from fashion.data.layout import Attribute
 from fashion.errors import DataError, Problem, RunError
 from fashion.model.classifier import MultiHeadClassifier
@@ -184,8 +184,7 @@ def _rgb(image: ImageLike, place: str, form: Form) -> Image.Image:
     elif isinstance(image, Image.Image):
         try:
             image.load()
-            turned = upright(image) if form.orientation == "apply" else image
-            return to_rgb(turned, form.depth)
+            return to_rgb(ORIENTATIONS[form.orientation](image), form.depth)
         except Exception as error:
             # A PIL image may not be decoded yet: damaged bytes make Pillow raise almost any exception.
             rule, got = "must be a complete image", str(error)

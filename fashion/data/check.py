@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion.data.images import decoded, in_threads
+from fashion.data.layout import dataset_of
 from fashion.data.lists import Scan
 from fashion.data.pictures.findings import Finding, Severity, by_kind, diagnoses, findings_by_kind, skipped_images
 from fashion.data.pictures.formats import suffixes
@@ -19,6 +20,7 @@ from fashion.data.scan import scan_layout
 from fashion.errors import DataError
 
 __all__ = ["CheckResult", "Finding", "check", "findings_by_kind", "skipped_images"]
+_ALIKE = ("single", "few")  # kinds that are found in the same way here and at a run's start
 _RARE = 20  # with fewer images of a class in a split its accuracy says little
 
 
@@ -63,6 +65,9 @@ def check(
     findings += _identical_images(scan, digests)
     findings += _class_counts(scan)
     findings += _unlisted(scan)
+    if not scan.problems:
+        known = findings_by_kind(dataset_of(scan))
+        findings += [Finding("info", each.kind, str(root), each.sentence) for each in known if each.kind in _ALIKE]
     if scan.packed is not None:
         message = "packed images replace the images: only the lists and labels were checked"
         findings.append(Finding("info", "packed", MANIFEST, message))

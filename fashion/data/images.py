@@ -6,7 +6,7 @@ import os
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -58,7 +58,7 @@ def decoded(path: str | Path, orientation: str = "apply", depth: str = "declared
             turned = orientation_of(image) != _UPRIGHT
             with _one_large if image.width * image.height > _LARGE else nullcontext():
                 image.load()
-                rgb = to_rgb(upright(image) if orientation == "apply" else image, depth)
+                rgb = to_rgb(ORIENTATIONS[orientation](image), depth)
                 return Decoded(rgb, turned, is_deep(image))
     except UserError:
         raise  # the limit of pixels that was set is no number
@@ -86,6 +86,15 @@ def upright(image: Image.Image) -> Image.Image:
     turned = ImageOps.exif_transpose(image)
     turned.format = image.format  # which `to_rgb` looks at
     return turned
+
+
+def as_stored(image: Image.Image) -> Image.Image:
+    """The image itself."""
+    return image
+
+
+# data.orientation -> what it does with a decoded image
+ORIENTATIONS: Mapping[str, Callable[[Image.Image], Image.Image]] = {"apply": upright, "ignore": as_stored}
 
 
 def to_rgb(image: Image.Image, depth: str = "declared") -> Image.Image:

@@ -15,13 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.data.contents import contents_digest
-from fashion.data.lists import LABELLED, Attribute
+from fashion.data.lists import LABELLED, Attribute, Scan
 from fashion.data.pictures.undecodable import undecodable
 from fashion.data.pushed import MANIFEST, Pushed
 from fashion.data.scan import scan_layout
 from fashion.errors import BlockedError, DataError, Problem
 
-__all__ = ["Attribute", "Baseline", "Dataset", "Split", "majority_baseline", "read_dataset", "read_unchanged"]
+__all__ = [
+    "Attribute",
+    "Baseline",
+    "Dataset",
+    "Split",
+    "dataset_of",
+    "majority_baseline",
+    "read_dataset",
+    "read_unchanged",
+]
 _SHOWN = 20  # problems of one kind that an exception lists; further ones are only counted
 
 
@@ -141,6 +150,16 @@ def read_dataset(
     scan = scan_layout(root, follow_links)
     if scan.problems:
         raise DataError(f"The data set at {root} can't be used:", _shortened(scan.problems))
+    dataset = dataset_of(scan)
+    if scan.packed is not None and dataset.fingerprint() != scan.packed.fingerprint:
+        rule = f"must match the lists and labels in split/, whose fingerprint is {dataset.fingerprint()}"
+        problem = Problem(MANIFEST, rule, scan.packed.fingerprint, "Push the data set again")
+        raise DataError(f"The data set at {root} can't be used:", [problem])
+    return _decodable(dataset, progress) if on_error == "skip" and scan.packed is None else dataset
+
+
+def dataset_of(scan: Scan) -> Dataset:
+    """The data set that was scanned, in which no problem was found."""
     splits = {}
     for name, images in scan.images.items():
         rows = scan.rows.get(name)
@@ -148,12 +167,7 @@ def read_dataset(
         if labels is not None:
             labels.setflags(write=False)
         splits[name] = Split(name, tuple(images), labels)
-    dataset = Dataset(scan.root, scan.attributes, splits, scan.packed)
-    if scan.packed is not None and dataset.fingerprint() != scan.packed.fingerprint:
-        rule = f"must match the lists and labels in split/, whose fingerprint is {dataset.fingerprint()}"
-        problem = Problem(MANIFEST, rule, scan.packed.fingerprint, "Push the data set again")
-        raise DataError(f"The data set at {root} can't be used:", [problem])
-    return _decodable(dataset, progress) if on_error == "skip" and scan.packed is None else dataset
+    return Dataset(scan.root, scan.attributes, splits, scan.packed)
 
 
 def _decodable(whole: Dataset, progress: Callable[[int, int], None] | None) -> Dataset:

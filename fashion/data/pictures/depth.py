@@ -7,10 +7,13 @@ the picture's largest value. A camera's 12 bits in a 16-bit PNG are thus 12 bits
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-DEPTHS = ("declared", "maximum")
+Grey = NDArray[np.float64]
 _SPREAD = ("PPM", "JPEG2000")  # formats whose plug-in spreads every depth over 16 bits
 _BITS, _SAMPLE_FORMAT, _LARGEST = 258, 339, (281, 341)  # tags of a TIFF
 _FLOAT = 3  # a sample format
@@ -30,19 +33,27 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def to_bytes(image: Image.Image, depth: str) -> Image.Image:
-    """A deep picture in mode L. depth: declared, or maximum (white is 255, or 65,535 if some value is above 255).
-
-    Values below black and above white are clipped; what is not a number is black.
-    """
+    """A deep picture in mode L. Values below black and above white are clipped; what is not a number is black. Raises
+    ValueError unless `depth` is one of DEPTHS."""
+    if depth not in DEPTHS:
+        raise ValueError(f"depth is one of {', '.join(DEPTHS)}, not {depth!r}")
     grey = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
     largest = float(grey[np.isfinite(grey)].max(initial=0.0))
-    if depth == "maximum":
-        grey = grey / 257 if largest > 255 else grey
-    elif depth == "declared":
-        grey = grey * (255.0 / _white(image, largest))
-    else:
-        raise ValueError(f"depth is one of {', '.join(DEPTHS)}, not {depth!r}")
+    grey = DEPTHS[depth](image, grey, largest)
     return Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
+
+
+def _declared(image: Image.Image, grey: Grey, largest: float) -> Grey:
+    return grey * (255.0 / _white(image, largest))
+
+
+def _by_maximum(image: Image.Image, grey: Grey, largest: float) -> Grey:
+    """White is 255, or 65,535 if some value is above 255."""
+    return grey / 257 if largest > 255 else grey
+
+
+# data.depth -> (picture, its values (H, W), the largest finite one) -> values of which 255 is white
+DEPTHS: Mapping[str, Callable[[Image.Image, Grey, float], Grey]] = {"declared": _declared, "maximum": _by_maximum}
 
 
 def _white(image: Image.Image, largest: float) -> float:
