@@ -8,21 +8,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # What a record that lacks a field means, by "section.field" (`train.lr`, `data.fit`), where that is not the field's
 # default. A record lacks a field if it was written before the field existed. So a new field whose default changes what
 # a trial does gets an entry here, with the value that gives the behaviour of the versions before it; a new field whose
-# default is that behaviour needs none. Empty today: no field has been added since records were first kept.
-OF_ITS_TIME: dict[str, Any] = {}
+# default is that behaviour needs none.
+OF_ITS_TIME: dict[str, Any] = {"data.orientation": "ignore", "data.depth": "maximum"}
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class Form(NamedTuple):
+    """How an image becomes a square of bytes, and so what a packed cache holds: data.resize (pixels), data.fit,
+    data.interpolation, data.orientation and data.depth."""
+
+    resize: int
+    fit: str = "stretch"
+    interpolation: str = "bicubic"
+    orientation: str = "apply"
+    depth: str = "declared"
+
+    def __str__(self) -> str:
+        """As the name of a cache file has it. A value that a record lacks goes without saying, so that the caches of
+        versions without that setting keep their names."""
+        told = [
+            value for name, value in zip(self._fields, self, strict=True) if value != OF_ITS_TIME.get(f"data.{name}")
+        ]
+        return "-".join(map(str, told))
 
 
 class DataConfig(Frozen):
@@ -38,6 +57,20 @@ class DataConfig(Frozen):
         "stretch", description="stretch ignores the aspect ratio (the report); pad keeps it and pads to a square"
     )
     interpolation: Literal["bicubic", "bilinear"] = Field("bicubic", description="filter of that resize")
+    orientation: Literal["apply", "ignore"] = Field(
+        "apply", description="apply turns an image as its EXIF orientation says, which is how people see it"
+    )
+    depth: Literal["declared", "maximum"] = Field(
+        "declared",
+        description="how greys of more than 8 bits and floats become bytes: by the range that the file declares or, "
+        "where it declares none, the smallest usual one that holds the image; maximum: as versions before 0.2 did",
+    )
+    on_error: Literal["refuse", "skip"] = Field(
+        "refuse", description="an image that can't be decoded: refuse the data set, or skip the image and count it"
+    )
+    follow_links: bool = Field(
+        False, description="read images through symbolic links that lead out of the data set's folder"
+    )
     crop: int = Field(
         300,
         ge=8,
@@ -60,6 +93,11 @@ class DataConfig(Frozen):
         "weights", description="channel means and deviations: the backbone weights' own, ImageNet's, or 0.5"
     )
     eval_flip: bool = Field(False, description="evaluate the mean of an image's and its mirror's log-probabilities")
+
+    @property
+    def form(self) -> Form:
+        """What the packed cache of these settings holds."""
+        return Form(self.resize, self.fit, self.interpolation, self.orientation, self.depth)
 
     @model_validator(mode="after")
     def _crops_fit(self) -> Self:

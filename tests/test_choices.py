@@ -17,7 +17,8 @@ from fashion.bucket.obstore_client import CLIENTS
 from fashion.cli.main import COMMANDS, HIDDEN, cli
 from fashion.config import TrialConfig
 from fashion.data.augment import CROPS
-from fashion.data.images import resize_square
+from fashion.data.images import ORIENTATIONS, resize_square
+from fashion.data.pictures.depth import DEPTHS
 from fashion.model.backbones import BACKBONES
 from fashion.model.classifier import FEATURE_NORMS, NORMALIZATIONS, build_model
 from fashion.model.loss import CLASS_WEIGHTINGS, OBJECTIVES, build_loss
@@ -42,6 +43,8 @@ def words(field: str) -> list[str]:
 
 
 TABLES: dict[str, Mapping[str, Any]] = {
+    "data.orientation": ORIENTATIONS,
+    "data.depth": DEPTHS,
     "data.crop_mode": CROPS,
     "data.normalize": NORMALIZATIONS,
     "model.feature_norm": FEATURE_NORMS,
@@ -55,7 +58,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
 }
 # Choices whose words switch something on, or off, where it is used: held by the tests below.
 ELSEWHERE = {"data.fit", "data.interpolation", "train.precision", "train.layout", "train.compile", "train.mode"}
-ELSEWHERE |= {"scheduler.compare"}
+ELSEWHERE |= {"scheduler.compare", "data.on_error"}
 
 
 def trial(**fields: str) -> TrialConfig:

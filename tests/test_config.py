@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fashion.config import OF_ITS_TIME, TrialConfig, of_its_time, read_config, same_anywhere
+from fashion.config import OF_ITS_TIME, Form, TrialConfig, of_its_time, read_config, same_anywhere
 from fashion.data.pushed import Pushed
 from fashion.record.trial_files import LAST
 from fashion.spec.sweep_spec import load_spec
@@ -89,6 +89,35 @@ def test_a_pushed_pack_without_a_setting_was_made_as_all_were(monkeypatch: pytes
     pack = {"split": "val", "resize": 32, "fit": "pad", "path": f"packs/{'0' * 16}/a.arrow", "size": 1,
             "sha256": "0" * 64, "seal": {}}  # fmt: skip
     content = json.dumps({"format": 1, "fingerprint": "0" * 16, "contents": "0" * 64, "packs": [pack]}).encode()
-    assert Pushed.from_json(content).forms == [(32, "pad", "bicubic")]
+    assert Pushed.from_json(content).forms == [Form(32, "pad", "bicubic", "ignore", "maximum")]
     monkeypatch.setitem(OF_ITS_TIME, "data.interpolation", "bilinear")
-    assert Pushed.from_json(content).forms == [(32, "pad", "bilinear")]
+    assert Pushed.from_json(content).forms == [Form(32, "pad", "bilinear", "ignore", "maximum")]
+
+
+def test_records_of_versions_without_orientation_and_depth_mean_what_they_did() -> None:
+    _, recorded = before(Path("data"), orientation="ignore", depth="maximum")
+    older = without(without(without(without(recorded, "orientation"), "depth"), "on_error"), "follow_links")
+    found = read_config(older).data
+    assert (found.orientation, found.depth) == ("ignore", "maximum")
+    assert (found.on_error, found.follow_links) == ("refuse", False)
+    assert str(found.form) == f"{found.resize}-stretch-bicubic"
+
+
+def test_a_sweep_that_an_older_version_began_goes_on_as_it_was(tmp_path: Path) -> None:
+    """A spec that does not speak of a later field keeps what its run means; one that does is another spec."""
+    text = "data: {root: data%s}\nmodel: {backbone: tiny, weights: none}\ntrain: {epochs: 2}\n"
+    specs = {}
+    for name, more in (("silent", ""), ("apply", ", orientation: apply"), ("ignore", ", orientation: ignore")):
+        (tmp_path / "a.yaml").write_text(text % more)
+        specs[name] = load_spec(tmp_path / "a.yaml")
+    form = specs["silent"].to_json()
+    for field in ("orientation", "depth", "on_error", "follow_links"):
+        del form["data"][field]
+    began = type(specs["silent"]).from_json(form)
+    assert specs["silent"].fixed["data.orientation"] == "apply"
+    assert began.fixed["data.orientation"] == "ignore"
+    assert began.differences(specs["silent"].begun_as(began)) == []
+    assert began.differences(specs["ignore"].begun_as(began)) == []
+    assert began.differences(specs["apply"].begun_as(began)) == ["data.orientation: ignore -> apply"]
+    now = type(specs["silent"]).from_json(specs["silent"].to_json())
+    assert now.differences(specs["silent"].begun_as(now)) == []

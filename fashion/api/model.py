@@ -15,8 +15,8 @@ from PIL import Image
 
 from fashion.api.validation import predicted_columns, predicted_fields
 from fashion.bucket.address import is_address, parse_address
-from fashion.config import TrialConfig
-from fashion.data.images import load_rgb, resize_square, to_rgb
+from fashion.config import Form, TrialConfig
+from fashion.data.images import ORIENTATIONS, load_rgb, resize_square, to_rgb
 from fashion.data.layout import Attribute
 from fashion.errors import DataError, Problem, RunError
 from fashion.files import usable_cpus
@@ -112,7 +112,7 @@ class PredictionModel:
 
         def resize(index: int) -> Problem | None:
             try:
-                rgb = _rgb(images[index], f"images[{start + index}]")
+                rgb = _rgb(images[index], f"images[{start + index}]", data.form)
                 pixels[index] = resize_square(rgb, data.resize, data.fit, data.interpolation)
             except DataError as error:
                 return error.problems[0]
@@ -170,10 +170,10 @@ def _name(image: ImageLike, index: int) -> str:
     return os.fspath(image) if isinstance(image, str | os.PathLike) else str(index)
 
 
-def _rgb(image: ImageLike, place: str) -> Image.Image:
+def _rgb(image: ImageLike, place: str, form: Form) -> Image.Image:
     """An RGB image of anything that `predict` takes. Raises DataError for anything else."""
     if isinstance(image, str | os.PathLike):
-        return load_rgb(os.fspath(image))
+        return load_rgb(os.fspath(image), form.orientation, form.depth)
     rule, got, fix = "must be a PIL image, an array or a path", type(image).__name__, ""
     if isinstance(image, np.ndarray):
         image = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
@@ -184,7 +184,8 @@ def _rgb(image: ImageLike, place: str) -> Image.Image:
         fix = "Scale values in [0, 1] by 255 and round them" if np.issubdtype(image.dtype, np.floating) else ""
     elif isinstance(image, Image.Image):
         try:
-            return to_rgb(image)
+            image.load()
+            return to_rgb(ORIENTATIONS[form.orientation](image), form.depth)
         except Exception as error:
             # A PIL image may not be decoded yet: damaged bytes make Pillow raise almost any exception.
             rule, got = "must be a complete image", str(error)

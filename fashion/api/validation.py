@@ -180,7 +180,8 @@ def _labels_of_data_set(run: Run, trial: Trial, images: list[str]) -> tuple[NDAr
         places = ", ".join(dict.fromkeys(str(each) for each in named if each))
         return None, f"{lacking}, and its data set is not on this machine ({places})"
     try:
-        dataset = read_dataset(root)
+        data = trial.config.get("data", {})
+        dataset = read_dataset(root, bool(data.get("follow_links", False)), str(data.get("on_error", "refuse")))
         fingerprint = dataset.fingerprint()
     except DataError as error:
         return None, f"{lacking}, and its data set can't be used: {error}"

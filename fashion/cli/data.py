@@ -14,7 +14,7 @@ import click
 from fashion.cli.options import HomePath, SuggestingGroup
 
 if TYPE_CHECKING:
-    from fashion.data.pushed import Form
+    from fashion.config import Form
 
 SPLITS = ("train", "val", "test")
 
@@ -29,13 +29,21 @@ def data() -> None:
     """
 
 
+_follow_links = click.option(
+    "--follow-links", is_flag=True, help="Read through links that lead out of ROOT, like data.follow_links in a spec."
+)
+
+
 @data.command()
 @click.argument("root", type=HomePath())
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def check(root: str, as_json: bool) -> None:
+@_follow_links
+@click.option("--all", "everything", is_flag=True, help="Every finding, not three of each kind.")
+@click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
+def check(root: str, follow_links: bool, everything: bool, as_json: bool) -> None:
     """Find everything that is wrong with the data set at ROOT, a folder or s3://... or gs://..., in one pass.
 
-    Exits with 0 if training may go on (warnings are allowed), with 2 if it may not.
+    Prints each kind of finding with its number and examples. Exits with 0 if training may go on (warnings are
+    allowed), with 2 if it may not.
 
     \b
     Example:
@@ -49,12 +57,12 @@ def check(root: str, as_json: bool) -> None:
     named = parse_root(root)
     with Bars() as bars:
         folder = root if isinstance(named, Path) else fetch_unread(named, default_cache_dir().absolute(), bars)
-        result = check_data(folder, bars.of("reading images"))
+        result = check_data(folder, bars.of("reading images"), follow_links)
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
-        for finding in result.findings:
-            click.echo(str(finding))
+        for line in map(str, result.findings) if everything else result.lines():
+            click.echo(line)
         count = Counter(finding.severity for finding in result.findings)
         listed = ", ".join(f"{split} {images:,}" for split, images in result.images.items()) or "no images"
         verdict = "training may go on" if result.ok else "training may not go on"
@@ -64,13 +72,14 @@ def check(root: str, as_json: bool) -> None:
 
 @data.command()
 @click.argument("root", type=HomePath())
+@_follow_links
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON instead of the table, and draw a figure only with --figure."
 )
 @click.option(
     "--figure", "path", type=HomePath(), help="File for the figure (.png, .svg or .pdf).  [default: data-stats.png]"
 )
-def stats(root: str, as_json: bool, path: str | None) -> None:
+def stats(root: str, follow_links: bool, as_json: bool, path: str | None) -> None:
     """Print how often each class occurs in each split of ROOT, a folder or s3://... or gs://..., and draw a figure.
 
     \b
@@ -80,7 +89,7 @@ def stats(root: str, as_json: bool, path: str | None) -> None:
     from fashion.data.layout import read_dataset
     from fashion.data.stats import distribution, figure
 
-    dataset = read_dataset(folder_of(root))
+    dataset = read_dataset(folder_of(root), follow_links)
     shown = distribution(dataset)
     click.echo(json.dumps(shown.to_json(), indent=2) if as_json else shown.table())
     if path is not None or not as_json:
@@ -125,6 +134,20 @@ _interpolation = click.option(
     type=click.Choice(["bicubic", "bilinear"]),
     help="Filter of the resize.",
 )
+_orientation = click.option(
+    "--orientation",
+    default="apply",
+    show_default=True,
+    type=click.Choice(["apply", "ignore"]),
+    help="Turn images as their EXIF orientation says, or leave them as they are stored.",
+)
+_depth = click.option(
+    "--depth",
+    default="declared",
+    show_default=True,
+    type=click.Choice(["declared", "maximum"]),
+    help="How deep greys become bytes, like data.depth in a spec.",
+)
 
 
 @data.command()
@@ -138,6 +161,9 @@ _interpolation = click.option(
 )
 @_fit
 @_interpolation
+@_orientation
+@_depth
+@_follow_links
 @click.option(
     "--split",
     "splits",
@@ -148,7 +174,16 @@ _interpolation = click.option(
 @click.option("--verify", is_flag=True, help="Compare every pixel of an existing cache with its checksum.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def pack(
-    root: str, resize: int, fit: str, interpolation: str, splits: tuple[str, ...], verify: bool, as_json: bool
+    root: str,
+    resize: int,
+    fit: str,
+    interpolation: str,
+    orientation: str,
+    depth: str,
+    follow_links: bool,
+    splits: tuple[str, ...],
+    verify: bool,
+    as_json: bool,
 ) -> None:
     """Build or fetch the image cache of ROOT before a sweep does, in $FASHION_CACHE or else ~/.cache/fashion-sweep.
 
@@ -156,12 +191,14 @@ def pack(
     Example:
       fashion-sweep data pack data/FashionDataset --resize 180
     """
+    from fashion.config import Form
     from fashion.data.layout import read_dataset
     from fashion.data.pack import Pack
     from fashion.display.progress import Bars
     from fashion.errors import UserError
 
-    dataset = read_dataset(folder_of(root, [(resize, fit, interpolation)], splits or SPLITS))
+    form = Form(resize, fit, interpolation, orientation, depth)
+    dataset = read_dataset(folder_of(root, [form], splits or SPLITS), follow_links)
     missing = [split for split in splits if split not in dataset.splits]
     if missing:
         raise UserError(f"{root} has no split {missing[0]!r}; it has {', '.join(dataset.splits)}.")
@@ -170,9 +207,7 @@ def pack(
     packs = []
     for split in splits or tuple(dataset.splits):
         with Bars() as bars:
-            built = Pack.open_or_build(
-                dataset, split, resize, fit, interpolation, progress=bars.of(f"packing {split}"), verify=verify
-            )
+            built = Pack.open_or_build(dataset, split, *form, progress=bars.of(f"packing {split}"), verify=verify)
         packs.append(
             {"split": split, "images": len(built), "bytes": built.path.stat().st_size, "path": str(built.path)}
         )
@@ -194,10 +229,22 @@ def pack(
 )
 @_fit
 @_interpolation
+@_orientation
+@_depth
+@_follow_links
 @click.option("--replace", is_flag=True, help="Replace another data set at ADDRESS.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def push(
-    root: str, address: str, sizes: tuple[int, ...], fit: str, interpolation: str, replace: bool, as_json: bool
+    root: str,
+    address: str,
+    sizes: tuple[int, ...],
+    fit: str,
+    interpolation: str,
+    orientation: str,
+    depth: str,
+    follow_links: bool,
+    replace: bool,
+    as_json: bool,
 ) -> None:
     """Put the data set in the folder ROOT at ADDRESS, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.
 
@@ -210,6 +257,7 @@ def push(
       fashion-sweep data push data/FashionDataset s3://my-bucket/FashionDataset --resize 320
     """
     from fashion.bucket.address import parse_address
+    from fashion.config import Form
     from fashion.data.layout import read_dataset
     from fashion.data.remote.push import push as push_data
     from fashion.display.progress import Bars
@@ -218,13 +266,14 @@ def push(
         target = parse_address(address)
     except ValueError as error:
         raise click.BadParameter(f"must {error}; got {address}", param_hint="ADDRESS") from None
-    dataset = read_dataset(root)
+    dataset = read_dataset(root, follow_links)
+    forms = [Form(size, fit, interpolation, orientation, depth) for size in sizes]
     with Bars() as bars:
-        sent = push_data(dataset, target, [(size, fit, interpolation) for size in sizes], replace, bars)
+        sent = push_data(dataset, target, forms, replace, bars)
     if as_json:
         click.echo(json.dumps({"address": str(target), **vars(sent)}, indent=2))
         return
-    what = ", ".join(f"{size} px {how} {by}" for size, how, by in sent.forms) or "images as they are"
+    what = ", ".join(f"{form.resize} px {form.fit} {form.interpolation}" for form in sent.forms) or "images as they are"
     click.echo(f"{target}: data set {sent.fingerprint}, {what}")
     click.echo(f"sent {sent.sent:,} objects ({sent.size / 1e6:,.0f} MB), {sent.kept:,} were there already")
     if sent.left:

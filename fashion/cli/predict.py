@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from fashion.bucket.address import is_address, parse_address
 from fashion.cluster.interrupts import deferred
-from fashion.errors import DataError, Problem, RunError
+from fashion.errors import Problem, RunError
 from fashion.files import require_own
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 
 def predict_winner(
-    record: Run, winner: Ranked, split: str | None, images: str | None, address: str | None, quiet: bool
+    record: Run,
+    winner: Ranked,
+    split: str | None,
+    images: str | None,
+    address: str | None,
+    quiet: bool,
+    follow_links: bool = False,
+    on_error: Literal["refuse", "skip"] | None = None,
 ) -> dict[str, Any]:
     """Predict with the promoted model, print the result, and return it for --json.
 
@@ -29,15 +36,16 @@ def predict_winner(
     from fashion.display.progress import Bars
 
     with deferred():  # an interrupt within their imports can become any other exception
+        from fashion.prediction.location import answer_name, picture_place
         from fashion.prediction.write import PredictionInput, predict_here
 
     if images is not None:
-        place = Path(os.path.expanduser(images)).absolute()  # pathlib's raises where ~NAME names no user
-        if not os.path.isdir(place):
-            raise DataError("There is nothing to predict:", [Problem("--images", "must be a folder", images)])
-        source, name = PredictionInput(folder=place), f"images-{place.name}"
+        place = picture_place(images)
+        name = answer_name(place, record.predictions_dir, record.location)
+        source = PredictionInput(folder=place, follow_links=follow_links, on_error=on_error)
     else:
-        source, name = PredictionInput(root=data_root(record, winner), split=split or "test"), split or "test"
+        name = split or "test"
+        source = PredictionInput(data_root(record, winner), name, follow_links=follow_links, on_error=on_error)
     target = record.predictions_dir / name
     require_own(record.predictions_dir, deep=True)
     promoted = parse_address(record.location) if is_address(record.location) else record.best_dir.absolute()
@@ -66,12 +74,14 @@ def predict_winner(
         click.echo()
         if written.accuracy is not None:
             click.echo(f"accuracy on {name}: {written.accuracy:.2%}")
-        click.echo(f"predicted {written.images} images, read back and validated:")
+        without = f" ({written.without:,} of them can't be decoded)" if written.without else ""
+        click.echo(f"predicted {written.images} images{without}, read back and validated:")
         for path in shown:
             click.echo(f"  {path}")
     return {
         "source": name,
         "images": written.images,
+        "without_prediction": written.without,
         "accuracy": written.accuracy,
         "files": shown,
         "warnings": list(written.warnings),

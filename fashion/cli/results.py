@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -125,7 +125,13 @@ def show(run: str | None, storage: str, trial: int | None, everything: bool, as_
 @storage_option
 @click.option("--predict", is_flag=True, help="Then predict the test split with it and write the submission.")
 @click.option("--split", metavar="NAME", help="Predict this split instead of test.", shell_complete=complete_split)
-@click.option("--images", metavar="DIR", help="Predict every image below DIR instead of a split.")
+@click.option("--images", metavar="PATH", help="Predict every picture below the folder PATH, or the picture PATH.")
+@click.option("--follow-links", is_flag=True, help="With --images: read through symbolic links, too.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["refuse", "skip"]),
+    help="What to do about an image that can't be decoded; skip gives it a row that says why.  [default: the spec's]",
+)
 @click.option("--address", metavar="ADDRESS", help="Predict on the Ray cluster there. Default: on this machine.")
 @json_option
 def best(
@@ -134,14 +140,16 @@ def best(
     predict: bool,
     split: str | None,
     images: str | None,
+    follow_links: bool,
+    on_error: Literal["refuse", "skip"] | None,
     address: str | None,
     as_json: bool,
 ) -> None:
     """Promote the checkpoint with the lowest val_loss over all epochs of all trials to RUN/best.
 
     Prints its configuration, its metrics per attribute and its distance to the runner-up. RUN is a name, a folder or
-    an address; without it the latest run. --predict writes prediction.txt, prediction.txt.zip and the class
-    probabilities to RUN/predictions.
+    an address; without it the latest run. --predict writes prediction.txt, prediction.txt.zip, predictions.csv
+    and the class probabilities to RUN/predictions. A prediction that was interrupted goes on where it stopped.
 
     \b
     Example: fashion-sweep best
@@ -151,8 +159,8 @@ def best(
     """
     from fashion.display.pages import page, print_winner, winner_json
 
-    if (split or images or address) and not predict:
-        raise click.UsageError("--split, --images and --address go with --predict.")
+    if (split or images or address or follow_links or on_error) and not predict:
+        raise click.UsageError("--split, --images, --follow-links, --on-error and --address go with --predict.")
     if split and images:
         raise click.UsageError("--split and --images exclude each other.")
     opened = _open(storage, run)
@@ -166,7 +174,7 @@ def best(
     if predict:
         from fashion.cli.predict import predict_winner
 
-        found["predictions"] = predict_winner(record, winner, split, images, address, quiet=as_json)
+        found["predictions"] = predict_winner(record, winner, split, images, address, as_json, follow_links, on_error)
     if as_json:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
 

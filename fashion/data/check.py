@@ -6,82 +6,79 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from fashion.data.images import IMAGE_SUFFIXES, load_rgb
+from fashion.data.images import decoded, in_threads
+from fashion.data.layout import dataset_of
 from fashion.data.lists import Scan
+from fashion.data.pictures.findings import Finding, Severity, by_kind, diagnoses, findings_by_kind, skipped_images
+from fashion.data.pictures.formats import suffixes
 from fashion.data.pushed import MANIFEST
 from fashion.data.scan import scan_layout
 from fashion.errors import DataError, printable
-from fashion.files import usable_cpus
 
-Severity = Literal["error", "warning", "info"]
+__all__ = ["CheckResult", "Finding", "check", "findings_by_kind", "skipped_images"]
+_ALIKE = ("single", "few")  # kinds that are found in the same way here and at a run's start
 _RARE = 20  # with fewer images of a class in a split its accuracy says little
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something to know about a data set.
-
-    `kind` is one of missing, unreadable, blank, empty, path, columns, label, count, heads, names (errors), duplicate,
-    identical, leak, conflict, absent (warnings; absent is for information in test), rare, unlisted and packed (for
-    information).
-    """
-
-    severity: Severity
-    kind: str
-    place: str
-    message: str
-
-    def __str__(self) -> str:
-        return printable(f"{self.severity}: {self.place}: {self.message} [{self.kind}]")
-
-
-@dataclass(frozen=True)
 class CheckResult:
-    """What `check` found. `findings` has errors first; `images` counts the images that each split lists."""
+    """What `check` found. `findings` has errors first; `images` counts the images that each split lists. `diagnoses`
+    maps kinds to what seems to be behind all findings of that kind."""
 
     findings: tuple[Finding, ...]
     images: dict[str, int]
+    diagnoses: dict[str, str]
 
     @property
     def ok(self) -> bool:
         """Whether training may go on: no errors (warnings are allowed)."""
         return not any(finding.severity == "error" for finding in self.findings)
 
+    def lines(self) -> list[str]:
+        """A few lines a kind: its number, what seems to be behind it, and examples."""
+        return by_kind(self.findings, self.diagnoses)
+
     def to_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, "images": self.images, "findings": [vars(finding) for finding in self.findings]}
+        findings = [vars(finding) for finding in self.findings]
+        return {"ok": self.ok, "images": self.images, "findings": findings, "diagnoses": self.diagnoses}
 
 
-def check(root: str | Path, progress: Callable[[int, int], None] | None = None) -> CheckResult:
+def check(
+    root: str | Path, progress: Callable[[int, int], None] | None = None, follow_links: bool = False
+) -> CheckResult:
     """Read the lists, decode every listed image and compare their bytes. Mistakes in the data never raise.
 
-    `progress(done, total)` is called for each image.
+    `progress(done, total)` is called for each image. follow_links: images may lie behind links out of the folder.
     """
-    scan = scan_layout(root)
+    scan = scan_layout(root, follow_links)
     findings = []
     for kind, problem in scan.problems:
         # A Finding has its place in a field; the rest of the problem's text is the message.
         findings.append(Finding("error", kind, problem.place, str(problem).removeprefix(f"{problem.place}: ")))
-    digests, unreadable = _read_all(scan, progress)
-    findings += unreadable
+    digests, of_images = _read_all(scan, progress)
+    findings += of_images
     findings += _duplicate_lines(scan)
     findings += _identical_images(scan, digests)
     findings += _class_counts(scan)
     findings += _unlisted(scan)
+    if not scan.problems:
+        known = findings_by_kind(dataset_of(scan))
+        findings += [Finding("info", each.kind, str(root), each.sentence) for each in known if each.kind in _ALIKE]
     if scan.packed is not None:
         message = "packed images replace the images: only the lists and labels were checked"
         findings.append(Finding("info", "packed", MANIFEST, message))
     order = {"error": 0, "warning": 1, "info": 2}
     findings.sort(key=lambda finding: order[finding.severity])
-    return CheckResult(tuple(findings), {split: len(images) for split, images in scan.images.items()})
+    images = {split: len(images) for split, images in scan.images.items()}
+    return CheckResult(tuple(findings), images, diagnoses(scan))
 
 
-def _read_all(scan: Scan, progress: Callable[[int, int], None] | None) -> tuple[dict[str, str], list[Finding]]:
-    """The SHA-256 of every readable image's bytes, and a finding for each image that can't be decoded whole."""
+def _read_all(scan: Scan, progress: Callable[[int, int], None] | None) -> tuple[dict[str, bytes], list[Finding]]:
+    """The SHA-256 of every readable image's bytes, and findings about what is in the files."""
     paths = sorted(
         {
             image
@@ -91,28 +88,41 @@ def _read_all(scan: Scan, progress: Callable[[int, int], None] | None) -> tuple[
         }
     )
 
-    def read(image: str) -> tuple[str, str]:
+    def read(image: str) -> tuple[bytes, bool, bool, str]:
         try:
-            load_rgb(scan.root / image)
-            return hashlib.sha256((scan.root / image).read_bytes()).hexdigest(), ""
+            picture = decoded(scan.root / image)
+            with open(scan.root / image, "rb") as file:
+                return hashlib.file_digest(file, "sha256").digest(), picture.turned, picture.deep, ""
         except DataError as error:
-            return "", error.problems[0].value
+            return b"", False, False, error.problems[0].value
         except OSError as error:
-            return "", str(error)
+            return b"", False, False, str(error)
 
-    digests, findings = {}, []
-    pool = ThreadPoolExecutor(usable_cpus())
-    try:
-        for done, (image, (digest, trouble)) in enumerate(zip(paths, pool.map(read, paths), strict=True), start=1):
-            if trouble:
-                findings.append(Finding("error", "unreadable", image, f"can't be decoded: {trouble}"))
-            else:
-                digests[image] = digest
-            if progress is not None:
-                progress(done, len(paths))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    digests, findings, turned, deep = {}, [], [], []
+    for done, (image, found) in enumerate(zip(paths, in_threads(read, paths), strict=True), start=1):
+        digest, is_turned, is_deep, trouble = found
+        if trouble:
+            message = f"can't be decoded: {trouble} (data.on_error: skip leaves such images out)"
+            findings.append(Finding("error", "unreadable", image, message))
+        else:
+            digests[image] = digest
+        if is_turned:
+            turned.append(image)
+        if is_deep:
+            deep.append(image)
+        if progress is not None:
+            progress(done, len(paths))
+    if turned:
+        message = f"{_images(turned)} an EXIF orientation, by which data.orientation: apply turns or mirrors them"
+        findings.append(Finding("info", "rotated", turned[0], message))
+    if deep:
+        message = f"{_images(deep)} greys of more than 8 bits, or floats, which become bytes as data.depth says"
+        findings.append(Finding("info", "deep", deep[0], message))
     return digests, findings
+
+
+def _images(names: list[str]) -> str:
+    return "this image has" if len(names) == 1 else f"this and {len(names) - 1:,} more images have"
 
 
 def _duplicate_lines(scan: Scan) -> list[Finding]:
@@ -127,13 +137,17 @@ def _duplicate_lines(scan: Scan) -> list[Finding]:
     return findings
 
 
-def _identical_images(scan: Scan, digests: dict[str, str]) -> list[Finding]:
+def _identical_images(scan: Scan, digests: dict[str, bytes]) -> list[Finding]:
     """One finding for each group of byte-identical images, and another where their labels disagree."""
-    groups: dict[str, dict[tuple[str, str], set[tuple[int, ...]]]] = defaultdict(lambda: defaultdict(set))
+    listed = {(split, image) for split, images in scan.images.items() for image in images}
+    times = Counter(digests[image] for _, image in listed if image in digests)
+    several = {digest for digest, count in times.items() if count > 1}
+    repeated = Counter(image for images in scan.images.values() for image in images)
+    groups: dict[bytes, dict[tuple[str, str], set[tuple[int, ...]]]] = defaultdict(lambda: defaultdict(set))
     for split, images in scan.images.items():
         rows = scan.rows.get(split, [])
         for index, image in enumerate(images):
-            if image in digests:
+            if image in digests and (digests[image] in several or repeated[image] > 1):
                 labels = groups[digests[image]][split, image]
                 row = rows[index] if index < len(rows) else None
                 if row is not None:
@@ -178,7 +192,12 @@ def _unlisted(scan: Scan) -> list[Finding]:
     folder = scan.root / "img"
     if not folder.is_dir() or not listed:
         return []
-    found = {p.relative_to(scan.root).as_posix() for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES}
+    found = {
+        Path(place, name).relative_to(scan.root).as_posix()
+        for place, _, names in os.walk(folder)
+        for name in names
+        if os.path.splitext(name)[1].lower() in suffixes() and not name.startswith(".")
+    }
     extra = sorted(found - listed)
     if not extra:
         return []

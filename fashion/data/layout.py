@@ -7,20 +7,30 @@ The numbers of heads and classes come from the files, so any data set in this la
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fashion.data.contents import contents_digest
-from fashion.data.lists import Attribute
+from fashion.data.lists import LABELLED, Attribute, Scan
+from fashion.data.pictures.undecodable import undecodable
 from fashion.data.pushed import MANIFEST, Pushed
 from fashion.data.scan import scan_layout
 from fashion.errors import BlockedError, DataError, Problem
 
-__all__ = ["Attribute", "Baseline", "Dataset", "Split", "majority_baseline", "read_dataset", "read_unchanged"]
+__all__ = [
+    "Attribute",
+    "Baseline",
+    "Dataset",
+    "Split",
+    "dataset_of",
+    "majority_baseline",
+    "read_dataset",
+    "read_unchanged",
+]
 _SHOWN = 20  # problems of one kind that an exception lists; further ones are only counted
 
 
@@ -40,13 +50,24 @@ class Split:
 class Dataset:
     """A data set without structural problems. Made by `read_dataset`.
 
-    `packed` is set where packed caches below `root` replace the images.
+    `packed` is set where packed caches below `root` replace the images. `skipped` are the images that the lists name
+    and the splits lack, since they can't be decoded, each with the reason; `whole` is the data set with them.
     """
 
     root: Path
     attributes: tuple[Attribute, ...]
     splits: dict[str, Split]
     packed: Pushed | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    whole: Dataset | None = None
+
+    def skipped_counts(self) -> dict[str, int]:
+        """How many images each split lacks for that; splits that are complete are left out."""
+        if self.whole is None:
+            return {}
+        left = {name: len(split) for name, split in self.splits.items()}
+        counts = {name: len(split) - left.get(name, 0) for name, split in self.whole.splits.items()}
+        return {name: count for name, count in counts.items() if count}
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -80,6 +101,9 @@ class Dataset:
         Every call looks at the files, so a changed image is noticed. `contents_digest` says when images are read, and
         calls `progress(done, total)` meanwhile. Raises DataError where an image is missing.
         """
+        if self.whole is not None:  # its images need not be read another time
+            names = "\0".join(sorted(self.skipped))
+            return hashlib.sha256(f"{self.whole.fingerprint(progress)}\0{names}".encode()).hexdigest()[:16]
         digest = hashlib.sha256()
         digest.update(repr([(a.name, a.classes) for a in self.attributes]).encode())
         splits = sorted(self.splits.items())
@@ -94,7 +118,9 @@ class Dataset:
         return digest.hexdigest()[:16]
 
     def contents(self, progress: Callable[[int, int], None] | None = None) -> str:
-        """`contents_digest` of all images."""
+        """`contents_digest` of all images that the lists name."""
+        if self.whole is not None:
+            return self.whole.contents(progress)
         images = [image for _, split in sorted(self.splits.items()) for image in split.images]
         return contents_digest(self.root, images, progress)
 
@@ -108,11 +134,32 @@ class Baseline:
     overall: float
 
 
-def read_dataset(root: str | Path) -> Dataset:
-    """Read a data set in the challenge's layout. Raises DataError with all structural problems at once."""
-    scan = scan_layout(root)
+def read_dataset(
+    root: str | Path,
+    follow_links: bool = False,
+    on_error: str = "refuse",
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Read a data set in the challenge's layout.
+
+    follow_links: read through symbolic links that lead out of its folder, too. on_error: skip looks at every image, or
+    remembers what came of it, and leaves out those that can't be decoded; `progress(done, total)` is called meanwhile.
+
+    Raises DataError with all structural problems at once, and where a labelled split would be left without images.
+    """
+    scan = scan_layout(root, follow_links)
     if scan.problems:
         raise DataError(f"The data set at {root} can't be used:", _shortened(scan.problems))
+    dataset = dataset_of(scan)
+    if scan.packed is not None and dataset.fingerprint() != scan.packed.fingerprint:
+        rule = f"must match the lists and labels in split/, whose fingerprint is {dataset.fingerprint()}"
+        problem = Problem(MANIFEST, rule, scan.packed.fingerprint, "Push the data set again")
+        raise DataError(f"The data set at {root} can't be used:", [problem])
+    return _decodable(dataset, progress) if on_error == "skip" and scan.packed is None else dataset
+
+
+def dataset_of(scan: Scan) -> Dataset:
+    """The data set that was scanned, in which no problem was found."""
     splits = {}
     for name, images in scan.images.items():
         rows = scan.rows.get(name)
@@ -120,15 +167,32 @@ def read_dataset(root: str | Path) -> Dataset:
         if labels is not None:
             labels.setflags(write=False)
         splits[name] = Split(name, tuple(images), labels)
-    dataset = Dataset(scan.root, scan.attributes, splits, scan.packed)
-    if scan.packed is not None and dataset.fingerprint() != scan.packed.fingerprint:
-        rule = f"must match the lists and labels in split/, whose fingerprint is {dataset.fingerprint()}"
-        problem = Problem(MANIFEST, rule, scan.packed.fingerprint, "Push the data set again")
-        raise DataError(f"The data set at {root} can't be used:", [problem])
-    return dataset
+    return Dataset(scan.root, scan.attributes, splits, scan.packed)
 
 
-def read_unchanged(root: str | Path, fingerprint: str) -> Dataset:
+def _decodable(whole: Dataset, progress: Callable[[int, int], None] | None) -> Dataset:
+    """The data set without the images that can't be decoded; itself where all can."""
+    images = sorted({image for split in whole.splits.values() for image in split.images})
+    skipped = undecodable(whole.root, images, whole.contents(), progress)
+    if not skipped:
+        return whole
+    splits = {}
+    for name, split in whole.splits.items():
+        rows = [row for row, image in enumerate(split.images) if image not in skipped]
+        if not rows and name not in LABELLED:
+            continue  # nothing is trained on it
+        if not rows:
+            rule, first = "must have an image that can be decoded", next(iter(skipped))
+            problem = Problem(f"split/{name}.txt", rule, f"{first}: {skipped[first]}")
+            raise DataError(f"The data set at {whole.root} can't be used:", [problem])
+        labels = None if split.labels is None else split.labels[rows]
+        if labels is not None:
+            labels.setflags(write=False)
+        splits[name] = Split(name, tuple(split.images[row] for row in rows), labels)
+    return replace(whole, splits=splits, skipped=skipped, whole=whole)
+
+
+def read_unchanged(root: str | Path, fingerprint: str, follow_links: bool = False, on_error: str = "refuse") -> Dataset:
     """The data set with which a sweep started. Images are read only if their size or times have changed.
 
     Raises BlockedError where a list, a label, a name or an image has changed or is missing.
@@ -136,7 +200,7 @@ def read_unchanged(root: str | Path, fingerprint: str) -> Dataset:
     changed = f"the data set at {root} has changed since this sweep started"
     mend = "Put the data back and run the same command again, or give the sweep another name (--name)."
     try:
-        dataset = read_dataset(root)
+        dataset = read_dataset(root, follow_links, on_error)
         if dataset.fingerprint() != fingerprint:
             raise BlockedError(f"{changed}. {mend}")
     except DataError as error:

@@ -42,7 +42,9 @@ class Scan:
 
     `lines[split][i]` is the line number of `images[split][i]`. `rows[split][i]` are the labels read from line
     `row_lines[split][i]`, None where that line is bad. `refused` holds listed images that lie outside the data set:
-    nobody may open them. `packed` is set where packed caches replace the images, which need not be there then.
+    nobody may open them, and `links` names those of them that are links, or lie behind one, as (line, image, target).
+    With `follow_links` such images are like any other. `packed` is set where packed caches replace the images, which
+    need not be there then.
     """
 
     root: Path
@@ -54,10 +56,15 @@ class Scan:
     row_lines: dict[str, list[int]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     packed: Pushed | None = None
+    follow_links: bool = False
+    links: list[tuple[str, str, str]] = field(default_factory=list)
     _folders: dict[str, bool] = field(default_factory=dict)
 
     def elsewhere(self, name: str) -> str:
-        """The target of a symbolic link that leads out of the data set with this file; empty if there is none."""
+        """The target of a symbolic link that leads out of the data set with this file; empty if there is none, or if
+        such links are followed."""
+        if self.follow_links:
+            return ""
         folder = os.path.dirname(name)
         if folder not in self._folders:  # a hundred thousand images have a few folders
             self._folders[folder] = self._leaves(self.root / folder)

@@ -1,9 +1,9 @@
 """The image cache: every image decoded and resized once, in one memory-mapped Arrow file.
 
-There is one file per (data fingerprint, split, resize, fit, interpolation). Its single record batch makes all pixels
-one contiguous buffer, so a mapped file gives a (N, S, S, 3) view without copying, and all trials and workers of a
-machine share its pages. A seal beside it (NAME.arrow.seal) tells a whole file from a damaged one before anything is
-mapped.
+There is one file per (data fingerprint, split, form): `config.Form` says how an image becomes a square. Its single
+record batch makes all pixels one contiguous buffer, so a mapped file gives a (N, S, S, 3) view without copying, and all
+trials and workers of a machine share its pages. A seal beside it (NAME.arrow.seal) tells a whole file from a damaged
+one before anything is mapped.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fashion.config import OF_ITS_TIME, Form
 from fashion.data.contents import default_cache_dir, require_room
-from fashion.data.images import IMAGE_SUFFIXES, Progress, decode_into
+from fashion.data.images import Progress, decode_into
 from fashion.data.layout import Dataset
 from fashion.errors import BlockedError, DataError, Problem
 from fashion.files import KernelLock, write_atomic
@@ -31,7 +32,8 @@ _SAMPLED = 16  # rows whose checksums are compared whenever a file is opened
 
 
 class Pack:
-    """A mapped cache file: `images` (N, S, S, 3) uint8, their `names`, and `labels` (N, heads) or None.
+    """A mapped cache file: `images` (N, S, S, 3) uint8, their `names`, `labels` (N, heads) or None, and `checksums`
+    (N,) uint32, the CRC-32 of each image's bytes.
 
     Made by `open_or_build` or, for an existing file, by `open`. Pickled as its path.
     """
@@ -43,7 +45,7 @@ class Pack:
         pixels = np.frombuffer(batch.column("pixels").buffers()[1], np.uint8)
         self.images: NDArray[np.uint8] = pixels.reshape(len(batch), size, size, 3)
         self.names: list[str] = batch.column("name").to_pylist()
-        self._checksums = batch.column("crc32").to_numpy()
+        self.checksums = batch.column("crc32").to_numpy()
         self.labels: NDArray[np.int64] | None = None
         if "labels" in batch.schema.names:
             self.labels = batch.column("labels").flatten().to_numpy().reshape(len(batch), -1)
@@ -81,7 +83,7 @@ class Pack:
         return cls(path, reader.get_batch(0), metadata)
 
     def _wrong_rows(self, rows: Sequence[int] | NDArray[np.int64] | range) -> list[int]:
-        return [int(row) for row in rows if zlib.crc32(self.images[row]) != self._checksums[row]]
+        return [int(row) for row in rows if zlib.crc32(self.images[row]) != self.checksums[row]]
 
     @classmethod
     def open_or_build(
@@ -91,6 +93,8 @@ class Pack:
         resize: int,
         fit: str = "stretch",
         interpolation: str = "bicubic",
+        orientation: str = "apply",
+        depth: str = "declared",
         cache_dir: str | Path | None = None,
         progress: Progress | None = None,
         verify: bool = False,
@@ -105,19 +109,18 @@ class Pack:
             DataError: some images can't be used, of which it lists every one; or packed images are missing or damaged.
             BlockedError: the cache folder can't be written or is full.
         """
+        form = Form(resize, fit, interpolation, orientation, depth)
         metadata = {
             "format": str(FORMAT_VERSION),
             "fingerprint": dataset.fingerprint(),
             "split": split_name,
-            "resize": str(resize),
-            "fit": fit,
-            "interpolation": interpolation,
+            **_form_as_metadata(form),
             "rows": str(len(dataset.splits[split_name])),
         }
         if dataset.packed is not None:
-            return cls._pushed(dataset, metadata, verify)
+            return cls._pushed(dataset, form, metadata, verify)
         folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-        path = folder / f"{metadata['fingerprint']}-{split_name}-{resize}-{fit}-{interpolation}-v{FORMAT_VERSION}.arrow"
+        path = folder / f"{metadata['fingerprint']}-{split_name}-{form}-v{FORMAT_VERSION}.arrow"
         pack = cls._valid(path, dataset, metadata, verify)
         if pack is not None:
             return pack
@@ -126,7 +129,7 @@ class Pack:
             with KernelLock(f"{path}.lock"):
                 pack = cls._valid(path, dataset, metadata, verify)
                 if pack is None:
-                    _build(path, dataset, metadata, progress)
+                    _build(path, dataset, form, metadata, progress)
         except OSError as error:
             raise BlockedError(
                 f"The image cache can't be written in {folder}: {error}. Set FASHION_CACHE to a folder with room."
@@ -134,10 +137,9 @@ class Pack:
         return pack if pack is not None else cls.open(path)
 
     @classmethod
-    def _pushed(cls, dataset: Dataset, metadata: dict[str, str], verify: bool) -> Pack:
+    def _pushed(cls, dataset: Dataset, form: Form, metadata: dict[str, str], verify: bool) -> Pack:
         """The packed cache that replaces the images."""
         assert dataset.packed is not None
-        form = int(metadata["resize"]), metadata["fit"], metadata["interpolation"]
         for file in dataset.packed.wanted([metadata["split"]], [form], str(dataset.root)):
             path = dataset.root / file.path
             pack = cls._valid(path, dataset, metadata, verify)
@@ -166,40 +168,16 @@ class Pack:
         return pack if pack.metadata == metadata and pack.names == list(split.images) and same_labels else None
 
 
-def pack_folder(
-    directory: str | Path,
-    resize: int,
-    fit: str = "stretch",
-    interpolation: str = "bicubic",
-    progress: Progress | None = None,
-) -> tuple[list[str], NDArray[np.uint8]]:
-    """All images below `directory`, in memory: their sorted names relative to it, and pixels (N, S, S, 3) uint8.
-
-    Raises DataError where there are none, or listing every image that can't be read.
-    """
-    root = Path(directory)
-    names = sorted(
-        p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-    )
-    if not names:
-        rule = f"must hold images ({', '.join(IMAGE_SUFFIXES)})"
-        raise DataError("There is nothing to predict:", [Problem(str(root), rule)])
-    foreign = [Problem(str(root), "a file's name must be UTF-8", ascii(name)) for name in names if not _utf8(name)]
-    if foreign:
-        raise DataError("Images can't be used:", foreign)
-    images = np.empty((len(names), resize, resize, 3), np.uint8)
-    decode_into(images, np.empty(len(names), np.uint32), root, names, fit, interpolation, progress)
-    return names, images
+def _form_as_metadata(form: Form) -> dict[str, str]:
+    """What a cache file says of its form. A setting with the value of files that lack it is left out, so that those
+    files stay valid."""
+    fields = form._asdict()
+    return {name: str(value) for name, value in fields.items() if value != OF_ITS_TIME.get(f"data.{name}")}
 
 
-def _utf8(name: str) -> bool:
-    """Whether a file's name is UTF-8. Python shows other bytes as surrogates, which files of predictions can't hold."""
-    return not any("\ud800" <= each <= "\udfff" for each in name)
-
-
-def _build(path: Path, dataset: Dataset, metadata: dict[str, str], progress: Progress | None) -> None:
+def _build(path: Path, dataset: Dataset, form: Form, metadata: dict[str, str], progress: Progress | None) -> None:
     """Write the file with zeros for pixels, then decode into it in place: pixels are never copied in memory."""
-    split, size = dataset.splits[metadata["split"]], int(metadata["resize"])
+    split, size = dataset.splits[metadata["split"]], form.resize
     require_room("The image cache", len(split) * size * size * 3, path.parent)
     # Always the same name, guarded by the lock: what a killed builder left is overwritten.
     temporary = path.with_name(f".{path.name}.tmp")
@@ -207,7 +185,7 @@ def _build(path: Path, dataset: Dataset, metadata: dict[str, str], progress: Pro
         pixels_at, checksums_at = _write_frame(temporary, split.images, split.labels, size, metadata)
         images = np.memmap(temporary, np.uint8, "r+", pixels_at, (len(split), size, size, 3))
         checksums = np.memmap(temporary, np.uint32, "r+", checksums_at, (len(split),))
-        decode_into(images, checksums, dataset.root, split.images, metadata["fit"], metadata["interpolation"], progress)
+        decode_into(images, checksums, dataset.root, split.images, form, progress)
         images.flush()
         checksums.flush()
         write_seal(path, temporary, pixels_at, images.nbytes)

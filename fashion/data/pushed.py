@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashion.config import value_lacking
+from fashion.config import Form, value_lacking
 from fashion.errors import DataError, Problem
 from fashion.files import parse, whole
 
 MANIFEST = "fashion-sweep.json"
 FORMAT = 1
+OLD = tuple(
+    value_lacking("data", name) for name in Form._fields[3:]
+)  # orientation and depth of every pack that was pushed before there were these settings
 LARGEST = 1 << 20  # bytes; each pack takes half a kilobyte
 _PATH = re.compile(r"packs/[0-9a-f]{16}/[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.arrow")
-# data.resize, data.fit and data.interpolation, with which a packed cache is made
-Form = tuple[int, str, str]
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,7 @@ class PackFile:
     seal: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        resize, fit, interpolation = self.form
-        return {"split": self.split, "resize": resize, "fit": fit, "interpolation": interpolation, "path": self.path,
+        return {"split": self.split, **self.form._asdict(), "path": self.path,
                 "size": self.size, "sha256": self.sha256, "seal": dict(self.seal)}  # fmt: skip
 
 
@@ -68,9 +68,18 @@ class Pushed:
         if missing:
             there = ", ".join(_words(form) for form in self.forms)
             rule = f"holds packed images in these forms: {there}"
-            problems = [Problem(place, rule, _words(form), f"Push that form too: {_push(form)}") for form in missing]
+            problems = [Problem(place, rule, _words(form), f"{self._nearer(form)}{_push(form)}") for form in missing]
             raise DataError("The data set has no images of the requested size:", problems)
         return [pack for pack in self.packs if pack.split in splits and pack.form in forms]
+
+    def _nearer(self, form: Form) -> str:
+        """What to do about a form that was not pushed: packs of a version without some settings have one that differs
+        in those alone."""
+        if (old := Form(*form[:3], *OLD)) in self.forms:
+            names = zip(Form._fields[3:], old[3:], strict=True)
+            said = " and ".join(f"data.{name}: {value}" for name, value in names)
+            return f"Write {said} to use what is there, or push that form too: "
+        return "Push that form too: "
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, "fingerprint": self.fingerprint, "contents": self.contents,
@@ -109,14 +118,14 @@ def _pack(found: Any) -> PackFile:
     if not isinstance(path, str) or not _PATH.fullmatch(path):  # a file will be written there
         raise ValueError("a pack's path must be packs/DIGEST/NAME.arrow")
     # A pack of a version that had no such setting was made as every pack was then.
-    settings = [found.get(name, value_lacking("data", name)) for name in ("fit", "interpolation")]
+    settings = [found.get(name, value_lacking("data", name)) for name in Form._fields[1:]]
     words = [found.get("split"), *settings]
     if not all(isinstance(each, str) for each in words) or not isinstance(seal, dict):
-        raise ValueError("a pack must have split, fit, interpolation and seal")
+        raise ValueError(f"a pack must have split, {', '.join(Form._fields[1:])} and seal")
     if not whole(1)(found.get("resize")) or not whole(1)(found.get("size")):
         raise ValueError("a pack's resize and size must be whole numbers")
-    split, fit, interpolation = (str(each) for each in words)
-    return PackFile(split, (found["resize"], fit, interpolation), path, found["size"], _hex(found, "sha256", 64), seal)
+    split, *said = (str(each) for each in words)
+    return PackFile(split, Form(found["resize"], *said), path, found["size"], _hex(found, "sha256", 64), seal)
 
 
 def _hex(found: Mapping[str, Any], name: str, digits: int) -> str:
@@ -127,10 +136,10 @@ def _hex(found: Mapping[str, Any], name: str, digits: int) -> str:
 
 
 def _words(form: Form) -> str:
-    resize, fit, interpolation = form
-    return f"resize {resize}, {fit}, {interpolation}"
+    """As in `resize 320, stretch, bicubic, orientation apply, depth declared`."""
+    return f"resize {form.resize}, {form.fit}, {form.interpolation}, orientation {form.orientation}, depth {form.depth}"
 
 
 def _push(form: Form) -> str:
-    resize, fit, interpolation = form
-    return f"fashion-sweep data push DIR ADDRESS --resize {resize} --fit {fit} --interpolation {interpolation}"
+    options = " ".join(f"--{name} {value}" for name, value in form._asdict().items())
+    return f"fashion-sweep data push DIR ADDRESS {options}"

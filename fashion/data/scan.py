@@ -26,20 +26,20 @@ class DataLayout:
     exception."""
 
     found: Callable[[str], bool]
-    scan: Callable[[str], Scan]
+    scan: Callable[[str, bool], Scan]
 
 
-def scan_layout(root: str | Path) -> Scan:
+def scan_layout(root: str | Path, follow_links: bool = False) -> Scan:
     """Scan a folder in the first of LAYOUTS that it is in. A folder in none gets the problems of the challenge's
-    layout."""
+    layout. follow_links: images may lie outside of the folder, behind symbolic links."""
     name = next((name for name, layout in LAYOUTS.items() if layout.found(str(root))), "challenge")
-    return LAYOUTS[name].scan(str(root))
+    return LAYOUTS[name].scan(str(root), follow_links)
 
 
-def _scan_challenge(root: str) -> Scan:
+def _scan_challenge(root: str, follow_links: bool) -> Scan:
     """Read every text file of the challenge's layout (`fashion.data.layout`) that is there. What is wrong is collected
     in the scan; nothing is raised."""
-    scan = Scan(Path(os.path.realpath(root)))
+    scan = Scan(Path(os.path.realpath(root)), follow_links=follow_links)
     if not os.path.isdir(scan.root / "split"):
         scan.add("missing", root, "a data set is a folder that holds img/ and split/", "no folder split/ there",
                  "Set data.root to the data set, or make one: fashion-sweep data demo DIR.")  # fmt: skip
@@ -48,6 +48,7 @@ def _scan_challenge(root: str) -> Scan:
     for split in SPLITS:
         if split in LABELLED or (scan.root / f"split/{split}.txt").exists():
             _read_images(scan, split)
+    _report_links(scan)
     headers: dict[str, list[str]] = {}
     for split in SPLITS:
         if split in LABELLED or (scan.root / f"split/{split}_attr.txt").exists():
@@ -106,7 +107,7 @@ def _read_images(scan: Scan, split: str) -> None:
             scan.add("path", place, rule, repr(image))
         elif outside := scan.elsewhere(image):
             scan.refused.add(image)
-            scan.add("path", place, f"an image {INSIDE}", f"{image} -> {outside}")
+            scan.links.append((place, image, outside))
         elif scan.packed is None and not os.path.isfile(scan.root / image):
             scan.add("missing", place, "the image file must exist", image, _other_form(scan.root, image))
 
@@ -126,6 +127,18 @@ def _other_form(root: Path, image: str) -> str:
                 "files (convmv does it)"
             )
     return ""
+
+
+def _report_links(scan: Scan) -> None:
+    """One problem for all images behind links: such data sets have them by the thousand."""
+    if scan.links:
+        place, image, target = scan.links[0]
+        more = f" (and {len(scan.links) - 1:,} more images)" if len(scan.links) > 1 else ""
+        fix = (
+            "If these are your links, follow them: data.follow_links: true in the spec, --follow-links for `data`. "
+            "Or put the files themselves there: copy them (cp -rL), or make hard links (cp -rlL)"
+        )
+        scan.add("link", place, f"an image {INSIDE}", f"{image} -> {target}{more}", fix)
 
 
 def _read_labels(scan: Scan, split: str) -> list[str] | None:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from fashion.bucket.address import Address
 from fashion.bucket.store import PART, NotThereError, Store, TakenError
+from fashion.config import Form
 from fashion.data.lists import LABELLED, parse_lines, without_header
-from fashion.data.pushed import MANIFEST, Form, Pushed
+from fashion.data.pushed import MANIFEST, Pushed
 from fashion.data.remote.listing import exists, lists
 from fashion.data.remote.local_copy import LocalCopy
 from fashion.doctor.diagnosis import ClockOffset, Diagnosis

@@ -39,7 +39,7 @@ def request_for(spec: SweepSpec | None) -> Request:
     if isinstance(root, Path):
         room += _still_to_pack(trials, root, cache.path)
     else:
-        forms = sorted({(each.data.resize, each.data.fit, each.data.interpolation) for each in trials})
+        forms = sorted({each.data.form for each in trials})
         buckets.append(Bucket("data.root", root, cache.path, forms=tuple(forms)))
     folders.append(Folder(cache.name, cache.path, cache.instead, room))
     here = root if isinstance(root, Path) else None
@@ -61,9 +61,9 @@ def _still_to_pack(trials: list[TrialConfig], root: Path, cache: Path) -> int:
             images = len(listed_images(root, split))
         except (OSError, ValueError):
             continue  # `examine` has a diagnosis of its own for that
-        for form in {(each.data.resize, each.data.fit, each.data.interpolation) for each in trials}:
-            size = images * form[0] ** 2 * 3
-            name = f"*-{split}-{'-'.join(map(str, form))}-v*.arrow"
+        for form in {each.data.form for each in trials}:
+            size = images * form.resize**2 * 3
+            name = f"*-{split}-{form}-v*.arrow"
             there = max((os.path.getsize(path) for path in cache.glob(name)), default=0)
             missing += max(size - there, 0)
     return missing

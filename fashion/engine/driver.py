@@ -155,7 +155,7 @@ def _tune(
                     source,
                     recorder,
                     room,
-                    lambda: read_unchanged(prepared.root, fingerprint),
+                    lambda: read_unchanged(prepared.root, fingerprint, prepared.follow_links, prepared.on_error),
                     settle=spec.search.adaptive,
                 ),
                 scheduler=scheduler,

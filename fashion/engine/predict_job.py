@@ -7,12 +7,13 @@ from pathlib import Path
 
 import ray
 import torch
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from fashion.bucket.address import Address
 from fashion.cluster.interrupts import deferred, interruptible
 from fashion.cluster.placement import largest_process
 from fashion.cluster.session import cluster
-from fashion.errors import FashionError, UserError
+from fashion.errors import BlockedError, FashionError, UserError
 from fashion.prediction.write import PredictionInput, Written, fetch_predictions, predict_here
 from fashion.training.worker import code_here, require_code
 
@@ -78,12 +79,17 @@ def predict_on_cluster(
                 done, total = ray.get(predictor.progress.remote())
                 if total:
                     progress(done, total)
+            outcome = ray.get(pending)
         except KeyboardInterrupt:
             with deferred():
                 predictor.stop.remote()
                 ray.wait([pending], timeout=STOP_SECONDS)
             raise
-        outcome = ray.get(pending)
+        except (RayActorError, OutOfMemoryError) as error:
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise BlockedError(
+                f"The process that predicts has died: {first} The same command goes on where it stopped."
+            ) from error
     if isinstance(outcome, UserError):
         raise outcome
     return fetch_predictions(promoted, folder.name, outcome) if isinstance(promoted, Address) else outcome

@@ -15,7 +15,7 @@ from fashion.errors import ResourcesError
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.working_copy import held
-from fashion.sweep.extend import begun_trials
+from fashion.sweep.extend import begun_spec, begun_trials
 from fashion.sweep.foresee import require_machine
 from fashion.sweep.outcome import SweepOutcome
 
@@ -66,14 +66,18 @@ def run_spec(
         # First of all: a bucket that can't be used, or a sweep that is driven elsewhere, is told before torch and Ray
         # are loaded, which takes seconds. That is also why they are imported below.
         bucket = stack.enter_context(held(spec.storage, spec.name, say, partial(bars, "reading the record, MB")))
+        spec = begun_spec(spec)
         begun = begun_trials(spec)
         require_machine(spec.resources, address)
 
         with deferred():  # an interrupt within their imports can become any other exception
+            from fashion.data.check import skipped_images
             from fashion.sweep.prepare import discard, open_run, prepare
 
         prepared = prepare(spec, bars, begun)
         bars.close()
+        if prepared.dataset.skipped:
+            say(skipped_images(prepared.dataset))
         run, resumed = open_run(spec, prepared, bucket)
 
         with deferred():

@@ -32,7 +32,8 @@ class Promoted:
     """What `best/model.json` says of the weights beside it.
 
     The weights are those of `epoch` (from 1) of `trial`, and `metrics` are that epoch's: losses in nats, shares in [0,
-    1]."""
+    1]. `weights_digest` is their SHA-256. `shares`: how often each class of each head occurs among the training images,
+    in [0, 1]; None where that is not recorded."""
 
     run: str
     trial: int
@@ -41,6 +42,8 @@ class Promoted:
     attributes: tuple[Attribute, ...]
     data_fingerprint: str
     metrics: dict[str, float]
+    weights_digest: str = ""
+    shares: tuple[tuple[float, ...], ...] | None = None
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -114,8 +117,10 @@ def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
             attributes=attributes,
             data_fingerprint=str(content["data_fingerprint"]),
             metrics=metrics_from_json(content["metrics"]),
+            weights_digest=str(content["weights"]["sha256"]),
+            shares=_shares(content.get("label_counts"), attributes),
         )
-        weights, digest = str(content["weights"]["file"]), str(content["weights"]["sha256"])
+        weights, digest = str(content["weights"]["file"]), promoted.weights_digest
     except ValidationError as error:
         raise CheckpointError(_problem(place, "its configuration is not valid in this version", str(error))) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -123,6 +128,19 @@ def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
     if Path(weights).name != weights or "\0" in weights:
         raise CheckpointError(_problem(place, "the weights must be a file beside it", weights))
     return promoted, weights, digest
+
+
+def _shares(counts: Any, attributes: Sequence[Attribute]) -> tuple[tuple[float, ...], ...] | None:
+    """Each class's share of the training images; None where the counts are missing or are another data set's."""
+    train = counts.get("train") if isinstance(counts, dict) else None
+    if not isinstance(train, list) or len(train) != len(attributes):
+        return None
+    shares = []
+    for head, attribute in zip(train, attributes, strict=True):
+        if not isinstance(head, list) or len(head) != len(attribute.classes) or not all(map(whole(0), head)):
+            return None
+        shares.append(tuple(count / max(1, sum(head)) for count in head))
+    return tuple(shares)
 
 
 def _problem(place: Path | str, rule: str, value: str = "", fix: str = "") -> Problem:

@@ -1,62 +1,67 @@
-"""The predict step: from a promoted model to validated submission files, here or for a run in a bucket."""
+"""The predict step: from a promoted model to validated files, here or for a run in a bucket."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from fashion.bucket.address import Address
 from fashion.bucket.store import Store
-from fashion.data.contents import default_cache_dir
-from fashion.data.images import Progress
-from fashion.data.layout import read_dataset
-from fashion.data.pack import Pack, pack_folder
-from fashion.data.remote.local_copy import DataRoot, on_this_machine
-from fashion.errors import CheckpointError, DataError, Problem
-from fashion.prediction.predict import Predictions, accuracy, predict
-from fashion.prediction.promoted import DESCRIPTION, Promoted, load_promoted, require_attributes
+from fashion.errors import BlockedError, CheckpointError, Problem, RunError
+from fashion.files import write_atomic
+from fashion.prediction.answer import (
+    PROBABILITIES_NAME,
+    TABLE_NAME,
+    validate_answer_probabilities,
+    validate_table,
+    write_answer_probabilities,
+    write_table,
+)
+from fashion.prediction.location import SOURCE_NAME
+from fashion.prediction.pictures import Pictures, PredictionInput, pictures_of
+from fashion.prediction.pieces import Pieces, predict_pieces
+from fashion.prediction.promoted import DESCRIPTION, Promoted, load_promoted
 from fashion.prediction.submission import (
     ARCHIVE_NAME,
     TEXT_NAME,
     collapsed_heads,
-    validate_probabilities,
     validate_submission,
-    write_probabilities,
     write_submission,
 )
 from fashion.storage.working_copy import push_folder, working_copy
 
-PROBABILITIES_NAME = "probabilities.parquet"
-
-
-@dataclass(frozen=True)
-class PredictionInput:
-    """What to predict: a split of the data set at `root`, which may be in a bucket, or every image below `folder`."""
-
-    root: DataRoot | None = None
-    split: str = "test"
-    folder: Path | None = None
+__all__ = [
+    "PROBABILITIES_NAME", "TABLE_NAME", "PredictionInput", "Written", "fetch_predictions", "fetch_promoted",
+    "predict_here", "predict_in_bucket", "predict_into",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Written:
-    """What `predict_into` wrote, and what is to be said of it. `accuracy` is None where the images have no labels."""
+    """What `predict_into` wrote, and what is to be said of it. `accuracy` is None where the images have no labels.
+    `without` counts the images that have a row and no prediction, since they can't be decoded."""
 
     folder: Path
     images: int
     accuracy: float | None
     warnings: tuple[str, ...]
+    names: tuple[str, ...]
+    without: int = 0
 
     @property
     def files(self) -> list[Path]:
-        return [self.folder / name for name in (TEXT_NAME, ARCHIVE_NAME, PROBABILITIES_NAME)]
+        return [self.folder / name for name in self.names]
 
 
 def predict_into(
@@ -67,68 +72,112 @@ def predict_into(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
-    """Predict `source` with the model in `promoted`. `progress(done, total)` is called for images read and predicted.
+    """Predict `source` with the model in `promoted`, a piece at a time. `progress(done, total)` is called for images
+    read and predicted.
 
-    Writes `prediction.txt`, `prediction.txt.zip` and the probabilities into `folder`. All three are read back and
-    validated before any of them appears there.
+    Writes predictions.csv, the probabilities, the submission and where it all comes from into `folder`. What is written
+    is read back and validated before any of it appears there. If this is interrupted, the pieces that are done wait
+    in a hidden folder beside it, and the next call with the same images goes on from there.
 
     Raises:
         CheckpointError: the promoted directory is incomplete or damaged, or belongs to other attributes.
         DataError: the images can't be read, or there is no such split.
+        RunError: another process is predicting into this folder.
         StorageError: the data set's bucket can't be read.
-        SubmissionError: what was written is not a valid submission, because of a full or failing disk.
+        SubmissionError: what was written is not valid, because of a full or failing disk.
     """
     model, meta = load_promoted(promoted, device)
-    images = _images(source, meta, cache_dir, progress)
-    found = predict(model, meta, images.pixels, images.names, device=device, progress=progress)
-    names_and_classes = [(attribute.name, attribute.classes) for attribute in meta.attributes]
+    pictures = pictures_of(source, meta, cache_dir, progress)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is not a folder")
+    with _pieces_folder(folder) as kept:
+        pieces = predict_pieces(model, meta, meta.weights_digest, pictures, kept, device, progress)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            written = _write(pieces, pictures, meta, scratch, folder)
+            write_atomic(scratch / SOURCE_NAME, _source(source, meta, written))
+            folder.mkdir(exist_ok=True)
+            for path in scratch.iterdir():
+                path.replace(folder / path.name)
+            for name in {TEXT_NAME, ARCHIVE_NAME} - set(written.names):
+                (folder / name).unlink(missing_ok=True)  # of an earlier prediction, which it would not belong to
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(kept)
+    return written
+
+
+@contextmanager
+def _pieces_folder(folder: Path) -> Iterator[Path]:
+    """Where the pieces for `folder` are kept, while no other process uses it. It goes if it is left empty."""
+    kept = folder.with_name(f".{folder.name}.pieces")
+    kept.mkdir(exist_ok=True)
+    lock = FileLock(kept / "lock")
     try:
-        _write(found, names_and_classes, meta.class_counts, scratch)
-        folder.mkdir(exist_ok=True)
-        for path in scratch.iterdir():
-            path.replace(folder / path.name)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(Problem(str(folder), "another process is predicting into this folder")) from None
+    try:
+        yield kept
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    heads, class_names = zip(*names_and_classes, strict=True)
-    warnings = collapsed_heads(found.classes, meta.class_counts, heads, class_names)
-    scored = None if images.labels is None else accuracy(found, images.labels)
-    return Written(folder, len(found.names), scored, tuple(warnings))
+        lock.release()
+        (kept / "lock").unlink(missing_ok=True)
+        if kept.is_dir() and not any(kept.iterdir()):
+            kept.rmdir()
 
 
-@dataclass(frozen=True)
-class _Images:
-    """Pixels of the images to predict, their names (those of a pack if None), and their labels (N, heads) if known."""
+def _write(pieces: Pieces, pictures: Pictures, meta: Promoted, scratch: Path, folder: Path) -> Written:
+    """Write and validate every file in `scratch`."""
+    classes, without, hits, scored = _together(pieces, pictures.labels)
+    reasons = without > 0
+    table, probabilities = scratch / TABLE_NAME, scratch / PROBABILITIES_NAME
+    write_table(table, meta.attributes, pieces, reasons)
+    write_answer_probabilities(probabilities, meta.attributes, pieces, reasons)
+    validate_table(table, meta.attributes, pieces, reasons)
+    validate_answer_probabilities(probabilities, pieces)
+    names, warnings = [TABLE_NAME, PROBABILITIES_NAME], list(pictures.notes)
+    if reasons:
+        warnings.append(
+            f"{without:,} of {len(pictures.names):,} images can't be decoded: {TABLE_NAME} says why, and there is no "
+            f"{TEXT_NAME}, which must have a class for each"
+        )
+    else:
+        submission = write_submission(classes, scratch)
+        for path in (submission.text, submission.archive):
+            validate_submission(path, len(classes), meta.class_counts, expected=classes)
+        names = [TEXT_NAME, ARCHIVE_NAME, *names]
+    heads, class_names = zip(*((each.name, each.classes) for each in meta.attributes), strict=True)
+    warnings += collapsed_heads(classes, meta.class_counts, heads, class_names, meta.shares)
+    accuracy = hits / scored if scored else None
+    return Written(folder, len(pictures.names), accuracy, tuple(warnings), tuple(names), without)
 
-    pixels: NDArray[np.uint8] | Pack
-    names: list[str] | None
-    labels: NDArray[np.int64] | None
+
+def _together(pieces: Pieces, labels: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], int, int, int]:
+    """All predicted classes (N, heads), the number of images without a prediction, and of how many labels how many were
+    predicted: (classes, without, hits, labels)."""
+    classes, without, hits, scored, start = [], 0, 0, 0, 0
+    for piece in pieces:
+        there, stop = piece.predicted, start + len(piece.names)
+        classes.append(piece.classes[there])
+        without += len(piece.problems)
+        if labels is not None:
+            right = piece.classes[there] == labels[start:stop][there]
+            hits, scored = hits + int(right.sum()), scored + right.size
+        start = stop
+    return np.concatenate(classes), without, hits, scored
 
 
-def _images(source: PredictionInput, meta: Promoted, cache_dir: Path | None, progress: Progress | None) -> _Images:
-    """The images of `source`, resized as the model was trained."""
-    data = meta.config.data
-    if source.folder is not None:
-        names, pixels = pack_folder(source.folder, data.resize, data.fit, data.interpolation, progress)
-        return _Images(pixels, names, None)
-    assert source.root is not None, "a split belongs to a data set"
-    root = on_this_machine(
-        source.root,
-        cache_dir if cache_dir is not None else default_cache_dir().absolute(),
-        [(data.resize, data.fit, data.interpolation)],
-        (source.split,),
-        progress=None if progress is None else lambda _, done, total: progress(done, total),
-    )
-    dataset = read_dataset(root)
-    require_attributes(meta, dataset.attributes, str(source.root))
-    if source.split not in dataset.splits:
-        place, fix = f"{source.root}/split/{source.split}.txt", f"It has {', '.join(dataset.splits)}"
-        raise DataError("The data set has no such split:", [Problem(place, "is missing", fix=fix)])
-    pack = Pack.open_or_build(
-        dataset, source.split, data.resize, data.fit, data.interpolation, cache_dir, progress=progress
-    )
-    return _Images(pack, None, pack.labels)
+def _source(source: PredictionInput, meta: Promoted, written: Written) -> bytes:
+    """What `source.json` says of the prediction beside it."""
+    where = {"folder": os.fspath(source.folder)} if source.folder is not None else {"split": source.split}
+    said = {
+        "source": where,
+        "model": {"run": meta.run, "trial": meta.trial, "epoch": meta.epoch, "weights": meta.weights_digest},
+        "images": written.images,
+        "without_prediction": written.without,
+    }
+    return json.dumps(said, indent=2).encode() + b"\n"
 
 
 def predict_here(
@@ -139,12 +188,15 @@ def predict_here(
 ) -> Written:
     """Predict in this process, on its GPU if it has one: `predict_into`, or `predict_in_bucket` for a run in a bucket.
 
-    Raises what these raise.
+    Raises what these raise, and BlockedError where there is too little memory.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if isinstance(promoted, Address):
-        return predict_in_bucket(promoted, source, folder.name, device, progress)
-    return predict_into(promoted, source, folder, None, device, progress)
+    try:
+        if isinstance(promoted, Address):
+            return predict_in_bucket(promoted, source, folder.name, device, progress)
+        return predict_into(promoted, source, folder, None, device, progress)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise BlockedError(f"There is too little memory for the model and one batch of images: {error}") from error
 
 
 def predict_in_bucket(
@@ -156,13 +208,13 @@ def predict_in_bucket(
 ) -> Written:
     """`predict_into` for a run in a bucket, on any machine.
 
-    Uses the model that is promoted there. Writes to predictions/NAME both there (the archive last) and in this
+    Uses the model that is promoted there. Writes to predictions/NAME both there (source.json last) and in this
     machine's working copy. Raises what `predict_into` raises, and StorageError.
     """
     copy = working_copy(bucket)
     fetch_promoted(bucket, copy / "best")
     written = predict_into(copy / "best", source, copy / "predictions" / name, None, device, progress)
-    push_folder(bucket, written.folder, last=ARCHIVE_NAME)
+    push_folder(bucket, written.folder, last=SOURCE_NAME)
     return written
 
 
@@ -191,16 +243,6 @@ def fetch_promoted(bucket: Address, folder: Path) -> None:
 def fetch_predictions(bucket: Address, name: str, written: Written) -> Written:
     """Fetch what another machine wrote into this machine's working copy. Returns `written` with the folder here."""
     here = replace(written, folder=working_copy(bucket) / "predictions" / name)
-    for path in here.files:
+    for path in (*here.files, here.folder / SOURCE_NAME):
         Store(bucket).fetch(f"predictions/{name}/{path.name}", path)
     return here
-
-
-def _write(
-    found: Predictions, attributes: list[tuple[str, tuple[str, ...]]], class_counts: tuple[int, ...], folder: Path
-) -> None:
-    submission = write_submission(found.classes, folder)
-    table = write_probabilities(folder / PROBABILITIES_NAME, found.names, attributes, found.probabilities)
-    for path in (submission.text, submission.archive):
-        validate_submission(path, len(found.names), class_counts, expected=found.classes)
-    validate_probabilities(table, found.names, np.asarray(found.classes))

@@ -24,7 +24,8 @@ SETTINGS: dict[str, type[BaseModel]] = {
     "resources": ResourcesConfig,
 }
 TOP_LEVEL = ("name", *SAMPLED, *SETTINGS, "storage")
-NEVER_SAMPLED = ("data.root",)
+# One sweep is over one data set, whose pictures are read one way.
+NEVER_SAMPLED = ("data.root", "data.orientation", "data.depth", "data.on_error", "data.follow_links")
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # a sweep's name, which also names its folder
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)

@@ -84,7 +84,7 @@ class Parser:
             value: Scalar = self.value(rule, raw, path)
             return value
         if rule.name in NEVER_SAMPLED:
-            self.problem(path, "can't be sampled: one sweep is over one data set", raw)
+            self.problem(path, "can't be sampled: one sweep is over one data set, read one way", raw)
             return ""
         if "when" in raw:
             return self.when(rule, raw, path)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any
 
 from fashion.bucket.address import is_address, parse_address
-from fashion.config import TrialConfig, of_its_time
+from fashion.config import OF_ITS_TIME, TrialConfig, of_its_time
 from fashion.errors import Problem, SpecError
 from fashion.spec import rules
 from fashion.spec.fields import NAME, SAMPLED, TOP_LEVEL, NotAllowedError, check_home, nearest, section_rules
@@ -42,7 +42,10 @@ from fashion.spec.yaml_lines import Document, parse_yaml, read_yaml
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """`data`, `model` and `train` map every field to a value, a `Distribution` or a condition (`When`, `Switch`)."""
+    """`data`, `model` and `train` map every field to a value, a `Distribution` or a condition (`When`, `Switch`).
+
+    `written` are the dotted names of those that the user gave; the others have their defaults.
+    """
 
     name: str
     data: Mapping[str, Expression]
@@ -52,6 +55,7 @@ class SweepSpec:
     scheduler: SchedulerConfig
     resources: ResourcesConfig
     storage: str
+    written: frozenset[str] = field(default=frozenset(), compare=False)
 
     @cached_property
     def expressions(self) -> dict[str, Expression]:
@@ -135,6 +139,17 @@ class SweepSpec:
         spec = _parse(Document("recorded spec", of_its_time(form)), problems, recorded=True)
         if spec is None or problems:
             raise SpecError("The recorded spec can't be read by this version:", problems)
+        return spec
+
+    def begun_as(self, recorded: SweepSpec) -> SweepSpec:
+        """This spec, to go on with a sweep that was begun as `recorded`: fields that came later (OF_ITS_TIME) and are
+        not written keep what they mean there, rather than this version's default."""
+        spec = self
+        for name in OF_ITS_TIME:
+            section, field_name = name.split(".")
+            if name not in self.written:
+                values = {**getattr(spec, section), field_name: recorded.expressions[name]}
+                spec = replace(spec, **{section: values})
         return spec
 
     def differences(self, other: SweepSpec) -> list[str]:
@@ -235,10 +250,17 @@ def _parse(
     if problems:
         return None
     sections = {
-        section: {field: fields[f"{section}.{field}"] for field in section_rules(section)}
+        section: {each: fields[f"{section}.{each}"] for each in section_rules(section)}
         for section, fields in expressions.items()
     }
-    spec = SweepSpec(name=name, **sections, search=search, scheduler=scheduler, resources=resources, storage=storage)
+    written = frozenset(
+        f"{section}.{each}"
+        for section in SAMPLED
+        for each in (raw[section] if isinstance(raw.get(section), Mapping) else ())
+    )
+    spec = SweepSpec(
+        name=name, **sections, search=search, scheduler=scheduler, resources=resources, storage=storage, written=written
+    )
     rules.crossing(spec, parser.problem)
     if problems or not search.exhaustive:
         return spec

@@ -42,6 +42,13 @@ def total_with(added: int, spec: SweepSpec) -> tuple[int, int]:
     return (total, left) if left else (total + added, 0)
 
 
+def begun_spec(spec: SweepSpec) -> SweepSpec:
+    """The spec as its run, if there is one, was begun: what versions since then have added does not change it."""
+    if not run_path(spec).exists():
+        return spec
+    return spec.begun_as(SweepSpec.from_json(known_run(spec).manifest["spec"]))
+
+
 def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
     """Recorded configurations of the spec's run that are still to be trained; none when there is no run."""
     if not run_path(spec).exists():

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fashion.bucket.address import Address
-from fashion.config import ModelConfig, TrialConfig
+from fashion.config import Form, ModelConfig, TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
@@ -40,13 +40,16 @@ WEIGHTS = ("model.backbone", "model.weights")
 @dataclass(frozen=True)
 class Prepared:
     """What trials will read: the data set, its folder on this machine as an absolute path, and the weights per
-    (backbone, weights). address: of a data set that is in a bucket, whose copy on this machine `root` then is."""
+    (backbone, weights). address: of a data set that is in a bucket, whose copy on this machine `root` then is.
+    follow_links, on_error: as in the spec's data."""
 
     dataset: Dataset
     root: Path
     cache_dir: Path
     weights: Mapping[tuple[str, str], ResolvedWeights]
     address: Address | None = None
+    follow_links: bool = False
+    on_error: str = "refuse"
 
     @property
     def source(self) -> DataRoot:
@@ -64,12 +67,13 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
     """
     configs = [*possible_trials(spec), *begun]
     cache_dir = default_cache_dir().absolute()
-    forms = sorted({(c.data.resize, c.data.fit, c.data.interpolation) for c in configs})
-    source = parse_root(configs[0].data.root)
+    forms = sorted({c.data.form for c in configs})
+    data = configs[0].data  # where and how the data set is read is the same in every trial
+    source = parse_root(data.root)
     if isinstance(source, Address):  # before anything is fetched
         _require(foreseen(spec, None, progress), spec)
     root = on_this_machine(source, cache_dir, forms, progress=progress)
-    dataset = read_dataset(root)
+    dataset = read_dataset(root, data.follow_links, data.on_error, partial(progress, "images that can't be decoded"))
     _require(foreseen(spec, len(dataset.splits["train"]), progress), spec)
     dataset.fingerprint(partial(progress, "contents of all images"))
     weights: dict[tuple[str, str], ResolvedWeights] = {}
@@ -78,12 +82,12 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
         if key not in weights:
             model = ModelConfig(backbone=key[0], weights=key[1])
             weights[key] = resolve_weights(model, partial(progress, "weights"))
-    packs: dict[tuple[int, str, str], list[Pack]] = {}
-    for resize, fit, interpolation in forms:
-        packs[resize, fit, interpolation] = [
+    packs: dict[Form, list[Pack]] = {}
+    for form in forms:
+        packs[form] = [
             Pack.open_or_build(
-                dataset, split, resize, fit, interpolation, cache_dir,
-                progress=partial(progress, f"{split} images at {resize} px"), verify=True,
+                dataset, split, *form, cache_dir=cache_dir,
+                progress=partial(progress, f"{split} images at {form.resize} px"), verify=True,
             )
             for split in ("train", "val")
         ]  # fmt: skip
@@ -92,10 +96,11 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
         resolved = weights[config.model.backbone, config.model.weights]
         # A backbone of random weights is one trial's own: that trial computes its features.
         if resolved.sha256:
-            for pack in packs[config.data.resize, config.data.fit, config.data.interpolation]:
+            for pack in packs[config.data.form]:
                 label = f"{pack.metadata['split']} features of {config.model.backbone} at {config.data.crop} px"
                 open_features(pack, config, resolved, _device(), partial(progress, label))
-    return Prepared(dataset, root, cache_dir, weights, source if isinstance(source, Address) else None)
+    address = source if isinstance(source, Address) else None
+    return Prepared(dataset, root, cache_dir, weights, address, data.follow_links, data.on_error)
 
 
 def _require(problems: list[Problem], spec: SweepSpec) -> None:
@@ -141,6 +146,8 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
         "label_counts": {name: _label_counts(dataset, name) for name in ("train", "val")},
         "models": models(),
     }
+    if dataset.skipped:
+        manifest["skipped_images"] = dataset.skipped_counts()
     if bucket is None:
         run = Run.create(path.parent, path.name, manifest)
         record_val_labels(run, dataset)

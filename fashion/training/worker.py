@@ -17,12 +17,11 @@ from pathlib import Path
 import torch
 
 from fashion.bucket.address import Address
-from fashion.config import TrialConfig
+from fashion.config import Form, TrialConfig
 from fashion.data.batches import Worker
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
-from fashion.data.pushed import Form
 from fashion.data.remote.fetch import Progress
 from fashion.data.remote.local_copy import DataRoot, on_this_machine
 from fashion.errors import BlockedError, DataError, FashionError, Problem, StorageError
@@ -181,9 +180,7 @@ def fetch_data(task: Task) -> str:
             fetched[:] = [total]
 
     begun, data = time.monotonic(), task.config.data
-    _on_this_machine(
-        task.data_root, task.data_fingerprint, (data.resize, data.fit, data.interpolation), task.cache_dir, note
-    )
+    _on_this_machine(task.data_root, task.data_fingerprint, data.form, task.cache_dir, note)
     return f"fetched the data set, {fetched[0]} MB in {time.monotonic() - begun:.0f} s" if fetched else ""
 
 
@@ -236,8 +233,7 @@ def training_data(
     device: torch.device,
 ) -> TrainingData:
     """The packs of a trial and a probe's features, memory-mapped. A warm process keeps them open between trials."""
-    pixels = config.data
-    data = _packs(root, fingerprint, pixels.resize, pixels.fit, pixels.interpolation, cache_dir)
+    data = _packs(root, fingerprint, config.data.form, config.data.follow_links, config.data.on_error, cache_dir)
     if config.train.mode == "full":
         return data
     train, val = (open_features(pack, config, weights, device) for pack in (data.train, data.val))
@@ -246,13 +242,11 @@ def training_data(
 
 @lru_cache(maxsize=4)
 def _packs(
-    root: DataRoot, fingerprint: str, resize: int, fit: str, interpolation: str, cache_dir: Path
+    root: DataRoot, fingerprint: str, form: Form, follow_links: bool, on_error: str, cache_dir: Path
 ) -> TrainingData:
-    folder = _on_this_machine(root, fingerprint, (resize, fit, interpolation), cache_dir)
-    dataset = read_unchanged(folder, fingerprint)
-    train, val = (
-        Pack.open_or_build(dataset, split, resize, fit, interpolation, cache_dir) for split in ("train", "val")
-    )
+    folder = _on_this_machine(root, fingerprint, form, cache_dir)
+    dataset = read_unchanged(folder, fingerprint, follow_links, on_error)
+    train, val = (Pack.open_or_build(dataset, split, *form, cache_dir=cache_dir) for split in ("train", "val"))
     return TrainingData(train, val, dataset.attributes, fingerprint)
 
 

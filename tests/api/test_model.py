@@ -13,7 +13,7 @@ from PIL import Image
 import fashion
 from fashion.api import model as api_model
 from fashion.data.layout import Dataset
-from fashion.prediction.submission import read_probabilities
+from fashion.prediction.probabilities import read_probabilities
 from fashion.prediction.write import PROBABILITIES_NAME, PredictionInput, predict_into
 from fashion.record.run import Run
 from tests.support.promoted import promoted_run

@@ -40,6 +40,19 @@ def test_check_exits_with_0_or_2(demo_root: Path, tmp_path: Path) -> None:
     assert report["findings"][0]["kind"] == "missing"
 
 
+def test_check_shows_three_of_a_kind_or_all(demo_root: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(demo_root, tmp_path / "copy")
+    images = read_dataset(demo_root).splits["train"].images[:5]
+    for image in images:
+        (copy / image).write_bytes(b"no picture")
+    code, text = run("check", str(copy))
+    assert code == 2
+    assert "error: 5 files that can't be read or decoded [unreadable] (--all shows each)" in text
+    assert sum(image in text for image in images) == 3
+    code, text = run("check", str(copy), "--all")
+    assert sum(image in text for image in images) == 5
+
+
 def test_stats_prints_and_draws(demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     dataset = read_dataset(demo_root)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fashion.bucket.address import parse_address
+from fashion.config import Form
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
-from fashion.data.pushed import Form
 from fashion.data.remote.push import push
 from fashion.doctor import bucket
 from fashion.doctor.bucket import Bucket, examine_bucket
@@ -25,7 +25,7 @@ from fashion.spec.sweep_spec import load_spec
 from tests.support.servers.s3_server import Server, environment
 
 RUNS, DATA = "s3://sweeps/runs", "s3://sweeps/data/demo"
-FORM: Form = (24, "stretch", "bicubic")
+FORM = Form(24)
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def test_a_specs_buckets_are_examined(s3: Server, small: Path, tmp_path: Path) -
     assert [(each.name, str(each.address), each.writes) for each in request.buckets] == [
         ("storage", RUNS, True), ("data.root", DATA, False)
     ]  # fmt: skip
-    assert request.buckets[1].forms == ((24, "stretch", "bicubic"), (28, "stretch", "bicubic"))
+    assert request.buckets[1].forms == (Form(24), Form(28))
     assert request.data_root is None
     assert [folder.name for folder in request.folders] == ["cache"]
     found = [each for each in examine(Request(buckets=request.buckets)) if not each.ok]

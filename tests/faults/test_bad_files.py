@@ -23,16 +23,11 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
 from fashion.data.images import load_rgb
-from fashion.data.pack import pack_folder
+from fashion.data.pictures.folder import find_pictures
 from fashion.errors import CheckpointError, DataError, RunError, SubmissionError
+from fashion.prediction.probabilities import read_probabilities, validate_probabilities, write_probabilities
 from fashion.prediction.promoted import load_promoted
-from fashion.prediction.submission import (
-    read_probabilities,
-    validate_probabilities,
-    validate_submission,
-    write_probabilities,
-    write_submission,
-)
+from fashion.prediction.submission import validate_submission, write_submission
 from fashion.record.excerpt import load
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
@@ -567,7 +562,7 @@ def test_a_name_that_is_no_text_in_a_folder_of_images(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     with pytest.raises(DataError, match=r"a file's name must be UTF-8; got 'caf\\udce9\.png'"):
-        pack_folder(tmp_path, 8)
+        find_pictures(tmp_path)
 
 
 def test_damaged_notes_of_who_holds_a_run(tmp_path: Path) -> None:

@@ -17,17 +17,15 @@ from torchvision.transforms import InterpolationMode, v2
 
 from fashion.config import TrialConfig
 from fashion.data.layout import Attribute, Dataset, read_dataset
-from fashion.data.pack import Pack, pack_folder
+from fashion.data.pack import Pack
+from fashion.data.pictures.folder import find_pictures
 from fashion.errors import CheckpointError
 from fashion.model.weights import ResolvedWeights
+from fashion.prediction.pictures import FilePixels
 from fashion.prediction.predict import accuracy, predict
+from fashion.prediction.probabilities import validate_probabilities, write_probabilities
 from fashion.prediction.promoted import load_promoted, require_attributes
-from fashion.prediction.submission import (
-    validate_probabilities,
-    validate_submission,
-    write_probabilities,
-    write_submission,
-)
+from fashion.prediction.submission import validate_submission, write_submission
 from fashion.record.promote import promote
 from fashion.record.run import Run
 from fashion.training.feed import TrainingData
@@ -149,7 +147,10 @@ def test_a_folder_predicts_as_its_pack_and_the_files_are_valid(run: Run, dataset
     predictions = predict(model, promoted, packs(dataset, "test"))
     for name in split.images:
         shutil.copy(dataset.root / name, tmp_path / Path(name).name)
-    names, images = pack_folder(tmp_path, promoted.config.data.resize)
+    found = find_pictures(tmp_path)
+    names = list(found.names)
+    images, problems = FilePixels(found.root, names, promoted.config.data.form).read(0, len(names))
+    assert not problems
     again = predict(model, promoted, images, names)
     order = [names.index(Path(name).name) for name in split.images]
     np.testing.assert_array_equal(again.classes[order], predictions.classes)

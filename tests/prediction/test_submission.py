@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from fashion.errors import SubmissionError
-from fashion.prediction.submission import (
-    collapsed_heads,
-    read_probabilities,
-    validate_probabilities,
-    validate_submission,
-    write_probabilities,
-    write_submission,
-)
+from fashion.prediction.probabilities import read_probabilities, validate_probabilities, write_probabilities
+from fashion.prediction.submission import collapsed_heads, validate_submission, write_submission
 
 COUNTS = (7, 3, 3, 4, 6, 3)
 

@@ -13,15 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from fashion.bucket.address import parse_address
-from fashion.config import TrialConfig
+from fashion.config import Form, TrialConfig
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.remote.push import push
 from fashion.errors import CheckpointError, DataError
 from fashion.model.weights import ResolvedWeights
-from fashion.prediction.submission import read_probabilities
+from fashion.prediction.location import SOURCE_NAME
+from fashion.prediction.probabilities import read_probabilities
 from fashion.prediction.write import (
     PROBABILITIES_NAME,
+    TABLE_NAME,
     PredictionInput,
     fetch_predictions,
     predict_in_bucket,
@@ -34,7 +36,8 @@ from fashion.training.feed import TrainingData
 from fashion.training.loop import TrialInputs, fit
 from tests.support.servers.s3_server import Server
 
-FILES = ["prediction.txt", "prediction.txt.zip", PROBABILITIES_NAME]
+FILES = ["prediction.txt", "prediction.txt.zip", TABLE_NAME, PROBABILITIES_NAME]
+ALL = sorted([*FILES, SOURCE_NAME])
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,7 @@ def test_predicting_val_gives_the_recorded_accuracy_and_probabilities(
 def test_the_submission_has_one_line_an_image_in_the_lists_order(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     target = tmp_path / "predictions" / "test"  # neither folder is there yet
     written = predict_into(run.best_dir, PredictionInput(root=dataset.root), target)
-    assert sorted(os.listdir(target)) == FILES
+    assert sorted(os.listdir(target)) == ALL
     assert written.files == [target / name for name in FILES]
     assert os.listdir(target.parent) == ["test"]
     lines = (target / FILES[0]).read_text().splitlines()
@@ -198,9 +201,9 @@ def test_a_run_in_a_bucket_is_predicted_on_a_machine_that_has_nothing_of_it(
     best = run.trials[0].best()
     assert best is not None
     assert written.accuracy == best.metrics["val_accuracy"]
-    assert s3.names("sweeps", "lr/predictions") == sorted(f"lr/predictions/val/{name}" for name in FILES)
+    assert s3.names("sweeps", "lr/predictions") == sorted(f"lr/predictions/val/{name}" for name in ALL)
     puts = [path for method, path in s3.requests if method == "PUT"]
-    assert puts[-1] == "/sweeps/lr/predictions/val/prediction.txt.zip"
+    assert puts[-1] == f"/sweeps/lr/predictions/val/{SOURCE_NAME}"
     # A second time nothing of the model is fetched; and the driver's machine gets what was written elsewhere.
     before = len(s3.requests)
     predict_in_bucket(address, source, "val")
@@ -216,13 +219,13 @@ def test_a_run_in_a_bucket_is_predicted_on_a_machine_that_has_nothing_of_it(
         predict_in_bucket(address, source, "val")
 
 
-@pytest.mark.parametrize("forms", [[], [(40, "stretch", "bicubic")]])
+@pytest.mark.parametrize("forms", [[], [Form(40)]])
 def test_a_split_of_a_data_set_in_a_bucket_is_predicted_alike(
     s3: Server,
     run: Run,
     dataset: Dataset,
     tmp_path: Path,
-    forms: list[tuple[int, str, str]],
+    forms: list[Form],
 ) -> None:
     place = parse_address("s3://sweeps/data")
     push(dataset, place, forms, False, lambda label, done, total: None)
@@ -247,7 +250,7 @@ def test_a_size_that_was_not_pushed_is_told(
     tmp_path: Path,
 ) -> None:
     place = parse_address("s3://sweeps/data")
-    push(dataset, place, [(32, "stretch", "bicubic")], False, lambda label, done, total: None)
+    push(dataset, place, [Form(32)], False, lambda label, done, total: None)
     with pytest.raises(DataError, match="--resize 40 --fit stretch"):
         predict_into(run.best_dir, PredictionInput(root=place), tmp_path / "there", tmp_path / "cache")
     assert not (tmp_path / "there").exists()

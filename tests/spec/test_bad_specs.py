@@ -125,7 +125,7 @@ WORDS: dict[str, list[tuple[str, str]]] = {
     "scheduler.metric": [("val_los", "val_loss"), ("val_acuracy", "val_accuracy"), ("exact_match", "val_exact_match")],
     "scheduler.compare": [("fractions", "fraction"), ("epochs", "epoch")],
 }
-SWITCHES = ["data.eval_flip", "train.freeze_backbone"]
+SWITCHES = ["data.eval_flip", "data.follow_links", "train.freeze_backbone"]
 SAMPLED_NUMBERS = [name for name in BOUNDS if name.split(".")[0] in ("data", "model", "train")]
 WHOLE = [name for name, (rule, _) in BOUNDS.items() if "whole number" in rule and "auto" not in rule]
 
@@ -167,6 +167,12 @@ def wrong_values() -> Iterator[Mistake]:
     yield setting("data", "root", "  ", "must be a folder")
     yield setting("data", "root", "~nobody-of-this-name/data", "begins with ~")
     yield setting("data", "root", {"choice": ["a", "b"]}, "can't be sampled")
+    for field, values in (
+        ("orientation", ["apply", "ignore"]), ("depth", ["declared", "maximum"]), ("on_error", ["refuse", "skip"]),
+        ("follow_links", [True, False]),
+    ):  # fmt: skip
+        yield setting("data", field, {"choice": values}, "can't be sampled")
+        yield setting("data", field, "aply", "must be")
     yield setting("model", "weights", "weights.onnx", "path of a .safetensors or .pth file")
     yield setting("model", "weights", "~nobody-of-this-name/w.pth", "begins with ~")
     yield setting("model", "backbone", "timm:", "must name a timm model after timm:", "timm:resnet26d")

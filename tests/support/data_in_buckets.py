@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from fashion.bucket.address import Address, parse_address
+from fashion.config import Form
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
-from fashion.data.pushed import Form
 from fashion.data.remote.push import Sent, push
 from tests.support.servers.s3_server import Server
 
 IMAGES, LISTS = 60, 8  # files of the data set below
 HERE = parse_address("s3://sweeps/data/demo")
-FORM: Form = (24, "stretch", "bicubic")
+FORM = Form(24)
 
 
 def quiet(label: str, done: int, total: int) -> None:

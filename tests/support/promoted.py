@@ -37,8 +37,7 @@ def promoted_run(folder: Path, root: Path, data: dict[str, Any], train: dict[str
     run = Run.create(folder, "sweep", manifest)
     run.record_trial(0, config.model_dump(mode="json"))
     run.record_attempt(0)
-    form = config.data.resize, config.data.fit, config.data.interpolation
-    packs = [Pack.open_or_build(dataset, split, *form) for split in splits]
+    packs = [Pack.open_or_build(dataset, split, *config.data.form) for split in splits]
     read = TrainingData(packs[0], packs[1], dataset.attributes, dataset.fingerprint())
     for report in fit(TrialInputs(config, read, ResolvedWeights("none"), run.trial_dir(0))):
         run.record_report(report, "continue")

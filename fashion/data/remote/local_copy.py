@@ -18,11 +18,12 @@ from pathlib import Path
 
 from fashion.bucket.address import Address, is_address, parse_address
 from fashion.bucket.store import Object, Store
+from fashion.config import Form
 from fashion.data.contents import require_room
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.lists import LABELLED
 from fashion.data.pack import put_seal
-from fashion.data.pushed import MANIFEST, Form, Pushed, read_manifest
+from fashion.data.pushed import MANIFEST, Pushed, read_manifest
 from fashion.data.remote import listing
 from fashion.data.remote.fetch import Fetch, Progress
 from fashion.errors import BlockedError, DataError, Problem

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from fashion.bucket.address import Address
 from fashion.bucket.store import NotThereError, Object, Store, TakenError
+from fashion.config import Form
 from fashion.data.layout import Dataset
 from fashion.data.pack import Pack, read_seal
-from fashion.data.pushed import MANIFEST, Form, PackFile, Pushed
+from fashion.data.pushed import MANIFEST, PackFile, Pushed
 from fashion.data.remote.fetch import Progress
 from fashion.data.remote.listing import CLAIM, LISTS
 from fashion.data.remote.send import Send
@@ -191,15 +192,13 @@ def _packed(
 ) -> list[tuple[PackFile, Path]]:
     """The caches of all splits, built if they are missing, each with its file on this machine."""
     found = []
-    for resize, fit, interpolation in forms:
+    for form in forms:
         for split in dataset.splits:
-            label = f"{split} images at {resize} px"
-            pack = Pack.open_or_build(
-                dataset, split, resize, fit, interpolation, cache_dir, partial(progress, label), verify=True
-            )
+            label = partial(progress, f"{split} images at {form.resize} px")
+            pack = Pack.open_or_build(dataset, split, *form, cache_dir=cache_dir, progress=label, verify=True)
             with open(pack.path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             path = f"packs/{digest[:16]}/{pack.path.name}"
-            form, size = (resize, fit, interpolation), pack.path.stat().st_size
+            size = pack.path.stat().st_size
             found.append((PackFile(split, form, path, size, digest, read_seal(pack.path)), pack.path))
     return found

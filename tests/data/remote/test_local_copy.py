@@ -19,10 +19,10 @@ import pytest
 import torch
 
 from fashion.bucket.address import parse_address
-from fashion.config import TrialConfig
+from fashion.config import Form, TrialConfig
 from fashion.data.layout import read_dataset, read_unchanged
 from fashion.data.pack import Pack
-from fashion.data.pushed import MANIFEST, Form
+from fashion.data.pushed import MANIFEST
 from fashion.data.remote import fetch
 from fashion.data.remote.local_copy import DataRoot, LocalCopy, on_this_machine
 from fashion.errors import BlockedError, DataError, StorageError
@@ -286,7 +286,7 @@ def test_real_images_come_back_from_a_bucket_bit_by_bit(s3: Server, real_root: P
                 if image.startswith("img/"):
                     shutil.copy(real_root / image, small / image)
     shutil.copy(real_root / "split" / "list_attr_cloth.txt", small / "split")
-    form = (320, "stretch", "bicubic")
+    form = Form(320)
     mine = Pack.open_or_build(read_dataset(small), "val", *form, cache_dir=tmp_path)
     assert len(mine) >= 60
     assert mine.labels is not None

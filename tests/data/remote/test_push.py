@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fashion.config import Form
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.data.pushed import MANIFEST
@@ -103,7 +104,7 @@ def test_a_large_file_comes_in_parts(
 ) -> None:
     for module in ("bucket.store", "data.remote.fetch", "data.remote.send"):
         monkeypatch.setattr(f"fashion.{module}.PART", 5 << 20)  # the least that S3 takes
-    form = (240, "stretch", "bicubic")  # 40 images of 172,800 bytes
+    form = Form(240)  # 40 images of 172,800 bytes
     assert pushed(demo_root, HERE, form).sent == 3 + LISTS
     assert pushed(demo_root, HERE, form).sent == 0, "the tag of parts is known"
     s3.requests.clear()

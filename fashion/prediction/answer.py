@@ -1,0 +1,109 @@
+"""The files that an answer consists of beside the submission: `predictions.csv` for people, Parquet for programs.
+
+Both are written and read back a piece at a time.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from fashion.data.lists import Attribute
+from fashion.errors import Problem, SubmissionError
+from fashion.prediction.pieces import Piece
+from fashion.prediction.probabilities import WHY, disagreements, probability_table, require_agreement, row_groups
+
+TABLE_NAME = "predictions.csv"
+PROBABILITIES_NAME = "probabilities.parquet"
+# A cell that begins like this is a formula to a spreadsheet, which a stranger's file name must not be.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def header(attributes: Sequence[Attribute], with_reasons: bool) -> list[str]:
+    """The first line of predictions.csv. Attributes hold no blanks, so no two columns have one name."""
+    names = [attribute.name for attribute in attributes]
+    first = "image" if "file" in names else "file"  # `image` is never an attribute's name
+    columns = [column for name in names for column in (name, f"{name} probability")]
+    return [first, *columns, *([WHY] if with_reasons else [])]
+
+
+def write_table(path: Path, attributes: Sequence[Attribute], pieces: Iterable[Piece], with_reasons: bool) -> None:
+    """Write predictions.csv: a picture, then for each attribute the most probable class and its probability.
+
+    with_reasons: a last column says why a picture has no prediction."""
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        lines = csv.writer(stream, lineterminator="\n")
+        lines.writerow(header(attributes, with_reasons))
+        for piece in pieces:
+            lines.writerows(_lines(attributes, piece, with_reasons))
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _lines(attributes: Sequence[Attribute], piece: Piece, with_reasons: bool) -> Iterator[list[str]]:
+    rows = np.arange(len(piece.names))
+    chosen = [head[rows, classes] for head, classes in zip(piece.probabilities, piece.classes.T, strict=True)]
+    for row, name in enumerate(piece.names):
+        line = [cell(name)]
+        for head, attribute in enumerate(attributes):
+            if row in piece.problems:
+                line += ["", ""]
+            else:
+                line += [cell(attribute.classes[piece.classes[row, head]]), f"{chosen[head][row]:.6g}"]
+        yield [*line, *([cell(piece.problems.get(row, ""))] if with_reasons else [])]
+
+
+def cell(text: str) -> str:
+    """Text that a spreadsheet shows as it is: one that it would compute gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def write_answer_probabilities(
+    path: Path, attributes: Sequence[Attribute], pieces: Iterable[Piece], with_reasons: bool
+) -> None:
+    """Write the class probabilities as `submission.write_probabilities` does, a row group for each piece."""
+    named = [(attribute.name, attribute.classes) for attribute in attributes]
+    with open(path, "wb") as stream:
+        writer = None
+        for piece in pieces:
+            reasons = [piece.problems.get(row) for row in range(len(piece.names))] if with_reasons else None
+            table = probability_table(piece.names, named, piece.probabilities, reasons)
+            writer = writer or pq.ParquetWriter(stream, table.schema, compression="zstd")
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def validate_answer_probabilities(path: Path, pieces: Iterable[Piece]) -> None:
+    """Read the class probabilities back. Raises SubmissionError where they don't agree with the pieces."""
+    for found, piece in zip_longest(row_groups(path), pieces):
+        if found is None or piece is None:
+            rule, got = "must have a row group for each piece", "more" if piece is None else "fewer"
+            require_agreement(path, [Problem(path.name, rule, got)])
+        require_agreement(path, disagreements(path, found, piece.names, piece.classes, piece.predicted))
+
+
+def validate_table(path: Path, attributes: Sequence[Attribute], pieces: Iterable[Piece], with_reasons: bool) -> None:
+    """Read predictions.csv back. Raises SubmissionError where it does not say what the pieces do."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        lines = csv.reader(stream)
+        wanted = (line for piece in pieces for line in _lines(attributes, piece, with_reasons))
+        number = 0
+        for number, expected in enumerate(chain([header(attributes, with_reasons)], wanted), start=1):
+            _require(path, number, next(lines, []), expected)
+        _require(path, number + 1, next(lines, []), [])
+
+
+def _require(path: Path, number: int, found: list[str], expected: list[str]) -> None:
+    if found != expected:
+        rule = f"must be {', '.join(expected) or 'the end of the file'}"
+        problem = Problem(f"{path.name}:{number}", rule, ", ".join(found) or "the end of the file")
+        raise SubmissionError(f"{path} does not agree with the predictions:", [problem])
