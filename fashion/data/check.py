@@ -17,7 +17,7 @@ from fashion.data.pictures.findings import Finding, Severity, by_kind, diagnoses
 from fashion.data.pictures.formats import suffixes
 from fashion.data.pushed import MANIFEST
 from fashion.data.scan import scan_layout
-from fashion.errors import DataError, printable
+from fashion.errors import DataError
 
 __all__ = ["CheckResult", "Finding", "check", "findings_by_kind", "skipped_images"]
 _ALIKE = ("single", "few")  # kinds that are found in the same way here and at a run's start
