@@ -4,8 +4,9 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# Two tests at a time. Those of one group (xdist_group) share what is slow to make, and run one after another.
-PARALLEL := -n 2 --dist loadgroup
+# Four tests at a time, on two cores too: half of a slow test's time is waiting. Those of one group (xdist_group) share
+# what is slow to make, and run one after another.
+PARALLEL := -n 4 --dist loadgroup
 REST := not further and not faults and not cluster and not slow
 
 .PHONY: help setup quickstart test test-fast test-ray test-faults test-cluster test-slow coverage bench bench-full lint \
