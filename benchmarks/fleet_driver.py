@@ -131,7 +131,7 @@ class _Reporter:
 
 
 def reporting_trial(folder: Path, seconds: float) -> Callable[..., None]:
-    def trial(config: dict[str, Any], job: Any) -> None:
+    def trial(config: dict[str, Any], shared: Any) -> None:
         import fashion.engine.tune_trial
         from benchmarks.big_record import report
         from fashion.engine.messages import Reported

@@ -30,11 +30,11 @@ report_to_tune = fashion.engine.tune_trial._send
 
 
 def noting_trial(folder: Path) -> Callable[..., None]:
-    def noted(config: dict[str, Any], job: SharedInputs) -> None:
+    def noted(config: dict[str, Any], shared: SharedInputs) -> None:
         note(folder, event="begun", number=config["number"])
         setattr(fashion.engine.tune_trial, "_send", noting_report(folder))  # noqa: B010
         try:
-            run_trial(config, job)
+            run_trial(config, shared)
         finally:
             note(folder, event="left", number=config["number"])
 
