@@ -4,6 +4,7 @@ turns, and what was measured is written whatever happens."""
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import subprocess
 import sys
@@ -204,3 +205,14 @@ def test_the_gpu_benchmark_needs_neither_ray_nor_timm() -> None:
     code = "import sys, benchmarks.gpu; print(sorted({'ray', 'timm', 'rich', 'click'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_timed_trials_take_what_the_driver_hands_to_a_trial(tmp_path: Path) -> None:
+    """The driver passes `shared` by name: a benchmark that calls it otherwise would fail in each trial's process."""
+    from benchmarks.fleet_driver import reporting_trial
+    from benchmarks.noted import noting_trial
+    from fashion.engine.tune_trial import run_trial
+
+    named = list(inspect.signature(run_trial).parameters)
+    assert list(inspect.signature(noting_trial(tmp_path)).parameters) == named
+    assert list(inspect.signature(reporting_trial(tmp_path, 0.0)).parameters) == named
