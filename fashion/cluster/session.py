@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.node import Node
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
 from ray.tune.execution import class_cache
@@ -58,6 +59,11 @@ QUIET = ("ray.tune", "ray.train", "ray._private.authentication")
 # Bytes of Ray's object store. Trials exchange reports, which are small; by default Ray would take 30 % of the memory,
 # and refuse to start where a container's /dev/shm is much smaller than that.
 OBJECT_STORE = 256 << 20
+
+# Ray starts a worker process for each CPU before anything is asked of them. These import what every trial needs, while
+# the driver does the same. On machines with many CPUs most of them would never be used.
+PRELOADED = ["fashion.engine.tune_trial"]
+MOST_PRELOADING = 8
 
 KNOCK_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
@@ -182,11 +188,13 @@ def _start(folder: Path) -> None:
     try:
         private_token(folder)
         # Without "local" Ray would join whatever `ray start` has left running here.
-        ray.init(
-            address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-            _temp_dir=str(folder), object_store_memory=OBJECT_STORE, job_config=_WorkersPath(joined=False),
-            num_cpus=None if detected >= 1 else 1,  # Ray would round half a CPU, a container's share, to none
-        )  # fmt: skip
+        with _without_unused_processes():
+            ray.init(
+                address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                _temp_dir=str(folder), object_store_memory=OBJECT_STORE, job_config=_WorkersPath(joined=False),
+                num_cpus=None if detected >= 1 else 1,  # Ray would round half a CPU, a container's share, to none
+                _system_config={"preload_python_modules": PRELOADED if detected <= MOST_PRELOADING else []},
+            )  # fmt: skip
     except OSError as error:
         raise ResourcesError(
             Problem(
@@ -209,6 +217,20 @@ class _WorkersPath(JobConfig):
     @_py_driver_sys_path.setter
     def _py_driver_sys_path(self, value: list[str]) -> None:
         """Set by Ray's constructor."""
+
+
+@contextmanager
+def _without_unused_processes() -> Iterator[None]:
+    """Inside, Ray starts neither its autoscaler nor its log monitor nor its web server, each a Python process of its
+    own: nodes don't come and go, workers' output is not shown, and nobody looks at a dashboard."""
+    unused = {name: getattr(Node, name) for name in ("start_monitor", "start_log_monitor", "start_api_server")}
+    for name in unused:
+        setattr(Node, name, lambda *arguments, **options: None)
+    try:
+        yield
+    finally:
+        for name, method in unused.items():
+            setattr(Node, name, method)
 
 
 @contextmanager

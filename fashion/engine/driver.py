@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
+from fashion.cluster.ahead import ClusterAhead
 from fashion.cluster.interrupts import deferred, first_asks
 from fashion.cluster.placement import Placement, Room, find_room
 from fashion.cluster.session import RayDied, cluster
@@ -49,10 +50,11 @@ RAY_RESTARTS = 3
 
 def run_sweep(
     spec: SweepSpec, prepared: Prepared, run: Run, display: Display, address: str | None = None, fresh: bool = False,
-    bucket: Held | None = None,
+    bucket: Held | None = None, ahead: ClusterAhead | None = None,
 ) -> SweepOutcome:  # fmt: skip
     """Run every trial that the record does not show as final. Unless `fresh`, trials that a sweep beside this one has
-    already trained are taken from there. bucket: where the run is kept; None when it is kept in its folder.
+    already trained are taken from there. bucket: where the run is kept; None when it is kept in its folder. ahead: the
+    cluster, where its start has begun already.
 
     The first Ctrl-C ends the sweep cleanly: every report that was made is on disk, and running trials keep their last
     checkpoint. A second one abandons what is still on its way into the bucket; the outcome says what the bucket lacks.
@@ -81,7 +83,7 @@ def run_sweep(
                 if not run.unfinished(spec.total_trials) or recorder.abort or recorder.blocked:
                     break
                 try:
-                    _start_and_tune(spec, prepared, run, recorder, address, bucket)
+                    _start_and_tune(spec, prepared, run, recorder, address, bucket, ahead)
                     break
                 except RayDied as error:
                     display.note(f"Ray's {error} died")
@@ -116,10 +118,12 @@ def take_trained(spec: SweepSpec, run: Run, recorder: Recorder) -> None:
 
 
 def _start_and_tune(
-    spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, address: str | None, bucket: Held | None
-) -> None:
+    spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, address: str | None, bucket: Held | None,
+    ahead: ClusterAhead | None,
+) -> None:  # fmt: skip
+    begun = ahead.take(recorder.note) if ahead is not None else None
     # The folder outlives Ray, whose processes write there until they end.
-    with _scratch(run), cluster(address, recorder.note):
+    with _scratch(run), begun or cluster(address, recorder.note):
         placement = find_room(spec.resources, recorder.note)
         _tune(spec, prepared, run, recorder, run.unfinished(spec.total_trials), placement, bucket)
 

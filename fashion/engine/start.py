@@ -15,7 +15,7 @@ from fashion.errors import ResourcesError
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.working_copy import held
-from fashion.sweep.extend import begun_spec, begun_trials
+from fashion.sweep.extend import begun_spec, begun_trials, unfinished
 from fashion.sweep.foresee import require_machine
 from fashion.sweep.outcome import SweepOutcome
 
@@ -71,10 +71,19 @@ def run_spec(
         require_machine(spec.resources, address)
 
         with deferred():  # an interrupt within their imports can become any other exception
+            from fashion.cluster.ahead import ClusterAhead
             from fashion.data.check import skipped_images
+            from fashion.sweep.read_data import read_data
+
+        found = read_data(spec, bars, begun)
+        # Ray starts while torch is imported and caches are built. What most mistakes are made in has been read by now.
+        ahead = stack.enter_context(ClusterAhead())
+        if unfinished(spec):
+            ahead.begin(address)
+        with deferred():
             from fashion.sweep.prepare import discard, open_run, prepare
 
-        prepared = prepare(spec, bars, begun)
+        prepared = prepare(spec, bars, begun, found)
         bars.close()
         if prepared.dataset.skipped:
             say(skipped_images(prepared.dataset))
@@ -83,6 +92,7 @@ def run_spec(
         with deferred():
             from fashion.engine.driver import run_sweep
 
+            ahead.wait()
         with Display(run, spec, mode=mode) as display:
             if recorded:
                 display.recorded()
@@ -92,7 +102,7 @@ def run_spec(
                 display.note(f"{run.location} is there: {final}")
             display.started()
             try:
-                return run, run_sweep(spec, prepared, run, display, address, fresh, bucket)
+                return run, run_sweep(spec, prepared, run, display, address, fresh, bucket, ahead)
             except ResourcesError:
                 if not resumed and bucket is None:
                     discard(run)

@@ -65,6 +65,11 @@ def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
     return found
 
 
+def unfinished(spec: SweepSpec) -> bool:
+    """Whether any of the spec's trials is still to be done."""
+    return not run_path(spec).exists() or bool(known_run(spec).unfinished(spec.total_trials))
+
+
 def known_run(spec: SweepSpec) -> Run:
     """The spec's run, which must exist. For a run in a bucket, its working copy."""
     run = Run.open(run_path(spec))

@@ -1,10 +1,10 @@
-"""Everything that can fail before a trial starts, done once and without Ray: data, weights, image caches."""
+"""Everything that can fail before a trial starts, done once and without Ray: weights, image caches, the run itself."""
 
 from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,26 +14,19 @@ import torch
 
 from fashion.bucket.address import Address
 from fashion.config import Form, ModelConfig, TrialConfig
-from fashion.data.contents import default_cache_dir
-from fashion.data.layout import Dataset, read_dataset
+from fashion.data.layout import Dataset
 from fashion.data.pack import Pack
-from fashion.data.remote.local_copy import DataRoot, on_this_machine, parse_root
-from fashion.errors import Problem, SpecError
+from fashion.data.remote.local_copy import DataRoot
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
-from fashion.spec.trials.possible import MOST_DRAWN, every, few, together
+from fashion.spec.trials.possible import every, together
 from fashion.storage.working_copy import Held, push_manifest
 from fashion.sweep.described import described, record_val_labels
 from fashion.sweep.extend import continue_with, known_run, run_path
-from fashion.sweep.foresee import foreseen
+from fashion.sweep.read_data import DataRead, Progress, read_data
 from fashion.training.features import open_features
 
-# label, done, total
-Progress = Callable[[str, int, int], None]
-
-# Under an adaptive method configurations are not known beforehand; this many draws show what they can be made of.
-ADAPTIVE_DRAWS = 300
 WEIGHTS = ("model.backbone", "model.weights")
 
 
@@ -57,25 +50,16 @@ class Prepared:
         return self.root if self.address is None else self.address
 
 
-def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = ()) -> Prepared:
-    """Read the data, resolve all weights and build the caches that this spec's trials need, and those `begun` before
-    the spec was edited.
+def prepare(
+    spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = (), read: DataRead | None = None
+) -> Prepared:
+    """Resolve all weights and build the caches that this spec's trials need, and those `begun` before the spec was
+    edited. read: the data set, where it has been read already.
 
-    Raises:
-        DataError, SpecError, WeightsError: with everything that is wrong, before any trial starts.
-        StorageError: the data set is in a bucket that can't be read.
+    Raises WeightsError and what `read_data` raises, with everything that is wrong, before any trial starts.
     """
-    configs = [*possible_trials(spec), *begun]
-    cache_dir = default_cache_dir().absolute()
-    forms = sorted({c.data.form for c in configs})
-    data = configs[0].data  # where and how the data set is read is the same in every trial
-    source = parse_root(data.root)
-    if isinstance(source, Address):  # before anything is fetched
-        _require(foreseen(spec, None, progress), spec)
-    root = on_this_machine(source, cache_dir, forms, progress=progress)
-    dataset = read_dataset(root, data.follow_links, data.on_error, partial(progress, "images that can't be decoded"))
-    _require(foreseen(spec, len(dataset.splits["train"]), progress), spec)
-    dataset.fingerprint(partial(progress, "contents of all images"))
+    read = read or read_data(spec, progress, begun)
+    dataset, cache_dir = read.dataset, read.cache_dir
     weights: dict[tuple[str, str], ResolvedWeights] = {}
     named = [(str(each["model.backbone"]), str(each["model.weights"])) for each in together(spec, WEIGHTS, every)]
     for key in (*named, *((config.model.backbone, config.model.weights) for config in begun)):
@@ -83,7 +67,7 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
             model = ModelConfig(backbone=key[0], weights=key[1])
             weights[key] = resolve_weights(model, partial(progress, "weights"))
     packs: dict[Form, list[Pack]] = {}
-    for form in forms:
+    for form in read.forms:
         packs[form] = [
             Pack.open_or_build(
                 dataset, split, *form, cache_dir=cache_dir,
@@ -91,7 +75,7 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
             )
             for split in ("train", "val")
         ]  # fmt: skip
-    probes = {(c.data, c.model.backbone, c.model.weights): c for c in configs if c.train.mode == "probe"}
+    probes = {(c.data, c.model.backbone, c.model.weights): c for c in read.configs if c.train.mode == "probe"}
     for config in probes.values():
         resolved = weights[config.model.backbone, config.model.weights]
         # A backbone of random weights is one trial's own: that trial computes its features.
@@ -99,25 +83,13 @@ def prepare(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = 
             for pack in packs[config.data.form]:
                 label = f"{pack.metadata['split']} features of {config.model.backbone} at {config.data.crop} px"
                 open_features(pack, config, resolved, _device(), partial(progress, label))
-    address = source if isinstance(source, Address) else None
-    return Prepared(dataset, root, cache_dir, weights, address, data.follow_links, data.on_error)
-
-
-def _require(problems: list[Problem], spec: SweepSpec) -> None:
-    if problems:
-        raise SpecError(f"{spec.name} can't be trained:", problems)
+    address = read.source if isinstance(read.source, Address) else None
+    data = read.configs[0].data
+    return Prepared(dataset, read.root, cache_dir, weights, address, data.follow_links, data.on_error)
 
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def possible_trials(spec: SweepSpec) -> list[TrialConfig]:
-    """Every configuration of a sweep whose trials are known and few; of any other a wide sample, whose caches are built
-    beforehand. A trial builds what it finds missing."""
-    if few(spec):
-        return [spec.trial(number) for number in range(spec.total_trials)]
-    return [spec.drawn(number) for number in range(ADAPTIVE_DRAWS if spec.search.adaptive else MOST_DRAWN)]
 
 
 def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) -> tuple[Run, bool]:

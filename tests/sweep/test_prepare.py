@@ -16,7 +16,8 @@ from fashion.errors import DataError, RunError, UserError, WeightsError
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.sweep.extend import begun_trials, total_with
-from fashion.sweep.prepare import ADAPTIVE_DRAWS, Prepared, discard, open_run, possible_trials, prepare
+from fashion.sweep.prepare import Prepared, discard, open_run, prepare
+from fashion.sweep.read_data import ADAPTIVE_DRAWS, possible_trials
 
 Load = Callable[..., SweepSpec]
 TEXT = """\

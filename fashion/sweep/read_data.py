@@ -1,0 +1,71 @@
+"""The data set of a sweep, and what it and the spec tell together: without torch, within a second or two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from fashion.bucket.address import Address
+from fashion.config import Form, TrialConfig
+from fashion.data.contents import default_cache_dir
+from fashion.data.layout import Dataset, read_dataset
+from fashion.data.remote.local_copy import DataRoot, on_this_machine, parse_root
+from fashion.errors import Problem, SpecError
+from fashion.spec.sweep_spec import SweepSpec
+from fashion.spec.trials.possible import MOST_DRAWN, few
+from fashion.sweep.foresee import foreseen
+
+# label, done, total
+Progress = Callable[[str, int, int], None]
+
+# Under an adaptive method configurations are not known beforehand; this many draws show what they can be made of.
+ADAPTIVE_DRAWS = 300
+
+
+@dataclass(frozen=True)
+class DataRead:
+    """configs: trials of the sweep, all of them or a wide sample. forms: what their packed images hold. root: the data
+    set's folder on this machine; source: where the spec says it is."""
+
+    configs: tuple[TrialConfig, ...]
+    forms: tuple[Form, ...]
+    source: DataRoot
+    root: Path
+    cache_dir: Path
+    dataset: Dataset
+
+
+def read_data(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = ()) -> DataRead:
+    """Read the data set that this spec's trials need, and those `begun` before the spec was edited.
+
+    Raises:
+        DataError, SpecError: with everything that is wrong.
+        StorageError: the data set is in a bucket that can't be read.
+    """
+    configs = [*possible_trials(spec), *begun]
+    cache_dir = default_cache_dir().absolute()
+    forms = sorted({c.data.form for c in configs})
+    data = configs[0].data  # where and how the data set is read is the same in every trial
+    source = parse_root(data.root)
+    if isinstance(source, Address):  # before anything is fetched
+        _require(foreseen(spec, None, progress), spec)
+    root = on_this_machine(source, cache_dir, forms, progress=progress)
+    dataset = read_dataset(root, data.follow_links, data.on_error, partial(progress, "images that can't be decoded"))
+    _require(foreseen(spec, len(dataset.splits["train"]), progress), spec)
+    dataset.fingerprint(partial(progress, "contents of all images"))
+    return DataRead(tuple(configs), tuple(forms), source, root, cache_dir, dataset)
+
+
+def possible_trials(spec: SweepSpec) -> list[TrialConfig]:
+    """Every configuration of a sweep whose trials are known and few; of any other a wide sample, whose caches are built
+    beforehand. A trial builds what it finds missing."""
+    if few(spec):
+        return [spec.trial(number) for number in range(spec.total_trials)]
+    return [spec.drawn(number) for number in range(ADAPTIVE_DRAWS if spec.search.adaptive else MOST_DRAWN)]
+
+
+def _require(problems: list[Problem], spec: SweepSpec) -> None:
+    if problems:
+        raise SpecError(f"{spec.name} can't be trained:", problems)
