@@ -128,8 +128,8 @@ def _shifted(progress: Callable[[int, int], None], start: int, total: int) -> Ca
 def _refused(problems: list[Problem]) -> DataError:
     more = len(problems) - SHOWN
     shown = [*problems[:SHOWN], *([Problem("...", f"and {more:,} more")] if more > 0 else [])]
-    way = "--on-error skip leaves them out, and says so in a row for each"
-    return DataError(f"Images can't be used ({way}):", shown)
+    way = "With --on-error skip such images are left out, and a row for each says why"
+    return DataError(f"Images can't be used. {way}:", shown)
 
 
 def _key(

@@ -163,7 +163,7 @@ def test_unreadable_pictures_are_refused_together_and_leave_what_is_done(
 ) -> None:
     (photos / "40.jpg").write_bytes(b"no picture")
     (photos / "79.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="--on-error skip leaves them out") as caught:
+    with pytest.raises(DataError, match="With --on-error skip such images are left out") as caught:
         predict_into(run.best_dir, PredictionInput(folder=photos), tmp_path / "out")
     assert [Path(problem.place).name for problem in caught.value.problems] == ["40.jpg", "79.jpg"]
     assert not (tmp_path / "out").exists()
