@@ -122,7 +122,8 @@ def _read_all(scan: Scan, progress: Callable[[int, int], None] | None) -> tuple[
 
 
 def _images(names: list[str]) -> str:
-    return "this image has" if len(names) == 1 else f"this and {len(names) - 1:,} more images have"
+    more = len(names) - 1
+    return f"this and {more:,} more image{'s' if more > 1 else ''} have" if more else "this image has"
 
 
 def _duplicate_lines(scan: Scan) -> list[Finding]:

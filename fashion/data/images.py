@@ -55,9 +55,10 @@ def decoded(path: str | Path, orientation: str = "apply", depth: str = "declared
     """As `load_rgb`, with what is unusual of the file."""
     try:
         with opened(path) as image:
-            turned = orientation_of(image) != _UPRIGHT
+            before = orientation_of(image)  # a TIFF's, which Pillow applies, and forgets, when it loads the pixels
             with _one_large if image.width * image.height > _LARGE else nullcontext():
                 image.load()
+                turned = max(before, orientation_of(image)) != _UPRIGHT  # a PNG may tell only after its pixels
                 rgb = to_rgb(ORIENTATIONS[orientation](image), depth)
                 return Decoded(rgb, turned, is_deep(image))
     except UserError:

@@ -182,7 +182,7 @@ def _decodable(whole: Dataset, progress: Callable[[int, int], None] | None) -> D
         if not rows and name not in LABELLED:
             continue  # nothing is trained on it
         if not rows:
-            rule, first = "must have an image that can be decoded", next(iter(skipped))
+            rule, first = "must have an image that can be decoded", split.images[0]
             problem = Problem(f"split/{name}.txt", rule, f"{first}: {skipped[first]}")
             raise DataError(f"The data set at {whole.root} can't be used:", [problem])
         labels = None if split.labels is None else split.labels[rows]

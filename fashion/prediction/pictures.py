@@ -72,7 +72,8 @@ class PackPixels:
         return self.pack.images[start:stop], {}
 
     def stamp(self, start: int, stop: int) -> bytes:
-        return f"{self.pack.path.name}:{start}:{stop}".encode() + self.pack.checksums[start:stop].tobytes()
+        checksums: bytes = self.pack.checksums[start:stop].tobytes()
+        return f"{self.pack.path.name}:{start}:{stop}".encode() + checksums
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,8 @@ def predict_pieces(
     """
     total, rows = len(pictures.names), rows_of_piece(promoted, device)
     names = tuple(pictures.names)
-    files, problems = [], []
+    files: list[Path] = []
+    problems: list[Problem] = []
     for start in range(0, total, rows):
         stop = min(start + rows, total)
         file = folder / f"{_key(promoted, weights, pictures, start, stop, device)}.npz"
@@ -128,8 +130,8 @@ def _shifted(progress: Callable[[int, int], None], start: int, total: int) -> Ca
 def _refused(problems: list[Problem]) -> DataError:
     more = len(problems) - SHOWN
     shown = [*problems[:SHOWN], *([Problem("...", f"and {more:,} more")] if more > 0 else [])]
-    way = "--on-error skip leaves them out, and says so in a row for each"
-    return DataError(f"Images can't be used ({way}):", shown)
+    way = "With --on-error skip such images are left out, and a row for each says why"
+    return DataError(f"Images can't be used. {way}:", shown)
 
 
 def _key(
@@ -145,10 +147,8 @@ def _key(
 def _content(piece: Piece) -> bytes:
     buffer = io.BytesIO()
     problems = json.dumps(piece.problems).encode()
-    np.savez(
-        buffer, classes=piece.classes, problems=np.frombuffer(problems, np.uint8),
-        **{f"head{number}": head for number, head in enumerate(piece.probabilities)},
-    )  # fmt: skip
+    heads: dict[str, Any] = {f"head{number}": head for number, head in enumerate(piece.probabilities)}
+    np.savez(buffer, classes=piece.classes, problems=np.frombuffer(problems, np.uint8), **heads)
     return buffer.getvalue()
 
 

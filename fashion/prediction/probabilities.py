@@ -110,7 +110,7 @@ def _values(table: pa.Table, name: str, classes: tuple[str, ...]) -> NDArray[np.
     if not (column.drop_null().value_lengths().to_numpy(zero_copy_only=False) == len(classes)).all():
         raise ValueError(f"{name} has {len(classes)} classes, but not that many probabilities in every row")
     values = np.full((len(column), len(classes)), np.nan, np.float32)
-    values[there] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, len(classes))
+    values[there] = column.flatten().to_numpy(zero_copy_only=False).reshape(int(there.sum()), len(classes))
     return values
 
 

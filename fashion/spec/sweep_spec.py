@@ -148,8 +148,8 @@ class SweepSpec:
         for name in OF_ITS_TIME:
             section, field_name = name.split(".")
             if name not in self.written:
-                values = {**getattr(spec, section), field_name: recorded.expressions[name]}
-                spec = replace(spec, **{section: values})
+                changed: dict[str, Any] = {section: {**getattr(spec, section), field_name: recorded.expressions[name]}}
+                spec = replace(spec, **changed)
         return spec
 
     def differences(self, other: SweepSpec) -> list[str]:

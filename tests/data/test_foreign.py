@@ -150,13 +150,13 @@ def odd_images() -> dict[str, tuple[Image.Image, dict[str, Any]]]:
         "pages.tif": (rgb, {"save_all": True, "append_images": [Image.new("RGB", rgb.size)] * 3}),
         "progressive.jpg": (rgb, {"progressive": True, "quality": 100, "subsampling": 0}),
         "interlaced.webp": (rgb, {"lossless": True}),
-        "exif.jpg": (rgb, {"exif": _turned(), "quality": 100, "subsampling": 0}),
+        "exif.jpg": (rgb.transpose(Image.Transpose.ROTATE_90), {"exif": _turned(), "quality": 100, "subsampling": 0}),
     }
 
 
 def _turned() -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees, for viewers that obey
+    exif[0x0112] = 6  # stored on its side
     return exif
 
 

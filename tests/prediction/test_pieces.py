@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fashion.errors import DataError, RunError
 from fashion.prediction import pieces as module
 from fashion.prediction.location import SOURCE_NAME
 from fashion.prediction.pieces import rows_of_piece
+from fashion.prediction.predict import predict
 from fashion.prediction.probabilities import WHY, read_probabilities
 from fashion.prediction.promoted import load_promoted
 from fashion.prediction.write import PROBABILITIES_NAME, TABLE_NAME, PredictionInput, predict_into
@@ -87,13 +89,13 @@ def test_numbers_are_those_of_all_at_once(
 def test_an_interrupted_prediction_goes_on(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
-    real, calls = module.predict, []
+    calls: list[Any] = []
 
     def interrupted(*arguments: object, **others: object) -> object:
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(*arguments, **others)  # type: ignore[arg-type]
+        return predict(*arguments, **others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "predict", interrupted)
     source = PredictionInput(folder=photos)
@@ -111,7 +113,7 @@ def test_an_interrupted_prediction_goes_on(
 def test_a_picture_that_changed_meanwhile_is_predicted_again(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
-    real, rows = module.predict, []
+    rows: list[str] = []
 
     def counted(*arguments: object, **others: object) -> object:
         names = arguments[3]
@@ -119,7 +121,7 @@ def test_a_picture_that_changed_meanwhile_is_predicted_again(
         rows.append(names[0])
         if len(rows) == 3:
             raise KeyboardInterrupt
-        return real(*arguments, **others)  # type: ignore[arg-type]
+        return predict(*arguments, **others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "predict", counted)
     with pytest.raises(KeyboardInterrupt):
@@ -139,14 +141,13 @@ def test_a_damaged_piece_is_predicted_again(
 ) -> None:
     source = PredictionInput(folder=photos)
     predict_into(run.best_dir, source, tmp_path / "whole")
-    real = module.predict
     calls: list[int] = []
 
     def interrupted(*arguments: object, **others: object) -> object:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(*arguments, **others)  # type: ignore[arg-type]
+        return predict(*arguments, **others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -163,7 +164,7 @@ def test_unreadable_pictures_are_refused_together_and_leave_what_is_done(
 ) -> None:
     (photos / "40.jpg").write_bytes(b"no picture")
     (photos / "79.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="--on-error skip leaves them out") as caught:
+    with pytest.raises(DataError, match="With --on-error skip such images are left out") as caught:
         predict_into(run.best_dir, PredictionInput(folder=photos), tmp_path / "out")
     assert [Path(problem.place).name for problem in caught.value.problems] == ["40.jpg", "79.jpg"]
     assert not (tmp_path / "out").exists()

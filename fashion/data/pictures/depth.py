@@ -68,7 +68,7 @@ def _white(image: Image.Image, largest: float) -> float:
         return next((white for most, white in _USUAL_FLOATS if largest <= most), largest)
     bits = _number(tags.get(_BITS))
     if bits is not None and 8 < bits < 16:
-        return 2.0**bits - 1
+        return float(2 ** int(bits) - 1)
     usual = _USUAL["16-bit" if image.mode.startswith("I;16") or image.format == "PNG" else "32-bit"]
     return next((white for white in usual if largest <= white), max(largest, 1.0))
 

@@ -64,7 +64,8 @@ def find_pictures(place: str | Path, follow_links: bool = False) -> PictureFolde
     if root.is_file():
         return PictureFolder(root.parent, (root.name,), LeftOut())
     left_out = LeftOut()
-    meant, others = [], []
+    meant: list[str] = []
+    others: list[str] = []
     for name in _files(root, follow_links, left_out):
         (meant if os.path.splitext(name)[1].lower() in suffixes() else others).append(name)
 

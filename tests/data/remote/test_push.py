@@ -24,13 +24,13 @@ demo_root, copy_of_demo = data_in_buckets.demo_root, data_in_buckets.copy_of_dem
 def test_another_size_than_those_that_were_pushed_is_named(s3: Server, demo_root: Path, tmp_path: Path) -> None:
     pushed(demo_root, HERE, FORM)
     with pytest.raises(DataError) as caught:
-        on_this_machine(HERE, tmp_path, [(32, "pad", "bilinear")])
+        on_this_machine(HERE, tmp_path, [Form(32, "pad", "bilinear")])
     text = str(caught.value)
     assert "resize 24, stretch, bicubic" in text
     assert "data push DIR ADDRESS --resize 32 --fit pad --interpolation bilinear" in text
-    sent = pushed(demo_root, HERE, (32, "pad", "bilinear"))
+    sent = pushed(demo_root, HERE, Form(32, "pad", "bilinear"))
     assert (sent.sent, len(sent.forms)) == (3, 2)
-    root = on_this_machine(HERE, tmp_path, [(32, "pad", "bilinear")])
+    root = on_this_machine(HERE, tmp_path, [Form(32, "pad", "bilinear")])
     packs = sorted(path.name for path in root.rglob("*.arrow"))
     assert len(packs) == 2, "neither the other size nor the test split was asked for"
     with pytest.raises(DataError, match="resize 16"):
