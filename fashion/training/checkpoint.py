@@ -78,7 +78,10 @@ def _replace(path: Path, write: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()  # what is read-only says so here in the system's own words
+        rights = temporary.stat().st_mode
         write(temporary)
+        if temporary.stat().st_mode != rights:  # safetensors makes a file anew, for its user alone
+            temporary.chmod(rights)
         # On disk before the name is: a power cut must not leave the name with half the bytes.
         with open(temporary, "rb") as file:
             sync(file.fileno(), path)
