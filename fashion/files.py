@@ -46,6 +46,16 @@ def new_file(path: Path) -> tuple[int, Path]:
             return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), temporary
 
 
+def restore_rights(path: Path, mode: int) -> None:
+    """Give a file the rights that it had before a library made it anew, where the file system has rights to give."""
+    if path.stat().st_mode != mode:
+        try:
+            path.chmod(mode)
+        except OSError as error:
+            if error.errno != errno.EPERM and not lacks_feature(error):
+                raise
+
+
 def new_folder(path: Path) -> Path:
     """Create a temporary folder beside `path`, with the rights that the umask gives."""
     while True:

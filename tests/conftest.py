@@ -30,6 +30,10 @@ def torch_threads() -> None:
 def interrupts() -> None:
     """Ctrl-C is heard, also by the commands that tests start: a shell's background job, `make test &`, ignores it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if (
+        signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    ):  # `nohup make test`: commands hear of it, this process does not
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,7 +15,15 @@ import pytest
 from fashion import files
 from fashion.data.contents import default_cache_dir
 from fashion.errors import RunError, UserError, refusal
-from fashion.files import KernelLock, new_folder, remove_tree, rename_folder, sync_folder, write_atomic
+from fashion.files import (
+    KernelLock,
+    new_folder,
+    remove_tree,
+    rename_folder,
+    restore_rights,
+    sync_folder,
+    write_atomic,
+)
 from fashion.record.journal import Journal, read_journal
 from fashion.record.lock import HOLDER, RunLock, driver_alive
 
@@ -242,3 +250,17 @@ def test_a_folder_that_is_refused_is_an_error(tmp_path: Path) -> None:
         (tmp_path / name / "file").touch()
     with pytest.raises(OSError, match="not empty"):
         rename_folder(tmp_path / "new", tmp_path / "run", last="file")
+
+
+def test_rights_are_given_back_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.touch(0o600)
+    mode = path.stat().st_mode | 0o040
+    restore_rights(path, mode)
+    assert path.stat().st_mode == mode
+    path.chmod(0o600)
+    monkeypatch.setattr(os, "chmod", raising(errno.EPERM))  # exFAT
+    restore_rights(path, mode)
+    monkeypatch.setattr(os, "chmod", raising(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        restore_rights(path, mode)

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 
 from fashion.config import TrialConfig
 from fashion.errors import BlockedError, CheckpointError, Superseded, refusal
-from fashion.files import sync
+from fashion.files import restore_rights, sync
 from fashion.record.trial import metrics_from_json
 from fashion.record.trial_files import CLAIM, LAST, PREVIOUS, read_header
 from fashion.training.state import TrialState, from_plain, last_epoch
@@ -78,7 +78,9 @@ def _replace(path: Path, write: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()  # what is read-only says so here in the system's own words
+        rights = temporary.stat().st_mode
         write(temporary)
+        restore_rights(temporary, rights)  # safetensors makes a file anew, for its user alone
         # On disk before the name is: a power cut must not leave the name with half the bytes.
         with open(temporary, "rb") as file:
             sync(file.fileno(), path)
