@@ -104,7 +104,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             "Save the state dict alone, with torch.save(model.state_dict(), ...) or as .safetensors"
         ) from error
     except Exception as error:  # each reader has its own exceptions for a damaged file
-        reason = f" ({str(error).splitlines()[0]})" if isinstance(error, OSError | RuntimeError) and str(error) else ""
+        if isinstance(error, OSError) and error.strerror:
+            raise WeightsError(f"model.weights: {path} can't be read: {error.strerror}") from error
+        reason = f" ({str(error).splitlines()[0]})" if isinstance(error, RuntimeError) and str(error) else ""
         other = _what_it_is(path) or f"is damaged or incomplete{reason}. Download or copy it again"
         raise WeightsError(f"model.weights: {path} {other}") from error
     for wrapper in ("state_dict", "model_state_dict", "model"):
@@ -129,6 +131,7 @@ _BEGINNINGS: Mapping[bytes, str] = {
     b"\x1f\x8b": "is compressed by gzip. Unpack it first",
     b"\x89HDF": "is an HDF5 file (Keras), not one of PyTorch or safetensors",
 }
+LARGEST_HEADER = 100_000_000  # bytes, of safetensors
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # torch.save, from 1.6 on and before
 
 
@@ -141,10 +144,12 @@ def _what_it_is(path: Path) -> str:
         return ""
     if not begins:
         return "is empty. Download or copy it again"
+    # It begins with the length of its header, which is JSON. (As a length, eight letters are more than any file has.)
+    tensors = begins[8:9] == b"{" and int.from_bytes(begins[:8], "little") < LARGEST_HEADER
+    by_torch = begins.startswith((_ZIP, _PICKLE))
     for start, words in _BEGINNINGS.items():
-        if begins.lstrip().startswith(start):
+        if not tensors and begins.lstrip().startswith(start):
             return words
-    by_torch, tensors = begins.startswith((_ZIP, _PICKLE)), begins[8:9] == b"{"
     if path.suffix == ".safetensors" and by_torch:
         return "was written by torch.save, not by safetensors. Name it .pth"
     if path.suffix != ".safetensors" and tensors:

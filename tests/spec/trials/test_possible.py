@@ -47,7 +47,7 @@ def test_a_rule_is_broken_at_the_extremes_if_it_is_broken_anywhere(rule: str) ->
         ends = [*joint_values(fields, names, extremes(fields))]
         assert everywhere == all(holds(each) for each in ends), fields
         broken += not everywhere
-    assert 20 < broken < 400
+    assert broken > 20
 
 
 def test_the_extremes_of_a_large_space_are_few() -> None:

@@ -64,7 +64,7 @@ def test_a_grid_that_ends_before_its_bad_half_is_taken(load: Load) -> None:
 
 
 def test_a_corner_that_random_trials_reach_late_is_found(load: Load) -> None:
-    steps = ", ".join(["32"] * 0 + [str(n) for n in range(64, 64 + 1500)] + ["16"])
+    steps = ", ".join([*(str(n) for n in range(64, 64 + 1500)), "16"])
     text = small().replace("resize: 64, crop: 64", f"resize: {{grid: [{steps}]}}, crop: 24")
     assert load(text, "search.trials=1500").total_trials == 1500
     assert "trial 1500" in refused(load, text, "search.trials=1501")
