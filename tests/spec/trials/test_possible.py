@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def space(random: random.Random) -> dict[str, Expression]:
     return {"a": first, "b": second, "c": third}
 
 
-RULES = {
+RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "a <= b": lambda each: each["a"] <= each["b"],
     "c < a": lambda each: each["c"] < each["a"],
     "b == c": lambda each: each["b"] == each["c"],

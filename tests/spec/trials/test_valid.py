@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from fashion.config import DataConfig, ModelConfig, TrainConfig
 from fashion.errors import SpecError
@@ -143,7 +144,7 @@ def test_what_trains_is_taken(load: Load, text: str) -> None:
 
 
 def test_rules_read_fields_that_there_are() -> None:
-    models = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+    models: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
     for rule in (*SECTION_RULES, *FIELD_RULES):
         for name in rule.fields:
             section, field = name.split(".")
