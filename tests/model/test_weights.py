@@ -17,7 +17,8 @@ from fashion.errors import UserError, WeightsError
 from fashion.model import backbones
 from fashion.model.classifier import build_model
 from fashion.model.network import make_backbone
-from fashion.model.weights import ResolvedWeights, read_state, resolve_weights
+from fashion.model.state_file import read_state
+from fashion.model.weights import ResolvedWeights, resolve_weights
 
 
 def config(backbone: str, weights: object) -> ModelConfig:

@@ -70,12 +70,15 @@ def _beyond(spec: SweepSpec) -> Iterator[tuple[BrokenRule, str]]:
 
     Of a sweep whose trials are known and that can be searched to its end, only what a trial breaks."""
     values, workers = extremes(spec.expressions), spec.resources.workers
+    told: set[str] = set()  # a section's validator stops at the first of its rules, whichever is asked about
     for rule in (*SECTION_RULES, *FIELD_RULES):
         found: dict[str, tuple[BrokenRule, str]] = {}
         for assigned in islice(joint_values(spec.expressions, rule.fields, values), MOST_TOGETHER):
             listed = " and ".join(f"{name} {show(assigned[name])}" for name in rule.fields)
             for each in rule.broken(assigned, workers):
-                found.setdefault(each.kind, (each, f"The space allows {listed} together"))
+                if each.kind not in told:
+                    found.setdefault(each.kind, (each, f"The space allows {listed} together"))
+        told |= set(found)
         if found and not spec.search.adaptive:
             number = _first_to_break(spec, rule)
             if number is not None:

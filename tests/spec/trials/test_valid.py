@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from fashion.config import DataConfig, ModelConfig, TrainConfig
 from fashion.errors import SpecError
@@ -64,7 +65,7 @@ def test_a_grid_that_ends_before_its_bad_half_is_taken(load: Load) -> None:
 
 
 def test_a_corner_that_random_trials_reach_late_is_found(load: Load) -> None:
-    steps = ", ".join(["32"] * 0 + [str(n) for n in range(64, 64 + 1500)] + ["16"])
+    steps = ", ".join([*(str(n) for n in range(64, 64 + 1500)), "16"])
     text = small().replace("resize: 64, crop: 64", f"resize: {{grid: [{steps}]}}, crop: 24")
     assert load(text, "search.trials=1500").total_trials == 1500
     assert "trial 1500" in refused(load, text, "search.trials=1501")
@@ -143,7 +144,7 @@ def test_what_trains_is_taken(load: Load, text: str) -> None:
 
 
 def test_rules_read_fields_that_there_are() -> None:
-    models = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+    models: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
     for rule in (*SECTION_RULES, *FIELD_RULES):
         for name in rule.fields:
             section, field = name.split(".")
