@@ -115,14 +115,19 @@ def _ask() -> None:
 
 
 @contextmanager
-def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
+def cluster(
+    address: str | None, note: Callable[[str], None], waiting: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at `address`; leave it at the end of the `with` block.
+
+    note: is told what the user should know. waiting: is told that Ray is being started, and with an empty text that it
+    has been; without it, `note` is told the former.
 
     Inside, SIGTERM raises KeyboardInterrupt, as Ctrl-C does. The variables that Ray needs are set inside only: a
     notebook's next cell finds its own. Raises ResourcesError where no cluster answers at `address`.
     """
     with _environment():
-        yield from _session(address, note)
+        yield from _session(address, note, waiting or _only(note))
 
 
 @contextmanager
@@ -139,12 +144,16 @@ def _environment() -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _session(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
+def _only(note: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda text: note(text) if text else None
+
+
+def _session(address: str | None, note: Callable[[str], None], waiting: Callable[[str], None]) -> Iterator[None]:
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # In a submitted job this variable of Ray's names the cluster that the job runs on.
     address = address or os.environ.get("RAY_ADDRESS")
-    note(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
+    waiting(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     if os.environ.get("RAY_AUTH_MODE", "token") != "token":
         note("RAY_AUTH_MODE is not token: anyone who reaches Ray's ports may run anything here")
     # Tune would hand AWS keys to its actors as a runtime environment, which Ray's agent writes to its log. Actors on
@@ -163,6 +172,7 @@ def _session(address: str | None, note: Callable[[str], None]) -> Iterator[None]
                 _private_token()
                 # Without "local" Ray would join whatever `ray start` has left running here.
                 ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            waiting("")
             signal.signal(signal.SIGTERM, _as_interrupt)  # Ray has installed a handler of its own
             yield
     finally:

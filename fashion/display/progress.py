@@ -14,6 +14,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fashion.display.columns import CALM
+
 # Without a terminal: no line for what is done within FIRST_SECONDS, then one at most every LINE_SECONDS.
 FIRST_SECONDS, LINE_SECONDS = 2.0, 15.0
 
@@ -22,7 +24,12 @@ class Bars:
     """One bar for each label. Call it with (label, done, total); work that never calls it shows nothing."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(complete_style=CALM, finished_style=CALM),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         self._console = Console(stderr=True)
         # rich would replace stdout and restore it at the end, by when its owner may have closed it.
         self._progress = Progress(*columns, console=self._console, transient=True, redirect_stdout=False)
