@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fashion.errors import CheckpointError, Problem, RunError
-from fashion.files import now, require_own, sync_folder, write_atomic
+from fashion.files import now, parse, require_own, sync_folder, write_atomic
 from fashion.record.ranking import Ranked, best
 from fashion.record.run import Run
 from fashion.record.trial import metrics_to_json, placeless
@@ -89,6 +89,15 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
     finally:
         lock.release()
     return run.best_dir
+
+
+def promoted(run: Run) -> tuple[int, int] | None:
+    """The trial and the epoch of what `best/` holds; None where it holds nothing whole."""
+    try:
+        content = parse((run.best_dir / "model.json").read_bytes())
+        return (content["trial"], content["epoch"]) if (run.best_dir / WEIGHTS).is_file() else None
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None  # absent or damaged: it will be written anew
 
 
 def _remove(path: Path) -> None:
