@@ -67,6 +67,10 @@ def run_spec(
         prepared = prepare(spec, bars, begun)
         bars.close()
         run, resumed = open_run(spec, prepared, bucket)
+        for finding in run.manifest["findings"]:
+            say(f"Data: {finding['sentence']}.")
+        if run.manifest["findings"]:
+            say(f"`fashion-sweep data check {prepared.source}` tells which.")
 
         from fashion.engine.driver import run_sweep
 
