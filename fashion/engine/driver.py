@@ -27,6 +27,7 @@ from fashion.files import require_own
 from fashion.record import excerpt
 from fashion.record.lock import RunLock
 from fashion.record.run import Run
+from fashion.record.trial_files import EVENTS
 from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.record_upload import Mirror
@@ -65,7 +66,8 @@ def run_sweep(
     """
     mirror = Mirror(bucket, display.note) if bucket is not None else None
     with RunLock(run.path), EventFiles(run) as events, mirror or nullcontext():
-        require_own(run.path / "trials", deep=True)
+        for written in ("trials", EVENTS):
+            require_own(run.path / written, deep=True)
         run.refresh()
         observers: list[Observer] = [OnTensorBoard(events)]
         observers += [IntoBucket(mirror)] if mirror is not None else []
@@ -120,7 +122,7 @@ def _start_and_tune(
     spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, address: str | None, bucket: Held | None
 ) -> None:
     # The folder outlives Ray, whose processes write there until they end.
-    with _scratch(run), cluster(address, recorder.note):
+    with _scratch(run), cluster(address, recorder.note, recorder.waiting):
         placement = find_room(spec.resources, recorder.note)
         _tune(spec, prepared, run, recorder, run.unfinished(spec.total_trials), placement, bucket)
 
