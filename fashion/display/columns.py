@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -86,12 +86,12 @@ def columns(
     return found
 
 
-def fitting(found: Iterable[Column], width: int, gap: int) -> tuple[list[Column], list[Column]]:
+def fitting(found: Sequence[Column], width: int, gap: int) -> tuple[list[Column], list[Column]]:
     """The columns that fit side by side with `gap` between them, and those that don't, the most important first.
 
     They are taken by importance until one does not fit. If that one is text, it is cut to what is left.
     """
-    found, room = list(found), width  # rich counts the gap behind the last one, too
+    room = width  # rich counts the gap behind the last one, too
     taken: dict[int, Column] = {}
     ranked = sorted(range(len(found)), key=lambda index: found[index].rank)
     for position, index in enumerate(ranked):
