@@ -168,7 +168,7 @@ def picture_seconds(live: int, ended: int) -> float:
         filled(run, spec, 0, live + ended)
         from rich.console import Console
 
-        from fashion.display.tables import Screen
+        from fashion.display.screen import Screen
 
         display = Display(run, spec, io.StringIO(), "plain")
         for number in range(live):

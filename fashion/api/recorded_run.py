@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from fashion.record.excerpt import glance
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
 from fashion.record.trial import Trial
+from fashion.record.trial_files import folder_name, kept_epochs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,16 +91,39 @@ class RecordedRun:
             trial = self.best().trial
         return read_predictions(self.record, self.trial(trial), self.address)
 
-    def promote(self, winner: Ranked | None = None) -> Path:
+    def at(self, trial: int, epoch: int | None = None) -> Ranked:
+        """A trial at its best epoch, or at another one whose weights are kept. What it returns can be promoted.
+
+        Raises:
+            RunError: there is no such trial or epoch, it has no finite val_loss, or its weights are not kept.
+            StorageError: the run is kept in a bucket that can't be read.
+        """
+        best = ranking.trial_at(self.record, trial)
+        if epoch in (None, best.epoch):
+            return best
+        found = ranking.trial_at(self._with_every_report(), trial, epoch)
+        kept = self._kept_epochs(trial)
+        if epoch not in kept:
+            rule, fix = f"keeps no weights of epoch {epoch}", f"It keeps those of {_epochs(kept)}"
+            raise RunError(Problem(f"trial {trial}", rule, fix=f"{fix}; its lowest val_loss is at epoch {best.epoch}"))
+        return found
+
+    def promote(self, winner: Ranked | None = None, *, trial: int | None = None, epoch: int | None = None) -> Path:
         """Copy the best epoch's checkpoint to the run's folder `best`, as `fashion-sweep best` does, and return it.
 
-        For a run in a bucket that is the folder of this machine's copy, and the bucket has the same afterwards.
+        winner: what to promote instead. trial, epoch: the same by number, as `at` finds it; without `epoch` it is that
+        trial's best. For a run in a bucket the folder is that of this machine's copy, and the bucket has the same
+        afterwards.
 
         Raises:
             RunError: there is nothing to promote, or another process is promoting.
             CheckpointError: the checkpoint is missing, damaged or not the recorded one.
             StorageError: the run is kept in a bucket that can't be read and written.
         """
+        if trial is None and epoch is not None:
+            raise RunError(Problem("epoch", "goes with trial", str(epoch), "Give both"))
+        if trial is not None:
+            winner = self.at(trial, epoch)
         winner = winner or self.best()
         if self.address is None:
             return promote.promote(self.record, winner)
@@ -111,6 +135,19 @@ class RecordedRun:
         folder = promote.promote(self.record, winner)
         push_folder(self.address, folder, last="model.json")
         return folder
+
+    @property
+    def promoted(self) -> tuple[int, int] | None:
+        """The trial and the epoch that were promoted last, on this machine; None before the first time."""
+        return promote.promoted(self.record)
+
+    def _kept_epochs(self, trial: int) -> list[int]:
+        if self.address is None:
+            folder = self.record.trial_dir(trial)
+            return kept_epochs(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        from fashion.bucket.store import Store
+
+        return kept_epochs(each.name.rpartition("/")[2] for each in Store(self.address).objects(folder_name(trial)))
 
     def _with_every_report(self) -> Run:
         if any(trial.left_out for trial in self.record.trials.values()):
@@ -164,3 +201,7 @@ def read_run(location: Location, every_report: bool = False, progress: Progress 
 
     copy = brought(location, told(f"fetching {location.name}, MB"))
     return RecordedRun(copy.of(read(copy.path)), copy.notes)
+
+
+def _epochs(kept: Sequence[int]) -> str:
+    return f"epoch{'s' if len(kept) > 1 else ''} {', '.join(map(str, kept))}" if kept else "none"

@@ -73,14 +73,10 @@ def check(root: str, follow_links: bool, everything: bool, as_json: bool) -> Non
 @data.command()
 @click.argument("root", type=HomePath())
 @_follow_links
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON instead of the table, and draw a figure only with --figure."
-)
-@click.option(
-    "--figure", "path", type=HomePath(), help="File for the figure (.png, .svg or .pdf).  [default: data-stats.png]"
-)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@click.option("--figure", "path", type=HomePath(), help="Also draw a figure into this file (.png, .svg or .pdf).")
 def stats(root: str, follow_links: bool, as_json: bool, path: str | None) -> None:
-    """Print how often each class occurs in each split of ROOT, a folder or s3://... or gs://..., and draw a figure.
+    """Print how often each class occurs in each split of ROOT, a folder or s3://... or gs://..., and draw it if asked.
 
     \b
     Example:
@@ -92,16 +88,16 @@ def stats(root: str, follow_links: bool, as_json: bool, path: str | None) -> Non
     dataset = read_dataset(folder_of(root), follow_links)
     shown = distribution(dataset)
     click.echo(json.dumps(shown.to_json(), indent=2) if as_json else shown.table())
-    if path is not None or not as_json:
-        click.echo(f"figure: {figure(dataset, path or 'data-stats.png')}", err=True)
+    if path is not None:
+        click.echo(f"figure: {figure(dataset, path)}", err=True)
 
 
 @data.command()
 @click.argument("root", type=HomePath())
-@click.option("--train", default=600, show_default=True, help="Training images.")
-@click.option("--val", default=150, show_default=True, help="Validation images.")
-@click.option("--test", default=150, show_default=True, help="Test images.")
-@click.option("--size", default=96, show_default=True, help="Side of the images in pixels.")
+@click.option("--train", default=600, show_default=True, help="Draw this many training images.")
+@click.option("--val", default=150, show_default=True, help="Draw this many validation images.")
+@click.option("--test", default=150, show_default=True, help="Draw this many test images.")
+@click.option("--size", default=96, show_default=True, help="Make them this many pixels wide and high.")
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Another seed draws other garments."
 )
@@ -132,7 +128,7 @@ _interpolation = click.option(
     default="bicubic",
     show_default=True,
     type=click.Choice(["bicubic", "bilinear"]),
-    help="Filter of the resize.",
+    help="Resize with this filter.",
 )
 _orientation = click.option(
     "--orientation",
@@ -157,7 +153,7 @@ _depth = click.option(
     default=320,
     show_default=True,
     type=click.IntRange(8, 2048),
-    help="Side in pixels, like data.resize in a spec.",
+    help="Resize to so many pixels, like data.resize in a spec.",
 )
 @_fit
 @_interpolation

@@ -19,7 +19,7 @@ SHOWN = 3  # different values that one line lists before it leaves out the rest
 @click.command()
 @click.argument("spec", required=False, metavar="[SPEC]", shell_complete=complete_file)
 @click.option(
-    "--address", metavar="ADDRESS", help="Examine every node of the Ray cluster at ADDRESS. Default: this machine."
+    "--address", metavar="ADDRESS", help="Examine every node of the Ray cluster at ADDRESS, not this machine."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {check, node, ok, place, value, rule, fix}.")
 def doctor(spec: str | None, address: str | None, as_json: bool) -> None:

@@ -25,8 +25,8 @@ INTERRUPTED = 130  # the exit code that a shell gives a command that Ctrl-C ende
 COMMANDS: Mapping[str, str] = {
     "run": "fashion.cli.run:run",
     "submit": "fashion.cli.submit:submit",
-    "watch": "fashion.cli.submit:watch",
-    "stop": "fashion.cli.submit:stop",
+    "watch": "fashion.cli.watch:watch",
+    "stop": "fashion.cli.watch:stop",
     "best": "fashion.cli.results:best",
     "ls": "fashion.cli.results:ls",
     "show": "fashion.cli.results:show",

@@ -59,19 +59,19 @@ set_option = click.option(
     shell_complete=complete_override,
 )  # fmt: skip
 name_option = click.option(
-    "--name", metavar="NAME", help="Name of the sweep and of its run directory. Default: the spec's."
+    "--name", metavar="NAME", help="Give the sweep and its run directory this name instead of the spec's."
 )
 trials_option = click.option(
     "--trials",
     metavar="N",
     callback=lambda context, parameter, value: _number_of_trials(value),
-    help="Number of trials; +N: N more than the finished run has. Default: the spec's.",
+    help="Run N trials instead of the spec's; +N: N more than the finished run has.",
 )
 fresh_option = click.option(
     "--fresh", is_flag=True, help="Also train what a sweep beside this one has already trained."
 )
-plain_option = click.option("--plain", is_flag=True, help="One line an event, also on a terminal.")
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object an event to stdout.")
+plain_option = click.option("--plain", is_flag=True, help="Print one line an event, also on a terminal.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object an event to stdout.")
 
 
 def mode_of(plain: bool, as_json: bool) -> Mode:

@@ -22,7 +22,7 @@ storage_option = click.option(
     default="runs",
     show_default=True,
     metavar="DIR",
-    help="Folder of the runs, or s3://, gs:// (`storage` in their specs).",
+    help="Look for runs in this folder, or at this s3:// or gs:// address (`storage` in their specs).",
     shell_complete=complete_folder,
 )
 SHOWN = 50  # trials that `show` prints unless asked for all
@@ -93,8 +93,8 @@ def ls(storage: str, as_json: bool) -> None:
 @click.command()
 @click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_run)
 @storage_option
-@click.option("--trial", type=int, metavar="N", help="One trial: its configuration and every epoch.")
-@click.option("--all", "everything", is_flag=True, help=f"Every trial, not the {SHOWN} best.")
+@click.option("--trial", type=int, metavar="N", help="Show one trial: its configuration and every epoch.")
+@click.option("--all", "everything", is_flag=True, help=f"Show every trial, not the {SHOWN} best.")
 @json_option
 def show(run: str | None, storage: str, trial: int | None, everything: bool, as_json: bool) -> None:
     """Show a run: its trials from the best down, the rungs, the failures.
@@ -123,7 +123,12 @@ def show(run: str | None, storage: str, trial: int | None, everything: bool, as_
 @click.command()
 @click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_run)
 @storage_option
-@click.option("--predict", is_flag=True, help="Then predict the test split with it and write the submission.")
+@click.option("--trial", type=int, metavar="N", help="Promote trial N instead of the best one.")
+@click.option(
+    "--epoch", type=int, metavar="E", help="With --trial: promote its epoch E, whose weights must have been kept."
+)
+@click.option("--all", "everything", is_flag=True, help="Print every field of the configuration, and class counts.")
+@click.option("--predict", is_flag=True, help="Then predict the test split with it, and write the submission.")
 @click.option("--split", metavar="NAME", help="Predict this split instead of test.", shell_complete=complete_split)
 @click.option("--images", metavar="PATH", help="Predict every picture below the folder PATH, or the picture PATH.")
 @click.option("--follow-links", is_flag=True, help="With --images: read through symbolic links, too.")
@@ -132,11 +137,14 @@ def show(run: str | None, storage: str, trial: int | None, everything: bool, as_
     type=click.Choice(["refuse", "skip"]),
     help="What to do about an image that can't be decoded; skip gives it a row that says why.  [default: the spec's]",
 )
-@click.option("--address", metavar="ADDRESS", help="Predict on the Ray cluster there. Default: on this machine.")
+@click.option("--address", metavar="ADDRESS", help="Predict on the Ray cluster there, not on this machine.")
 @json_option
 def best(
     run: str | None,
     storage: str,
+    trial: int | None,
+    epoch: int | None,
+    everything: bool,
     predict: bool,
     split: str | None,
     images: str | None,
@@ -147,30 +155,39 @@ def best(
 ) -> None:
     """Promote the checkpoint with the lowest val_loss over all epochs of all trials to RUN/best.
 
-    Prints its configuration, its metrics per attribute and its distance to the runner-up. RUN is a name, a folder or
-    an address; without it the latest run. --predict writes prediction.txt, prediction.txt.zip, predictions.csv
-    and the class probabilities to RUN/predictions. A prediction that was interrupted goes on where it stopped.
+    Prints its metrics, overall and per attribute, its distance to the runner-up, and what was sampled for it. RUN is a
+    name, a folder or an address; without it the latest run is taken. --predict writes prediction.txt,
+    prediction.txt.zip, predictions.csv and the class probabilities to RUN/predictions; what was promoted before is then
+    told in one line. A prediction that was interrupted goes on where it stopped. --trial promotes another trial, until
+    `best` is typed without it.
 
     \b
     Example: fashion-sweep best
     Example: fashion-sweep best backbones --json
+    Example: fashion-sweep best backbones --trial 7
     Example: fashion-sweep best --predict
     Example: fashion-sweep best --predict --images photos
     """
-    from fashion.display.pages import page, print_winner, winner_json
+    from fashion.display.pages import page
+    from fashion.display.winner import print_winner, print_winner_again, winner_json
 
     if (split or images or address or follow_links or on_error) and not predict:
         raise click.UsageError("--split, --images, --follow-links, --on-error and --address go with --predict.")
     if split and images:
         raise click.UsageError("--split and --images exclude each other.")
+    if epoch is not None and trial is None:
+        raise click.UsageError("--epoch goes with --trial.")
     opened = _open(storage, run)
-    winner = opened.best()
+    winner = opened.best() if trial is None else opened.at(trial, epoch)
+    before = opened.promoted
     opened.promote(winner)
     record = opened.record
     folder = f"{record.location}/best"
     found = winner_json(record, winner, folder)
-    if not as_json:
-        print_winner(record, winner, folder, page())
+    if not as_json and predict and not everything and before == (winner.trial, winner.epoch):
+        print_winner_again(record, winner, page())
+    elif not as_json:
+        print_winner(record, winner, folder, page(), everything)
     if predict:
         from fashion.cli.predict import predict_winner
 

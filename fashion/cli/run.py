@@ -30,15 +30,18 @@ if TYPE_CHECKING:
 @set_option
 @name_option
 @click.option(
-    "--storage", metavar="FOLDER", help="Where run directories are kept, also s3:// or gs://. Default: the spec's.",
+    "--storage", metavar="FOLDER",
+    help="Keep the run directory in this folder, or at this s3:// or gs:// address, instead of the spec's.",
     shell_complete=complete_folder,
 )  # fmt: skip
 @trials_option
 @fresh_option
-@click.option("--address", metavar="ADDRESS", help="Join the Ray cluster there. Default: start Ray on this machine.")
+@click.option(
+    "--address", metavar="ADDRESS", help="Join the Ray cluster there instead of starting Ray on this machine."
+)
 @plain_option
 @json_option
-@click.option("--recorded", is_flag=True, help="With --json: first the events that are recorded already.")
+@click.option("--recorded", is_flag=True, help="With --json: print first the events that are recorded already.")
 def run(
     spec: str,
     overrides: tuple[str, ...],

@@ -125,7 +125,7 @@ def sweeps(context: click.Context, as_json: bool) -> None:
 
 @sweeps.command()
 @click.argument("name", metavar="NAME", shell_complete=complete_shipped)
-@click.option("--to", "target", type=click.Path(path_type=Path), help="File to write.  [default: sweeps/NAME.yaml]")
+@click.option("--to", "target", type=click.Path(path_type=Path), help="Write this file.  [default: sweeps/NAME.yaml]")
 def copy(name: str, target: Path | None) -> None:
     """Copy a shipped sweep into the working folder, to run it and to edit it.
 

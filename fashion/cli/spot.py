@@ -7,7 +7,10 @@ import click
 
 @click.command("spot-watch", hidden=True)
 @click.option(
-    "--node-id", default="", metavar="ID", help="Ray's id of the node, needed if several run on this machine."
+    "--node-id",
+    default="",
+    metavar="ID",
+    help="Watch for the node with this id of Ray's; it is needed if several run here.",
 )
 def spot_watch(node_id: str) -> None:
     """Pass a spot machine's notice on to the Ray node on it.

@@ -13,16 +13,18 @@ from types import TracebackType
 from typing import Self
 
 from fashion.cluster.interrupts import deferred
+from fashion.cluster.session import cluster, coming
 
 
 class ClusterAhead:
-    """`with ClusterAhead() as ahead: ahead.begin(...); ...; with ahead.cluster(note): ...`
+    """`with ClusterAhead() as ahead: ahead.begin(...); ...; with ahead.take(...): ...`
 
-    What has begun is ended with the outer block, whether it was used or not.
+    What has begun is ended with the outer block, whether it was used or not. From `begin` on, `sys.stdout` leads
+    nowhere, as it does within `fashion.cluster.session.cluster`.
     """
 
     def __init__(self) -> None:
-        self._begun = False
+        self._begun, self._coming = False, ""
         self._there = threading.Event()
         self._left = threading.Event()
         self._entered: AbstractContextManager[None] | None = None
@@ -31,21 +33,19 @@ class ClusterAhead:
 
     def begin(self, address: str | None) -> None:
         """Start Ray, or join the cluster at `address`, in a thread of its own."""
-        self._begun = True
+        self._begun, self._coming = True, coming(address)
         threading.Thread(target=self._enter, args=(address,), name="cluster-ahead", daemon=True).start()
 
-    def wait(self) -> None:
-        """Wait until what has begun is there, or has failed. Nothing else may use stdout before that."""
-        if self._begun:
-            self._there.wait()
+    def take(self, note: Callable[[str], None], waiting: Callable[[str], None]) -> AbstractContextManager[None] | None:
+        """The cluster, to be left by whoever takes it; None where nothing has begun. `note` and `waiting` are told what
+        they would have been told by `fashion.cluster.session.cluster`.
 
-    def take(self, note: Callable[[str], None]) -> AbstractContextManager[None] | None:
-        """The cluster, to be left by whoever takes it; None where nothing has begun. `note` is told what its start had
-        to tell.
-
-        Raises what `fashion.cluster.session.cluster` raises.
+        Raises what that raises.
         """
-        self.wait()
+        if self._begun and not self._there.is_set():
+            waiting(self._coming)
+            self._there.wait()
+            waiting("")
         for text in self._notes:
             note(text)
         self._notes.clear()
@@ -62,16 +62,15 @@ class ClusterAhead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with deferred():
-            self.wait()
+            if self._begun:
+                self._there.wait()
             entered, self._entered = self._entered, None
             if entered is not None:
                 entered.__exit__(None, None, None)
             self._left.set()
 
     def _enter(self, address: str | None) -> None:
-        from fashion.cluster.session import cluster
-
-        context = cluster(address, self._notes.append)
+        context = cluster(address, self._notes.append, waiting=lambda text: None)
         try:
             context.__enter__()
             self._entered = context

@@ -20,7 +20,6 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray._private.node import Node
 from ray.exceptions import AuthenticationError
 from ray.job_config import JobConfig
-from ray.tune.execution import class_cache
 
 from fashion.cluster.code_path import folders_for_workers
 from fashion.cluster.interrupts import deferred, hangups_blocked
@@ -125,15 +124,26 @@ def _ask() -> None:
 
 
 @contextmanager
-def cluster(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
+def cluster(
+    address: str | None, note: Callable[[str], None], waiting: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at `address`; leave it at the end of the `with` block.
+
+    note: is told what the user should know. waiting: is told that Ray is being started, and with an empty text that it
+    has been; without it, `note` is told the former.
 
     Somebody who asks the command to end (`fashion.cluster.interrupts`) waits until Ray has started, and until it has
     ended: half of it would stay behind. The variables that Ray needs are set inside only: a notebook's next cell finds
     its own. Raises ResourcesError where no cluster answers at `address`.
     """
     with _environment():
-        yield from _session(address, note)
+        yield from _session(address, note, waiting or _only(note))
+
+
+def coming(address: str | None) -> str:
+    """What `cluster(address, ...)` does until it is there."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    return f"joining the Ray cluster at {address}" if address else "starting Ray on this machine"
 
 
 @contextmanager
@@ -150,17 +160,18 @@ def _environment() -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _session(address: str | None, note: Callable[[str], None]) -> Iterator[None]:
+def _only(note: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda text: note(text) if text else None
+
+
+def _session(address: str | None, note: Callable[[str], None], waiting: Callable[[str], None]) -> Iterator[None]:
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    waiting(coming(address))
     # In a submitted job this variable of Ray's names the cluster that the job runs on.
     address = address or os.environ.get("RAY_ADDRESS")
-    note(f"joining the Ray cluster at {address}" if address else "starting Ray on this machine")
     if os.environ.get("RAY_AUTH_MODE", "token") != "token":
         note("RAY_AUTH_MODE is not token: anyone who reaches Ray's ports may run anything here")
-    # Tune would hand AWS keys to its actors as a runtime environment, which Ray's agent writes to its log. Actors on
-    # this machine inherit the environment anyway, and the nodes of a cluster have keys of their own.
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
     # A cluster that no other machine is to join listens on loopback alone. Ray has this switch for macOS and Windows.
     ray_constants.ENABLE_RAY_CLUSTER = bool(address)
     # The folder outlives Ray, whose processes write there until they end.
@@ -175,10 +186,20 @@ def _session(address: str | None, note: Callable[[str], None]) -> Iterator[None]
                         _join(address)
                     else:
                         _start(folder)
+                _keep_secrets()
+                waiting("")
                 yield
         finally:
             with deferred():
                 ray.shutdown()
+
+
+def _keep_secrets() -> None:
+    """Tune would hand AWS keys to its actors as a runtime environment, which Ray's agent writes to its log. Actors on
+    this machine inherit the environment anyway, and the nodes of a cluster have keys of their own."""
+    from ray.tune.execution import class_cache  # here, since Ray's processes can start while Tune is imported
+
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
 
 
 def _start(folder: Path) -> None:

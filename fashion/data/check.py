@@ -13,8 +13,9 @@ from typing import Any
 from fashion.data.images import decoded, in_threads
 from fashion.data.layout import dataset_of
 from fashion.data.lists import Scan
-from fashion.data.pictures.findings import Finding, Severity, by_kind, diagnoses, findings_by_kind, skipped_images
+from fashion.data.pictures.findings import Finding, Severity, by_kind, diagnoses, skipped_images
 from fashion.data.pictures.formats import suffixes
+from fashion.data.pictures.oddities import findings_by_kind
 from fashion.data.pushed import MANIFEST
 from fashion.data.scan import scan_layout
 from fashion.errors import DataError

@@ -70,6 +70,7 @@ class ClassDistribution:
             f"{'majority baseline':<{width}}"
             + "".join(f"{baseline.overall:>17.2%}" for baseline in self.baselines.values())
         )
+        lines += ["", "* the most frequent class of train, which the majority baseline always predicts"]
         unlabelled = [f"{split} ({count:,} images)" for split, count in self.images.items() if split not in self.counts]
         if unlabelled:
             lines.append(f"without labels: {', '.join(unlabelled)}")

@@ -13,28 +13,36 @@ import sys
 import time
 from collections import deque
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, cast
+from typing import Any, Literal, Protocol, Self, TextIO, cast
 
 from rich.console import Console
-from rich.live import Live
 
 from fashion.display import rows as words
 from fashion.display.rows import Row
-from fashion.display.tables import Screen, View, picture
+from fashion.display.screen import Repainted, Screen
+from fashion.display.tables import View, picture
 from fashion.files import now
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport, Trial
 from fashion.record.trial_files import PROGRESS
 from fashion.schedulers.base import Decision
-from fashion.schedulers.registry import make_scheduler
-
-if TYPE_CHECKING:
-    from fashion.spec.sweep_spec import SweepSpec
+from fashion.schedulers.registry import Settings, make_scheduler
 
 Mode = Literal["auto", "live", "plain", "json"]
 LINE_METRICS = ("val_loss", "val_accuracy", "train_loss", "lr")
-LISTED = 20  # how many trials the last picture shows, which stays on the screen
+# The last picture stays on the screen, above what the command says afterwards and the shell's prompt.
+BELOW = 4  # lines
+TALLEST = 44  # lines of the last picture, on however tall a terminal
 MANY = 100  # trials
+
+
+class Planned(Protocol):
+    """What a display needs to know of a sweep beforehand. A `SweepSpec` is one."""
+
+    @property
+    def total_trials(self) -> int: ...
+    @property
+    def scheduler(self) -> Settings: ...
 
 
 class Display:
@@ -42,7 +50,7 @@ class Display:
     `before`: seconds that the sweep has run when this begins to show it."""
 
     def __init__(
-        self, run: Run, spec: SweepSpec, stream: TextIO | None = None, mode: Mode = "auto", before: float = 0.0
+        self, run: Run, spec: Planned, stream: TextIO | None = None, mode: Mode = "auto", before: float = 0.0
     ) -> None:
         self.run = run
         self.total = spec.total_trials
@@ -66,11 +74,12 @@ class Display:
         self._progress: dict[int, tuple[float, float]] = {}
         self._began = time.monotonic() - before
         self._closed = False
-        self._live: Live | None = None
+        self._waiting = ""
+        self._live: Repainted | None = None
         if mode == "live":
             self._console = Console(file=cast(TextIO, self._stream), force_terminal=True, markup=False, emoji=False)
             # What goes to a file must not be caught and painted on the terminal.
-            self._live = Live(
+            self._live = Repainted(
                 Screen(self._view),
                 console=self._console,
                 # A picture takes a tenth of a second of the driver's own time where there are many trials.
@@ -136,6 +145,12 @@ class Display:
         self._notes.append(text)
         self._event("note", text=text)
 
+    def waiting(self, text: str) -> None:
+        """What the sweep waits for from now on; empty when it does not wait any more."""
+        self._waiting = text
+        if text:
+            self._event("note", text=text)
+
     def leave(self) -> None:
         """Stop showing a sweep that goes on."""
         if self._live:
@@ -147,12 +162,13 @@ class Display:
         if self._closed:
             return
         self._active.clear()
+        self._waiting = ""
         for number in self.run.trials:
             self._update(number)
         if self._live:
             self._live.stop()
-            view = self._view()
-            self._console.print(picture(view, self._console.width, LISTED + 20 if len(view.rows) > LISTED else None))
+            height = max(min(self._console.height - BELOW, TALLEST), 1)
+            self._console.print(picture(self._view(), self._console.width, height))
         counts = words.counts(self._rows.values(), self.total)
         best = words.leader(self._rows.values())
         found = {"best_trial": best.number, "best_epoch": best.best_epoch, **_best_of(best)} if best else {}
@@ -206,7 +222,8 @@ class Display:
         scheduler = self._scheduler
         return View(
             self.run.name, self.run.location, self.total, rows, self._fields, scheduler.rungs(), scheduler.compare,
-            scheduler.metric, time.monotonic() - self._began, part, tuple(self._notes),
+            scheduler.metric, time.monotonic() - self._began, part, dict(scheduler.missed), self._waiting,
+            tuple(self._notes), ascii=not self._stream.encoding.lower().startswith("utf"),
         )  # fmt: skip
 
     def _part(self, row: Row) -> float:

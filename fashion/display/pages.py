@@ -1,4 +1,4 @@
-"""A run, a trial and a winner, as JSON values and as pages on a terminal; from the record alone."""
+"""A run and a trial, as JSON values and as pages on a terminal; from the record alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from rich.table import Table
 
 from fashion.display import rows as words
 from fashion.display.rows import Row
-from fashion.display.tables import View, picture
+from fashion.display.tables import View, picture, rung_name
 from fashion.errors import printable
-from fashion.record import ranking
 from fashion.record.manifest import versions_in_words
-from fashion.record.ranking import Ranked
 from fashion.record.run import Run
 from fashion.record.scheduler import scheduler_of
 from fashion.record.trial import metrics_to_json
@@ -74,6 +72,7 @@ def trial_json(run: Run, number: int, reports: bool = False) -> dict[str, Any]:
         "notes": trial.notes,
         "versions": [{"attempt": attempt, "changed": changed} for attempt, changed in trial.versions.items()],
         "attempt": trial.attempt,
+        "origin": {"run": trial.origin[0], "trial": trial.origin[1]} if trial.origin else None,
         "epochs_done": trial.reports[-1].epoch if trial.reports else 0,
         "best": {"epoch": best.epoch, "metrics": metrics_to_json(best.metrics)} if best else None,
         "config": trial.config,
@@ -87,30 +86,6 @@ def run_json(run: Run) -> dict[str, Any]:
     """What `show` prints as JSON values: the overview, the rungs and every trial."""
     rungs = [vars(state) for state in scheduler_of(run).rungs()]
     return {**overview(run), "rungs": rungs, "recorded": [trial_json(run, number) for number in sorted(run.trials)]}
-
-
-def winner_json(run: Run, winner: Ranked, folder: str) -> dict[str, Any]:
-    """What `best` prints as JSON values. Shares are in [0, 1], losses in nats; a positive lead favours the winner."""
-    lead = ranking.lead(run)
-    runner_up = None
-    if lead is not None:
-        ahead = metrics_to_json({"val_loss": lead.val_loss, "val_accuracy": lead.val_accuracy})
-        runner_up = {"trial": lead.runner_up.trial, "epoch": lead.runner_up.epoch, "ahead_by": ahead}
-    attributes = []
-    for row in ranking.attribute_table(run.manifest, winner.metrics):
-        shares = {"accuracy": row.accuracy, "gain": row.gain}
-        attributes.append({**vars(row), **metrics_to_json(shares)})
-    return {
-        "run": run.name,
-        "trial": winner.trial,
-        "epoch": winner.epoch,
-        "metrics": metrics_to_json(winner.metrics),
-        "majority_accuracy": ranking.majority_accuracy(run.manifest),
-        "attributes": attributes,
-        "runner_up": runner_up,
-        "config": winner.config,
-        "promoted": folder,
-    }
 
 
 def print_run(run: Run, out: Console, most: int | None = None) -> None:
@@ -129,7 +104,9 @@ def print_run(run: Run, out: Console, most: int | None = None) -> None:
         scheduler.rungs(),
         scheduler.compare,
         scheduler.metric,
+        missed=scheduler.missed,
         bars=out.is_terminal,
+        ascii=not out.encoding.lower().startswith("utf"),
     )
     out.print(picture(view, out.width, None, most), markup=False)
     for text in _under_other_versions(run):
@@ -164,84 +141,50 @@ def print_trial(run: Run, number: int, out: Console) -> None:
     out.print(f"[bold]trial {number}[/] of {escape(run.location)}: {trial.status}, attempt {trial.attempt}")
     if trial.reason:
         out.print(printable(trial.reason), markup=False)
+    scheduler = scheduler_of(run)
+    if trial.status == "stopped" and (missed := scheduler.missed.get(number)):
+        where = rung_name(missed.progress, scheduler.compare)
+        needed = f"{words.number(missed.value)}, and {words.number(missed.needed)} was needed"
+        out.print(f"at {where} its {scheduler.metric} was {needed}")
+    if trial.origin:
+        out.print(printable(f"reused: trained as trial {trial.origin[1]} of {trial.origin[0]}"), markup=False)
     for note in trial.notes:
         out.print(f"note: {printable(note)}", markup=False)
     for attempt, changed in trial.versions.items():
         words_of_it = versions_in_words(run.manifest, changed)
         text = f"attempt {attempt} under other versions than the run began with: {words_of_it}"
         out.print(printable(text), markup=False)
-    _print_config(run, trial.config, out)
+    print_config(run, trial.config, out)
     if not trial.reports:
         out.print("no epoch reported yet")
         return
     names = [name for name in trial.reports[0].metrics if "/" not in name]
-    table = _table("epoch", *names, "seconds", "decision", left=("decision",))
+    epochs = table("epoch", *names, "seconds", "decision", left=("decision",))
     best = trial.best()
     for each in trial.reports:
         values = [f"{each.metrics.get(name, math.nan):.4g}" for name in names]
         style = "bold" if best is not None and each.epoch == best.epoch else ""
         seconds = f"{each.seconds:.1f}"
-        table.add_row(f"{each.epoch}/{each.epochs}", *values, seconds, trial.decisions[each.epoch], style=style)
+        epochs.add_row(f"{each.epoch}/{each.epochs}", *values, seconds, trial.decisions[each.epoch], style=style)
     out.print()
-    out.print(table)
+    out.print(epochs)
 
 
-def print_winner(run: Run, winner: Ranked, folder: str, out: Console) -> None:
-    """Print the winner: its metrics beside the majority baseline, overall and per attribute, its lead and
-    configuration."""
-    entry = overview(run)
-    epochs = winner.config.get("train", {}).get("epochs", "?")
-    state = f"{final(entry['counts'])} of {entry['trials']} trials final"
-    out.print(f"[bold]trial {winner.trial}, epoch {winner.epoch} of {epochs}[/] of {escape(run.location)} ({state})")
-    accuracy, majority = winner.metrics.get("val_accuracy", math.nan), ranking.majority_accuracy(run.manifest)
-    baseline = f"{_points(accuracy - majority)} points on the majority baseline ({words.percent(majority)} %)"
-    loss = f"val_loss [bold]{words.number(winner.val_loss)}[/]"
-    out.print(f"{loss}, val_accuracy [bold]{words.percent(accuracy)} %[/]: {baseline}")
-    others = [name for name in ("val_balanced_accuracy", "val_exact_match") if name in winner.metrics]
-    if others:
-        out.print(", ".join(f"{name} {words.percent(winner.metrics[name])} %" for name in others))
-    lead = ranking.lead(run)
-    if lead is None:
-        out.print("no runner-up: no other trial has a finite val_loss")
-    else:
-        second = lead.runner_up
-        loss = f"val_loss {words.number(second.val_loss)} ({lead.val_loss:+.4f})"
-        share = second.metrics.get("val_accuracy", math.nan)
-        points = f"val_accuracy {words.percent(share)} % ({_points(-lead.val_accuracy)} points)"
-        out.print(f"runner-up: trial {second.trial}, epoch {second.epoch}: {loss}, {points}")
-    out.print()
-    table = _table("attribute", "correct", "accuracy", "majority", "gain", left=("attribute",))
-    table.add_column("val images of each class")
-    for row in ranking.attribute_table(run.manifest, winner.metrics):
-        images = ", ".join(f"{name} {count}" for name, count in zip(row.classes, row.val_counts, strict=True))
-        correct = f"{row.correct}/{row.images}" if math.isfinite(row.accuracy) else "-"
-        shares = (words.percent(row.accuracy), words.percent(row.majority_accuracy), _points(row.gain))
-        table.add_row(escape(row.name), correct, *shares, escape(images))
-    out.print(table)
-    out.print()
-    _print_config(run, winner.config, out)
-    out.print()
-    out.print(f"promoted to {folder}", markup=False, soft_wrap=True)
-
-
-def _print_config(run: Run, config: dict[str, Any], out: Console) -> None:
+def print_config(run: Run, config: dict[str, Any], out: Console) -> None:
+    """Print every field of a recorded configuration, with a mark at what the spec samples."""
     sampled = set(words.varying(run.manifest))
     out.print("configuration (* sampled)", style="dim")
     for section, values in config.items():
         fields = values.items() if isinstance(values, dict) else [("", values)]
         for name, value in fields:
             dotted = f"{section}.{name}".rstrip(".")
-            shown = "null" if value is None else f"{value:.6g}" if isinstance(value, float) else value
-            line = f"{'*' if dotted in sampled else ' '} {dotted:<24} {shown}"
+            line = f"{'*' if dotted in sampled else ' '} {dotted:<24} {words.exact(value)}"
             out.print(printable(line), markup=False, soft_wrap=True)
 
 
-def _table(*heads: str, left: tuple[str, ...]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+def table(*heads: str, left: tuple[str, ...]) -> Table:
+    """An empty table without lines; the columns of the heads in `left` begin there, the others end at the right."""
+    found = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for head in heads:
-        table.add_column(head, justify="left" if head in left else "right", no_wrap=True)
-    return table
-
-
-def _points(share: float) -> str:
-    return f"{round(100 * share, 2) + 0.0:+.2f}" if math.isfinite(share) else "-"  # + 0.0: never "-0.00"
+        found.add_column(head, justify="left" if head in left else "right", no_wrap=True)
+    return found

@@ -14,6 +14,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fashion.display.columns import CALM
+
 # Without a terminal: no line for what is done within FIRST_SECONDS, then one at most every LINE_SECONDS.
 FIRST_SECONDS, LINE_SECONDS = 2.0, 15.0
 
@@ -24,7 +26,7 @@ class Bars:
     def __init__(self) -> None:
         columns = (
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(complete_style=CALM, finished_style=CALM),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )

@@ -14,12 +14,20 @@ from fashion.record.trial import Trial
 
 FINAL = ("completed", "stopped", "failed")
 SECTIONS = ("model", "data", "train")
+# The sampled fields that decide most, in this order: where there is no room for all, the others yield first.
+IMPORTANT = (
+    "model.backbone", "train.lr", "train.optimizer", "train.mode", "model.weights", "train.batch_size", "train.epochs",
+    "data.crop", "data.resize", "train.weight_decay", "model.dropout", "train.schedule",
+)  # fmt: skip
+ENOUGH = 10  # trials after which a field that has had one value only counts as one that decides nothing
 
 
 @dataclass(frozen=True)
 class Row:
     """One trial at a glance. `best` and `last` are val_loss at the best and at the last epoch, NaN before the first
-    report; `metrics` are those of the best epoch, none before. `seconds` is the mean wall time of an epoch."""
+    report; `metrics` are those of the best epoch, none before. `seconds` is the mean wall time of an epoch. `curve`
+    holds val_loss by epoch; empty where the record was read without all its reports. `origin` names the trial of
+    another run from which this one was taken; empty for one that was trained here."""
 
     number: int
     status: str
@@ -32,6 +40,8 @@ class Row:
     seconds: float
     values: dict[str, Any]
     reason: str
+    curve: Sequence[float] = ()
+    origin: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -68,6 +78,8 @@ def row(trial: Trial, fields: Iterable[str] = (), active: Collection[int] | None
         seconds,
         values,
         trial.reason,
+        () if trial.left_out else [report.metrics.get("val_loss", math.nan) for report in trial.reports],
+        f"trial {trial.origin[1]} of {trial.origin[0]}" if trial.origin else "",
     )
 
 
@@ -89,6 +101,18 @@ def varying(manifest: Mapping[str, Any]) -> list[str]:
         for field, value in manifest["spec"].get(section, {}).items()
         if isinstance(value, Mapping) or f"{section}.{field}" in edited
     ]
+
+
+def by_importance(fields: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """The fields, the most important first: those of IMPORTANT, the others in their order, and last of all those in
+    which no two of the trials differ."""
+
+    def same(name: str) -> bool:
+        first = rows[0].values.get(name) if rows else None
+        return len(rows) >= ENOUGH and all(each.values.get(name) == first for each in rows)
+
+    rank = {name: place for place, name in enumerate(IMPORTANT)}
+    return sorted(fields, key=lambda name: (same(name), rank.get(name, len(rank))))
 
 
 def short_names(fields: Sequence[str]) -> dict[str, str]:
@@ -123,6 +147,16 @@ def counts(rows: Iterable[Row], total: int) -> dict[str, int]:
 
 def counts_text(found: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {status}" for status, number in found.items()) or "none"
+
+
+def listed(names: Sequence[str], room: int) -> str:
+    """Names side by side within `room` columns; those that don't fit are counted."""
+    for kept in range(len(names), -1, -1):
+        more = f"{len(names) - kept} more" if kept < len(names) else ""
+        text = ", ".join([*names[:kept], *([more] if more else [])])
+        if len(text) <= room:
+            return text
+    return text
 
 
 def leader(rows: Iterable[Row]) -> Row | None:
@@ -181,6 +215,11 @@ def short(value: Any) -> str:
         return f"{value:.3g}"
     text = printable(str(value))
     return text if len(text) <= 20 else f"~{text[-19:]}"
+
+
+def exact(value: Any) -> str:
+    """A hyper-parameter as a spec would have it: six digits of a float."""
+    return "null" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float) -> str:

@@ -1,14 +1,17 @@
 """TensorBoard event files of every trial, written by the driver from the reports: `tensorboard --logdir runs/NAME`.
 
-Each trial has one event file in `trials/NNNN/tb/`: a scalar for each metric by epoch, and the trial's configuration
-as hyper-parameters. The record stays the truth: when a sweep goes on, a trial's file is written anew from its
+Each trial has one event file in `tb/0007 lr=0.01 adamw/`: a scalar for each metric by epoch; the sampled fields as
+hyper-parameters; and under `best/` the metrics of the best epoch so far, whose last values the table of
+hyper-parameters shows. The record stays the truth: when a sweep goes on, a trial's file is written anew from its
 recorded reports, so that no epoch stands there twice and none is missing.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
@@ -22,8 +25,10 @@ from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams
 
+from fashion.display import rows as words
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport, Trial
+from fashion.record.trial_files import EVENTS, event_folders
 
 _SHOWN = (
     "val_loss",
@@ -31,6 +36,10 @@ _SHOWN = (
     "val_balanced_accuracy",
     "val_exact_match",
 )  # columns of the hyper-parameter table
+BEST = "best/"  # what the tags of the best epoch's metrics begin with
+LONGEST = 100  # characters of a folder's name; file systems allow 255 bytes, some 143
+# Every file system and every shell's quotes take these; Windows' take neither ":" nor "*", and no dot at the end.
+UNSAFE = re.compile(r"[^A-Za-z0-9=+,@_~. -]")
 _OUTCOMES = {"completed": "STATUS_SUCCESS", "stopped": "STATUS_SUCCESS", "failed": "STATUS_FAILURE"}
 
 
@@ -47,7 +56,8 @@ class EventFiles:
         if report.trial not in self._writers:
             self._open(trial)  # `report` itself is recorded already, hence written
             return
-        self._write(self._writers[report.trial], report)
+        best = trial.best()
+        self._write(self._writers[report.trial], report, best is not None and best.epoch == report.epoch)
 
     def close(self, number: int) -> None:
         """Write how a recorded trial ended and close its file."""
@@ -73,20 +83,27 @@ class EventFiles:
         self._writers.clear()
 
     def _open(self, trial: Trial) -> None:
-        folder = self.run.trial_dir(trial.number) / "tb"
-        shutil.rmtree(folder, ignore_errors=True)
+        for folder in event_folders(self.run.path, trial.number):
+            shutil.rmtree(folder, ignore_errors=True)
+        fields = words.by_importance(words.varying(self.run.manifest), ())
+        folder = self.run.path / EVENTS / folder_of(trial, fields)
         folder.mkdir(parents=True)
         writer = self._writers[trial.number] = EventsWriter(str(folder / "events"))
-        values = dict(hyper_parameters(trial.config, varying_first=self.run.manifest["spec"]))
-        experiment, start, _ = hparams(values, dict.fromkeys(_SHOWN, 0.0))
+        metrics = {f"{BEST}{name}": 0.0 for name in _SHOWN}
+        experiment, start, _ = hparams(hyper_parameters(trial.config, fields), metrics)
         began = _time(trial.reports[0]) - trial.reports[0].seconds if trial.reports else 0.0
         for summary in (experiment, start):
             writer.write_event(Event(summary=summary, wall_time=began))
+        lowest = math.inf
         for report in trial.reports:
-            self._write(writer, report)
+            loss = report.metrics.get("val_loss", math.nan)
+            self._write(writer, report, loss < lowest)
+            lowest = min(lowest, loss) if math.isfinite(loss) else lowest
 
-    def _write(self, writer: EventsWriter, report: EpochReport) -> None:
+    def _write(self, writer: EventsWriter, report: EpochReport, best: bool) -> None:
         shown = {**report.metrics, "seconds": report.seconds}
+        if best:
+            shown |= {f"{BEST}{name}": report.metrics[name] for name in _SHOWN if name in report.metrics}
         # One event holds all values: an event for each would add a third to what a report costs the driver.
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in shown.items()])
         writer.write_event(Event(summary=summary, step=report.epoch, wall_time=_time(report)))
@@ -101,19 +118,28 @@ class EventFiles:
         self.close_all()
 
 
-def hyper_parameters(config: Mapping[str, Any], varying_first: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A recorded configuration as (dotted name, value), what the spec samples first; null fields left out."""
-    flat = {"seed": config.get("seed")}
-    for section in ("data", "model", "train"):
-        flat.update({f"{section}.{name}": value for name, value in config.get(section, {}).items()})
+def hyper_parameters(config: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """The sampled fields of a recorded configuration, null ones left out; the seed where nothing is sampled."""
+    values = {name: words.field_value(config, name) for name in fields or ["seed"]}
+    plain = {
+        name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in values.items()
+    }
+    return {name: value for name, value in plain.items() if values[name] is not None}
 
-    def fixed(name: str) -> bool:
-        section, _, field = name.partition(".")
-        return name == "seed" or not isinstance(varying_first.get(section, {}).get(field), Mapping)
 
-    for name in sorted(flat, key=fixed):
-        if flat[name] is not None:
-            yield name, flat[name]
+def folder_of(trial: Trial, fields: Sequence[str]) -> str:
+    """The folder of a trial's events: its number and what was sampled for it, "0007 lr=0.01 adamw"."""
+    names = words.short_names(fields)
+    name = f"{trial.number:04d}"
+    for field in fields:
+        value = words.field_value(trial.config, field)
+        if value is None:
+            continue
+        text = words.short(value)
+        part = UNSAFE.sub("_", text if isinstance(value, str) else f"{names[field]}={text}")
+        if len(name) + 1 + len(part) <= LONGEST:
+            name = f"{name} {part}"
+    return name.rstrip(" .")
 
 
 def _time(report: EpochReport) -> float:

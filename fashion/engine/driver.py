@@ -27,6 +27,7 @@ from fashion.files import remove_tree, require_own
 from fashion.record import excerpt
 from fashion.record.lock import RunLock
 from fashion.record.run import Run
+from fashion.record.trial_files import EVENTS
 from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.record_upload import Mirror
@@ -66,7 +67,8 @@ def run_sweep(
     """
     mirror = Mirror(bucket, display.note) if bucket is not None else None
     with RunLock(run.path), EventFiles(run) as events, mirror or nullcontext():
-        require_own(run.path / "trials", deep=True)
+        for written in ("trials", EVENTS):
+            require_own(run.path / written, deep=True)
         run.refresh()
         observers: list[Observer] = [OnTensorBoard(events)]
         observers += [IntoBucket(mirror)] if mirror is not None else []
@@ -121,9 +123,9 @@ def _start_and_tune(
     spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, address: str | None, bucket: Held | None,
     ahead: ClusterAhead | None,
 ) -> None:  # fmt: skip
-    begun = ahead.take(recorder.note) if ahead is not None else None
+    begun = ahead.take(recorder.note, recorder.waiting) if ahead is not None else None
     # The folder outlives Ray, whose processes write there until they end.
-    with _scratch(run), begun or cluster(address, recorder.note):
+    with _scratch(run), begun or cluster(address, recorder.note, recorder.waiting):
         placement = find_room(spec.resources, recorder.note)
         _tune(spec, prepared, run, recorder, run.unfinished(spec.total_trials), placement, bucket)
 

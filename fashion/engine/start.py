@@ -71,29 +71,29 @@ def run_spec(
         require_machine(spec.resources, address)
 
         with deferred():  # an interrupt within their imports can become any other exception
-            from fashion.cluster.ahead import ClusterAhead
-            from fashion.data.check import skipped_images
             from fashion.sweep.read_data import read_data
 
         found = read_data(spec, bars, begun)
-        # Ray starts while torch is imported and caches are built. What most mistakes are made in has been read by now.
-        ahead = stack.enter_context(ClusterAhead())
-        if unfinished(spec):
-            ahead.begin(address)
         with deferred():
+            from fashion.cluster.ahead import ClusterAhead
+
+            # Ray starts while torch is imported and caches are built. Whatever most mistakes are made in is read by now.
+            ahead, stdout = stack.enter_context(ClusterAhead()), sys.stdout
+            if unfinished(spec):
+                ahead.begin(address)
             from fashion.sweep.prepare import discard, open_run, prepare
 
         prepared = prepare(spec, bars, begun, found)
         bars.close()
-        if prepared.dataset.skipped:
-            say(skipped_images(prepared.dataset))
         run, resumed = open_run(spec, prepared, bucket)
+        for finding in run.manifest["findings"]:
+            say(f"Data: {finding['sentence']}.")
+        if run.manifest["findings"]:
+            say(f"`fashion-sweep data check {prepared.source}` tells which.")
 
         with deferred():
             from fashion.engine.driver import run_sweep
-
-            ahead.wait()
-        with Display(run, spec, mode=mode) as display:
+        with Display(run, spec, mode=mode, stream=stdout) as display:
             if recorded:
                 display.recorded()
             if resumed:

@@ -17,6 +17,7 @@ from fashion.files import (
     KernelLock,
     new_folder,
     now,
+    parse,
     rename_folder,
     require_own,
     sync,
@@ -94,6 +95,15 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
     finally:
         lock.release()
     return run.best_dir
+
+
+def promoted(run: Run) -> tuple[int, int] | None:
+    """The trial and the epoch of what `best/` holds; None where it holds nothing whole."""
+    try:
+        content = parse((run.best_dir / "model.json").read_bytes())
+        return (content["trial"], content["epoch"]) if (run.best_dir / WEIGHTS).is_file() else None
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None  # absent or damaged: it will be written anew
 
 
 def _remove(path: Path) -> None:

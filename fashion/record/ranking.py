@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,23 +54,22 @@ class Lead:
     val_accuracy: float
 
 
-def ranking(run: Run) -> list[Ranked]:
-    """Every trial with a finite val_loss, at the epoch with its lowest one, the best trial first.
+def ranking(run: Run, most: int | None = None) -> list[Ranked]:
+    """Every trial with a finite val_loss, at the epoch with its lowest one, the best trial first; at most `most`.
 
     The earliest of equal epochs counts, and the lower number of equal trials comes first. Trials that failed later
     count.
     """
-    ranked = [
-        Ranked(trial.number, report.epoch, report.metrics["val_loss"], dict(report.metrics), trial.config)
-        for trial in run.trials.values()
-        if (report := trial.best()) is not None
-    ]
-    return sorted(ranked, key=lambda entry: (entry.val_loss, entry.trial))
+    reports = (report for trial in run.trials.values() if (report := trial.best()) is not None)
+    order = heapq.nsmallest(
+        len(run.trials) if most is None else most, reports, key=lambda each: (each.metrics["val_loss"], each.trial)
+    )
+    return [trial_at(run, report.trial) for report in order]
 
 
 def best(run: Run) -> Ranked:
     """The winner. Raises RunError where no trial has reported a finite val_loss."""
-    ranked = ranking(run)
+    ranked = ranking(run, 1)
     if not ranked:
         rule = f"no trial has reported a finite val_loss ({len(run.trials)} trials recorded)"
         fix = "Let the sweep finish an epoch. `fashion-sweep show` says why trials have failed"
@@ -77,9 +77,23 @@ def best(run: Run) -> Ranked:
     return ranked[0]
 
 
+def trial_at(run: Run, number: int, epoch: int | None = None) -> Ranked:
+    """A trial at its best epoch, or at the given one. Raises RunError where the record has no such finite val_loss."""
+    trial = run.trials.get(number)
+    if trial is None:
+        recorded = f"Recorded: {min(run.trials)} to {max(run.trials)}" if run.trials else "None is recorded yet"
+        raise RunError(Problem(run.location, "holds no such trial", str(number), recorded))
+    found = trial.best() if epoch is None else next((each for each in trial.reports if each.epoch == epoch), None)
+    if found is None or not math.isfinite(found.metrics.get("val_loss", math.nan)):
+        done = trial.reports[-1].epoch if trial.reports else 0
+        what = "a finite val_loss" if epoch is None else f"a finite val_loss at epoch {epoch}"
+        raise RunError(Problem(f"trial {number}", f"must have reported {what}", f"{done} epochs, {trial.status}"))
+    return Ranked(number, found.epoch, found.metrics["val_loss"], dict(found.metrics), trial.config)
+
+
 def lead(run: Run) -> Lead | None:
     """The winner's lead over the runner-up; None where fewer than two trials can be ranked."""
-    ranked = ranking(run)
+    ranked = ranking(run, 2)
     if len(ranked) < 2:
         return None
     first, second = ranked[:2]

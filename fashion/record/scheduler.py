@@ -47,10 +47,15 @@ def scheduler_of(run: Run) -> Scheduler:
 
 def fresh_scheduler_of(run: Run) -> Scheduler:
     """The scheduler of a recorded run before its first report. Raises RunError for settings that no scheduler has."""
+    return make_scheduler(settings_of(run))
+
+
+def settings_of(run: Run) -> RecordedSettings:
+    """The scheduler section of a run's recorded spec. Raises RunError for settings that no scheduler has."""
     try:
         settings: dict[str, Any] = run.manifest["spec"]["scheduler"]
         check(settings, SCHEDULER, SCHEDULER)
     except (KeyError, ValueError) as error:
         place = f"{run.path / 'manifest.json'} spec.scheduler"
         raise RunError(Problem(place, "is not a scheduler of this version", str(error))) from None
-    return make_scheduler(RecordedSettings(**{each.name: settings[each.name] for each in fields(RecordedSettings)}))
+    return RecordedSettings(**{each.name: settings[each.name] for each in fields(RecordedSettings)})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ PREVIOUS = "last-previous.pt"
 CLAIM = ".writer"  # the mark of the process whose checkpoints count
 MICRO_BATCHES = "micro-batches.json"  # into how many parts the trial splits its batches after it ran out of memory
 ERROR = "error.txt"  # the traceback with which it failed
+EVENTS = "tb"
 PROGRESS = "progress.json"  # how far it has come in its current epoch
 OF_BEST = re.compile(r"(?:best|val)-(\d{4,})\.(?:safetensors|parquet)")
 MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
@@ -66,6 +68,29 @@ def folder_name(number: int) -> str:
     return f"trials/{number:04d}"
 
 
+def event_folders(run: Path, number: int) -> list[Path]:
+    """The folders with a trial's TensorBoard events: in the run's `tb`, named after what was sampled for the trial, so
+    that TensorBoard shows that as the run's name. Up to version 0.1.0 it was `tb` in the trial's own folder."""
+    name = f"{number:04d}"
+    found = [run / EVENTS / name, *(run / EVENTS).glob(f"{name} *"), run / folder_name(number) / EVENTS]
+    return [folder for folder in found if folder.is_dir()]
+
+
+def event_files(run: Path, number: int) -> list[Path]:
+    """The files in those folders."""
+    return sorted(path for folder in event_folders(run, number) for path in folder.glob("*"))
+
+
+def events_by_trial(run: Path) -> dict[int, list[Path]]:
+    """The same of every trial that has any, with one look at each folder."""
+    found: dict[int, list[Path]] = {}
+    for path in sorted([*(run / EVENTS).glob("*/*"), *run.glob(f"trials/*/{EVENTS}/*")]):
+        number = (path.parent.parent if path.parent.name == EVENTS else path.parent).name.partition(" ")[0]
+        if number.isdigit():
+            found.setdefault(int(number), []).append(path)
+    return found
+
+
 def best_name(epoch: int) -> str:
     """The file of the weights of a trial's best epoch."""
     return f"best-{epoch:04d}.safetensors"
@@ -88,6 +113,12 @@ def epoch_of(name: str) -> int | None:
     """The epoch to which a file of a best epoch belongs; None for any other file."""
     found = OF_BEST.fullmatch(name)
     return int(found[1]) if found else None
+
+
+def kept_epochs(names: Iterable[str]) -> list[int]:
+    """The epochs whose weights are among the files of a trial's folder, in order."""
+    found = (epoch_of(name) for name in names if name.endswith(".safetensors"))
+    return sorted(epoch for epoch in found if epoch is not None)
 
 
 def prune(folder: Path, keep: set[int]) -> None:

@@ -69,6 +69,7 @@ class Asha(Scheduler):
             self._passed[trial] = index + 1
             if cutoff is not None and reward < cutoff:
                 decision = "stop"
+                self._miss(trial, milestone, reward, cutoff)
             elif decision == "continue":
                 rung.promoted += 1
 

@@ -50,6 +50,16 @@ class RungState:
     cutoff: float | None
 
 
+@dataclass(frozen=True)
+class Missed:
+    """Why a trial was stopped: at `progress` its metric was `value` when `needed` was to be reached. What is to be
+    reached moves as trials arrive, so that a later one may go on with less."""
+
+    progress: float
+    value: float
+    needed: float
+
+
 class Scheduler:
     """What all schedulers share: NaN and infinity stop a trial, a stop is final, and a report that is fed twice gets
     the same decision twice."""
@@ -60,6 +70,7 @@ class Scheduler:
         self.compare = compare
         self._sign = 1.0 if mode == "max" else -1.0
         self.entries = 0  # how often a trial has entered a rung
+        self.missed: dict[int, Missed] = {}  # trials that were worse than the others
         self._decided: dict[tuple[int, float], Decision] = {}
         self._stopped: set[int] = set()
 
@@ -85,6 +96,10 @@ class Scheduler:
 
     def rungs(self) -> list[RungState]:
         return []
+
+    def _miss(self, trial: int, progress: float, reward: float, needed: float) -> None:
+        """Note why a trial stops; both are rewards. The first reason holds."""
+        self.missed.setdefault(trial, Missed(progress, self._sign * reward, self._sign * needed))
 
     def _decide(self, trial: int, progress: float, reward: float) -> Decision:
         """`reward` is the finite value with the sign that makes more better."""

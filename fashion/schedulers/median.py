@@ -52,6 +52,8 @@ class Median(Scheduler):
         course.best = max(course.best, reward)
         others = self._means.get(progress, [])
         stops = len(others) >= self.min_trials and course.best < _median(others)
+        if stops:
+            self._miss(trial, progress, course.best, _median(others))
         for point, means in self._means.items():
             if before < point * (1 - TOLERANCE) <= progress and (mean := course.mean(self.grace, point)) is not None:
                 insort(means, mean)

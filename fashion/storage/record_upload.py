@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from typing import NamedTuple, Self
 
 from fashion.bucket.store import AwayError, Store, TakenError
 from fashion.errors import StorageError
-from fashion.record.trial_files import ERROR, folder_name
+from fashion.record.trial_files import ERROR, EVENTS, event_files, events_by_trial, folder_name
 from fashion.storage.segments import Segment, mark, segment_name, segments
 from fashion.storage.working_copy import Held
 
@@ -179,7 +179,10 @@ class Mirror:
             return True
         if self._closing.is_set() or time.monotonic() > self._events_due:
             self._events_due = time.monotonic() + EVENTS_SECONDS
-            put = [self._put_events(path) for path in sorted(self.path.glob("trials/*"))]
+            events = events_by_trial(self.path)
+            folders = {int(path.name): path for path in self.path.glob("trials/*") if path.name.isdigit()}
+            folders |= {number: self.path / folder_name(number) for number in events}
+            put = [self._put_events(folders[number], events.get(number, [])) for number in sorted(folders)]
             return any(put)
         return False
 
@@ -199,7 +202,7 @@ class Mirror:
         unneeded: dict[int, int] = {}
         for each_file in self._store.objects("trials"):
             folder, _, name = each_file.name.removeprefix("trials/").partition("/")
-            if folder.isdigit() and name.startswith("tb/"):
+            if folder.isdigit() and name.startswith(f"{EVENTS}/"):
                 self._shown.add(int(folder))
             if folder.isdigit() and name.startswith(("last-", "best-")):
                 # One file of best weights is what an ended trial keeps.
@@ -264,26 +267,27 @@ class Mirror:
         from fashion.storage.trial_objects import clear
 
         folder = self.path / folder_name(ended.number)
-        if ended.before and ended.number not in self._shown and not any(folder.glob("tb/*")):
+        if ended.before and ended.number not in self._shown and not event_files(self.path, ended.number):
             self._rewrite(ended.number)  # its driver was lost with them
         if not ended.before or ended.number in self._untidy:
             clear(self._store, ended.number, ended.best_epoch)
         if not ended.before or ended.number not in self._shown:
-            self._put_events(folder)
+            self._put_events(folder, event_files(self.path, ended.number))
 
-    def _put_events(self, folder: Path) -> bool:
+    def _put_events(self, folder: Path, events: Sequence[Path]) -> bool:
         """Put what is new of a trial's event files and its traceback; the files of an earlier driver give way."""
-        files = [*sorted(folder.glob("tb/*")), *folder.glob(ERROR)]
+        # In the bucket they are with the trial's other objects, under whatever name the folder here has.
+        files = {path: f"{EVENTS}/{path.name}" for path in events} | dict.fromkeys(folder.glob(ERROR), ERROR)
         changed = False
-        for path in files:
+        for path, name in files.items():
             with suppress(FileNotFoundError):  # a trial that goes on writes its event files anew
                 stat = path.stat()
                 if self._events.get(path) != (stamp := (stat.st_mtime_ns, stat.st_size)):
-                    self._store.put(f"trials/{folder.name}/{path.relative_to(folder)}", path.read_bytes())
+                    self._store.put(f"trials/{folder.name}/{name}", path.read_bytes())
                     self._events[path], changed = stamp, True
         if changed and int(folder.name) not in self._tidied:
-            mine = {f"trials/{folder.name}/tb/{path.name}" for path in files}
-            there = [each.name for each in self._store.objects(f"trials/{folder.name}/tb")]
+            mine = {f"trials/{folder.name}/{name}" for name in files.values()}
+            there = [each.name for each in self._store.objects(f"trials/{folder.name}/{EVENTS}")]
             self._store.delete([name for name in there if name not in mine])
             self._tidied.add(int(folder.name))
         return changed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from torch import nn
 
 from fashion.bucket.store import TakenError
+from fashion.data.check import findings_by_kind
 from fashion.data.layout import Dataset
 from fashion.files import write_atomic
 from fashion.model.backbones import BackboneRow, row
@@ -42,6 +44,17 @@ def _val_labels(dataset: Dataset) -> bytes:
     content = io.BytesIO()
     pq.write_table(pa.table(columns), content, compression="zstd")
     return content.getvalue()
+
+
+def found_in(dataset: Dataset) -> list[dict[str, Any]]:
+    """What is odd about the data set, as the run's manifest has it: {kind, count, sentence}, one a kind."""
+    return [asdict(each) for each in findings_by_kind(dataset)]
+
+
+def record_findings(run: Run, dataset: Dataset) -> None:
+    """Add that to the manifest of a run which was begun before it was looked for."""
+    if "findings" not in run.manifest:
+        run.update_manifest(findings=found_in(dataset))
 
 
 def described(models: Iterable[tuple[str, str]], class_counts: Sequence[int]) -> list[dict[str, Any]]:

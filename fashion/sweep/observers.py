@@ -29,6 +29,9 @@ class Observer(Protocol):
     def note(self, text: str) -> None:
         """Something to tell the user that belongs to no epoch."""
 
+    def waiting(self, text: str) -> None:
+        """What the sweep waits for from now on; empty when it does not wait any more."""
+
 
 class Ignoring:
     """An observer that does nothing: a class that inherits from it overrides what it needs."""
@@ -46,6 +49,9 @@ class Ignoring:
         return
 
     def note(self, text: str) -> None:
+        return
+
+    def waiting(self, text: str) -> None:
         return
 
 

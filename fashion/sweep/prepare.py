@@ -22,7 +22,7 @@ from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.spec.trials.possible import every, together
 from fashion.storage.working_copy import Held, push_manifest
-from fashion.sweep.described import described, record_val_labels
+from fashion.sweep.described import described, found_in, record_findings, record_val_labels
 from fashion.sweep.extend import continue_with, known_run, run_path
 from fashion.sweep.read_data import DataRead, Progress, read_data
 from fashion.training.features import open_features
@@ -107,6 +107,7 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
         run = known_run(spec)
         continue_with(run, spec, prepared.source, dataset.fingerprint(), models)
         record_val_labels(run, dataset, bucket)
+        record_findings(run, dataset)
         if bucket is not None:
             push_manifest(bucket.store, path)
         return run, True
@@ -117,6 +118,7 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
         "attributes": [{"name": a.name, "classes": list(a.classes)} for a in dataset.attributes],
         "label_counts": {name: _label_counts(dataset, name) for name in ("train", "val")},
         "models": models(),
+        "findings": found_in(dataset),
     }
     if dataset.skipped:
         manifest["skipped_images"] = dataset.skipped_counts()

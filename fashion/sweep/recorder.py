@@ -147,6 +147,11 @@ class Recorder:
         for observer in self.observers:
             observer.note(text)
 
+    def waiting(self, text: str) -> None:
+        """Tell the user what the sweep waits for from now on; empty when it does not wait any more."""
+        for observer in self.observers:
+            observer.waiting(text)
+
     def stop(self, reason: str) -> None:
         """Let no trial go on. May be called from another thread; the sweep ends soon afterwards."""
         self.blocked = self.blocked or reason

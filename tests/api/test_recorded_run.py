@@ -110,6 +110,24 @@ def test_best_and_promote(storage: Path) -> None:
     assert json.loads((folder / "model.json").read_text())["epoch"] == 2
 
 
+def test_a_trial_is_promoted_by_number(storage: Path) -> None:
+    run = fashion.open_run("lr", storage)
+    assert run.promoted is None
+    run.promote(trial=0, epoch=4)
+    assert run.promoted == (0, 4)
+    run.promote(trial=1)
+    assert run.promoted == (1, 2)
+    assert (run.at(1).trial, run.at(1).epoch) == (1, 2)
+    (storage / "lr" / "trials" / "0000" / "best-0004.safetensors").unlink()
+    with pytest.raises(fashion.RunError, match=r"keeps no weights of epoch 4\. It keeps those of epochs 1, 2, 3"):
+        run.promote(trial=0, epoch=4)
+    with pytest.raises(fashion.RunError, match="must have reported a finite val_loss"):
+        run.promote(trial=2)
+    with pytest.raises(fashion.RunError, match="epoch: goes with trial"):
+        run.promote(epoch=2)
+    assert run.promoted == (1, 2), "a mistake leaves what was promoted"
+
+
 def test_an_empty_run(tmp_path: Path) -> None:
     manifest = {"spec": SPEC, "data_fingerprint": "f", "attributes": ATTRIBUTES, "label_counts": COUNTS}
     Run.create(tmp_path, "new", manifest).close()

@@ -60,7 +60,11 @@ def test_stats_prints_and_draws(demo_root: Path, tmp_path: Path, monkeypatch: py
     assert code == 0
     assert f"{majority_baseline(dataset).overall:.2%}" in text
     assert all(name in text for attribute in dataset.attributes for name in attribute.classes)
-    with Image.open("data-stats.png") as drawn:
+    assert "* the most frequent class of train" in text
+    assert not list(Path().glob("data-stats*")), "no figure unless it is asked for"
+    code, text = run("stats", str(demo_root), "--figure", "classes.png")
+    assert code == 0
+    with Image.open("classes.png") as drawn:
         assert min(drawn.size) > 600
         assert len(drawn.convert("RGB").getcolors(1 << 20) or []) > 20
 

@@ -37,6 +37,14 @@ def test_every_command_has_help_and_an_example(name: str, command: click.Command
     assert "Example:" in command.help
 
 
+@pytest.mark.parametrize(("name", "command"), walk(cli, "fashion-sweep"))
+def test_every_option_is_explained_in_whole_sentences(name: str, command: click.Command) -> None:
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    told = {each.name: (each.help or "").partition("  [")[0] for each in options}
+    assert not {option for option, text in told.items() if not (text[:1].isupper() or text[:2] == "--")}
+    assert not {option for option, text in told.items() if not text.endswith(".")}
+
+
 def fashion(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "fashion", *arguments], capture_output=True, text=True, cwd=folder, timeout=120

@@ -82,12 +82,14 @@ def test_best_promotes_the_best_epoch_of_all(storage: Path, capsys: pytest.Captu
     text = typed(capsys, "best", "--storage", str(storage))
     assert "trial 0, epoch 2 of 4 of" in text
     # Majority classes of train: long (4 of 10 in val) and tight (6 of 10): 50 %.
-    assert "val_loss 0.4000, val_accuracy 75.00 %: +25.00 points on the majority baseline (50.00 %)" in text
-    assert "runner-up: trial 2, epoch 1: val_loss 0.5000 (+0.1000), val_accuracy 75.00 % (+0.00 points)" in text
+    assert "val_loss 0.4000, val_accuracy 75.00 % (majority baseline 50.00 %, +25.00 points)" in text
+    assert "runner-up trial 2, epoch 1: val_loss 0.5000 (+0.1000), accuracy 75.00 % (+0.00)" in text
     rows = {line.split()[0]: line.split() for line in text.splitlines() if "/10" in line}
-    assert rows["sleeve"] == ["sleeve", "8/10", "80.00", "40.00", "+40.00", "long", "4,", "short", "3,", "none", "3"]
-    assert rows["fit"][1:5] == ["7/10", "70.00", "60.00", "+10.00"]
-    assert "* train.lr                 0.01" in text
+    assert rows["sleeve"] == ["sleeve", "8/10", "80.00", "40.00", "+40.00"]
+    assert rows["fit"] == ["fit", "7/10", "70.00", "60.00", "+10.00"]
+    assert max(len(line.rstrip()) for line in text.splitlines() if str(storage) not in line) <= 80
+    assert "  train.lr                 0.01" in text
+    assert "train.epochs" not in text, "it was not sampled"
     assert f"promoted to {storage / 'lr' / 'best'}" in text
     description = json.loads((storage / "lr" / "best" / "model.json").read_text())
     assert (description["trial"], description["epoch"]) == (0, 2)
@@ -98,12 +100,63 @@ def test_best_promotes_the_best_epoch_of_all(storage: Path, capsys: pytest.Captu
     assert Path(found["promoted"]) == storage / "lr" / "best"
 
 
+def test_best_says_everything_when_asked(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = typed(capsys, "best", "--storage", str(storage), "--all")
+    assert "  sleeve: long 4, short 3, none 3" in text
+    assert "* train.lr                 0.01" in text
+    assert "  train.epochs             4" in text
+
+
+def test_another_trial_is_promoted_when_asked(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = typed(capsys, "best", "--storage", str(storage), "--trial", "1")
+    assert "trial 1, epoch 1 of 4 of" in text
+    assert "the best is trial 0, epoch 2: val_loss 0.4000 (-1.1000), accuracy 75.00 % (+0.00)" in text
+    model = storage / "lr" / "best" / "model.json"
+    assert (json.loads(model.read_text())["trial"], json.loads(model.read_text())["epoch"]) == (1, 1)
+    # These recorded runs keep the weights of every epoch.
+    found = json.loads(typed(capsys, "best", "--storage", str(storage), "--trial", "0", "--epoch", "3", "--json"))
+    assert (found["trial"], found["epoch"], found["runner_up"]) == (0, 3, None)
+    assert found["best"] == {"trial": 0, "epoch": 2, "val_loss": 0.4}
+    assert json.loads(model.read_text())["epoch"] == 3
+    typed(capsys, "best", "--storage", str(storage))
+    assert json.loads(model.read_text())["epoch"] == 2, "without --trial the best is promoted again"
+
+
+def test_an_epoch_whose_weights_are_gone_is_refused(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for epoch in (1, 4):
+        (storage / "lr" / "trials" / "0000" / f"best-{epoch:04d}.safetensors").unlink()
+    with pytest.raises(SystemExit) as caught:
+        main(["best", "--storage", str(storage), "--trial", "0", "--epoch", "4"])
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert "trial 0: keeps no weights of epoch 4" in message
+    assert "It keeps those of epochs 2, 3; its lowest val_loss is at epoch 2" in message
+    assert not (storage / "lr" / "best").exists()
+
+
+def test_a_reused_trial_is_marked(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run.open(storage / "lr")
+    record(run, 3, [0.8, 0.7, 0.6, 0.55])
+    run.record_taken(3, "older", 7)
+    run.record_end(3, "completed", "taken from trial 7 of runs/older")
+    run.close()
+    text = typed(capsys, "show", "--storage", str(storage))
+    assert "2 completed, 1 stopped, 1 failed (1 reused)" in text
+    assert next(line.split() for line in text.splitlines() if line.strip().startswith("3 "))[1] == "reused"
+    assert "reused: trained as trial 7 of older" in typed(capsys, "show", "--storage", str(storage), "--trial", "3")
+    found = json.loads(typed(capsys, "show", "--storage", str(storage), "--json"))
+    assert [trial["origin"] for trial in found["recorded"]] == [None, None, None, {"run": "older", "trial": 7}]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["show", "lrr"], "Did you mean lr?"),
         (["show", "lr", "--trial", "9"], "holds no such trial; got 9. Recorded: 0 to 2"),
         (["best", "--storage", "nowhere"], "holds no runs"),
+        (["best", "lr", "--trial", "9"], "holds no such trial; got 9. Recorded: 0 to 2"),
+        (["best", "lr", "--trial", "2", "--epoch", "2"], "must have reported a finite val_loss at epoch 2"),
+        (["best", "lr", "--epoch", "2"], "--epoch goes with --trial."),
     ],
 )
 def test_mistakes_exit_with_2_and_say_what_to_do(

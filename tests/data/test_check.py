@@ -3,10 +3,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fashion.data.check import CheckResult, check
-from fashion.data.layout import read_dataset
+from fashion.data.check import CheckResult, check, findings_by_kind
+from fashion.data.layout import Attribute, Dataset, Split, read_dataset
 from fashion.errors import DataError
 
 
@@ -127,3 +128,57 @@ def test_real_data_has_exactly_the_known_pairs(real_root: Path) -> None:
         ("conflict", "03588 = 04375"),
         ("leak", "04953 = 06995"),
     }
+
+
+def dataset(root: Path, attributes: dict[str, int], **splits: tuple[list[str], list[list[int]] | None]) -> Dataset:
+    """A data set of labels; where `root` holds files of its images' names, their bytes count."""
+    made = {
+        name: Split(name, tuple(images), None if rows is None else np.array(rows, np.int64).reshape(len(images), -1))
+        for name, (images, rows) in splits.items()
+    }
+    heads = tuple(Attribute(name, tuple(f"c{k}" for k in range(count))) for name, count in attributes.items())
+    for split in made.values():
+        for image in split.images:
+            if not (root / image).exists():
+                (root / image).write_bytes(image.encode() * 3000)
+    return Dataset(root, heads, made)
+
+
+def test_kinds_of_findings_in_sentences(tmp_path: Path) -> None:
+    (tmp_path / "twin").write_bytes(b"t0" * 3000)  # the bytes of t0
+    (tmp_path / "near").write_bytes(b"t0" * 2999 + b"t1")  # the same size, and the same middle
+    rows = [[0, 0], [1, 0], [2, 0], [0, 0]]
+    found = findings_by_kind(
+        dataset(
+            tmp_path, {"digit": 4, "fit": 1}, train=(["t0", "t1", "t2", "t1"], rows),
+            val=(["twin", "t2", "near"], [[0, 0], [1, 0], [1, 0]]), test=(["u0"], None),
+        )
+    )  # fmt: skip
+    assert [(each.kind, each.count) for each in found] == [
+        ("leak", 2), ("duplicate", 1), ("absent", 1), ("unmeasured", 1), ("single", 1), ("few", 3),
+    ]  # fmt: skip
+    assert [each.sentence for each in found] == [
+        "2 of the 3 val images are in train as well, so that accuracies there are too good",
+        "images are listed more than once: train 1",
+        "class 3 (c3) of digit never occurs in train and can't be learnt",
+        "class 2 (c2) of digit never occurs in val",
+        "attribute fit has one class, which is always predicted",
+        "val has 3 images: an accuracy's standard error is 27 points",
+    ]
+
+
+def test_a_sound_data_set_has_no_findings(tmp_path: Path) -> None:
+    train, val = [f"t{n}" for n in range(4)], [f"v{n}" for n in range(100)]
+    sound = dataset(
+        tmp_path, {"digit": 2}, train=(train, [[0], [1], [0], [1]]), val=(val, [[n % 2] for n in range(100)])
+    )
+    assert findings_by_kind(sound) == []
+
+
+def test_the_standard_error_is_that_of_the_majority_baseline(tmp_path: Path) -> None:
+    found = findings_by_kind(
+        dataset(
+            tmp_path, {"digit": 2}, train=(["a", "b", "c"], [[0], [0], [1]]), val=(["d", "e", "f"], [[0], [1], [1]])
+        )
+    )
+    assert found[0].sentence == "val has 3 images: an accuracy's standard error is 27 points"

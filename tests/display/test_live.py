@@ -10,17 +10,22 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
+from rich.progress_bar import ProgressBar
 
+from fashion.display.columns import columns
 from fashion.display.live import Display
-from fashion.display.tables import picture
+from fashion.display.tables import View, picture
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
-from tests.support.displayed import begin, end, new_run, report, sweep
+from fashion.schedulers.registry import make_scheduler
+from tests.support.displayed import SCHEDULER, begin, end, new_run, report, sweep
 
 
 def test_plain_lines_are_one_an_event_and_greppable(tmp_path: Path) -> None:
@@ -120,6 +125,140 @@ def test_the_picture_fits_its_terminal(crowded: Display, width: int, height: int
     if width >= 80:
         assert " lr" in text
         assert "resnet18" in text
+
+
+def finished(folder: Path, trials: int = 40) -> Display:
+    """A sweep that has ended, whose last trials are its worst."""
+    run, spec = new_run(folder, trials)
+    display = Display(run, spec, io.StringIO(), "plain")
+    for number in range(trials):
+        begin(run, display, number)
+        for epoch in range(1, 4):
+            report(run, display, number, epoch, 1.0 + number / 100 + 1 / epoch)
+        end(run, display, number, "stopped", "val_loss at epoch 3 of 10")
+    return display
+
+
+def drawn(view: View, width: int, height: int | None) -> list[str]:
+    out = Console(file=io.StringIO(), width=width, height=height or 50, force_terminal=True, color_system=None)
+    with out.capture() as captured:
+        out.print(picture(view, width, height))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def test_the_last_picture_ends_with_the_best_trials_on_the_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = Terminal()
+    display = finished(tmp_path)
+    spec: Any = SimpleNamespace(total_trials=40, scheduler=SimpleNamespace(**SCHEDULER))
+    live = Display(display.run, spec, terminal, "live")
+    live._console.size = ConsoleDimensions(80, 24)
+    with live:
+        live.started()
+    lines = terminal.getvalue().rpartition("\x1b[2K")[2].splitlines()
+    assert len(lines) <= 24 - 4, "the command's last words and the prompt have room below"
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", "\n".join(lines))
+    assert "best  trial 0, epoch 3 of 10" in text
+    numbers = [int(found) for found in re.findall(r"^ *\*?(\d+) stopped", text, re.MULTILINE)]
+    assert numbers == list(range(len(numbers))), "from the best down"
+    assert len(numbers) >= 5
+    assert "next needs" in text
+
+
+def test_wide_terminals_have_a_column_for_every_sampled_field_and_a_curve(tmp_path: Path) -> None:
+    display = finished(tmp_path, 12)
+    head = next(line for line in drawn(display._view(), 200, 49) if "val_loss" in line and "status" in line)
+    assert head.split() == ["trial", "status", "epoch", "last", "val_loss", "at", "val_acc", "backbone", "lr",
+                            "optimizer", "dropout", "curve"]  # fmt: skip
+    lines = drawn(display._view(), 200, 49)
+    assert not any("no room for" in line for line in lines)
+    best = next(line for line in lines if line.strip().startswith("*0"))
+    curve = best.split()[-1]
+    assert curve[0] in "▇█"
+    assert curve[-1] == "▁"
+    assert len(curve) == 3, "three of ten epochs"
+
+
+def test_narrow_terminals_keep_what_matters_and_name_the_rest(tmp_path: Path) -> None:
+    view = finished(tmp_path, 12)._view()
+    lines = drawn(view, 60, 23)
+    head = next(line for line in lines if line.startswith("trial"))
+    assert head.split() == ["trial", "status", "epoch", "val_loss", "val_acc", "backbone", "lr", "optimiz…"]
+    assert "no room for dropout, at, last, curve" in lines
+
+
+def test_without_blocks_there_is_no_curve(tmp_path: Path) -> None:
+    view = replace(finished(tmp_path, 12)._view(), ascii=True, waiting="starting Ray on this machine")
+    lines = drawn(view, 200, 49)
+    assert not any("curve" in line for line in lines)
+    assert lines[-1][1:] == " starting Ray on this machine"
+    assert lines[-1].isascii()
+
+
+def test_bars_are_calm_and_red_means_failure(tmp_path: Path) -> None:
+    run, spec = new_run(tmp_path, 2)
+    display = Display(run, spec, io.StringIO(), "plain")
+    for number, status in enumerate(("completed", "failed")):
+        begin(run, display, number)
+        report(run, display, number, 5, 1.0)
+        end(run, display, number, status, "why")
+    found = columns(list(display._rows.values()), [], {}, "val_loss", None, True)
+    bars = next(column for column in found if not column.head).cells
+    styles = [(bar.complete_style, bar.finished_style) for bar in bars if isinstance(bar, ProgressBar)]
+    assert styles == [("cyan", "cyan"), ("red", "red")]
+
+
+def test_a_decision_that_the_rungs_seem_to_contradict_is_explained(tmp_path: Path) -> None:
+    run, spec = new_run(tmp_path, 8)
+    display = Display(run, spec, io.StringIO(), "plain")
+    scheduler = make_scheduler(spec.scheduler)
+    for number, loss in enumerate([0.95, 1.0107, 1.2, 1.3, 1.4, 1.5]):
+        begin(run, display, number)
+        each = EpochReport(number, 1, 1, 10, {"val_loss": loss, "val_accuracy": 0.5}, 2.0, "")
+        decision = scheduler.observe(each)
+        display.reported(each, run.record_report(each, decision))
+        if decision == "stop":
+            end(run, display, number, "stopped")
+    text = " ".join(drawn(display._view(), 80, None))
+    assert "Rungs move as trials arrive: trial 1 had 1.0107 when 0.9500 was needed" in text
+
+
+def test_a_spinner_shows_what_is_waited_for_and_goes(tmp_path: Path) -> None:
+    run, spec = new_run(tmp_path, 2)
+    stream = io.StringIO()
+    display = Display(run, spec, stream, "plain")
+    display.waiting("starting Ray on this machine")
+    assert "starting Ray on this machine" in drawn(display._view(), 80, None)[-1]
+    display.waiting("")
+    assert not any("Ray" in line for line in drawn(display._view(), 80, None))
+    assert stream.getvalue().count("starting Ray") == 1
+
+
+def test_a_resized_terminal_is_cleared_before_the_next_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    run, spec = new_run(tmp_path, 2)
+    terminal = Terminal()
+    display = Display(run, spec, terminal, "live")
+    assert display._live is not None
+    display._console.size = ConsoleDimensions(80, 24)
+    display.started()
+    display._live.refresh()
+    assert "\x1b[2J" not in terminal.getvalue()
+    display._console.size = ConsoleDimensions(60, 24)
+    display._live.refresh()
+    assert "\x1b[H\x1b[2J" in terminal.getvalue()
+    display._live.refresh()
+    assert terminal.getvalue().count("\x1b[2J") == 1
+    display.close()
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Closed(io.StringIO):

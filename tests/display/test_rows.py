@@ -6,7 +6,20 @@ import math
 
 import pytest
 
-from fashion.display.rows import Row, choose, counts, duration, leader, row, seconds_left, short, short_names, varying
+from fashion.display.rows import (
+    Row,
+    by_importance,
+    choose,
+    counts,
+    duration,
+    leader,
+    listed,
+    row,
+    seconds_left,
+    short,
+    short_names,
+    varying,
+)
 from fashion.record.trial import EpochReport, Trial
 
 
@@ -71,6 +84,19 @@ def test_forecast() -> None:
     assert seconds_left(rows(trial(0, [1.0] * 5), *stopped, active=(0,)), 19) == pytest.approx(10 + 10 * 4)
     # The longest trial bounds the end, however many workers there are.
     assert seconds_left(rows(trial(0, [1.0]), trial(1, [1.0] * 9), active=(0, 1)), 2) == pytest.approx(18)
+
+
+def test_fields_by_importance() -> None:
+    fields = ["model.dropout", "model.backbone", "train.mixup", "train.lr"]
+    few = [row(trial(number, [1.0]), fields) for number in range(2)]
+    assert by_importance(fields, few) == ["model.backbone", "train.lr", "model.dropout", "train.mixup"]
+    many = [row(trial(number, [1.0]), fields) for number in range(10)]
+    assert by_importance(fields, many)[0] == "train.lr", "all have the same backbone"
+
+
+def test_names_that_do_not_fit_are_counted() -> None:
+    assert listed(["dropout", "momentum", "at"], 40) == "dropout, momentum, at"
+    assert listed(["dropout", "momentum", "at"], 17) == "dropout, 2 more"
 
 
 def test_varying_fields_and_their_short_names() -> None:

@@ -13,7 +13,7 @@ from fashion.data.layout import Dataset
 from fashion.model.classifier import build_model
 from fashion.record.run import Run
 from fashion.record.trial_files import predictions_path
-from fashion.sweep.described import described, record_val_labels
+from fashion.sweep.described import described, record_findings, record_val_labels
 from tests.support.promoted import promoted_run
 
 
@@ -51,6 +51,13 @@ def test_labels_are_written_once(recorded: tuple[Run, Dataset]) -> None:
     record_val_labels(run, dataset)
     after = run.val_labels_path.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_what_is_odd_about_the_data_is_recorded(recorded: tuple[Run, Dataset]) -> None:
+    run, dataset = recorded
+    record_findings(run, dataset)
+    assert [each["kind"] for each in run.manifest["findings"]] == ["few"]
+    assert Run.open(run.path).manifest["findings"] == run.manifest["findings"]
 
 
 def test_a_model_is_described_by_its_own_parameters() -> None:

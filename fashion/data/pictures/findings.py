@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from fashion.data.layout import Dataset, read_dataset
+from fashion.data.layout import Dataset
 from fashion.data.lists import Scan
 from fashion.errors import printable
 
@@ -108,46 +106,6 @@ def diagnoses(scan: Scan) -> dict[str, str]:
     return found
 
 
-def findings_by_kind(data: Dataset | str | Path, follow_links: bool = False) -> list[KindOfFinding]:
-    """What one should know before training on a data set, as far as its lists and labels tell; no image is opened.
-
-    Raises DataError for a folder that is no sound data set.
-    """
-    dataset = data if isinstance(data, Dataset) else read_dataset(data, follow_links)
-    found = []
-    train = set(dataset.splits["train"].images)
-    if leaked := sum(image in train for image in dataset.splits["val"].images):
-        sentence = f"{_number(leaked, 'validation image is', 'validation images are')} in train as well"
-        found.append(KindOfFinding("leak", leaked, sentence))
-    counts = dataset.label_counts("train")
-    absent = [
-        (attribute.name, name)
-        for attribute, classes in zip(dataset.attributes, counts, strict=True)
-        for name, count in zip(attribute.classes, classes, strict=True)
-        if count == 0
-    ]
-    if absent:
-        named = _some([f"{attribute} {name}" for attribute, name in absent])
-        text = f"class {absent[0][1]} of {absent[0][0]} never occurs in train"
-        several = f"{len(absent)} classes never occur in train: {named}"
-        found.append(KindOfFinding("absent", len(absent), text if len(absent) == 1 else several))
-    single = [attribute.name for attribute in dataset.attributes if len(attribute.classes) == 1]
-    if single:
-        text = f"attribute {single[0]} has one class"
-        found.append(KindOfFinding("single", len(single), text if len(single) == 1 else
-                                   f"{len(single)} attributes have one class: {_some(single)}"))  # fmt: skip
-    images = len(dataset.splits["val"])
-    error = 100 * math.sqrt(0.25 / images)  # of a share near one half, where it is largest
-    if error >= LARGE_ERROR:
-        sentence = (
-            f"{_number(images, 'validation image', 'validation images')}: an attribute's accuracy has a standard "
-        )
-        found.append(KindOfFinding("few", images, f"{sentence}error of up to {error:.0f} points"))
-    if dataset.skipped:
-        found.append(KindOfFinding("skipped", len(dataset.skipped), skipped_images(dataset)))
-    return [KindOfFinding(each.kind, each.count, printable(each.sentence)) for each in found]
-
-
 def skipped_images(dataset: Dataset) -> str:
     """What `data.on_error: skip` left out, in one sentence."""
     counts = ", ".join(f"{split} {count:,}" for split, count in dataset.skipped_counts().items())
@@ -158,8 +116,3 @@ def skipped_images(dataset: Dataset) -> str:
 
 def _number(count: int, one: str, several: str) -> str:
     return f"{count:,} {one if count == 1 else several}"
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else ""
-    return ", ".join(names[:EXAMPLES]) + rest

@@ -1,0 +1,136 @@
+"""What `best` says: the promoted trial first, then what it was tried with; as JSON values and as a page."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fashion.display import rows as words
+from fashion.display.pages import final, overview, print_config, table
+from fashion.errors import printable
+from fashion.record import ranking
+from fashion.record.ranking import Ranked
+from fashion.record.run import Run
+from fashion.record.trial import metrics_to_json
+
+
+def winner_json(run: Run, promoted: Ranked, folder: str) -> dict[str, Any]:
+    """What `best` prints as JSON values. Shares are in [0, 1], losses in nats; a positive lead favours the winner.
+
+    `promoted` may be another trial or epoch than the best: then `runner_up` is null. `best` tells which one that is.
+    """
+    best = ranking.best(run)
+    won = (promoted.trial, promoted.epoch) == (best.trial, best.epoch)
+    lead = ranking.lead(run) if won else None
+    runner_up = None
+    if lead is not None:
+        ahead = metrics_to_json({"val_loss": lead.val_loss, "val_accuracy": lead.val_accuracy})
+        runner_up = {"trial": lead.runner_up.trial, "epoch": lead.runner_up.epoch, "ahead_by": ahead}
+    attributes = []
+    for row in ranking.attribute_table(run.manifest, promoted.metrics):
+        shares = {"accuracy": row.accuracy, "gain": row.gain}
+        attributes.append({**vars(row), **metrics_to_json(shares)})
+    return {
+        "run": run.name,
+        "trial": promoted.trial,
+        "epoch": promoted.epoch,
+        "metrics": metrics_to_json(promoted.metrics),
+        "majority_accuracy": ranking.majority_accuracy(run.manifest),
+        "attributes": attributes,
+        "best": {"trial": best.trial, "epoch": best.epoch, "val_loss": best.val_loss},
+        "runner_up": runner_up,
+        "config": promoted.config,
+        "promoted": folder,
+    }
+
+
+def print_winner(run: Run, promoted: Ranked, folder: str, out: Console, everything: bool = False) -> None:
+    """Print what was promoted: its metrics beside the majority baseline, overall and per attribute, its lead, and what
+    was sampled for it; with `everything` its whole configuration and how often each class occurs."""
+    entry = overview(run)
+    state = f"{final(entry['counts'])} of {entry['trials']} trials final"
+    out.print(f"{_named(run, promoted)} ({state})", soft_wrap=True)
+    accuracy, majority = promoted.metrics.get("val_accuracy", math.nan), ranking.majority_accuracy(run.manifest)
+    baseline = f"(majority baseline {words.percent(majority)} %, {_points(accuracy - majority)} points)"
+    out.print(f"{_measured(promoted)} {baseline}")
+    others = [name for name in ("val_balanced_accuracy", "val_exact_match") if name in promoted.metrics]
+    if others:
+        out.print(", ".join(f"{name} {words.percent(promoted.metrics[name])} %" for name in others))
+    out.print(_beside(run, promoted))
+    out.print()
+    out.print(_attributes(run, promoted))
+    if everything:
+        _print_classes(run, promoted, out)
+    out.print()
+    if everything:
+        print_config(run, promoted.config, out)
+    else:
+        _print_sampled(run, promoted.config, out)
+    out.print()
+    out.print(f"promoted to {folder}", markup=False, soft_wrap=True)
+
+
+def print_winner_again(run: Run, promoted: Ranked, out: Console) -> None:
+    """One line on what was promoted before and is now to be used."""
+    out.print(f"{_named(run, promoted)}: {_measured(promoted)}", soft_wrap=True)
+
+
+def _named(run: Run, promoted: Ranked) -> str:
+    epochs = promoted.config.get("train", {}).get("epochs", "?")
+    return f"[bold]trial {promoted.trial}, epoch {promoted.epoch} of {epochs}[/] of {escape(printable(run.location))}"
+
+
+def _measured(promoted: Ranked) -> str:
+    accuracy = promoted.metrics.get("val_accuracy", math.nan)
+    return f"val_loss [bold]{words.number(promoted.val_loss)}[/], val_accuracy [bold]{words.percent(accuracy)} %[/]"
+
+
+def _beside(run: Run, promoted: Ranked) -> str:
+    """How far the trial is from the best other one."""
+    best, lead = ranking.best(run), ranking.lead(run)
+    if (promoted.trial, promoted.epoch) != (best.trial, best.epoch):
+        other, what = best, "the best is"
+    elif lead is None:
+        return "no runner-up: no other trial has a finite val_loss"
+    else:
+        other, what = lead.runner_up, "runner-up"
+    share = other.metrics.get("val_accuracy", math.nan)
+    loss = f"val_loss {words.number(other.val_loss)} ({other.val_loss - promoted.val_loss:+.4f})"
+    points = _points(share - promoted.metrics.get("val_accuracy", math.nan))
+    return f"{what} trial {other.trial}, epoch {other.epoch}: {loss}, accuracy {words.percent(share)} % ({points})"
+
+
+def _attributes(run: Run, promoted: Ranked) -> Table:
+    found = table("attribute", "correct", "accuracy %", "majority %", "gain", left=("attribute",))
+    found.columns[0].no_wrap = False  # a long name takes two lines before the figures yield
+    found.columns[0].overflow = "fold"
+    for row in ranking.attribute_table(run.manifest, promoted.metrics):
+        correct = f"{row.correct}/{row.images}" if math.isfinite(row.accuracy) else "-"
+        shares = (words.percent(row.accuracy), words.percent(row.majority_accuracy), _points(row.gain))
+        found.add_row(escape(printable(row.name)), correct, *shares)
+    return found
+
+
+def _print_classes(run: Run, promoted: Ranked, out: Console) -> None:
+    out.print()
+    out.print("validation images of each class", style="dim")
+    for row in ranking.attribute_table(run.manifest, promoted.metrics):
+        images = ", ".join(f"{name} {count}" for name, count in zip(row.classes, row.val_counts, strict=True))
+        out.print(printable(f"  {row.name}: {images}"), markup=False, soft_wrap=True)
+
+
+def _print_sampled(run: Run, config: dict[str, Any], out: Console) -> None:
+    fields = words.varying(run.manifest)
+    out.print("sampled (--all: every field)" if fields else "nothing was sampled (--all: every field)", style="dim")
+    for name in fields:
+        value = words.field_value(config, name)
+        if value is not None:
+            out.print(printable(f"  {name:<24} {words.exact(value)}"), markup=False, soft_wrap=True)
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share, 2) + 0.0:+.2f}" if math.isfinite(share) else "-"  # + 0.0: never "-0.00"
