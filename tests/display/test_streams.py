@@ -20,8 +20,8 @@ from fashion.errors import UserError
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, TextIO]]:
-    """A pipe: its reading end, and a stream on the other one. Tests make it standard output themselves, since pytest sets
-    its own between fixtures and tests."""
+    """A pipe: its reading end, and a stream on the other one. Tests make that standard output, since pytest sets its
+    own between fixtures and tests."""
     reading, writing = os.pipe()
     stream = open(writing, "w", encoding="iso-8859-1")  # noqa: SIM115 (closed below)
     yield reading, stream
