@@ -190,7 +190,7 @@ def rename_folder(source: Path, target: Path, last: str) -> None:
             raise
         target.mkdir()
         try:
-            for path in sorted(source.iterdir(), key=lambda path: path.name == last):
+            for path in sorted(source.iterdir(), key=lambda path: (path.name == last, path.name)):
                 os.replace(path, target / path.name)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)

@@ -234,7 +234,12 @@ def test_folders_that_can_not_be_renamed_are_filled(
     monkeypatch.setattr(os, "rename", raising(number))
     moved: list[str] = []
     replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda one, other: (moved.append(Path(one).name), replace(one, other)))
+
+    def noted(one: Path, other: Path) -> None:
+        moved.append(one.name)
+        replace(one, other)
+
+    monkeypatch.setattr(os, "replace", noted)
     (tmp_path / "new").mkdir()
     for name in ("a", "manifest.json", "z"):
         (tmp_path / "new" / name).touch()

@@ -9,6 +9,7 @@ import pty
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from rich.console import Console
@@ -18,21 +19,22 @@ from fashion.errors import UserError
 
 
 @pytest.fixture
-def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A pipe whose writing end is standard output. Yields its reading end."""
+def pipe() -> Iterator[tuple[int, TextIO]]:
+    """A pipe: its reading end, and a stream on the other one. Tests make that standard output, since pytest sets its
+    own between fixtures and tests."""
     reading, writing = os.pipe()
     stream = open(writing, "w", encoding="iso-8859-1")  # noqa: SIM115 (closed below)
-    monkeypatch.setattr(sys, "stdout", stream)
-    yield reading
+    yield reading, stream
     with pytest.MonkeyPatch.context() as quiet:
         quiet.setattr(sys, "unraisablehook", lambda _: None)
         with contextlib.suppress(OSError):
             stream.close()
 
 
-def test_a_reader_that_goes_costs_nothing(pipe: int) -> None:
-    before = sys.stdout
-    os.close(pipe)
+def test_a_reader_that_goes_costs_nothing(pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, stream = pipe
+    monkeypatch.setattr(sys, "stdout", stream)
+    os.close(reading)
     done = False
     with guarded_streams():
         print("a line", flush=True)
@@ -41,16 +43,18 @@ def test_a_reader_that_goes_costs_nothing(pipe: int) -> None:
         print("x" * 100_000)
         done = True
     assert done
-    assert sys.stdout is before
+    assert sys.stdout is stream
 
 
-def test_what_the_encoding_lacks_is_a_question_mark(pipe: int) -> None:
+def test_what_the_encoding_lacks_is_a_question_mark(pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, stream = pipe
+    monkeypatch.setattr(sys, "stdout", stream)
     with guarded_streams():
         print("Blüse 連衣裙 \udcff")
         assert sys.stdout.encoding == "iso-8859-1"
         assert not reader_gone(sys.stdout)
-    assert os.read(pipe, 100).decode("iso-8859-1") == "Blüse ??? ?\n"
-    os.close(pipe)
+    assert os.read(reading, 100).decode("iso-8859-1") == "Blüse ??? ?\n"
+    os.close(reading)
 
 
 def test_a_closed_stdout_is_the_null_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,15 +65,17 @@ def test_a_closed_stdout_is_the_null_device(monkeypatch: pytest.MonkeyPatch) -> 
     assert sys.stdout is None
 
 
-def test_a_pipe_that_does_not_block_is_waited_for(pipe: int) -> None:
+def test_a_pipe_that_does_not_block_is_waited_for(pipe: tuple[int, TextIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, stream = pipe
+    monkeypatch.setattr(sys, "stdout", stream)
     os.set_blocking(sys.stdout.fileno(), False)
     read, text = os.fork(), "x" * 200_000  # more than a pipe holds
     if read == 0:
         found = 0
         while found < len(text):
-            found += len(os.read(pipe, 1 << 16))
+            found += len(os.read(reading, 1 << 16))
         os._exit(0)
-    os.close(pipe)
+    os.close(reading)
     with guarded_streams():
         sys.stdout.write(text)
     assert os.waitpid(read, 0)[1] == 0
