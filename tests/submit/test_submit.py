@@ -93,7 +93,6 @@ def test_a_head_without_the_folder_or_the_program_says_so(tmp_path: Path) -> Non
     ("change", "words"),
     [
         (("/runs", "runs"), "storage: must be an absolute path on the cluster"),
-        (("/runs", "~/runs"), "storage: must be an absolute path on the cluster"),
         (("/d}", "d}"), "data.root: must be an absolute path"),
         (("weights: none", "weights: {choice: [none, w/a.safetensors]}"), "model.weights: must be an absolute path"),
     ],
