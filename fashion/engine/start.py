@@ -77,7 +77,7 @@ def run_spec(
         with deferred():
             from fashion.cluster.ahead import ClusterAhead
 
-            # Ray starts while torch is imported and caches are built. Whatever most mistakes are made in is read by now.
+            # Ray starts while torch is imported and caches are built. Most mistakes have been found by now.
             ahead, stdout = stack.enter_context(ClusterAhead()), sys.stdout
             if unfinished(spec):
                 ahead.begin(address)

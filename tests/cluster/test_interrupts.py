@@ -140,5 +140,5 @@ def test_a_cache_that_was_being_built_leaves_nothing(demo_root: Path, tmp_path: 
         signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt), interruptible():
-        Pack.open_or_build(dataset, "train", 16, "stretch", "bicubic", tmp_path, progress=progress)
+        Pack.open_or_build(dataset, "train", 16, cache_dir=tmp_path, progress=progress)
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []

@@ -205,7 +205,7 @@ def test_a_header_line_is_not_taken_for_an_image(s3: Server, small: Path, tmp_pa
 
 def test_packed_images_of_another_size_or_cut_off_are_found(s3: Server, small: Path, tmp_path: Path) -> None:
     pushed(small, FORM)
-    problem = the_one(data(tmp_path, (32, "pad", "bicubic")), "data")
+    problem = the_one(data(tmp_path, Form(32, "pad")), "data")
     assert "resize 24, stretch, bicubic" in problem.value
     assert "--resize 32 --fit pad" in problem.fix
     (name,) = [name for name in s3.names("sweeps") if "-val-24-" in name]

@@ -14,7 +14,6 @@ import pytest
 
 from fashion.display.rows import ago
 from fashion.errors import RunError
-from fashion.record import run as run_module
 from fashion.record.find import find_path, run_paths
 from fashion.record.lock import RunLock
 from fashion.record.run import TOLD, Run
@@ -262,7 +261,8 @@ def test_a_clock_that_goes_back_changes_nothing(run: Run, monkeypatch: pytest.Mo
     run.record_trial(0, {"train": {"epochs": 4}})
     run.record_attempt(0)
     for epoch in (1, 2):
-        run.record_report(replace(report(0, epoch, val_loss=1.0 / epoch), time=run_module.now()), "continue")
+        earlier = f"2026-01-01T{next(hours):02d}:00:00.000+00:00"
+        run.record_report(replace(report(0, epoch, val_loss=1.0 / epoch), time=earlier), "continue")
     again = Run.open(run.path)
     assert [each.epoch for each in again.trials[0].reports] == [1, 2]
     best = again.trials[0].best()

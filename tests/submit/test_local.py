@@ -236,7 +236,7 @@ def test_the_display_is_left_as_it_is_when_watching_ends_early(run: Run, monkeyp
         def interrupted(seconds: float) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(local.time, "sleep", interrupted)
+        monkeypatch.setattr("fashion.submit.local.time.sleep", interrupted)
         with pytest.raises(KeyboardInterrupt):
             follow_driver(run.path, driver, "runs/lr", "plain", Bars())
         assert drives(run.path, driver), "the sweep goes on"

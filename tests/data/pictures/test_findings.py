@@ -10,8 +10,7 @@ from PIL import Image
 
 from fashion.data.check import check
 from fashion.data.layout import read_dataset
-from fashion.data.pictures.findings import KINDS, Finding, by_kind, findings_by_kind
-from tests.support.layouts import small
+from fashion.data.pictures.findings import KINDS, Finding, by_kind
 
 
 @pytest.fixture
@@ -89,22 +88,3 @@ def test_turned_and_deep_images_are_counted(copy: Path) -> None:
     found = {finding.kind: finding.message for finding in check(copy).findings}
     assert "this and 2 more images have an EXIF orientation" in found["rotated"]
     assert "this image has greys of more than 8 bits" in found["deep"]
-
-
-def test_what_run_tells_at_its_start(tmp_path: Path) -> None:
-    root = small(tmp_path / "data")
-    split = root / "split"
-    train = (split / "train.txt").read_text()
-    (split / "val.txt").write_text(train)
-    (split / "val_attr.txt").write_text((split / "train_attr.txt").read_text())
-    dataset = read_dataset(root)
-    found = {each.kind: each for each in findings_by_kind(dataset)}
-    assert found == {each.kind: each for each in findings_by_kind(root)}
-    number = len(dataset.splits["val"])
-    assert found["leak"].count == number
-    assert found["leak"].sentence == f"{number} validation images are in train as well"
-    assert found["few"].sentence.startswith(f"{number} validation images: an attribute's accuracy has a standard error")
-
-
-def test_a_sound_data_set_has_nothing_but_its_size(demo_root: Path) -> None:
-    assert [each.kind for each in findings_by_kind(demo_root)] == ["few"]
