@@ -168,7 +168,7 @@ def test_the_last_picture_ends_with_the_best_trials_on_the_screen(
 
 
 def test_wide_terminals_have_a_column_for_every_sampled_field_and_a_curve(tmp_path: Path) -> None:
-    display = finished(tmp_path, 12)
+    display = finished(tmp_path, 9)
     head = next(line for line in drawn(display._view(), 200, 49) if "val_loss" in line and "status" in line)
     assert head.split() == ["trial", "status", "epoch", "last", "val_loss", "at", "val_acc", "backbone", "lr",
                             "optimizer", "dropout", "curve"]  # fmt: skip
@@ -182,7 +182,7 @@ def test_wide_terminals_have_a_column_for_every_sampled_field_and_a_curve(tmp_pa
 
 
 def test_narrow_terminals_keep_what_matters_and_name_the_rest(tmp_path: Path) -> None:
-    view = finished(tmp_path, 12)._view()
+    view = finished(tmp_path, 9)._view()
     lines = drawn(view, 60, 23)
     head = next(line for line in lines if line.startswith("trial"))
     assert head.split() == ["trial", "status", "epoch", "val_loss", "val_acc", "backbone", "lr", "optimiz…"]
@@ -190,7 +190,7 @@ def test_narrow_terminals_keep_what_matters_and_name_the_rest(tmp_path: Path) ->
 
 
 def test_without_blocks_there_is_no_curve(tmp_path: Path) -> None:
-    view = replace(finished(tmp_path, 12)._view(), ascii=True, waiting="starting Ray on this machine")
+    view = replace(finished(tmp_path, 9)._view(), ascii=True, waiting="starting Ray on this machine")
     lines = drawn(view, 200, 49)
     assert not any("curve" in line for line in lines)
     assert lines[-1][1:] == " starting Ray on this machine"
