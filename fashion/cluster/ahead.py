@@ -36,16 +36,25 @@ class ClusterAhead:
         self._begun, self._coming = True, coming(address)
         threading.Thread(target=self._enter, args=(address,), name="cluster-ahead", daemon=True).start()
 
-    def take(self, note: Callable[[str], None], waiting: Callable[[str], None]) -> AbstractContextManager[None] | None:
-        """The cluster, to be left by whoever takes it; None where nothing has begun. `note` and `waiting` are told what
-        they would have been told by `fashion.cluster.session.cluster`.
+    def wait(self, waiting: Callable[[str], None]) -> None:
+        """Wait until what has begun is there, or has failed. Nothing of Ray's may be imported before: two threads that
+        import modules which need each other see them half made.
 
-        Raises what that raises.
+        waiting: is told what is waited for, and with an empty text that it is no longer.
         """
         if self._begun and not self._there.is_set():
             waiting(self._coming)
             self._there.wait()
             waiting("")
+
+    def take(self, note: Callable[[str], None]) -> AbstractContextManager[None] | None:
+        """The cluster, to be left by whoever takes it; None where nothing has begun. `note` is told what it would have
+        been told by `fashion.cluster.session.cluster`.
+
+        Raises what that raises.
+        """
+        if self._begun:
+            self._there.wait()
         for text in self._notes:
             note(text)
         self._notes.clear()

@@ -59,11 +59,6 @@ QUIET = ("ray.tune", "ray.train", "ray._private.authentication")
 # and refuse to start where a container's /dev/shm is much smaller than that.
 OBJECT_STORE = 256 << 20
 
-# Ray starts a worker process for each CPU before anything is asked of them. These import what every trial needs, while
-# the driver does the same. On machines with many CPUs most of them would never be used.
-PRELOADED = ["fashion.engine.tune_trial"]
-MOST_PRELOADING = 8
-
 KNOCK_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
 ANSWER_SECONDS = 2.0  # how long one waits for the GCS, which usually answers in milliseconds
@@ -186,7 +181,6 @@ def _session(address: str | None, note: Callable[[str], None], waiting: Callable
                         _join(address)
                     else:
                         _start(folder)
-                _keep_secrets()
                 waiting("")
                 yield
         finally:
@@ -194,10 +188,10 @@ def _session(address: str | None, note: Callable[[str], None], waiting: Callable
                 ray.shutdown()
 
 
-def _keep_secrets() -> None:
+def keep_secrets() -> None:
     """Tune would hand AWS keys to its actors as a runtime environment, which Ray's agent writes to its log. Actors on
     this machine inherit the environment anyway, and the nodes of a cluster have keys of their own."""
-    from ray.tune.execution import class_cache  # here, since Ray's processes can start while Tune is imported
+    from ray.tune.execution import class_cache  # here, since Ray starts beside other imports
 
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
 
@@ -214,7 +208,8 @@ def _start(folder: Path) -> None:
                 address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                 _temp_dir=str(folder), object_store_memory=OBJECT_STORE, job_config=_WorkersPath(joined=False),
                 num_cpus=None if detected >= 1 else 1,  # Ray would round half a CPU, a container's share, to none
-                _system_config={"preload_python_modules": PRELOADED if detected <= MOST_PRELOADING else []},
+                # Else Ray starts a process for each CPU, which no trial can use: Tune gives trials an environment.
+                _system_config={"prestart_worker_first_driver": False},
             )  # fmt: skip
     except OSError as error:
         raise ResourcesError(

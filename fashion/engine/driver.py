@@ -15,7 +15,7 @@ from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig
 from fashion.cluster.ahead import ClusterAhead
 from fashion.cluster.interrupts import deferred, first_asks
 from fashion.cluster.placement import Placement, Room, find_room
-from fashion.cluster.session import RayDied, cluster
+from fashion.cluster.session import RayDied, cluster, keep_secrets
 from fashion.data.layout import read_unchanged
 from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
@@ -123,9 +123,10 @@ def _start_and_tune(
     spec: SweepSpec, prepared: Prepared, run: Run, recorder: Recorder, address: str | None, bucket: Held | None,
     ahead: ClusterAhead | None,
 ) -> None:  # fmt: skip
-    begun = ahead.take(recorder.note, recorder.waiting) if ahead is not None else None
+    begun = ahead.take(recorder.note) if ahead is not None else None
     # The folder outlives Ray, whose processes write there until they end.
     with _scratch(run), begun or cluster(address, recorder.note, recorder.waiting):
+        keep_secrets()
         placement = find_room(spec.resources, recorder.note)
         _tune(spec, prepared, run, recorder, run.unfinished(spec.total_trials), placement, bucket)
 

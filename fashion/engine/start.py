@@ -91,8 +91,6 @@ def run_spec(
         if run.manifest["findings"]:
             say(f"`fashion-sweep data check {prepared.source}` tells which.")
 
-        with deferred():
-            from fashion.engine.driver import run_sweep
         with Display(run, spec, mode=mode, stream=stdout) as display:
             if recorded:
                 display.recorded()
@@ -101,6 +99,9 @@ def run_spec(
                 final = f"{spec.total_trials - left} of {spec.total_trials} trials are final, {left} to do"
                 display.note(f"{run.location} is there: {final}")
             display.started()
+            ahead.wait(display.waiting)
+            with deferred():
+                from fashion.engine.driver import run_sweep
             try:
                 return run, run_sweep(spec, prepared, run, display, address, fresh, bucket, ahead)
             except ResourcesError:

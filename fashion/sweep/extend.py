@@ -65,9 +65,11 @@ def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
     return found
 
 
-def unfinished(spec: SweepSpec) -> bool:
-    """Whether any of the spec's trials is still to be done."""
-    return not run_path(spec).exists() or bool(known_run(spec).unfinished(spec.total_trials))
+def unfinished(spec: SweepSpec) -> int:
+    """How many of the spec's trials are still to be done."""
+    if not run_path(spec).exists():
+        return spec.total_trials
+    return len(known_run(spec).unfinished(spec.total_trials))
 
 
 def known_run(spec: SweepSpec) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import textwrap
@@ -110,6 +111,7 @@ def test_a_caller_is_type_checked(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=ROOT,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
     )
     # The one mistake that is not marked is found, and nothing else: an unneeded mark would be an error, too.
     assert 'has no attribute "opne_run"' in done.stdout, done.stdout + done.stderr

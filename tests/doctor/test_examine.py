@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fashion.cluster import ray_folder
+from fashion.config import Form
 from fashion.doctor import examine as examining
 from fashion.doctor.diagnosis import ClockOffset, Diagnosis
 from fashion.doctor.examine import Node, Request, Weights, compare, examine, versions
@@ -66,7 +67,7 @@ def test_a_healthy_machine_is_well_and_nothing_stays_on_it(spec_file: Path, tmp_
     before = sorted(cache_home.iterdir())
     found = examine(request_of(spec_file))
     assert not wrong(found)
-    assert {each.check for each in found} == {"token", "gpu", "data", "writable", "speed", "free"}
+    assert {each.check for each in found} == {"token", "gpu", "ray-files", "data", "writable", "speed", "free"}
     assert not any(each.problem.fix for each in found)
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
     assert sorted(cache_home.iterdir()) == before
@@ -319,7 +320,7 @@ def test_room_for_the_image_caches_is_asked_for_once(
     assert cache.room - LEAST_FREE == sum(size for forms in packs.values() for _, size in forms)
     (tmp_path / "cache").mkdir()
     for split, size in packs[50]:
-        (tmp_path / "cache" / f"0123-{split}-50-stretch-bicubic-v1.arrow").write_bytes(bytes(size))
+        (tmp_path / "cache" / f"0123-{split}-{Form(50)}-v1.arrow").write_bytes(bytes(size))
     _, cache = request_of(spec_file, sizes).folders
     assert cache.room - LEAST_FREE == sum(size for _, size in packs[40])
 

@@ -32,6 +32,7 @@ from fashion.record.excerpt import load
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST
+from fashion.spec.sweep_spec import load_spec
 from fashion.training.loop import TrialInputs, fit
 from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC, record
 from tests.support.typed import told, tree
@@ -162,7 +163,8 @@ def test_an_excerpt_of_nonsense_is_not_believed(storage: Path) -> None:
 def test_a_run_whose_unfinished_trial_is_of_no_version_is_not_gone_on_with(tmp_path: Path, capsys: Shell) -> None:
     spec = tmp_path / "s.yaml"
     spec.write_text(f"name: lr\nstorage: {tmp_path}\ndata: {{root: d}}\nmodel: {{backbone: tiny, weights: none}}\n")
-    manifest = {"spec": SPEC, "data_fingerprint": "f", "attributes": ATTRIBUTES, "label_counts": COUNTS}
+    recorded = load_spec(spec).to_json()
+    manifest = {"spec": recorded, "data_fingerprint": "f", "attributes": ATTRIBUTES, "label_counts": COUNTS}
     run = Run.create(tmp_path, "lr", manifest)
     run.record_trial(0, {"data": {"root": "d"}, "model": {"backbone": "tiny"}, "train": {"lr": "fast"}})
     run.close()

@@ -187,16 +187,23 @@ def test_watch_finds_what_runs_here(
     assert f"lr is done. Recorded in {run.path}." in text
 
 
-def test_stop_waits_until_it_has_ended(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stop_waits_until_it_has_ended(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda number, frame: asked.set())
-    try:
-        thread = driving(run, lambda: print(asked.wait(10)))
-        text = typed(capsys, "stop", "lr", "--storage", str(run.path.parent))
-        thread.join()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert asked.is_set()
+    # The driver is this very process, whose own command Ctrl-C would end.
+    told: list[tuple[int, int]] = []
+
+    def kill(pid: int, number: int) -> None:
+        told.append((pid, number))
+        if number:
+            asked.set()
+
+    monkeypatch.setattr("fashion.submit.local.os.kill", kill)
+    thread = driving(run, lambda: print(asked.wait(10)))
+    text = typed(capsys, "stop", "lr", "--storage", str(run.path.parent))
+    thread.join()
+    assert (os.getpid(), signal.SIGINT) in told
     assert f"{run.path} has ended: 1 of 4 trials are final. The same run goes on from there." in text
 
 

@@ -368,8 +368,8 @@ def test_mistakes_are_one_message_and_exit_code_2(command: str, message: str, tm
     ("answer", "words"),
     [
         ('{"version": "4", "ray_version": "2.9.3", "ray_commit": "x"}', "must run Ray 2."),
-        ("<html>It works!</html>", "something else than Ray's job server answers there"),
-        ("{}", "something else than Ray's job server answers there"),
+        ("<html>It works!</html>", "what answers there is not Ray's job server"),
+        ("{}", "what answers there is not Ray's job server"),
     ],
 )
 def test_a_server_that_is_none_or_of_another_ray_is_told(answer: str, words: str, tmp_path: Path) -> None:
