@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,13 +15,10 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.node import Node
-from ray.exceptions import AuthenticationError
-from ray.job_config import JobConfig
 
-from fashion.cluster.code_path import folders_for_workers
 from fashion.cluster.interrupts import deferred, hangups_blocked
+from fashion.cluster.joining import WorkersPath, join
 from fashion.cluster.ray_folder import private_token, ray_folder
 from fashion.errors import Problem, ResourcesError
 
@@ -59,7 +55,6 @@ QUIET = ("ray.tune", "ray.train", "ray._private.authentication")
 # and refuse to start where a container's /dev/shm is much smaller than that.
 OBJECT_STORE = 256 << 20
 
-KNOCK_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
 ANSWER_SECONDS = 2.0  # how long one waits for the GCS, which usually answers in milliseconds
 
@@ -178,7 +173,7 @@ def _session(address: str | None, note: Callable[[str], None], waiting: Callable
                 with deferred(), hangups_blocked(), _without_handlers():
                     if folder is None:
                         assert address is not None
-                        _join(address)
+                        join(address, tuple(ENVIRONMENT))
                     else:
                         _start(folder)
                 waiting("")
@@ -206,7 +201,7 @@ def _start(folder: Path) -> None:
         with _without_unused_processes():
             ray.init(
                 address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-                _temp_dir=str(folder), object_store_memory=OBJECT_STORE, job_config=_WorkersPath(joined=False),
+                _temp_dir=str(folder), object_store_memory=OBJECT_STORE, job_config=WorkersPath(joined=False),
                 num_cpus=None if detected >= 1 else 1,  # Ray would round half a CPU, a container's share, to none
                 # Else Ray starts a process for each CPU, which no trial can use: Tune gives trials an environment.
                 _system_config={"prestart_worker_first_driver": False},
@@ -217,22 +212,6 @@ def _start(folder: Path) -> None:
                 str(folder), "Ray could not start with its files there", str(error), "Set RAY_TMPDIR to another folder"
             )
         ) from error
-
-
-class _WorkersPath(JobConfig):
-    """Keeps the script's folder and the current folder, which Ray adds, out of the workers' `sys.path`."""
-
-    def __init__(self, joined: bool) -> None:
-        self._folders = folders_for_workers(joined)
-        super().__init__()
-
-    @property
-    def _py_driver_sys_path(self) -> list[str]:
-        return list(self._folders)
-
-    @_py_driver_sys_path.setter
-    def _py_driver_sys_path(self, value: list[str]) -> None:
-        """Set by Ray's constructor."""
 
 
 @contextmanager
@@ -259,65 +238,3 @@ def _without_handlers() -> Iterator[None]:
         yield
     finally:
         ray._private.utils.set_sigterm_handler = before
-
-
-def _knock(address: str) -> None:
-    """Find out in seconds what takes Ray's own client a minute.
-
-    Raises ConnectionError where nobody answers at HOST:PORT, and ResourcesError where this machine runs no node of a
-    cluster, which a driver needs beside it.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        return  # "auto", or something that Ray itself refuses
-    try:
-        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise ConnectionError(str(error)) from error
-    node_ids: Callable[[], Collection[str]] = ray._private.services.find_node_ids
-    if not node_ids():
-        raise ResourcesError(
-            f"--address {address}: this machine is no node of a Ray cluster, and a sweep's driver must run on one. "
-            "Run the command on the head (docs/cluster.md), or let this machine join first: "
-            f"ray start --address={address} --num-cpus=0 --num-gpus=0."
-        )
-
-
-def _join(address: str) -> None:
-    # By default Ray tries twenty times, a second apart, even where it was refused.
-    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
-    try:
-        _knock(address)
-        # If there is a token, it is shown. A cluster that asks for none does not mind.
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        # Workers of a cluster that is already running don't inherit this process's environment.
-        ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR, job_config=_WorkersPath(joined=True),
-            runtime_env={"env_vars": {key: os.environ[key] for key in ENVIRONMENT}},
-        )  # fmt: skip
-    except RuntimeError as error:
-        if not str(error).startswith("Version mismatch"):
-            raise
-        raise ResourcesError(
-            f"--address {address}: its versions differ from those here. {' '.join(str(error).split())}. "
-            "Install the cluster's."
-        ) from error
-    except ValueError as error:
-        if "address" not in str(error):
-            raise
-        raise ResourcesError(f"--address {address}: must be HOST:PORT or auto ({error}).") from error
-    except (ConnectionError, AuthenticationError) as error:
-        mode = os.environ.get("RAY_AUTH_MODE", "")
-        if isinstance(error, AuthenticationError):
-            found = "RAY_AUTH_MODE is token, and no token was found"
-        elif "InvalidAuthToken" not in str(error.__cause__):
-            raise ResourcesError(f"--address {address}: no Ray cluster answers there ({error}).") from error
-        elif mode == "token":
-            found = "the Ray cluster there refuses the token"
-        else:
-            why = f"RAY_AUTH_MODE is {mode}" if mode else "none was found"
-            found = f"the Ray cluster there asks for a token, and {why}"
-        raise ResourcesError(
-            f"--address {address}: {found}. Put the cluster's token into ~/.ray/auth_token, or into a file that "
-            "RAY_AUTH_TOKEN_PATH names."
-        ) from error

@@ -12,13 +12,13 @@ from contextlib import contextmanager, nullcontext
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
-from fashion.cluster.ahead import ClusterAhead
 from fashion.cluster.interrupts import deferred, first_asks
 from fashion.cluster.placement import Placement, Room, find_room
 from fashion.cluster.session import RayDied, cluster, keep_secrets
 from fashion.data.layout import read_unchanged
 from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
+from fashion.engine.ahead import ClusterAhead
 from fashion.engine.epoch_timeout import EpochTimeout
 from fashion.engine.tune_hooks import AbortStopper, NumberSearcher, RecordScheduler, SweepBlocked
 from fashion.engine.tune_trial import run_trial

@@ -75,7 +75,7 @@ def run_spec(
 
         found = read_data(spec, bars, begun)
         with deferred():
-            from fashion.cluster.ahead import ClusterAhead
+            from fashion.engine.ahead import ClusterAhead
 
             # Ray starts while torch is imported and caches are built. Most mistakes have been found by now.
             ahead, stdout = stack.enter_context(ClusterAhead()), sys.stdout

@@ -326,7 +326,7 @@ def test_room_for_the_image_caches_is_asked_for_once(
 
 
 def test_a_cluster_of_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fashion.cluster import session
+    from fashion.cluster import joining, session
 
     def mismatch(**arguments: object) -> None:
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.0.0\n    Python: 3.8.1\n")
@@ -341,7 +341,7 @@ def test_a_cluster_of_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(
         ResourcesError, match=r"--address auto: its versions differ from those here.*Ray: 2\.0\.0 Python: 3\.8\.1"
     ):
-        session._join("auto")
+        joining.join("auto", ())
 
 
 def test_a_folder_too_long_for_sockets_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
