@@ -60,7 +60,7 @@ def test_no_public_name_is_a_submodule() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'fashion' has no attribute 'opne_run'"):
-        _ = fashion.opne_run
+        _ = fashion.opne_run  # type: ignore[attr-defined]
 
 
 CALLER = """
