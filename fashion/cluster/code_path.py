@@ -20,10 +20,11 @@ def folders_for_workers(
     """What must stand first in a worker's `sys.path`: the folder above the package, and nothing where the worker's
     interpreter looks anyway.
 
-    Installed packages stay where they are in the order, behind the standard library and PYTHONPATH. `joined`: workers
-    of a cluster that is running already don't have this process's PYTHONPATH.
+    Installed packages stay where they are in the order, behind the standard library and PYTHONPATH. `joined`: nodes of
+    a cluster that is running already have packages of their own; `doctor`, and each worker, tell where one differs.
     """
+    if joined:
+        return []
     known = [*site.getsitepackages(), site.getusersitepackages()]
-    if not joined:
-        known += [each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each]
+    known += [each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each]
     return [] if str(above) in map(os.path.abspath, known) else [str(above)]

@@ -14,7 +14,10 @@ from fashion.training.worker import code_here, require_code
 
 def test_a_checkout_stands_first(tmp_path: Path) -> None:
     assert folders_for_workers(joined=False, above=tmp_path, environment={}) == [str(tmp_path)]
-    assert folders_for_workers(joined=True, above=tmp_path, environment={}) == [str(tmp_path)]
+
+
+def test_nodes_of_a_running_cluster_have_packages_of_their_own(tmp_path: Path) -> None:
+    assert folders_for_workers(joined=True, above=tmp_path, environment={}) == []
 
 
 def test_an_installed_package_stays_in_its_place() -> None:
@@ -27,7 +30,6 @@ def test_an_installed_package_stays_in_its_place() -> None:
 def test_pythonpath_is_inherited_by_workers_that_start_here(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": f"/elsewhere:{tmp_path}/"}
     assert folders_for_workers(joined=False, above=tmp_path, environment=environment) == []
-    assert folders_for_workers(joined=True, above=tmp_path, environment=environment) == [str(tmp_path)]
 
 
 def test_a_worker_with_other_code_is_refused() -> None:
