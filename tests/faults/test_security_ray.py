@@ -134,7 +134,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Iterator
 
 def gcs_address(pids: set[int]) -> str:
     for pid in pids:
-        found = re.search(r"--gcs-address=([^\0]+)", Path(f"/proc/{pid}/cmdline").read_text())
+        found = re.search(r"--gcs-address=([^\0 ]+)", Path(f"/proc/{pid}/cmdline").read_text())
         if found:
             return found[1]
     raise AssertionError("Ray is not running")
