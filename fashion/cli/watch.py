@@ -16,7 +16,6 @@ from fashion.cli.results import storage_option
 if TYPE_CHECKING:
     from fashion.api.locate import Location
     from fashion.display.live import Mode
-    from fashion.errors import UserError
     from fashion.submit.job_server import JobServer
     from fashion.submit.local import Driver
     from fashion.submit.watch import Job
@@ -51,21 +50,11 @@ def watch(run: str | None, storage: str, address: str | None, plain: bool, as_js
     if here is not None and (driver := _driver(here)) is not None:
         _follow_driver(here, driver, mode)
         return
-    from fashion.errors import ClusterError
-
-    try:
-        from fashion.submit.job_server import JobServer
-
-        server = JobServer(address)
-        job = server.find(run)
-    except ClusterError as error:
-        if address is not None:
-            raise
-        if here is None:
-            raise _nowhere(run, storage, error) from error
+    submitted = _submitted(run, storage, address, here)
+    if submitted is not None:
+        follow_job(*submitted, mode, address, behind=True)
+    elif here is not None:
         _tell_ended(here, as_json)
-        return
-    follow_job(server, job, mode, address, behind=True)
 
 
 @click.command()
@@ -86,20 +75,14 @@ def stop(run: str, storage: str, address: str | None) -> None:
     if here is not None and _driver(here) is not None:
         _stop_driver(here)
         return
-    from fashion.errors import ClusterError
-
-    try:
-        from fashion.submit.job_server import STOP_SECONDS, JobServer
-
-        server = JobServer(address)
-        job = server.find(run)
-    except ClusterError as error:
-        if address is not None:
-            raise
-        if here is None:
-            raise _nowhere(run, storage, error) from error
-        click.echo(f"No process drives {here}: {_progress(here)}. The same run goes on from there.")
+    submitted = _submitted(run, storage, address, here)
+    if submitted is None:
+        if here is not None:
+            click.echo(f"No process drives {here}: {_progress(here)}. The same run goes on from there.")
         return
+    from fashion.submit.job_server import STOP_SECONDS
+
+    server, job = submitted
     if job.ended:
         click.echo(f"{job.id} has ended already: {job.status.lower()}.")
         return
@@ -120,7 +103,7 @@ def _here(storage: str, run: str | None) -> Location | None:
             return find_location(storage, run)
         return next((each for each in locations(storage) if _driver(each) is not None), None)
     except RunError:
-        return None  # then it is one that was submitted, or none: `_nowhere` tells
+        return None  # then it is one that was submitted, or none: `_submitted` tells
 
 
 def _folder(location: Location) -> Path:
@@ -137,11 +120,29 @@ def _driver(location: Location) -> Driver | None:
     return driver_of(_folder(location))
 
 
-def _nowhere(run: str | None, storage: str, error: UserError) -> UserError:
+def _submitted(
+    run: str | None, storage: str, address: str | None, here: Location | None
+) -> tuple[JobServer, Job] | None:
+    """The sweep's job on the cluster; None where none is found there, and `here` is a run of that name.
+
+    Raises ClusterError where neither is found, or the cluster at a given `address` has none.
+    """
     from fashion.errors import ClusterError
 
-    what = "No sweep" if run is None else f"No sweep {run}"
-    return ClusterError(f"{what} runs on this machine (--storage {storage}), and none was found on a cluster: {error}")
+    try:
+        from fashion.submit.job_server import JobServer
+
+        server = JobServer(address)
+        return server, server.find(run)
+    except ClusterError as error:
+        if address is not None:
+            raise
+        if here is not None:
+            return None
+        what = "No sweep" if run is None else f"No sweep {run}"
+        raise ClusterError(
+            f"{what} runs on this machine (--storage {storage}), and none was found on a cluster: {error}"
+        ) from error
 
 
 def _follow_driver(location: Location, driver: Driver, mode: Mode) -> None:

@@ -15,7 +15,7 @@ from fashion.errors import ResourcesError
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.working_copy import held
-from fashion.sweep.extend import begun_spec, begun_trials, unfinished
+from fashion.sweep.extend import begun
 from fashion.sweep.foresee import require_machine
 from fashion.sweep.outcome import SweepOutcome
 
@@ -66,24 +66,24 @@ def run_spec(
         # First of all: a bucket that can't be used, or a sweep that is driven elsewhere, is told before torch and Ray
         # are loaded, which takes seconds. That is also why they are imported below.
         bucket = stack.enter_context(held(spec.storage, spec.name, say, partial(bars, "reading the record, MB")))
-        spec = begun_spec(spec)
-        begun = begun_trials(spec)
+        before = begun(spec)
+        spec = before.spec
         require_machine(spec.resources, address)
 
         with deferred():  # an interrupt within their imports can become any other exception
             from fashion.sweep.read_data import read_data
 
-        found = read_data(spec, bars, begun)
+        found = read_data(spec, bars, before.trials)
         with deferred():
             from fashion.engine.ahead import ClusterAhead
 
             # Ray starts while torch is imported and caches are built. Most mistakes have been found by now.
             ahead, stdout = stack.enter_context(ClusterAhead()), sys.stdout
-            if unfinished(spec):
+            if before.left:
                 ahead.begin(address)
             from fashion.sweep.prepare import discard, open_run, prepare
 
-        prepared = prepare(spec, bars, begun, found)
+        prepared = prepare(spec, bars, before.trials, found)
         bars.close()
         run, resumed = open_run(spec, prepared, bucket)
         for finding in run.manifest["findings"]:

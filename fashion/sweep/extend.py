@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,34 +43,35 @@ def total_with(added: int, spec: SweepSpec) -> tuple[int, int]:
     return (total, left) if left else (total + added, 0)
 
 
-def begun_spec(spec: SweepSpec) -> SweepSpec:
-    """The spec as its run, if there is one, was begun: what versions since then have added does not change it."""
-    if not run_path(spec).exists():
-        return spec
-    return spec.begun_as(SweepSpec.from_json(known_run(spec).manifest["spec"]))
+@dataclass(frozen=True)
+class Begun:
+    """What a command finds of its sweep. spec: the command's, as the run, if there is one, was begun: what versions
+    since then have added does not change it. trials: recorded configurations that are still to be trained. left: how
+    many of the spec's trials are still to be done."""
+
+    spec: SweepSpec
+    trials: tuple[TrialConfig, ...]
+    left: int
 
 
-def begun_trials(spec: SweepSpec) -> Sequence[TrialConfig]:
-    """Recorded configurations of the spec's run that are still to be trained; none when there is no run."""
+def begun(spec: SweepSpec) -> Begun:
+    """Read the spec's run, if there is one, once. Raises RunError where it can't be gone on with."""
     if not run_path(spec).exists():
-        return []
-    run, found = known_run(spec), []
+        return Begun(spec, (), spec.total_trials)
+    run = known_run(spec)
+    spec = spec.begun_as(SweepSpec.from_json(run.manifest["spec"]))
+    return Begun(spec, tuple(_begun_trials(run)), len(run.unfinished(spec.total_trials)))
+
+
+def _begun_trials(run: Run) -> Iterator[TrialConfig]:
     for trial in run.trials.values():
         if not trial.final:
             try:
-                found.append(read_config(trial.config))
+                yield read_config(trial.config)
             except ValidationError as error:
                 first = error.errors()[0]
                 place = f"{run.journal_path}: trial {trial.number}, {'.'.join(map(str, first['loc']))}"
                 raise RunError(Problem(place, first["msg"], show(first["input"]), f"{ANOTHER_NAME}.")) from error
-    return found
-
-
-def unfinished(spec: SweepSpec) -> int:
-    """How many of the spec's trials are still to be done."""
-    if not run_path(spec).exists():
-        return spec.total_trials
-    return len(known_run(spec).unfinished(spec.total_trials))
 
 
 def known_run(spec: SweepSpec) -> Run:

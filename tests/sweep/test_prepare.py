@@ -15,7 +15,7 @@ from fashion.data.pack import Pack
 from fashion.errors import DataError, RunError, UserError, WeightsError
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec, load_spec
-from fashion.sweep.extend import begun_trials, total_with
+from fashion.sweep.extend import begun, total_with
 from fashion.sweep.prepare import Prepared, discard, open_run, prepare
 from fashion.sweep.read_data import ADAPTIVE_DRAWS, possible_trials
 
@@ -175,7 +175,7 @@ def test_edited_ranges_go_on_with_more_trials(load: Load, prepared: Prepared) ->
         open_run(load("train.lr=0.05"), prepared)
     with pytest.raises(RunError, match=r"scheduler\.grace"):
         open_run(load(*edited, "scheduler.grace=0.5"), prepared)
-    assert begun_trials(load()) == [first]
+    assert begun(load()).trials == (first,)
     run, resumed = open_run(load(*edited), prepared)
     assert resumed
     (extension,) = run.manifest["extensions"]
