@@ -14,6 +14,7 @@ from fashion.errors import Problem
 
 SPLITS = ("train", "val", "test")
 LABELLED = ("train", "val")  # these need labels; test may have them
+MISSING = -1  # a label that is not known
 LARGEST_LIST = 1 << 30  # bytes; a list of ten million images takes a third of it
 INSIDE = "must lie in the data set's folder, where symbolic links lead as well"
 
@@ -22,10 +23,20 @@ Line = tuple[int, str]  # line number from 1, text without blanks at its ends
 
 @dataclass(frozen=True)
 class Attribute:
-    """One head: a category ("sleeve") and the names of its classes in label order."""
+    """One head: a category ("sleeve") and the names of its classes in label order.
+
+    multi_label: each class holds or doesn't, on its own, and an image may have several or none of them; otherwise an
+    image has exactly one. In a matrix of labels (N, columns) an attribute takes `columns` columns: the index of its
+    class, or for a multi-label one 0 or 1 for each class; MISSING where it is not known.
+    """
 
     name: str
     classes: tuple[str, ...]
+    multi_label: bool = False
+
+    @property
+    def columns(self) -> int:
+        return len(self.classes) if self.multi_label else 1
 
 
 class NoTextError(ValueError):
