@@ -14,8 +14,13 @@ from fashion.data.demo import write_demo
 from tests.support.machines.shared_ray import CPUS, SharedRay
 from tests.support.servers.s3_server import Server, environment, s3_server
 
-settings.register_profile("tests", max_examples=100, deadline=None)  # where a test names no other number
+settings.register_profile("tests", max_examples=50, deadline=None)  # where a test names no other number
 settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups first: one of them may take minutes, and at the end the other processes would wait for it."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -77,9 +77,10 @@ def run_spec(
         with deferred():
             from fashion.engine.ahead import ClusterAhead
 
-            # Ray starts while torch is imported and caches are built. Most mistakes have been found by now.
+            # Ray starts while torch is imported. All that can still be wrong is a user's own file of weights, which
+            # torch has to open: then Ray waits, so that a mistake is told at once.
             ahead, stdout = stack.enter_context(ClusterAhead()), sys.stdout
-            if before.left:
+            if before.left and all(config.model.weights in ("none", "imagenet") for config in found.configs):
                 ahead.begin(address)
             from fashion.sweep.prepare import discard, open_run, prepare
 

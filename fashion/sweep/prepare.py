@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from fashion.bucket.address import Address
-from fashion.config import Form, ModelConfig, TrialConfig
+from fashion.config import ModelConfig, TrialConfig
 from fashion.data.layout import Dataset
-from fashion.data.pack import Pack
 from fashion.data.remote.local_copy import DataRoot
 from fashion.model.weights import ResolvedWeights, resolve_weights
 from fashion.record.run import Run
@@ -53,8 +52,8 @@ class Prepared:
 def prepare(
     spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = (), read: DataRead | None = None
 ) -> Prepared:
-    """Resolve all weights and build the caches that this spec's trials need, and those `begun` before the spec was
-    edited. read: the data set, where it has been read already.
+    """Resolve all weights and compute the features that this spec's trials need, and those `begun` before the spec was
+    edited. read: the data set with its caches, where that has been read already.
 
     Raises WeightsError and what `read_data` raises, with everything that is wrong, before any trial starts.
     """
@@ -66,21 +65,12 @@ def prepare(
         if key not in weights:
             model = ModelConfig(backbone=key[0], weights=key[1])
             weights[key] = resolve_weights(model, partial(progress, "weights"))
-    packs: dict[Form, list[Pack]] = {}
-    for form in read.forms:
-        packs[form] = [
-            Pack.open_or_build(
-                dataset, split, *form, cache_dir=cache_dir,
-                progress=partial(progress, f"{split} images at {form.resize} px"), verify=True,
-            )
-            for split in ("train", "val")
-        ]  # fmt: skip
     probes = {(c.data, c.model.backbone, c.model.weights): c for c in read.configs if c.train.mode == "probe"}
     for config in probes.values():
         resolved = weights[config.model.backbone, config.model.weights]
         # A backbone of random weights is one trial's own: that trial computes its features.
         if resolved.sha256:
-            for pack in packs[config.data.form]:
+            for pack in read.packs[config.data.form]:
                 label = f"{pack.metadata['split']} features of {config.model.backbone} at {config.data.crop} px"
                 open_features(pack, config, resolved, _device(), partial(progress, label))
     address = read.source if isinstance(read.source, Address) else None

@@ -1,8 +1,8 @@
-"""The data set of a sweep, and what it and the spec tell together: without torch, within a second or two."""
+"""The data set of a sweep, its caches, and what the data and the spec tell together: without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from fashion.bucket.address import Address
 from fashion.config import Form, TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
+from fashion.data.pack import Pack
 from fashion.data.remote.local_copy import DataRoot, on_this_machine, parse_root
 from fashion.errors import Problem, SpecError
 from fashion.spec.sweep_spec import SweepSpec
@@ -26,19 +27,19 @@ ADAPTIVE_DRAWS = 300
 
 @dataclass(frozen=True)
 class DataRead:
-    """configs: trials of the sweep, all of them or a wide sample. forms: what their packed images hold. root: the data
-    set's folder on this machine; source: where the spec says it is."""
+    """configs: trials of the sweep, all of them or a wide sample. packs: their packed training and validation images.
+    root: the data set's folder on this machine; source: where the spec says it is."""
 
     configs: tuple[TrialConfig, ...]
-    forms: tuple[Form, ...]
     source: DataRoot
     root: Path
     cache_dir: Path
     dataset: Dataset
+    packs: Mapping[Form, tuple[Pack, ...]]
 
 
 def read_data(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = ()) -> DataRead:
-    """Read the data set that this spec's trials need, and those `begun` before the spec was edited.
+    """Read the data set, and build the caches that this spec's trials need, and those `begun` before it was edited.
 
     Raises:
         DataError, SpecError: with everything that is wrong.
@@ -55,7 +56,17 @@ def read_data(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] 
     dataset = read_dataset(root, data.follow_links, data.on_error, partial(progress, "images that can't be decoded"))
     _require(foreseen(spec, len(dataset.splits["train"]), progress), spec)
     dataset.fingerprint(partial(progress, "contents of all images"))
-    return DataRead(tuple(configs), tuple(forms), source, root, cache_dir, dataset)
+    packs = {
+        form: tuple(
+            Pack.open_or_build(
+                dataset, split, *form, cache_dir=cache_dir,
+                progress=partial(progress, f"{split} images at {form.resize} px"), verify=True,
+            )
+            for split in ("train", "val")
+        )
+        for form in forms
+    }  # fmt: skip
+    return DataRead(tuple(configs), source, root, cache_dir, dataset, packs)
 
 
 def possible_trials(spec: SweepSpec) -> list[TrialConfig]:

@@ -312,6 +312,7 @@ def _worker(rank: int, root: Path, tmp_path: Path, until: str) -> None:
     leave_together()
 
 
+@pytest.mark.further
 def test_workers_of_several_machines_go_on_from_the_bucket(s3: Server, demo_root: Path, tmp_path: Path) -> None:
     found = {}
     for until in ("local", "stop", "leave", "end"):
