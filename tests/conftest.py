@@ -18,9 +18,13 @@ settings.register_profile("tests", max_examples=50, deadline=None)  # where a te
 settings.load_profile("tests")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups first: one of them may take minutes, and at the end the other processes would wait for it."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without its groups, pytest-xdist would start in each process anew what the tests of a group share."""
+    if getattr(config.option, "loadgroup", False):
+        lost = [item.nodeid for item in items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+        if lost:
+            raise pytest.UsageError(f"pytest-xdist does not see the group of {lost[0]}: see pytest in setup.cfg")
 
 
 @pytest.fixture(scope="session", autouse=True)
