@@ -55,6 +55,7 @@ QUIET = ("ray.tune", "ray.train", "ray._private.authentication")
 # and refuse to start where a container's /dev/shm is much smaller than that.
 OBJECT_STORE = 256 << 20
 
+START_SECONDS = 180  # that Ray may take to start on this machine; usually it takes a few
 LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
 ANSWER_SECONDS = 2.0  # how long one waits for the GCS, which usually answers in milliseconds
 
@@ -198,7 +199,7 @@ def _start(folder: Path) -> None:
     try:
         private_token(folder)
         # Without "local" Ray would join whatever `ray start` has left running here.
-        with _without_unused_processes():
+        with _without_unused_processes(), _patient():
             ray.init(
                 address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                 _temp_dir=str(folder), object_store_memory=OBJECT_STORE, job_config=WorkersPath(joined=False),
@@ -226,6 +227,30 @@ def _without_unused_processes() -> Iterator[None]:
     finally:
         for name, method in unused.items():
             setattr(Node, name, method)
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """Inside, Ray waits START_SECONDS for its raylet. Its own limit is 30 s, which a busy machine, or one of half a
+    core, takes."""
+    node_of = ray._private.services.get_node
+
+    def wait_for(gcs_address: str, node_id: str) -> Any:
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return node_of(gcs_address, node_id)
+            except RuntimeError:  # not there yet
+                if time.monotonic() > end:
+                    rule, fix = f"did not start within {START_SECONDS} s", "This machine may be too busy: try again"
+                    raise ResourcesError(Problem("Ray", rule, fix=fix)) from None
+            time.sleep(0.1)
+
+    ray._private.services.get_node = wait_for
+    try:
+        yield
+    finally:
+        ray._private.services.get_node = node_of
 
 
 @contextmanager
