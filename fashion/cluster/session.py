@@ -204,8 +204,11 @@ def _start(folder: Path) -> None:
                 address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                 _temp_dir=str(folder), object_store_memory=OBJECT_STORE, job_config=WorkersPath(joined=False),
                 num_cpus=None if detected >= 1 else 1,  # Ray would round half a CPU, a container's share, to none
-                # Else Ray starts a process for each CPU, which no trial can use: Tune gives trials an environment.
-                _system_config={"prestart_worker_first_driver": False},
+                _system_config={
+                    # Else Ray starts a process for each CPU, which no trial can use: Tune gives trials an environment.
+                    "prestart_worker_first_driver": False,
+                    "agent_register_timeout_ms": START_SECONDS * 1000,  # the raylet's own patience
+                },
             )  # fmt: skip
     except OSError as error:
         raise ResourcesError(

@@ -124,7 +124,7 @@ def test_a_terminals_interrupt_ends_the_sweep_cleanly(folder: Path, undisturbed:
     assert "Traceback" not in out + err
     assert wait_until_gone(below) == set()
     left = {path.name for path in (folder / "runs/k").iterdir()}
-    assert left == {"manifest.json", "journal.jsonl", "lock", "trials", "val-labels.parquet"}
+    assert left == {"manifest.json", "journal.jsonl", "lock", "tb", "trials", "val-labels.parquet"}
     recorded = len(events(folder / "runs/k"))
     go_on(folder, undisturbed)
     assert len(events(folder / "runs/k")) > recorded
@@ -142,18 +142,18 @@ def test_a_signal_while_ray_starts_and_one_after_a_report(
         os.killpg(process.pid, signal.SIGHUP)
     else:
         process = start(folder, "k.yaml")
-        assert process.stdout is not None
-        while "starting Ray" not in process.stdout.readline():
+        below: dict[int, str] = {}
+        while not any(title.endswith("/gcs_server") for title in below.values()):
             assert process.poll() is None
-        time.sleep(1.0)
-        below = descendants(process.pid)
+            time.sleep(0.05)
+            below = descendants(process.pid)
         process.terminate()
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, (out, err)
     assert "Traceback" not in out + err
     assert wait_until_gone(at_work(below)) == set()
     left = {path.name for path in (folder / "runs/k").iterdir()}
-    assert left <= {"manifest.json", "journal.jsonl", "lock", "trials", "val-labels.parquet"}
+    assert left <= {"manifest.json", "journal.jsonl", "lock", "tb", "trials", "val-labels.parquet"}
     assert list(temporary.iterdir()) == []
     go_on(folder, undisturbed)
     temporary.rmdir()

@@ -108,7 +108,7 @@ def files(run: Path) -> list[str]:
     """All files of a run but `progress.json`, which depends on when the last epoch was interrupted."""
     passing = {"progress.json"}
     names = [str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and path.name not in passing]
-    return sorted(re.sub(r"tb/events.*", "tb/events", name) for name in names)
+    return sorted({re.sub(r"^(tb/.*)/events.*", r"\1/events", name) for name in names})  # each attempt has its own
 
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
