@@ -40,7 +40,7 @@ def folder_above() -> tuple[Path, str]:
     named = [(name, os.environ[name]) for name in WANTED if os.environ.get(name)][:1]
     refused: list[tuple[str, str, str]] = []
     for name, text in [*named, *(("", place) for place in ELSEWHERE)]:
-        path = os.path.abspath(text)
+        path = os.path.abspath(os.path.expanduser(text))
         why = _unfit(path, make=bool(name))
         if not why:
             told = [

@@ -44,6 +44,9 @@ def test_the_named_folder_is_used_and_made(tmp_path: Path, short: None, monkeypa
     monkeypatch.setenv("TMPDIR", "/nowhere")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "new"))
     assert folder_above() == (tmp_path / "new", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", "~/ray")
+    assert folder_above() == (tmp_path / "ray", "")
 
 
 def test_a_long_folder_gives_way_and_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
