@@ -123,6 +123,19 @@ def test_the_token_is_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ
 
 
+def test_a_named_file_without_a_token_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    with pytest.raises(ResourcesError, match=r"^RAY_AUTH_TOKEN_PATH: .*can't be read \(No such file"):
+        private_token(tmp_path)
+    path.write_text("\n")
+    with pytest.raises(ResourcesError, match=r"which is empty.*Unset it"):
+        private_token(tmp_path)
+    path.write_text("0" * 64)
+    private_token(tmp_path)
+    assert path.read_text() == "0" * 64
+
+
 @pytest.mark.parametrize("home", ["read-only", "none"])
 def test_without_a_home_the_command_has_a_token_of_its_own(
     home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
