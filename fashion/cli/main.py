@@ -40,6 +40,12 @@ COMMANDS: Mapping[str, str] = {
 # Not listed in the help: machines use them, not people.
 HIDDEN: Mapping[str, str] = {"spot-watch": "fashion.cli.spot:spot_watch"}
 
+# Variables that name a file or a folder, of this package and of the libraries that it calls: most of those would take
+# a `~` for a folder of that name.
+PATH_VARIABLES = (
+    "FASHION_CACHE", "RAY_TMPDIR", "TMPDIR", "RAY_AUTH_TOKEN_PATH", "TORCH_HOME", "HF_HOME", "HF_HUB_CACHE",
+    "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "GOOGLE_APPLICATION_CREDENTIALS", "SSL_CERT_FILE",
+)  # fmt: skip
 WITHOUT_FOLDER = ("--help", "-h", "--version")  # words with which no folder is needed
 
 
@@ -82,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # starts.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     name_user()
+    expand_home()
     if VARIABLE in os.environ:
         prepare_completion()
     try:
@@ -131,6 +138,14 @@ def name_user() -> None:
         # What `getpass.getuser` looks at; none of it is set in such a container.
         if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
             os.environ["USER"] = f"uid-{os.getuid()}"
+
+
+def expand_home() -> None:
+    """Put the home folder in place of a `~` with which a variable's path begins. Shells leave it in quotes, and service
+    managers, Dockerfiles and .env files leave it everywhere."""
+    for name in PATH_VARIABLES:
+        if os.environ.get(name, "").startswith("~"):
+            os.environ[name] = os.path.expanduser(os.environ[name])
 
 
 def require_working_folder(arguments: Sequence[str]) -> None:

@@ -180,14 +180,24 @@ def best(
     opened = _open(storage, run)
     winner = opened.best() if trial is None else opened.at(trial, epoch)
     before = opened.promoted
-    opened.promote(winner)
+    folder: str | None = f"{opened.record.location}/best"
+    refused: OSError | None = None
+    try:
+        opened.promote(winner)
+    except OSError as error:  # the answer can be given all the same, where it can't be promoted
+        if before != (winner.trial, winner.epoch):
+            refused, folder = error, None
     record = opened.record
-    folder = f"{record.location}/best"
     found = winner_json(record, winner, folder)
     if not as_json and predict and not everything and before == (winner.trial, winner.epoch):
         print_winner_again(record, winner, page())
     elif not as_json:
         print_winner(record, winner, folder, page(), everything)
+    if refused is not None:
+        if as_json:
+            click.echo(json.dumps(found, indent=2, allow_nan=False))
+        click.echo("It could not be promoted.", err=True)
+        raise refused
     if predict:
         from fashion.cli.predict import predict_winner
 

@@ -40,7 +40,7 @@ def folder_above() -> tuple[Path, str]:
     named = [(name, os.environ[name]) for name in WANTED if os.environ.get(name)][:1]
     refused: list[tuple[str, str, str]] = []
     for name, text in [*named, *(("", place) for place in ELSEWHERE)]:
-        path = os.path.abspath(text)
+        path = os.path.abspath(os.path.expanduser(text))
         why = _unfit(path, make=bool(name))
         if not why:
             told = [
@@ -122,10 +122,13 @@ def private_token(folder: Path) -> None:
     Ray would make one itself, but readable by everybody on the machine, and two sweeps that start at the same time
     would overwrite each other's. It is kept in ~/.ray; where nothing can be written there, or there is no home, this
     command has one of its own in its Ray `folder`, which RAY_AUTH_TOKEN_PATH then names. Raises OSError where it can't
-    be written either.
+    be written either, ResourcesError where RAY_AUTH_TOKEN_PATH names a file without one.
     """
     global _token
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    if named := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        _require_token(Path(named))
         return
     try:
         _token_at_home()
@@ -136,6 +139,16 @@ def private_token(folder: Path) -> None:
         with os.fdopen(handle, "w") as file:
             file.write(_token)
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(own)
+
+
+def _require_token(path: Path) -> None:
+    try:
+        why = "" if path.read_bytes().strip() else "which is empty"
+    except OSError as error:
+        why = f"which can't be read ({error.strerror})"
+    if why:
+        rule, fix = "must name a file that holds a token for Ray", "Unset it: the command then makes a token itself"
+        raise ResourcesError(Problem("RAY_AUTH_TOKEN_PATH", rule, f"{path}, {why}", fix))
 
 
 def _token_at_home() -> None:

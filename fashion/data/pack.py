@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,7 @@ from fashion.files import KernelLock, write_atomic
 
 FORMAT_VERSION = 1
 _SAMPLED = 16  # rows whose checksums are compared whenever a file is opened
+_PIECE = 1 << 20  # bytes of a file that are in memory at a time while it is digested
 
 
 class Pack:
@@ -199,22 +201,35 @@ def _write_frame(
 ) -> tuple[int, int]:
     """Write the Arrow file with zeros for pixels. Returns the offsets of pixels and checksums in it, in bytes."""
     count, row = len(names), size * size * 3
-    # Anonymous memory that is never touched costs nothing, but real zeros reach the file. So a full disk raises an
-    # error here, instead of a bus error later in the mapping.
-    empty = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(row), count, [None, pa.py_buffer(np.zeros(count * row, np.uint8))]
-    )
+    empty = pa.FixedSizeBinaryArray.from_buffers(pa.binary(row), count, [None, zeros(count * row)])
     columns = {"name": pa.array(names, pa.string()), "crc32": pa.array(np.zeros(count, np.uint32)), "pixels": empty}
     if labels is not None:
         columns["labels"] = pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1)), labels.shape[1])
-    batch = pa.record_batch(columns).replace_schema_metadata(metadata)
+    pixels_at, checksums_at = write_frame(path, columns, ("pixels", "crc32"), metadata)
+    return pixels_at, checksums_at
+
+
+def zeros(length: int) -> pa.Buffer:
+    """`length` zero bytes that take no memory, however many they are.
+
+    Written to a file they are real, so that a full disk raises an error there, instead of a bus error later in a
+    mapping of that file. Memory that can't be written to is not counted against what the machine has either.
+    """
+    return pa.py_buffer(mmap.mmap(-1, length, mmap.MAP_PRIVATE, mmap.PROT_READ) if length else b"")
+
+
+def write_frame(
+    path: Path, columns: Mapping[str, pa.Array], wanted: Sequence[str], metadata: Mapping[str, str] | None = None
+) -> list[int]:
+    """Write an Arrow file of one batch. Returns where in it the values of the `wanted` columns begin, in bytes, so that
+    they can be filled in place."""
+    batch = pa.record_batch(dict(columns)).replace_schema_metadata(metadata)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
     with pa.memory_map(str(path)) as source:
         start = source.read_buffer(1).address
         written = pa.ipc.open_file(source).get_batch(0)
-        pixels_at, checksums_at = (written.column(name).buffers()[1].address - start for name in ("pixels", "crc32"))
-        return pixels_at, checksums_at
+        return [written.column(name).buffers()[-1].address - start for name in wanted]
 
 
 def write_seal(path: Path, written: Path, pixels_at: int = 0, length: int = 0) -> None:
@@ -257,8 +272,16 @@ def _seal_path(path: Path) -> Path:
 
 
 def _frame_digest(path: Path, start: int, length: int) -> str:
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        digest = hashlib.sha256(file.read(start))
+        _digest_into(digest, file, start)
         file.seek(start + length)
-        digest.update(file.read())
+        _digest_into(digest, file, path.stat().st_size - start - length)
     return digest.hexdigest()
+
+
+def _digest_into(digest: hashlib._Hash, file: BinaryIO, length: int) -> None:
+    """The next `length` bytes of the file, a piece at a time: a file of features is digested whole."""
+    while length > 0 and (piece := file.read(min(length, _PIECE))):
+        digest.update(piece)
+        length -= len(piece)

@@ -30,6 +30,9 @@ LEAST = 6  # to fewer columns no text is cut
 BLOCKS = "▁▂▃▄▅▆▇█"
 # Of the losses shown, the share that a curve tells apart: the worst are mostly those of first epochs.
 TELLING = 0.9
+# Nor is more told apart than so many times what lies between the best and the middle one: with large learning rates
+# a third of the trials may have exploded, and beside those all others look alike.
+SPREAD = 3.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,9 @@ def _curves(shown: Sequence[Row]) -> list[Text]:
     if not any(len(each.curve) > 1 for each in shown) or not values:
         return []
     width = min(CURVE, max(each.epochs for each in shown))
-    low, high = values[0], values[int(TELLING * (len(values) - 1))]
+    low, middle, high = values[0], values[len(values) // 2], values[int(TELLING * (len(values) - 1))]
+    if middle > low:
+        high = min(high, low + SPREAD * (middle - low))
     texts = []
     for each in shown:
         done = len(each.curve)

@@ -125,9 +125,16 @@ def best_lines(rows: Sequence[Row], fields: Sequence[str], width: int, most: int
     best = words.leader(rows)
     if best is None:
         return [Text("best  none yet", "dim"), Text("")]
-    first = Text("best  ", no_wrap=True, overflow="ellipsis")
-    first.append(f"trial {best.number}", "bold").append(f", epoch {best.best_epoch} of {best.epochs}: val_loss ")
-    first.append(words.number(best.best), "bold green").append(f", val_accuracy {words.percent(best.accuracy)} %")
+    accuracy = words.percent(best.accuracy)
+    for epoch, share in (
+        (f"epoch {best.best_epoch} of {best.epochs}", "val_accuracy"),
+        (f"epoch {best.best_epoch}", "val_acc"),
+    ):
+        first = Text("best  ", no_wrap=True, overflow="ellipsis")
+        first.append(f"trial {best.number}", "bold").append(f", {epoch}: val_loss ")
+        first.append(words.number(best.best), "bold green").append(f", {share} {accuracy} %")
+        if first.cell_len <= width:
+            break
     names = words.short_names(fields)
     values = ", ".join(f"{names[name]} {words.short(best.values.get(name))}" for name in fields)
     lines = textwrap.wrap(values, max(width - 6, 20), max_lines=most, placeholder=" ...") or [""]

@@ -18,10 +18,11 @@ from fashion.record.run import Run
 from fashion.record.trial import metrics_to_json
 
 
-def winner_json(run: Run, promoted: Ranked, folder: str) -> dict[str, Any]:
+def winner_json(run: Run, promoted: Ranked, folder: str | None) -> dict[str, Any]:
     """What `best` prints as JSON values. Shares are in [0, 1], losses in nats; a positive lead favours the winner.
 
     `promoted` may be another trial or epoch than the best: then `runner_up` is null. `best` tells which one that is.
+    `folder` is where it was promoted to, None where that was not possible.
     """
     best = ranking.best(run)
     won = (promoted.trial, promoted.epoch) == (best.trial, best.epoch)
@@ -48,7 +49,7 @@ def winner_json(run: Run, promoted: Ranked, folder: str) -> dict[str, Any]:
     }
 
 
-def print_winner(run: Run, promoted: Ranked, folder: str, out: Console, everything: bool = False) -> None:
+def print_winner(run: Run, promoted: Ranked, folder: str | None, out: Console, everything: bool = False) -> None:
     """Print what was promoted: its metrics beside the majority baseline, overall and per attribute, its lead, and what
     was sampled for it; with `everything` its whole configuration and how often each class occurs."""
     entry = overview(run)
@@ -70,8 +71,9 @@ def print_winner(run: Run, promoted: Ranked, folder: str, out: Console, everythi
         print_config(run, promoted.config, out)
     else:
         _print_sampled(run, promoted.config, out)
-    out.print()
-    out.print(f"promoted to {folder}", markup=False, soft_wrap=True)
+    if folder is not None:
+        out.print()
+        out.print(f"promoted to {folder}", markup=False, soft_wrap=True)
 
 
 def print_winner_again(run: Run, promoted: Ranked, out: Console) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ FORMAT = 6
 NAME = "excerpt.json"
 # Reading fewer reports than this from the journal takes no noticeable time.
 WORTH = 5_000
+PIECE = 40_000  # events of a journal that are in memory at a time
 _STAMPED = 4096  # bytes at the end of what is covered, of which the stamp has the digest
 
 
@@ -35,11 +36,42 @@ def glance(path: str | Path, progress: Progress | None = None) -> Run:
     entered a rung. Raises RunError like `Run.open`."""
     path = Path(path)
     known = load(path / "journal.jsonl")
-    read = len(known[1]) if known else 0
-    run = Run.open(path, known, progress)
-    if len(run.history) - read > WORTH and os.access(path, os.W_OK):
+    before = _reports(known[0]) if known else 0
+    run = Run.open(path, known, progress, most=PIECE)
+    while run.offset < run.journal_path.stat().st_size:
+        if len(run.history) > WORTH:
+            _shorten(run)
+        if not run.refresh(progress, most=PIECE):
+            break  # a line that is only half written yet
+    if _reports(run.trials) - before > WORTH and os.access(path, os.W_OK):
         save(run)
     return run
+
+
+def _reports(trials: Mapping[int, Trial]) -> int:
+    return sum(trial.left_out + len(trial.reports) for trial in trials.values())
+
+
+def _kept(run: Run, entered: Collection[tuple[int, int]]) -> dict[int, list[EpochReport]]:
+    """The reports of each trial that an excerpt keeps: the best, the last, and those that entered a rung."""
+    found = {}
+    for trial in run.trials.values():
+        best, last = trial.best(), trial.reports[-1] if trial.reports else None
+        found[trial.number] = [r for r in trial.reports if r is best or r is last or (r.trial, r.epoch) in entered]
+    return found
+
+
+def _shorten(run: Run) -> None:
+    """Let go of the reports that an excerpt leaves out: a long journal is read in the memory of its excerpt."""
+    entered = set(_entered(run.history, fresh_scheduler_of(run)))
+    for number, kept in _kept(run, entered).items():
+        trial = run.trials[number]
+        epochs = {report.epoch for report in kept}
+        trial.left_out += len(trial.reports) - len(kept)
+        trial.left_out_seconds += sum(r.seconds for r in trial.reports if r.epoch not in epochs)
+        trial.reports = kept
+        trial.decisions = {epoch: trial.decisions[epoch] for epoch in sorted(epochs)}
+    run.history = [each for each in run.history if (each[0].trial, each[0].epoch) in entered]
 
 
 def save(run: Run) -> None:
@@ -48,10 +80,10 @@ def save(run: Run) -> None:
     entered = set(_entered(run.history, scheduler))
     shared = next((trial.config for trial in run.trials.values()), {})
     common = _fields(shared)
+    kept_of = _kept(run, entered)
     trials = []
     for trial in run.trials.values():
-        best, last = trial.best(), trial.reports[-1] if trial.reports else None
-        kept = [r for r in trial.reports if r is best or r is last or (r.trial, r.epoch) in entered]
+        best, kept = trial.best(), kept_of[trial.number]
         trials.append(
             {
                 "number": trial.number,

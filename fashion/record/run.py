@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -91,9 +92,11 @@ class Run:
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: str | Path, known: Known | None = None, progress: Progress | None = None) -> Self:
+    def open(
+        cls, path: str | Path, known: Known | None = None, progress: Progress | None = None, most: int | None = None
+    ) -> Self:
         """Read a run directory. known: what an excerpt holds already, so that only the rest is read. progress: is
-        called with (done, total) in megabytes of a long journal.
+        called with (done, total) in megabytes of a long journal. most: events that are read for now, by default all.
 
         Raises RunError when it is no run directory, is damaged, or was written by another format.
         """
@@ -101,7 +104,7 @@ class Run:
         run = cls(path, read_manifest(path))
         if known is not None:
             run.trials, run.history, run.offset = known
-        run.refresh(progress)
+        run.refresh(progress, most)
         return run
 
     @property
@@ -159,12 +162,13 @@ class Run:
     def lock(self) -> RunLock:
         return RunLock(self.path)
 
-    def refresh(self, progress: Progress | None = None) -> int:
-        """Take in what was journalled since the last look, reading new bytes only; returns the number of events.
+    def refresh(self, progress: Progress | None = None, most: int | None = None) -> int:
+        """Take in what was journalled since the last look, reading new bytes only; returns the number of events, at
+        most `most` of them.
 
         Raises RunError for a journal that can't be understood.
         """
-        events = self._read(progress)
+        events = self._read(progress, most)
         self._tell_trials()
         return events
 
@@ -245,9 +249,9 @@ class Run:
         self._journal.append({**event, "time": now()})
         self._read()  # memory is only ever fed from the disk: a reopened run can't differ from this one
 
-    def _read(self, progress: Progress | None = None) -> int:
+    def _read(self, progress: Progress | None = None, most: int | None = None) -> int:
         count = 0
-        for event, end in events_from(self.journal_path, self.offset):
+        for event, end in islice(events_from(self.journal_path, self.offset), most):
             try:
                 self.apply(event)
             except (KeyError, TypeError, ValueError) as error:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 
 from fashion.config import TrialConfig
 from fashion.data.batches import ALONE, Batch, Epoch, Normalization, Worker, eval_batches, flipped
-from fashion.data.pack import Pack, check_seal, write_seal
+from fashion.data.contents import require_room
+from fashion.data.pack import Pack, check_seal, write_frame, write_seal, zeros
 from fashion.errors import BlockedError
 from fashion.files import KernelLock
 from fashion.model.backbones import row
@@ -103,7 +105,7 @@ def open_or_compute(
         with KernelLock(f"{path}.lock"):
             found = _valid(path, len(pack))
             if found is None:
-                _write(path, _compute(pack, config, weights, mirrored, torch.device(device), progress))
+                _build(path, pack, config, weights, mirrored, torch.device(device), progress)
     except OSError as error:
         raise BlockedError(
             f"The feature cache can't be written in {path.parent}: {error}. Set FASHION_CACHE to a folder with room."
@@ -153,40 +155,43 @@ def _mapped(path: Path, written: int, inode: int) -> NDArray[np.float32]:
     return values
 
 
-def _write(path: Path, features: NDArray[np.float32]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock
-    try:
-        column = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), features.shape[1])
-        batch = pa.record_batch({"features": column})
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-            writer.write_batch(batch)
-        write_seal(path, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 @torch.inference_mode()
-def _compute(
+def _build(
+    path: Path,
     pack: Pack,
     config: TrialConfig,
     weights: ResolvedWeights,
     mirrored: bool,
     device: torch.device,
     progress: Progress | None,
-) -> NDArray[np.float32]:
+) -> None:
+    """Write the file with zeros for features, then compute into it in place: memory does not grow with the images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = build_model(config.model, (), weights)
     model = model.to(memory_format=torch.channels_last).to(device).eval()
     channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
     size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
-    features = np.empty((len(pack), model.feature_count), np.float32)
-    done = 0
-    for batch in eval_batches(pack, config.data, channels, size, Worker(device=device)):
-        images = batch.images.flip(-1) if mirrored else batch.images
-        features[done : done + len(images)] = model.features(images).float().cpu().numpy()
-        done += len(images)
-        if progress is not None:
-            progress(done, len(pack))
-    return features
+    temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock
+    try:
+        features = _framed(temporary, len(pack), model.feature_count)
+        done = 0
+        for batch in eval_batches(pack, config.data, channels, size, Worker(device=device)):
+            images = batch.images.flip(-1) if mirrored else batch.images
+            features[done : done + len(images)] = model.features(images).float().cpu().numpy()
+            done += len(images)
+            if progress is not None:
+                progress(done, len(pack))
+        features.flush()
+        write_seal(path, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _framed(path: Path, count: int, width: int) -> np.memmap[Any, np.dtype[np.float32]]:
+    """A new file of features, all of them 0, mapped to be written: (count, width)."""
+    require_room("The feature cache", 4 * count * width, path.parent)
+    values = pa.Array.from_buffers(pa.float32(), count * width, [None, zeros(4 * count * width)])
+    (start,) = write_frame(path, {"features": pa.FixedSizeListArray.from_arrays(values, width)}, ("features",))
+    return np.memmap(path, np.float32, "r+", start, (count, width))

@@ -153,3 +153,15 @@ def test_a_user_id_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     main.name_user()
     assert getpass.getuser() == f"uid-{os.getuid()}"
+
+
+def test_a_variables_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in main.PATH_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FASHION_CACHE", "~/cache")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/run/secrets/~token")
+    main.expand_home()
+    assert os.environ["FASHION_CACHE"] == f"{tmp_path}/cache"
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == "/run/secrets/~token"
+    assert not {"TORCH_HOME", "TMPDIR"} & os.environ.keys()

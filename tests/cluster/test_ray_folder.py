@@ -44,6 +44,9 @@ def test_the_named_folder_is_used_and_made(tmp_path: Path, short: None, monkeypa
     monkeypatch.setenv("TMPDIR", "/nowhere")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "new"))
     assert folder_above() == (tmp_path / "new", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", "~/ray")
+    assert folder_above() == (tmp_path / "ray", "")
 
 
 def test_a_long_folder_gives_way_and_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +121,19 @@ def test_the_token_is_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_text() == token
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+
+
+def test_a_named_file_without_a_token_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    with pytest.raises(ResourcesError, match=r"^RAY_AUTH_TOKEN_PATH: .*can't be read \(No such file"):
+        private_token(tmp_path)
+    path.write_text("\n")
+    with pytest.raises(ResourcesError, match=r"which is empty.*Unset it"):
+        private_token(tmp_path)
+    path.write_text("0" * 64)
+    private_token(tmp_path)
+    assert path.read_text() == "0" * 64
 
 
 @pytest.mark.parametrize("home", ["read-only", "none"])

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import pickle
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 
 from fashion.data.images import PAD_COLOUR, load_rgb, resize_square
 from fashion.data.layout import Dataset, read_dataset
-from fashion.data.pack import Pack
+from fashion.data.pack import Pack, check_seal, read_seal, write_seal, zeros
 from fashion.errors import DataError, UserError
 
 
@@ -206,3 +208,22 @@ def test_a_folder_that_cant_be_made_is_a_user_error(demo: Dataset, tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="FASHION_CACHE"):
         Pack.open_or_build(demo, "val", 16, cache_dir=tmp_path / "file" / "cache")
+
+
+def test_zeros_take_no_memory_and_a_file_is_digested_in_pieces(tmp_path: Path) -> None:
+    many = zeros(1 << 40)  # more than any machine would promise
+    assert many.size == 1 << 40
+    assert many.slice(1 << 39, 8).to_pybytes() == bytes(8)
+    assert zeros(0).size == 0
+    path, length = tmp_path / "features.arrow", 16 << 20
+    path.touch()
+    os.truncate(path, length)
+    tracemalloc.start()
+    try:
+        write_seal(path, path)
+        check_seal(path)
+        assert tracemalloc.get_traced_memory()[1] < length / 4
+    finally:
+        tracemalloc.stop()
+    expected = hashlib.sha256(bytes(length)).hexdigest()
+    assert read_seal(path) == {"size": length, "pixels": [0, 0], "frame": expected}

@@ -114,7 +114,8 @@ def test_the_picture_fits_its_terminal(crowded: Display, width: int, height: int
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)
     assert "150/200 trials" in text
-    assert "trial 0, epoch 1 of 10: val_loss 1.5000" in text
+    whole, brief = "epoch 1 of 10: val_loss 1.5000, val_accuracy 50.00 %", "epoch 1: val_loss 1.5000, val_acc 50.00 %"
+    assert f"best  trial 0, {whole if width >= 80 else brief}" in text
     assert re.search(r"^ *\*0 +stopped", text, re.MULTILINE), "the best trial is listed and marked"
     assert re.search(r"^ *15\d +running", text, re.MULTILINE)
     assert re.search(r"and \d+ more: .*stopped", text)
@@ -181,6 +182,20 @@ def test_wide_terminals_have_a_column_for_every_sampled_field_and_a_curve(tmp_pa
     assert len(curve) == 3, "three of ten epochs"
 
 
+def test_trials_that_exploded_do_not_flatten_the_curves_of_the_others(tmp_path: Path) -> None:
+    run, spec = new_run(tmp_path, 4)
+    display = Display(run, spec, io.StringIO(), "plain")
+    for number in range(4):
+        begin(run, display, number)
+        report(run, display, number, 1, 3e5 if number > 1 else 1.2)
+    report(run, display, 0, 2, 1.1)
+    report(run, display, 0, 3, 1.0)
+    line = next(line for line in drawn(display._view(), 200, 49) if line.strip().startswith("*0"))
+    first, _, last = line.split()[-1]
+    assert first > last == "▁"
+    display.leave()
+
+
 def test_narrow_terminals_keep_what_matters_and_name_the_rest(tmp_path: Path) -> None:
     view = finished(tmp_path, 9)._view()
     lines = drawn(view, 60, 23)
@@ -236,22 +251,32 @@ def test_a_spinner_shows_what_is_waited_for_and_goes(tmp_path: Path) -> None:
     assert stream.getvalue().count("starting Ray") == 1
 
 
-def test_a_resized_terminal_is_cleared_before_the_next_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_resized_terminal_as_many_lines_are_wiped_as_the_picture_now_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     run, spec = new_run(tmp_path, 2)
     terminal = Terminal()
     display = Display(run, spec, terminal, "live")
     assert display._live is not None
+
+    def wiped(width: int) -> int:
+        """Lines that the next picture wipes away."""
+        display._console.size = ConsoleDimensions(width, 24)
+        before = len(terminal.getvalue())
+        display._live.refresh()  # type: ignore[union-attr]
+        return terminal.getvalue()[before:].count("\x1b[2K")
+
     display._console.size = ConsoleDimensions(80, 24)
     display.started()
-    display._live.refresh()
-    assert "\x1b[2J" not in terminal.getvalue()
-    display._console.size = ConsoleDimensions(60, 24)
-    display._live.refresh()
-    assert "\x1b[H\x1b[2J" in terminal.getvalue()
-    display._live.refresh()
-    assert terminal.getvalue().count("\x1b[2J") == 1
+    same = wiped(80)
+    lengths = display._live._drawn.lengths
+    # A narrower terminal breaks the longest line in two.
+    assert wiped(max(lengths) - 1) == same + sum(length == max(lengths) for length in lengths) > same
+    assert wiped(80) == same
+    assert wiped(90) == same
     display.close()
+    assert "\x1b[2J" not in terminal.getvalue(), "it would be kept in the lines to scroll back to"
 
 
 class Terminal(io.StringIO):

@@ -102,6 +102,8 @@ def test_a_read_only_run_directory_is_refused_and_can_still_be_looked_at(
         assert refused.returncode == 2, refused
         assert "Read-only file system. Make it writable" in refused.stderr
         assert "Traceback" not in refused.stdout + refused.stderr
+    assert "val_loss" in refused.stdout  # `best` answers; it is the promotion that it can't do
+    assert "It could not be promoted" in refused.stderr
     for arguments in (["ls"], ["show", "k"]):
         shown = fashion(folder, *arguments)
         assert shown.returncode == 0, shown

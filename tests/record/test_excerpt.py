@@ -65,6 +65,35 @@ def test_a_glance_shows_what_the_journal_shows(recorded: Run, monkeypatch: pytes
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_long_journal_is_read_in_the_memory_of_its_excerpt(
+    recorded: Run, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    whole = Run.open(recorded.path)
+    monkeypatch.setattr(excerpt, "WORTH", 20)
+    monkeypatch.setattr(excerpt, "PIECE", 50)
+    monkeypatch.setattr(excerpt.os, "access", lambda path, mode: writable)
+    held = []
+
+    class Held(Run):
+        def refresh(self, *arguments: Any, **options: Any) -> int:
+            found = super().refresh(*arguments, **options)
+            held.append(sum(len(trial.reports) for trial in self.trials.values()))
+            return found
+
+    monkeypatch.setattr(excerpt, "Run", Held)
+    glanced = excerpt.glance(recorded.path)
+    assert len(held) > 3
+    assert max(held) < 0.8 * len(whole.history)
+    assert (recorded.path / excerpt.NAME).exists() == writable
+    assert run_json(glanced) == run_json(whole)
+    assert scheduler_of(glanced).rungs() == scheduler_of(whole).rungs()
+    for number, trial in whole.trials.items():
+        assert glanced.trials[number].left_out + len(glanced.trials[number].reports) == len(trial.reports)
+    if writable:
+        assert run_json(excerpt.glance(recorded.path)) == run_json(whole)
+
+
 def test_what_came_since_is_added(recorded: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     excerpt.save(recorded)
     metrics = {"val_loss": 1e-6, "val_accuracy": 1.0, "val_accuracy/a": 1.0}

@@ -107,7 +107,7 @@ def test_batches_are_the_pixels_batches(demo_root: Path, data: TrainingData) -> 
 def test_features_are_computed_once(demo_root: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(demo_root)
     first = open_or_compute(data.val, config, NO_WEIGHTS)
-    monkeypatch.setattr(module, "_compute", lambda *arguments: pytest.fail("computed again"))
+    monkeypatch.setattr(module, "_build", lambda *arguments: pytest.fail("computed again"))
     assert np.array_equal(open_or_compute(data.val, config, NO_WEIGHTS), first)
     heads_only = configured(demo_root, train={"lr": 0.1, "epochs": 7}, model={"dropout": 0.0, "feature_norm": "none"})
     open_or_compute(data.val, heads_only, NO_WEIGHTS)
@@ -166,7 +166,7 @@ def test_a_read_only_cache_is_a_clear_mistake(
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_write", full)
+    monkeypatch.setattr(module, "_framed", full)
     with pytest.raises(BlockedError, match=r"No space left on device.*FASHION_CACHE"):
         open_or_compute(data.val, configured(demo_root), NO_WEIGHTS)
     shutil.rmtree(data.val.path.parent)
