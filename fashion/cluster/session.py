@@ -236,7 +236,7 @@ def _without_unused_processes() -> Iterator[None]:
 def _patient() -> Iterator[None]:
     """Inside, Ray waits START_SECONDS for its raylet. Its own limit is 30 s, which a busy machine, or one of half a
     core, takes."""
-    node_of = ray._private.services.get_node
+    node_of: Callable[[str, str], Any] = ray._private.services.get_node
 
     def wait_for(gcs_address: str, node_id: str) -> Any:
         end = time.monotonic() + START_SECONDS

@@ -191,7 +191,9 @@ def test_trials_that_exploded_do_not_flatten_the_curves_of_the_others(tmp_path: 
     report(run, display, 0, 2, 1.1)
     report(run, display, 0, 3, 1.0)
     line = next(line for line in drawn(display._view(), 200, 49) if line.strip().startswith("*0"))
-    first, _, last = line.split()[-1]
+    curve = line.split()[-1]
+    first, last = curve[0], curve[-1]
+    assert len(curve) == 3
     assert first > last == "▁"
     display.leave()
 

@@ -137,12 +137,12 @@ def test_a_signal_while_ray_starts_and_one_after_a_report(
     """SIGTERM from a batch system, SIGHUP from a terminal that is closed: nothing of Ray's stays either."""
     temporary = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))
     monkeypatch.setenv("RAY_TMPDIR", str(temporary))
+    below: dict[int, str] = {}
     if moment == "after a report":
         process, below = started_sweep(folder, 1)
         os.killpg(process.pid, signal.SIGHUP)
     else:
         process = start(folder, "k.yaml")
-        below: dict[int, str] = {}
         while not any(title.endswith("/gcs_server") for title in below.values()):
             assert process.poll() is None
             time.sleep(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def test_a_long_journal_is_read_in_the_memory_of_its_excerpt(
     whole = Run.open(recorded.path)
     monkeypatch.setattr(excerpt, "WORTH", 20)
     monkeypatch.setattr(excerpt, "PIECE", 50)
-    monkeypatch.setattr(excerpt.os, "access", lambda path, mode: writable)
+    monkeypatch.setattr(os, "access", lambda path, mode: writable)
     held = []
 
     class Held(Run):
