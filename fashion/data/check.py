@@ -232,20 +232,22 @@ def _class_counts(scan: Scan) -> list[Finding]:
 
 
 def _unlisted(scan: Scan) -> list[Finding]:
-    """One finding that names the first image below img/ that no split lists, and counts them."""
-    listed = {image for images in scan.images.values() for image in images}
-    folder = scan.root / "img" if scan.form == CHALLENGE else scan.root
-    if not folder.is_dir() or not listed:
-        return []
+    """One finding that names the first image that no split lists, and counts them: in the challenge's layout below
+    img/, otherwise in the folders of the images that are listed."""
+    listed = {image for images in scan.images.values() for image in images if image not in scan.refused}
+    if scan.form == CHALLENGE:
+        folders = [place for place, _, _ in os.walk(scan.root / "img")] if listed else []
+    else:
+        folders = sorted({os.path.dirname(scan.root / image) for image in listed})
     found = {
         Path(place, name).relative_to(scan.root).as_posix()
-        for place, _, names in os.walk(folder)
-        for name in names
+        for place in folders
+        if os.path.isdir(place)
+        for name in os.listdir(place)
         if os.path.splitext(name)[1].lower() in suffixes() and not name.startswith(".")
     }
-    extra = sorted(found - listed)
+    extra = sorted(name for name in found - listed if not os.path.isdir(scan.root / name))
     if not extra:
         return []
-    return [
-        Finding("info", "unlisted", extra[0], f"is in no split; so are {len(extra)} images of {folder.name}/ in all")
-    ]
+    where = "img/" if scan.form == CHALLENGE else "the images' folders"
+    return [Finding("info", "unlisted", extra[0], f"is in no split; so are {len(extra)} images of {where} in all")]

@@ -103,7 +103,7 @@ class Scan:
 
     def image_place(self, split: str, number: int) -> str:
         """Where the data set names the image of line `number`."""
-        return f"{self.source or f'split/{split}.txt'}:{number}"
+        return f"split/{split}.txt:{number}" if self.form == CHALLENGE else f"{self.source or self.root.name}:{number}"
 
     def label_place(self, split: str) -> str:
         """Where the labels of a split are."""

@@ -99,14 +99,16 @@ def _open_text(scan: Scan, path: Path, delimiter: str) -> LabelTable | None:
 
 def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: Sequence[str]) -> Iterator[RowBlock]:
     broken: list[int] = []
+    blank: list[int] = []
     stripped = [name.strip() for name in names]
 
     def on_broken(row: Any) -> str:
         broken.append(row.number)
-        rule, value = f"has {row.expected_columns} cells, like the first line", f"{row.actual_columns} cells"
         if not row.text.strip():
-            rule, value = "no empty lines between rows", "an empty line"
-        scan.add("columns", f"{scan.source}:{row.number}", rule, value)
+            blank.append(row.number)  # those at the end of the file are nobody's mistake
+            return "skip"
+        rule = f"has {row.expected_columns} cells, like the first line"
+        scan.add("columns", f"{scan.source}:{row.number}", rule, f"{row.actual_columns} cells")
         return "skip" if len(broken) < MOST_MISTAKES else "error"
 
     unique = [f"{number}" for number in range(len(names))]  # names may be empty or occur twice
@@ -131,13 +133,16 @@ def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: 
         try:
             batch = reader.read_next_batch()
         except StopIteration:
-            return
+            break
         except pa.ArrowInvalid as error:
             scan.add("unreadable", scan.source, "every line must be whole", _first_line(error))
-            return
+            break
         lines, line = _numbered(line, batch.num_rows, broken)
         columns = {name: _utf8(scan, name, batch.column(at), lines) for name, at in where.items()}
         yield RowBlock(lines, {name: _without_missing(column) for name, column in columns.items()})
+    for number in blank[:MOST_MISTAKES]:
+        if number < line:
+            scan.add("columns", f"{scan.source}:{number}", "no empty lines between rows", "an empty line")
 
 
 def _numbered(first: int, count: int, broken: Sequence[int]) -> tuple[NDArray[np.int64], int]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -233,6 +233,9 @@ class LocalCopy:
         for name in names:
             self._beside(".json").unlink(missing_ok=True)
             (self.root / name).unlink(missing_ok=True)
+            if (parent := (self.root / name).parent) != self.root:
+                with suppress(OSError):  # others are still in it; an empty split/ would be taken for a data set's form
+                    parent.rmdir()
             del known[name]
 
     def _fetched(self) -> Known:
