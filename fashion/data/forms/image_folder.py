@@ -61,6 +61,10 @@ def scan_image_folder(root: Path, follow_links: bool, reading: LabelReading) -> 
         if ("", name) not in tops and all(name != top for _, top in tops):
             words = ", ".join(sorted({word for word in SPLIT_WORDS if not word.isdigit()}))
             scan.add("names", f"{root}/{name}", f"a folder beside train is named after a split ({words})", name)
+    if not by_split and "train" in map(str.lower, _folders(scan.root)):
+        # Taken for classes, train and test would be learnt.
+        fix = "Write one label file beside train, with a column split, in place of one in each folder (metadata.*)"
+        scan.add("names", f"{root}/train", "a split's folder holds a folder for each class", "images without one", fix)
     images: list[str] = []
     labels: list[str | None] = []
     splits: list[str] = []

@@ -54,7 +54,7 @@ def assign_splits(
                 fix = "There are few images: name the splits yourself in a column split"
                 scan.add("empty", scan.source or str(scan.root), f"some images must be in {split}", "none", fix)
             continue
-        scan.images[split] = [images[row] for row in rows]
+        scan.images[split] = [images[row] for row in rows.tolist()]
         scan.lines[split] = lines[rows].tolist()
         own = labels[rows]
         if split in LABELLED or not scan.attributes or (own != MISSING).any():

@@ -75,6 +75,12 @@ def test_without_val_a_share_of_train_is_asked_for(tmp_path: Path) -> None:
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 6, "val": 2, "test": 4}
 
 
+def test_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
+    pictures(tmp_path, ["train/1.png", "train/2.png", "test/1.png"])
+    with pytest.raises(DataError, match="a split's folder holds a folder for each class"):
+        read_dataset(tmp_path)
+
+
 def test_it_becomes_a_label_file(tmp_path: Path) -> None:
     from fashion.config import LabelReading
 
