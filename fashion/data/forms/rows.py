@@ -124,7 +124,7 @@ def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: 
                 strings_can_be_null=False,
             ),
         )
-    except pa.ArrowInvalid as error:
+    except ValueError as error:  # ArrowInvalid, or a broken line that is no UTF-8
         if "Empty CSV" not in str(error):  # a header alone has no rows
             scan.add("unreadable", scan.source, "every line must be whole", _first_line(error))
         return
@@ -134,7 +134,7 @@ def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: 
             batch = reader.read_next_batch()
         except StopIteration:
             break
-        except pa.ArrowInvalid as error:
+        except ValueError as error:  # ArrowInvalid, or a broken line that is no UTF-8
             scan.add("unreadable", scan.source, "every line must be whole", _first_line(error))
             break
         lines, line = _numbered(line, batch.num_rows, broken)
