@@ -99,14 +99,10 @@ def _open_text(scan: Scan, path: Path, delimiter: str) -> LabelTable | None:
 
 def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: Sequence[str]) -> Iterator[RowBlock]:
     broken: list[int] = []
-    blank: list[int] = []
     stripped = [name.strip() for name in names]
 
     def on_broken(row: Any) -> str:
         broken.append(row.number)
-        if not row.text.strip():
-            blank.append(row.number)  # those at the end of the file are nobody's mistake
-            return "skip"
         rule = f"has {row.expected_columns} cells, like the first line"
         scan.add("columns", f"{scan.source}:{row.number}", rule, f"{row.actual_columns} cells")
         return "skip" if len(broken) < MOST_MISTAKES else "error"
@@ -140,9 +136,6 @@ def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: 
         lines, line = _numbered(line, batch.num_rows, broken)
         columns = {name: _utf8(scan, name, batch.column(at), lines) for name, at in where.items()}
         yield RowBlock(lines, {name: _without_missing(column) for name, column in columns.items()})
-    for number in blank[:MOST_MISTAKES]:
-        if number < line:
-            scan.add("columns", f"{scan.source}:{number}", "no empty lines between rows", "an empty line")
 
 
 def _numbered(first: int, count: int, broken: Sequence[int]) -> tuple[NDArray[np.int64], int]:
