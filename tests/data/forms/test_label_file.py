@@ -108,7 +108,8 @@ def test_all_mistakes_are_told_at_once_with_line_and_column(tmp_path: Path) -> N
         "labels.csv:3, file_name: an image's path is relative", "labels.csv:4, file_name: an image's path is relative",
         "labels.csv:5, file_name: the image file must exist; got img/9.png", "labels.csv:6, split: a split is one of",
         "'later'", "labels.csv:7, split", "labels.csv:8, file_name: every row names an image",
-        "labels.csv:9: has 3 cells, like the first line; got 2 cells", "labels.csv:10, file_name: every row names an image",
+        "labels.csv:9: has 3 cells, like the first line; got 2 cells",
+        "labels.csv:10, file_name: every row names an image",
     ):  # fmt: skip
         assert part in told, (part, told)
     assert len(caught.value.problems) == 8
