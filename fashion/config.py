@@ -44,11 +44,58 @@ class Form(NamedTuple):
         return "-".join(map(str, told))
 
 
+class SplitRule(Frozen):
+    """How a data set without splits is divided: `val` and `test` are shares of its images, the rest is for training.
+
+    seed: another one gives another division. group: a column of the label file whose equal values stay on one side.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    val: float = Field(0.15, gt=0.0, lt=1.0)
+    test: float = Field(0.15, ge=0.0, lt=1.0)
+    seed: int = Field(0, ge=0, lt=2**31)
+    group: str | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> Self:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val ({self.val}) and test ({self.test}) must leave images for training")
+        return self
+
+    def __str__(self) -> str:
+        group = f", group: {self.group}" if self.group is not None else ""
+        return f"{{val: {self.val:g}, test: {self.test:g}, seed: {self.seed}{group}}}"
+
+
+class LabelReading(NamedTuple):
+    """How labels are read: data.attributes, data.missing and data.split."""
+
+    attributes: tuple[str, ...] | None = None
+    missing: int | None = None
+    split: SplitRule | None = None
+
+
+AS_WRITTEN = LabelReading()  # what the defaults of these fields say
+
+
 class DataConfig(Frozen):
     """Preprocessing and augmentation; the defaults are the report's ("Preprocessing of data")."""
 
     root: str = Field(
-        description="folder of the data set (holds img/ and split/), or s3://BUCKET/PREFIX or gs://BUCKET/PREFIX"
+        description="the data set: a label file, a folder in one of the forms of data.md, or s3://BUCKET/PREFIX or "
+        "gs://BUCKET/PREFIX"
+    )
+    attributes: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = Field(
+        None, description="the columns of a label file that are learnt; null: every column that has no other meaning"
+    )
+    missing: Literal[-1] | None = Field(
+        None, description="-1: a label of -1 is missing, like an empty one; null: -1 is a class like any other"
+    )
+    split: Annotated[SplitRule, Field(strict=False)] | None = Field(
+        None,
+        description="how data without splits are divided, stratified over all attributes: {val: 0.15, test: "
+        "0.15, seed: 0, group: COLUMN}; null: so, without groups, where a label file has no splits",
     )
     resize: int = Field(
         320, ge=8, le=2048, description="side in pixels that every image is resized to, once, into the cache"
@@ -98,6 +145,11 @@ class DataConfig(Frozen):
     def form(self) -> Form:
         """What the packed cache of these settings holds."""
         return Form(self.resize, self.fit, self.interpolation, self.orientation, self.depth)
+
+    @property
+    def label_reading(self) -> LabelReading:
+        """How the labels of the data set are read."""
+        return LabelReading(self.attributes, self.missing, self.split)
 
     @model_validator(mode="after")
     def _crops_fit(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import re
@@ -23,6 +24,12 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode() for each in text
     )
+
+
+def nearest(word: str, known: Sequence[str], otherwise: str = "") -> str:
+    """'Did you mean X?', or `otherwise`."""
+    close = difflib.get_close_matches(word.lower(), known, 1, 0.6)
+    return f"Did you mean {close[0]}?" if close else otherwise
 
 
 class FashionError(Exception):

@@ -174,7 +174,7 @@ USE = {
         from PIL import Image
         from fashion.data.layout import read_dataset
         root = Path(tempfile.mkdtemp())
-        for number, name in enumerate(["train/coat/a.png", "train/dress/b.png", "val/dress/c.png"]):
+        for number, name in enumerate(["train-coat-1.png", "train-dress-2.png", "val-dress-3.png"]):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (9, 9), (number, 0, 0)).save(root / name)
         dataset = read_dataset(root)

@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "fashion.cli.doctor:doctor",
     "schema": "fashion.cli.spec:schema",
     "sweeps": "fashion.cli.spec:sweeps",
-    "data": "fashion.cli.data:data",
+    "data": "fashion.cli.data.group:data",
     "model": "fashion.cli.model:model",
 }
 # Not listed in the help: machines use them, not people.

@@ -57,7 +57,7 @@ def model(
         return
     if backbone is None:
         raise click.UsageError("Give a BACKBONE, or --list to see them.")
-    from fashion.cli.data import folder_of
+    from fashion.cli.data.options import folder_of
     from fashion.data.layout import read_dataset
     from fashion.model import backbones
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from fashion.cluster.ec2_keys import COMMANDS, NODE_KEYS, NODE_NEEDS, PROVIDER_KEYS
 from fashion.cluster.growth import RAYS_MAXIMUM, Growth, NodeType
-from fashion.errors import Problem
-from fashion.spec.fields import nearest
+from fashion.errors import Problem, nearest
 from fashion.spec.settings import ResourcesConfig
 from fashion.spec.yaml_lines import Document
 from fashion.spec.yaml_lines import Path as KeyPath

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fashion.config import AS_WRITTEN, LabelReading
+from fashion.data.forms.table import scan_layout
 from fashion.data.images import decoded, in_threads
 from fashion.data.layout import dataset_of
-from fashion.data.lists import Scan
+from fashion.data.lists import CHALLENGE, Scan
 from fashion.data.pictures.findings import Finding, Severity, by_kind, diagnoses, skipped_images
 from fashion.data.pictures.formats import suffixes
 from fashion.data.pictures.oddities import findings_by_kind
 from fashion.data.pushed import MANIFEST
-from fashion.data.scan import scan_layout
 from fashion.errors import DataError
 
 __all__ = ["CheckResult", "Finding", "check", "findings_by_kind", "skipped_images"]
-_ALIKE = ("single", "few")  # kinds that are found in the same way here and at a run's start
+_ALIKE = ("single", "few", "divided")  # kinds that are found in the same way here and at a run's start
 _RARE = 20  # with fewer images of a class in a split its accuracy says little
 
 
@@ -49,13 +50,17 @@ class CheckResult:
 
 
 def check(
-    root: str | Path, progress: Callable[[int, int], None] | None = None, follow_links: bool = False
+    root: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    follow_links: bool = False,
+    reading: LabelReading = AS_WRITTEN,
 ) -> CheckResult:
     """Read the lists, decode every listed image and compare their bytes. Mistakes in the data never raise.
 
     `progress(done, total)` is called for each image. follow_links: images may lie behind links out of the folder.
+    reading: data.attributes, data.missing and data.split.
     """
-    scan = scan_layout(root, follow_links)
+    scan = scan_layout(root, follow_links, reading)
     findings = []
     for kind, problem in scan.problems:
         # A Finding has its place in a field; the rest of the problem's text is the message.
@@ -65,6 +70,7 @@ def check(
     findings += _duplicate_lines(scan)
     findings += _identical_images(scan, digests)
     findings += _class_counts(scan)
+    findings += _missing(scan)
     findings += _unlisted(scan)
     if not scan.problems:
         known = findings_by_kind(dataset_of(scan))
@@ -134,7 +140,7 @@ def _duplicate_lines(scan: Scan) -> list[Finding]:
         for number, image in zip(scan.lines[split], images, strict=True):
             if image in first:
                 message = f"{image} is already listed in line {first[image]}"
-                findings.append(Finding("warning", "duplicate", f"split/{split}.txt:{number}", message))
+                findings.append(Finding("warning", "duplicate", scan.image_place(split, number), message))
             first.setdefault(image, number)
     return findings
 
@@ -147,7 +153,7 @@ def _identical_images(scan: Scan, digests: dict[str, bytes]) -> list[Finding]:
     repeated = Counter(image for images in scan.images.values() for image in images)
     groups: dict[bytes, dict[tuple[str, str], set[tuple[int, ...]]]] = defaultdict(lambda: defaultdict(set))
     for split, images in scan.images.items():
-        rows = scan.rows.get(split, [])
+        rows = list(scan.labelled(split))
         for index, image in enumerate(images):
             if image in digests and (digests[image] in several or repeated[image] > 1):
                 labels = groups[digests[image]][split, image]
@@ -165,19 +171,56 @@ def _identical_images(scan: Scan, digests: dict[str, bytes]) -> list[Finding]:
             message = f"the same bytes occur {len(members)} times in {splits[0]}"
             findings.append(Finding("warning", "identical", place, message))
         if len(labellings) > 1:
-            text = " and ".join(" ".join(map(str, row)) for row in labellings)
+            text = " and ".join(_in_words(scan, row) for row in labellings)
             findings.append(Finding("warning", "conflict", place, f"the same bytes have different labels: {text}"))
     return findings
+
+
+def _in_words(scan: Scan, row: tuple[int, ...]) -> str:
+    """The labels of an image, by the names of their classes where the labels are read from a label file."""
+    if scan.form == CHALLENGE or len(row) != sum(attribute.columns for attribute in scan.attributes):
+        return " ".join(map(str, row))
+    told, column = [], 0
+    for attribute in scan.attributes:
+        mine = row[column : column + attribute.columns]
+        held = [name for name, value in zip(attribute.classes, mine, strict=False) if value > 0]
+        single = attribute.classes[mine[0]] if mine[0] >= 0 else "missing"
+        told.append("|".join(held) or "none" if attribute.multi_label else single)
+        column += attribute.columns
+    return ", ".join(told)
+
+
+def _missing(scan: Scan) -> list[Finding]:
+    """One finding for each attribute of a split in which labels are missing, with their number."""
+    if scan.problems or not scan.labels:
+        return []
+    findings, dataset = [], dataset_of(scan)
+    for split, matrix in scan.labels.items():
+        for attribute, count in zip(scan.attributes, dataset.missing_counts(split), strict=True):
+            if count:
+                message = f"{attribute.name} is missing for {count:,} of {len(matrix):,} images"
+                findings.append(Finding("info", "unlabelled", scan.label_place(split), message))
+    return findings
+
+
+def _counts(scan: Scan, split: str) -> list[list[int]]:
+    """How often each class of each attribute occurs in a split, as far as its lines could be read."""
+    if split in scan.labels:
+        return [counts.tolist() for counts in dataset_of(scan).label_counts(split)]
+    counted = []
+    for head, attribute in enumerate(scan.attributes):
+        times = Counter(row[head] for row in scan.rows[split] if row is not None and head < len(row))
+        counted.append([times[label] for label in range(len(attribute.classes))])
+    return counted
 
 
 def _class_counts(scan: Scan) -> list[Finding]:
     """A finding for each class that never occurs in a split or is rare there."""
     findings = []
-    for split, rows in scan.rows.items():
-        for head, attribute in enumerate(scan.attributes):
-            counts = Counter(row[head] for row in rows if row is not None and head < len(row))
+    for split in (*scan.rows, *scan.labels):
+        for attribute, counts in zip(scan.attributes, _counts(scan, split), strict=False):
             for label, name in enumerate(attribute.classes):
-                place = f"split/{split}_attr.txt"
+                place = scan.label_place(split)
                 if counts[label] == 0:
                     severity: Severity = "info" if split == "test" else "warning"
                     message = f"{attribute.name} {name} ({label}) never occurs"
@@ -189,18 +232,22 @@ def _class_counts(scan: Scan) -> list[Finding]:
 
 
 def _unlisted(scan: Scan) -> list[Finding]:
-    """One finding that names the first image below img/ that no split lists, and counts them."""
-    listed = {image for images in scan.images.values() for image in images}
-    folder = scan.root / "img"
-    if not folder.is_dir() or not listed:
-        return []
+    """One finding that names the first image that no split lists, and counts them: in the challenge's layout below
+    img/, otherwise in the folders of the images that are listed."""
+    listed = {image for images in scan.images.values() for image in images if image not in scan.refused}
+    if scan.form == CHALLENGE:
+        folders = [place for place, _, _ in os.walk(scan.root / "img")] if listed else []
+    else:
+        folders = sorted({os.path.dirname(scan.root / image) for image in listed})
     found = {
         Path(place, name).relative_to(scan.root).as_posix()
-        for place, _, names in os.walk(folder)
-        for name in names
+        for place in folders
+        if os.path.isdir(place)
+        for name in os.listdir(place)
         if os.path.splitext(name)[1].lower() in suffixes() and not name.startswith(".")
     }
-    extra = sorted(found - listed)
+    extra = sorted(name for name in found - listed if not os.path.isdir(scan.root / name))
     if not extra:
         return []
-    return [Finding("info", "unlisted", extra[0], f"is in no split; so are {len(extra)} images of img/ in all")]
+    where = "img/" if scan.form == CHALLENGE else "the images' folders"
+    return [Finding("info", "unlisted", extra[0], f"is in no split; so are {len(extra)} images of {where} in all")]

@@ -18,7 +18,7 @@ from pathlib import Path
 from fashion.errors import BlockedError, DataError, Problem, UserError
 from fashion.files import write_atomic
 
-__all__ = ["contents_digest", "default_cache_dir", "require_room"]
+__all__ = ["contents_digest", "default_cache_dir", "require_room", "status_digest"]
 # Digests that this process knows: where the cache folder can't be written, images are still read only once.
 _known: dict[str, str] = {}
 
@@ -49,13 +49,13 @@ def contents_digest(root: Path, images: Sequence[str], progress: Callable[[int, 
     `progress(done, total)` is called while images are read, which is never if nothing has changed since the last time.
     Raises DataError where an image is missing or can't be read.
     """
-    status = _status_digest(root, images)
+    status = status_digest(root, images)
     if status not in _known:
         _known[status] = _kept_digest(default_cache_dir() / "contents" / status, root, images, progress)
     return _known[status]
 
 
-def _status_digest(root: Path, images: Sequence[str]) -> str:
+def status_digest(root: Path, images: Sequence[str]) -> str:
     """A digest of what changes along with an image: its size and the times at which its bytes and its inode changed.
 
     The inode's time moves even if a program sets the other one back.

@@ -1,7 +1,8 @@
-"""The challenge's layout: `img/`, `split/{train,val,test}.txt`, `split/*_attr.txt`, `split/list_attr_cloth.txt`.
+"""A data set: its images, labels and splits, from whatever form it lies in (`fashion.data.forms.table`).
 
-Copies of the data differ: some have a header line in every file, some a count, some neither. All are read the same way.
-The numbers of heads and classes come from the files, so any data set in this layout works.
+In the challenge's layout (`img/`, `split/{train,val,test}.txt`, `split/*_attr.txt`, `split/list_attr_cloth.txt`) copies
+of the data differ: some have a header line in every file, some a count, some neither. All are read the same way. The
+numbers of heads and classes come from the files, so any data set in this layout works.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion.config import AS_WRITTEN, LabelReading, SplitRule
 from fashion.data.contents import contents_digest
-from fashion.data.lists import LABELLED, Attribute, Scan
+from fashion.data.forms.table import scan_layout
+from fashion.data.lists import CHALLENGE, LABELLED, MISSING, Attribute, Scan
 from fashion.data.pictures.undecodable import undecodable
 from fashion.data.pushed import MANIFEST, Pushed
-from fashion.data.scan import scan_layout
 from fashion.errors import BlockedError, DataError, Problem
 
 __all__ = [
@@ -36,7 +39,8 @@ _SHOWN = 20  # problems of one kind that an exception lists; further ones are on
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images as paths relative to the data set's folder, and their labels (N, heads) or None."""
+    """Images as paths relative to the data set's folder, and their labels (N, columns), as `Attribute` has them, or
+    None."""
 
     name: str
     images: tuple[str, ...]
@@ -51,7 +55,9 @@ class Dataset:
     """A data set without structural problems. Made by `read_dataset`.
 
     `packed` is set where packed caches below `root` replace the images. `skipped` are the images that the lists name
-    and the splits lack, since they can't be decoded, each with the reason; `whole` is the data set with them.
+    and the splits lack, since they can't be decoded, each with the reason; `whole` is the data set with them. `form` is
+    the name of the form in which it lies, `source` its label file, as messages name it, and `rule` how its splits were
+    made, where the data had none.
     """
 
     root: Path
@@ -60,6 +66,14 @@ class Dataset:
     packed: Pushed | None = None
     skipped: Mapping[str, str] = field(default_factory=dict)
     whole: Dataset | None = None
+    form: str = CHALLENGE
+    source: str = ""
+    rule: SplitRule | None = None
+
+    def described(self) -> dict[str, str]:
+        """How the data set was read, for a record: its form, its label file and the rule of its splits."""
+        told = {"form": self.form, "label_file": self.source, "split": str(self.rule) if self.rule else ""}
+        return {name: value for name, value in told.items() if value}
 
     def skipped_counts(self) -> dict[str, int]:
         """How many images each split lacks for that; splits that are complete are left out."""
@@ -79,21 +93,33 @@ class Dataset:
         return tuple(attribute.name for attribute in self.attributes)
 
     def label_counts(self, split: str) -> list[NDArray[np.int64]]:
-        """How often each class occurs in a labelled split: one array (classes,) per head."""
-        return [
-            np.bincount(column, minlength=k) for column, k in zip(self.labels(split).T, self.class_counts, strict=True)
-        ]
+        """How often each class occurs in a labelled split: one array (classes,) per head. What is missing
+        does not count."""
+        return [_class_counts(attribute, columns) for attribute, columns in self.by_attribute(split)]
+
+    def missing_counts(self, split: str) -> list[int]:
+        """For each head, how many images of a labelled split have no label."""
+        return [int((columns == MISSING).all(axis=1).sum()) for _, columns in self.by_attribute(split)]
+
+    def by_attribute(self, split: str) -> list[tuple[Attribute, NDArray[np.int64]]]:
+        """Each attribute with its columns (N, its columns) of a split's labels."""
+        ends = np.cumsum([attribute.columns for attribute in self.attributes])[:-1]
+        return list(zip(self.attributes, np.split(self.labels(split), ends, axis=1), strict=True))
 
     def labels(self, split: str) -> NDArray[np.int64]:
-        """Labels (N, heads) of a split. Raises DataError where it has none."""
+        """Labels (N, columns) of a split. Raises DataError where it has none."""
         found = self.splits.get(split)
         if found is None or found.labels is None:
             have = ", ".join(name for name, other in self.splits.items() if other.labels is not None)
             raise DataError(
                 "The split has no labels:",
-                [Problem(f"split/{split}_attr.txt", "labels are needed here", fix=f"Labelled splits: {have}")],
+                [Problem(self.place(split, "_attr"), "labels are needed here", fix=f"Labelled splits: {have}")],
             )
         return found.labels
+
+    def place(self, split: str, end: str = "") -> str:
+        """Where the data set names the images of a split, or with `end` "_attr" their labels."""
+        return f"split/{split}{end}.txt" if self.form == CHALLENGE else f"{self.source or self.root.name}, {split}"
 
     def fingerprint(self, progress: Callable[[int, int], None] | None = None) -> str:
         """16 hex digits over lists, labels, names and every image's bytes. A copy elsewhere has the same fingerprint.
@@ -105,7 +131,8 @@ class Dataset:
             names = "\0".join(sorted(self.skipped))
             return hashlib.sha256(f"{self.whole.fingerprint(progress)}\0{names}".encode()).hexdigest()[:16]
         digest = hashlib.sha256()
-        digest.update(repr([(a.name, a.classes) for a in self.attributes]).encode())
+        told = [(a.name, a.classes, "multi_label") if a.multi_label else (a.name, a.classes) for a in self.attributes]
+        digest.update(repr(told).encode())
         splits = sorted(self.splits.items())
         for name, split in splits:
             digest.update(f"\0{name}\0{len(split)}\0".encode())
@@ -139,20 +166,23 @@ def read_dataset(
     follow_links: bool = False,
     on_error: str = "refuse",
     progress: Callable[[int, int], None] | None = None,
+    reading: LabelReading = AS_WRITTEN,
 ) -> Dataset:
-    """Read a data set in the challenge's layout.
+    """Read a data set in any of the forms of `fashion.data.forms.table`: its folder, or its label file.
 
     follow_links: read through symbolic links that lead out of its folder, too. on_error: skip looks at every image, or
     remembers what came of it, and leaves out those that can't be decoded; `progress(done, total)` is called meanwhile.
+    reading: data.attributes, data.missing and data.split.
 
     Raises DataError with all structural problems at once, and where a labelled split would be left without images.
     """
-    scan = scan_layout(root, follow_links)
+    scan = scan_layout(root, follow_links, reading)
     if scan.problems:
         raise DataError(f"The data set at {root} can't be used:", _shortened(scan.problems))
     dataset = dataset_of(scan)
     if scan.packed is not None and dataset.fingerprint() != scan.packed.fingerprint:
-        rule = f"must match the lists and labels in split/, whose fingerprint is {dataset.fingerprint()}"
+        where = "the lists and labels in split/" if dataset.form == CHALLENGE else f"the labels in {dataset.source}"
+        rule = f"must match {where}, whose fingerprint is {dataset.fingerprint()}"
         problem = Problem(MANIFEST, rule, scan.packed.fingerprint, "Push the data set again")
         raise DataError(f"The data set at {root} can't be used:", [problem])
     return _decodable(dataset, progress) if on_error == "skip" and scan.packed is None else dataset
@@ -163,11 +193,19 @@ def dataset_of(scan: Scan) -> Dataset:
     splits = {}
     for name, images in scan.images.items():
         rows = scan.rows.get(name)
-        labels = None if rows is None else np.asarray(rows, dtype=np.int64)
+        labels = scan.labels.get(name) if rows is None else np.asarray(rows, dtype=np.int64)
         if labels is not None:
             labels.setflags(write=False)
         splits[name] = Split(name, tuple(images), labels)
-    return Dataset(scan.root, scan.attributes, splits, scan.packed)
+    about: dict[str, Any] = {"form": scan.form, "source": scan.source, "rule": scan.rule}
+    return Dataset(scan.root, scan.attributes, splits, scan.packed, **about)
+
+
+def _class_counts(attribute: Attribute, columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    if attribute.multi_label:
+        held: NDArray[np.int64] = (columns > 0).sum(axis=0)
+        return held
+    return np.bincount(columns[columns != MISSING], minlength=len(attribute.classes))
 
 
 def _decodable(whole: Dataset, progress: Callable[[int, int], None] | None) -> Dataset:
@@ -183,7 +221,7 @@ def _decodable(whole: Dataset, progress: Callable[[int, int], None] | None) -> D
             continue  # nothing is trained on it
         if not rows:
             rule, first = "must have an image that can be decoded", split.images[0]
-            problem = Problem(f"split/{name}.txt", rule, f"{first}: {skipped[first]}")
+            problem = Problem(whole.place(name), rule, f"{first}: {skipped[first]}")
             raise DataError(f"The data set at {whole.root} can't be used:", [problem])
         labels = None if split.labels is None else split.labels[rows]
         if labels is not None:
@@ -192,7 +230,13 @@ def _decodable(whole: Dataset, progress: Callable[[int, int], None] | None) -> D
     return replace(whole, splits=splits, skipped=skipped, whole=whole)
 
 
-def read_unchanged(root: str | Path, fingerprint: str, follow_links: bool = False, on_error: str = "refuse") -> Dataset:
+def read_unchanged(
+    root: str | Path,
+    fingerprint: str,
+    follow_links: bool = False,
+    on_error: str = "refuse",
+    reading: LabelReading = AS_WRITTEN,
+) -> Dataset:
     """The data set with which a sweep started. Images are read only if their size or times have changed.
 
     Raises BlockedError where a list, a label, a name or an image has changed or is missing.
@@ -200,7 +244,7 @@ def read_unchanged(root: str | Path, fingerprint: str, follow_links: bool = Fals
     changed = f"the data set at {root} has changed since this sweep started"
     mend = "Put the data back and run the same command again, or give the sweep another name (--name)."
     try:
-        dataset = read_dataset(root, follow_links, on_error)
+        dataset = read_dataset(root, follow_links, on_error, reading=reading)
         if dataset.fingerprint() != fingerprint:
             raise BlockedError(f"{changed}. {mend}")
     except DataError as error:
@@ -209,10 +253,22 @@ def read_unchanged(root: str | Path, fingerprint: str, follow_links: bool = Fals
 
 
 def majority_baseline(dataset: Dataset, split: str = "val") -> Baseline:
-    """Score each head's majority class in train on `split` (59.73 % on the challenge's val)."""
+    """Score each head's majority class in train on `split` (59.73 % on the challenge's val), over what is labelled.
+
+    For a multi-label attribute that is what most training images have, label by label, and `classes` has the most
+    frequent one.
+    """
     majority = [int(counts.argmax()) for counts in dataset.label_counts("train")]
-    hits = dataset.labels(split) == np.asarray(majority)
-    return Baseline(tuple(majority), tuple(float(hit) for hit in hits.mean(axis=0)), float(hits.mean()))
+    right, labelled = [], []
+    for (attribute, mine), (_, train), most in zip(
+        dataset.by_attribute(split), dataset.by_attribute("train"), majority, strict=True
+    ):
+        guess = (train > 0).sum(axis=0) * 2 > (train >= 0).sum(axis=0) if attribute.multi_label else most
+        known = mine != MISSING
+        right.append(int(((mine == guess) & known).sum()))
+        labelled.append(int(known.sum()))
+    accuracies = tuple(hits / max(count, 1) for hits, count in zip(right, labelled, strict=True))
+    return Baseline(tuple(majority), accuracies, sum(right) / max(sum(labelled), 1))
 
 
 def _shortened(problems: Sequence[tuple[str, Problem]]) -> list[Problem]:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion.config import SplitRule
 from fashion.data.pushed import Pushed
 from fashion.errors import Problem
 
 SPLITS = ("train", "val", "test")
 LABELLED = ("train", "val")  # these need labels; test may have them
+CHALLENGE = "the challenge's layout"  # the form of data sets for which nothing else is recorded
 MISSING = -1  # a label that is not known
 LARGEST_LIST = 1 << 30  # bytes; a list of ten million images takes a third of it
 INSIDE = "must lie in the data set's folder, where symbolic links lead as well"
@@ -56,19 +61,27 @@ class Scan:
     nobody may open them, and `links` names those of them that are links, or lie behind one, as (line, image, target).
     With `follow_links` such images are like any other. `packed` is set where packed caches replace the images, which
     need not be there then.
+
+    form: the name of the data set's form. source: the label file, as messages name it; empty where there is none.
+    labels: matrices (N, columns), in place of `rows`, of the forms whose labels are not lists of their own. rule: how
+    the splits were made, where the data have none.
     """
 
     root: Path
     problems: list[tuple[str, Problem]] = field(default_factory=list)
     attributes: tuple[Attribute, ...] = ()
     images: dict[str, list[str]] = field(default_factory=dict)
-    lines: dict[str, list[int]] = field(default_factory=dict)
+    lines: dict[str, Sequence[int]] = field(default_factory=dict)
     rows: dict[str, list[tuple[int, ...] | None]] = field(default_factory=dict)
     row_lines: dict[str, list[int]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     packed: Pushed | None = None
     follow_links: bool = False
     links: list[tuple[str, str, str]] = field(default_factory=list)
+    form: str = CHALLENGE
+    source: str = ""
+    labels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    rule: SplitRule | None = None
     _folders: dict[str, bool] = field(default_factory=dict)
 
     def elsewhere(self, name: str) -> str:
@@ -81,6 +94,20 @@ class Scan:
             self._folders[folder] = self._leaves(self.root / folder)
         path = self.root / name
         return os.path.realpath(path) if self._folders[folder] or (os.path.islink(path) and self._leaves(path)) else ""
+
+    def labelled(self, split: str) -> Iterator[tuple[int, ...] | None]:
+        """The labels of each image of a split, None where its line is bad; nothing for a split without labels."""
+        if split in self.labels:
+            return map(tuple, self.labels[split].tolist())
+        return iter(self.rows.get(split, ()))
+
+    def image_place(self, split: str, number: int) -> str:
+        """Where the data set names the image of line `number`."""
+        return f"split/{split}.txt:{number}" if self.form == CHALLENGE else f"{self.source or self.root.name}:{number}"
+
+    def label_place(self, split: str) -> str:
+        """Where the labels of a split are."""
+        return f"{self.source or self.root.name}, {split}" if self.form != CHALLENGE else f"split/{split}_attr.txt"
 
     def _leaves(self, path: Path) -> bool:
         return not Path(os.path.realpath(path)).is_relative_to(self.root)

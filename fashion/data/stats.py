@@ -6,7 +6,7 @@ import io
 import math
 import os
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ class ClassDistribution:
     """How many images each class has: `counts[split][head][label]`.
 
     `images[split]` counts all images, in unlabelled splits too. `baselines[split]` scores each head's most frequent
-    training class on that split.
+    training class on that split. `missing[split][head]` counts images without that label.
     """
 
     attributes: tuple[Attribute, ...]
     images: dict[str, int]
     counts: dict[str, list[list[int]]]
     baselines: dict[str, Baseline]
+    missing: dict[str, list[int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -41,6 +42,7 @@ class ClassDistribution:
                     "name": attribute.name,
                     "classes": list(attribute.classes),
                     "counts": {split: heads[head] for split, heads in self.counts.items()},
+                    "missing": {split: counts[head] for split, counts in self.missing.items()},
                     "majority": attribute.classes[self.baselines["train"].classes[head]],
                     "baseline": {split: baseline.accuracies[head] for split, baseline in self.baselines.items()},
                 }
@@ -62,6 +64,12 @@ class ClassDistribution:
                     for split, heads in self.counts.items()
                 )
                 lines.append(f"{f'  {name}{mark}':<{width}}" + "".join(f"{cell:>17}" for cell in cells))
+            if any(counts[head] for counts in self.missing.values()):
+                lost = (
+                    f"{counts[head]:>9,} {counts[head] / self.images[split]:>6.1%}"
+                    for split, counts in self.missing.items()
+                )
+                lines.append(f"{'  (missing)':<{width}}" + "".join(f"{cell:>17}" for cell in lost))
         lines += [
             "",
             f"{'images':<{width}}" + "".join(f"{f'{self.images[split]:,}':>10}{'':7}" for split in self.counts),
@@ -85,6 +93,7 @@ def distribution(dataset: Dataset) -> ClassDistribution:
         {name: len(split) for name, split in dataset.splits.items()},
         {name: [counts.tolist() for counts in dataset.label_counts(name)] for name in labelled},
         {name: majority_baseline(dataset, name) for name in labelled},
+        {name: dataset.missing_counts(name) for name in labelled},
     )
 
 

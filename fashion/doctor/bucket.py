@@ -8,17 +8,17 @@ import shutil
 import statistics
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fashion.bucket.address import Address
-from fashion.bucket.store import PART, NotThereError, Store, TakenError
+from fashion.bucket.store import PART, NotThereError, Object, Store, TakenError
 from fashion.config import Form
 from fashion.data.lists import LABELLED, parse_lines, without_header
 from fashion.data.pushed import MANIFEST, Pushed
-from fashion.data.remote.listing import exists, lists
+from fashion.data.remote.listing import LISTS, exists, lists
 from fashion.data.remote.local_copy import LocalCopy
 from fashion.doctor.diagnosis import ClockOffset, Diagnosis
 from fashion.doctor.folder import LEAST_FREE, LEAST_SPEED, SCRATCH, existing
@@ -108,7 +108,7 @@ def _data(node: str, bucket: Bucket, store: Store) -> list[Diagnosis]:
         pushed = Pushed.from_json(store.get(MANIFEST)) if MANIFEST in there else None
         if pushed is not None and pushed.packs:
             return _packed(node, bucket, store, pushed, rule)
-        missing = [name for split in LABELLED for name in _absent(store, split)]
+        missing = [name for split in LABELLED for name in _absent(store, split, there)]
     except DataError as error:
         wrong = error.problems[0]
         return [Diagnosis("data", node, False, Problem(bucket.place, rule, _summary(wrong), wrong.fix or DEFAULT_FIX))]
@@ -123,8 +123,10 @@ def _data(node: str, bucket: Bucket, store: Store) -> list[Diagnosis]:
     return [Diagnosis("data", node, True, Problem(bucket.place, rule, "images as they are"))]
 
 
-def _absent(store: Store, split: str) -> list[str]:
+def _absent(store: Store, split: str, there: Mapping[str, Object]) -> list[str]:
     """The first object that is missing of a split's lists and the last image that they list."""
+    if LISTS[0] not in there:
+        return []  # a label file: its images show when it is fetched
     name = f"split/{split}.txt"
     try:
         lines = [line for line in parse_lines(store.get(name)) if line[1]]

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fashion.cluster.ray_folder import folder_above
+from fashion.config import AS_WRITTEN, LabelReading
 from fashion.data.contents import default_cache_dir
+from fashion.data.forms.table import scan_layout
 from fashion.data.lists import LABELLED, listed_images
 from fashion.doctor.bucket import Bucket, examine_bucket
 from fashion.doctor.diagnosis import HERE, ClockOffset, Diagnosis
@@ -52,7 +54,7 @@ class Request:
     """What one node is examined for. Paths are absolute: the trials of a sweep are handed the same ones on every node.
 
     `joined` is true for a node of a cluster that somebody else has started. `gpus` is the number that Ray offers there;
-    None asks the GPU driver.
+    None asks the GPU driver. `reading` is how the data set's labels are read.
     """
 
     node: str = HERE
@@ -62,6 +64,7 @@ class Request:
     weights: tuple[Weights, ...] = ()
     joined: bool = False
     gpus: int | None = None
+    reading: LabelReading = AS_WRITTEN
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def examine(request: Request) -> list[Diagnosis]:
     if not request.joined:
         found.append(_ray_files(request))
     if request.data_root is not None:
-        found += _data(request.node, request.data_root)
+        found += _data(request.node, request.data_root, request.reading)
     for bucket in request.buckets:
         found += examine_bucket(request.node, bucket)
     found += [_weights(request, weights) for weights in request.weights]
@@ -198,13 +201,22 @@ def ask_torch(backbones: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
     return answer, ""
 
 
-def _data(node: str, root: Path) -> list[Diagnosis]:
-    """Are the lists there, and the last image of each? `data check` looks at all images."""
-    place, rule = f"data.root {root}", "a data set that can be read: split/ with its lists, and the images they list"
+def _data(node: str, root: Path, reading: LabelReading) -> list[Diagnosis]:
+    """Are the labels there, and their images (in the challenge's layout the last of each list)? `data check` decodes
+    all images."""
+    place, rule = f"data.root {root}", "a data set that can be read: its labels, and the images they name"
     wrong, counts = [], []
     if not os.path.isdir(root / "split"):
-        wrong.append("no folder split/ there")
-    for split in () if wrong else LABELLED:
+        scan = scan_layout(root, reading=reading)
+        fix = "Put the data set there, the same on every node, or set data.root to its folder or label file"
+        if scan.problems:
+            first = scan.problems[0][1]
+            more = f", and {len(scan.problems) - 1:,} more problems" if len(scan.problems) > 1 else ""
+            value = f"{first.value or first.rule} at {first.place}{more}"
+            return [Diagnosis("data", node, False, Problem(place, rule, value, first.fix or fix))]
+        told = ", ".join(f"{split} {len(images):,} images" for split, images in scan.images.items())
+        return [Diagnosis("data", node, True, Problem(place, rule, f"{scan.form}, {told}"))]
+    for split in LABELLED:
         try:
             images = listed_images(root, split)
             counts.append(f"{split} {len(images):,} images")

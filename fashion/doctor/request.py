@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from fashion.bucket.address import is_address, parse_address
-from fashion.config import TrialConfig
+from fashion.config import LabelReading, TrialConfig
 from fashion.data.contents import default_cache_dir
+from fashion.data.forms.table import scan_layout
 from fashion.data.lists import LABELLED, listed_images
 from fashion.data.remote.local_copy import parse_root
 from fashion.doctor.bucket import Bucket
@@ -43,7 +45,13 @@ def request_for(spec: SweepSpec | None) -> Request:
         buckets.append(Bucket("data.root", root, cache.path, forms=tuple(forms)))
     folders.append(Folder(cache.name, cache.path, cache.instead, room))
     here = root if isinstance(root, Path) else None
-    return Request(folders=tuple(folders), data_root=here, buckets=tuple(buckets), weights=_weights(trials))
+    return Request(
+        folders=tuple(folders),
+        data_root=here,
+        buckets=tuple(buckets),
+        weights=_weights(trials),
+        reading=trials[0].data.label_reading,
+    )
 
 
 def _absolute(path: str) -> Path:
@@ -55,18 +63,26 @@ def _still_to_pack(trials: list[TrialConfig], root: Path, cache: Path) -> int:
 
     A cache of the right form is taken for this data set's. To be sure, one would have to read all images.
     """
-    missing = 0
+    missing, counts = 0, _images_of(root, trials[0].data.label_reading)
     for split in LABELLED:
-        try:
-            images = len(listed_images(root, split))
-        except (OSError, ValueError):
-            continue  # `examine` has a diagnosis of its own for that
+        images = counts.get(split, 0)
         for form in {each.data.form for each in trials}:
             size = images * form.resize**2 * 3
             name = f"*-{split}-{form}-v*.arrow"
             there = max((os.path.getsize(path) for path in cache.glob(name)), default=0)
             missing += max(size - there, 0)
     return missing
+
+
+def _images_of(root: Path, reading: LabelReading) -> dict[str, int]:
+    """How many images each split has, as far as that can be told: `examine` has a diagnosis of its own for the rest."""
+    if not os.path.isdir(root / "split"):
+        return {split: len(images) for split, images in scan_layout(root, reading=reading).images.items()}
+    found = {}
+    for split in LABELLED:
+        with suppress(OSError, ValueError):
+            found[split] = len(listed_images(root, split))
+    return found
 
 
 def _weights(trials: list[TrialConfig]) -> tuple[Weights, ...]:

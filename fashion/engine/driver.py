@@ -162,7 +162,9 @@ def _tune(
                     source,
                     recorder,
                     room,
-                    lambda: read_unchanged(prepared.root, fingerprint, prepared.follow_links, prepared.on_error),
+                    lambda: read_unchanged(
+                        prepared.root, fingerprint, prepared.follow_links, prepared.on_error, prepared.reading
+                    ),
                     settle=spec.search.adaptive,
                 ),
                 scheduler=scheduler,

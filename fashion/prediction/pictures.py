@@ -128,12 +128,13 @@ def _of_split(
         [data.form],
         (source.split,),
         progress=None if progress is None else lambda _, done, total: progress(done, total),
+        reading=data.label_reading,
     )
-    dataset = read_dataset(root, data.follow_links or source.follow_links, on_error, progress)
+    dataset = read_dataset(root, data.follow_links or source.follow_links, on_error, progress, data.label_reading)
     require_attributes(meta, dataset.attributes, str(source.root))
     listed = (dataset.whole or dataset).splits
     if source.split not in listed:
-        place, fix = f"{source.root}/split/{source.split}.txt", f"It has {', '.join(listed)}"
+        place, fix = f"{source.root}/{dataset.place(source.split)}", f"It has {', '.join(listed)}"
         raise DataError("The data set has no such split:", [Problem(place, "is missing", fix=fix)])
     if dataset.whole is not None and source.split in dataset.skipped_counts():
         # Each line of the split's list gets a row, those without a prediction too.

@@ -11,8 +11,9 @@ Generated from the fields' definitions by `python -m fashion.spec.docs`. Besides
 the name of the sweep and of its run directory (default: the file's name), and `storage`, the folder of run directories
 or an address in a bucket such as `s3://BUCKET/PREFIX` ([storage.md](storage.md); default: `runs`).
 
-Every field of `data`, `model` and `train` takes one of these forms; `data.root` and how its pictures are read
-(`orientation`, `depth`, `on_error`, `follow_links`) are the same in all trials:
+Every field of `data`, `model` and `train` takes one of these forms; `data.root` and how its labels and
+pictures are read (`attributes`, `missing`, `split`, `orientation`, `depth`, `on_error`, `follow_links`) are the same in
+all trials:
 
 | form | meaning |
 |---|---|

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from fashion.bucket.address import is_address, parse_address
 from fashion.config import DataConfig, ModelConfig, TrainConfig
+from fashion.errors import nearest
 from fashion.spec.settings import ResourcesConfig, SchedulerConfig, SearchConfig
 
 SAMPLED: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
@@ -25,7 +25,10 @@ SETTINGS: dict[str, type[BaseModel]] = {
 }
 TOP_LEVEL = ("name", *SAMPLED, *SETTINGS, "storage")
 # One sweep is over one data set, whose pictures are read one way.
-NEVER_SAMPLED = ("data.root", "data.orientation", "data.depth", "data.on_error", "data.follow_links")
+NEVER_SAMPLED = (
+    "data.root", "data.attributes", "data.missing", "data.split", "data.orientation", "data.depth", "data.on_error",
+    "data.follow_links",
+)  # fmt: skip
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # a sweep's name, which also names its folder
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -64,8 +67,17 @@ class FieldRule:
 
     @cached_property
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema of one value."""
-        return self._adapter.json_schema()
+        """The JSON Schema of one value, whole in itself: a model's own schema stands where it is used."""
+        schema = self._adapter.json_schema()
+        models = schema.pop("$defs", {})
+        if "anyOf" in schema:
+            schema["anyOf"] = [models.get(part.get("$ref", "").rpartition("/")[2], part) for part in schema["anyOf"]]
+        return schema
+
+    @property
+    def mapping(self) -> bool:
+        """Whether a value is itself a mapping, so that one in a spec is no distribution."""
+        return "object" in self._kinds
 
     @property
     def _kinds(self) -> set[str | None]:
@@ -89,8 +101,8 @@ class FieldRule:
         """The value as the field holds it (1 becomes 1.0 in a field of real numbers). Raises NotAllowedError."""
         try:
             checked = self._adapter.validate_python(value)
-        except ValidationError:
-            raise NotAllowedError(f"must be {describe(self.schema)}", _hint(value, self)) from None
+        except ValidationError as error:
+            raise NotAllowedError(f"must be {describe(self.schema)}", _hint(value, self) or _inside(error)) from None
         _check_meaning(self.name, checked)
         return checked
 
@@ -130,12 +142,6 @@ def show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def nearest(word: str, known: list[str] | tuple[str, ...], otherwise: str = "") -> str:
-    """'Did you mean X?', or `otherwise`."""
-    close = difflib.get_close_matches(word.lower(), known, 1, 0.6)
-    return f"Did you mean {close[0]}?" if close else otherwise
-
-
 def describe(schema: dict[str, Any]) -> str:
     """A JSON Schema of one value in words: 'a whole number from 1 to 10000'."""
     if "anyOf" in schema:
@@ -155,6 +161,10 @@ def describe(schema: dict[str, Any]) -> str:
         bounds = [(above, "above"), (low, "at least"), (below, "below"), (high, "at most")]
         limits = " and ".join(f"{word} {bound:{form}}" for bound, word in bounds if bound is not None)
         return f"{text} of {limits}" if limits.startswith("at ") else f"{text} {limits}"
+    if kind == "object":
+        return f"a mapping of {', '.join(schema['properties'])}"
+    if kind == "array":
+        return f"a list of {describe(schema['items'])}"
     return {"boolean": "true or false", "string": "text", "null": "null"}[str(kind)]
 
 
@@ -174,6 +184,13 @@ def _hint(value: Any, rule: FieldRule) -> str:
         sampled = rule.name.split(".")[0] in SAMPLED and rule.name not in NEVER_SAMPLED
         return f"To try several values write {{choice: {show(value)}}}" if sampled else ""
     return ""
+
+
+def _inside(error: ValidationError) -> str:
+    """What is wrong within a mapping; empty for any other value."""
+    within = [each for each in error.errors() if len(each["loc"]) > 1 or each["type"] == "value_error"]
+    said = [": ".join([*map(str, each["loc"][1:]), each["msg"].removeprefix("Value error, ")]) for each in within]
+    return "; ".join(said)
 
 
 def _check_meaning(name: str, value: Any) -> None:

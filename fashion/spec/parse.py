@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fashion.errors import Problem
+from fashion.errors import Problem, nearest
 from fashion.spec.fields import (
     NEVER_SAMPLED,
     SAMPLED,
@@ -15,7 +15,6 @@ from fashion.spec.fields import (
     FieldRule,
     NotAllowedError,
     describe,
-    nearest,
     sampled_rules,
     section_rules,
     show,
@@ -80,7 +79,7 @@ class Parser:
     def expression(self, rule: FieldRule, raw: Any, path: Path) -> Expression:
         """A value, a distribution or a condition. Problems inside it are recorded at their own places; what is returned
         then does not matter, since the spec is refused."""
-        if not isinstance(raw, Mapping):
+        if not isinstance(raw, Mapping) or rule.mapping:
             value: Scalar = self.value(rule, raw, path)
             return value
         if rule.name in NEVER_SAMPLED:

@@ -10,8 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fashion.errors import Problem, SpecError
-from fashion.spec.fields import nearest
+from fashion.errors import Problem, SpecError, nearest
 
 INSTALLED = Path(__file__).parent / "sweeps"
 CHECKOUT = Path(__file__).parents[2] / "sweeps"

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pydantic_core import to_jsonable_python
+
 Scalar = str | int | float | bool | None
 
 
@@ -171,7 +173,9 @@ def case_name(value: Scalar) -> str:
 
 
 def to_json(expression: Expression) -> Any:
-    return expression.to_json() if isinstance(expression, Distribution | When | Switch) else expression
+    if isinstance(expression, Distribution | When | Switch):
+        return expression.to_json()
+    return to_jsonable_python(expression)  # data.split is a mapping, data.attributes a list
 
 
 def dependencies(expression: Expression) -> Iterator[str]:

@@ -17,9 +17,9 @@ from typing import Any
 
 from fashion.bucket.address import is_address, parse_address
 from fashion.config import OF_ITS_TIME, TrialConfig, of_its_time
-from fashion.errors import Problem, SpecError
+from fashion.errors import Problem, SpecError, nearest
 from fashion.spec import rules
-from fashion.spec.fields import NAME, SAMPLED, TOP_LEVEL, NotAllowedError, check_home, nearest, section_rules
+from fashion.spec.fields import NAME, SAMPLED, TOP_LEVEL, NotAllowedError, check_home, section_rules
 from fashion.spec.parse import Parser
 from fashion.spec.settings import ResourcesConfig, SchedulerConfig, SearchConfig
 from fashion.spec.space import (

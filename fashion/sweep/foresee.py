@@ -14,7 +14,9 @@ from pathlib import Path
 
 from fashion.bucket.address import is_address
 from fashion.cluster.growth import workers_that_fit
-from fashion.data.lists import listed_images
+from fashion.config import LabelReading
+from fashion.data.forms.table import form_of, scan_layout
+from fashion.data.lists import CHALLENGE, listed_images
 from fashion.errors import Problem, ResourcesError
 from fashion.model import backbones
 from fashion.spec.fields import show
@@ -76,7 +78,8 @@ def foreseen_here(spec: SweepSpec, progress: Progress) -> list[Problem]:
     the GPUs."""
     root = spec.fixed["data.root"]
     assert isinstance(root, str), "data.root is never sampled"
-    images = _train_images(root)
+    reading = LabelReading(*(spec.fixed[f"data.{name}"] for name in LabelReading._fields))  # type: ignore[arg-type]
+    images = _train_images(root, bool(spec.fixed["data.follow_links"]), reading)
     found = foreseen(spec, images, progress)
     if images is None:
         return found
@@ -116,13 +119,17 @@ def require_machine(resources: ResourcesConfig, address: str | None = None) -> N
         )
 
 
-def _train_images(root: str) -> int | None:
+def _train_images(root: str, follow_links: bool, reading: LabelReading) -> int | None:
     """The number of training images of a data set on this machine; None where it is not at hand or can't be read,
     which `data check` tells."""
     if is_address(root):
         return None
+    folder = Path(os.path.expanduser(root))
+    if form_of(folder) not in (None, (CHALLENGE, folder)):
+        scan = scan_layout(folder, follow_links, reading)
+        return None if scan.problems else len(scan.images["train"])
     try:
-        return len(listed_images(Path(os.path.expanduser(root)), "train"))
+        return len(listed_images(folder, "train"))
     except (OSError, ValueError):
         return None
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fashion.bucket.address import Address
-from fashion.config import ModelConfig, TrialConfig
+from fashion.config import AS_WRITTEN, LabelReading, ModelConfig, TrialConfig
 from fashion.data.layout import Dataset
 from fashion.data.remote.local_copy import DataRoot
 from fashion.model.weights import ResolvedWeights, resolve_weights
@@ -33,7 +33,7 @@ WEIGHTS = ("model.backbone", "model.weights")
 class Prepared:
     """What trials will read: the data set, its folder on this machine as an absolute path, and the weights per
     (backbone, weights). address: of a data set that is in a bucket, whose copy on this machine `root` then is.
-    follow_links, on_error: as in the spec's data."""
+    follow_links, on_error: as in the spec's data; reading: how its labels are read."""
 
     dataset: Dataset
     root: Path
@@ -42,6 +42,7 @@ class Prepared:
     address: Address | None = None
     follow_links: bool = False
     on_error: str = "refuse"
+    reading: LabelReading = AS_WRITTEN
 
     @property
     def source(self) -> DataRoot:
@@ -75,7 +76,9 @@ def prepare(
                 open_features(pack, config, resolved, _device(), partial(progress, label))
     address = read.source if isinstance(read.source, Address) else None
     data = read.configs[0].data
-    return Prepared(dataset, read.root, cache_dir, weights, address, data.follow_links, data.on_error)
+    return Prepared(
+        dataset, read.root, cache_dir, weights, address, data.follow_links, data.on_error, data.label_reading
+    )
 
 
 def _device() -> str:
@@ -105,6 +108,7 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
         "spec": spec.to_json(),
         "data_root": str(prepared.source),
         "data_fingerprint": dataset.fingerprint(),
+        "data_form": dataset.described(),
         "attributes": [{"name": a.name, "classes": list(a.classes)} for a in dataset.attributes],
         "label_counts": {name: _label_counts(dataset, name) for name in ("train", "val")},
         "models": models(),

@@ -52,8 +52,9 @@ def read_data(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] 
     source = parse_root(data.root)
     if isinstance(source, Address):  # before anything is fetched
         _require(foreseen(spec, None, progress), spec)
-    root = on_this_machine(source, cache_dir, forms, progress=progress)
-    dataset = read_dataset(root, data.follow_links, data.on_error, partial(progress, "images that can't be decoded"))
+    root = on_this_machine(source, cache_dir, forms, progress=progress, reading=data.label_reading)
+    watched = partial(progress, "images that can't be decoded")
+    dataset = read_dataset(root, data.follow_links, data.on_error, watched, data.label_reading)
     _require(foreseen(spec, len(dataset.splits["train"]), progress), spec)
     dataset.fingerprint(partial(progress, "contents of all images"))
     packs = {

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from fashion.bucket.address import Address
-from fashion.config import Form, TrialConfig
+from fashion.config import Form, LabelReading, TrialConfig
 from fashion.data.batches import Worker
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import read_unchanged
@@ -180,15 +180,20 @@ def fetch_data(task: Task) -> str:
             fetched[:] = [total]
 
     begun, data = time.monotonic(), task.config.data
-    _on_this_machine(task.data_root, task.data_fingerprint, data.form, task.cache_dir, note)
+    _on_this_machine(task.data_root, task.data_fingerprint, data.form, task.cache_dir, data.label_reading, note)
     return f"fetched the data set, {fetched[0]} MB in {time.monotonic() - begun:.0f} s" if fetched else ""
 
 
 def _on_this_machine(
-    root: DataRoot, fingerprint: str, form: Form, cache_dir: Path, progress: Progress | None = None
+    root: DataRoot,
+    fingerprint: str,
+    form: Form,
+    cache_dir: Path,
+    reading: LabelReading,
+    progress: Progress | None = None,
 ) -> Path:
     try:
-        return on_this_machine(root, cache_dir, [form], fingerprint=fingerprint, progress=progress)
+        return on_this_machine(root, cache_dir, [form], fingerprint=fingerprint, progress=progress, reading=reading)
     except (DataError, StorageError) as error:
         # The driver has read it: what is wrong is this machine's way there, or has been changed in the bucket since.
         raise BlockedError(f"the data set can't be had on {platform.node()}: {error}") from error
@@ -233,7 +238,8 @@ def training_data(
     device: torch.device,
 ) -> TrainingData:
     """The packs of a trial and a probe's features, memory-mapped. A warm process keeps them open between trials."""
-    data = _packs(root, fingerprint, config.data.form, config.data.follow_links, config.data.on_error, cache_dir)
+    how = (config.data.follow_links, config.data.on_error, config.data.label_reading)
+    data = _packs(root, fingerprint, config.data.form, *how, cache_dir)
     if config.train.mode == "full":
         return data
     train, val = (open_features(pack, config, weights, device) for pack in (data.train, data.val))
@@ -242,10 +248,16 @@ def training_data(
 
 @lru_cache(maxsize=4)
 def _packs(
-    root: DataRoot, fingerprint: str, form: Form, follow_links: bool, on_error: str, cache_dir: Path
+    root: DataRoot,
+    fingerprint: str,
+    form: Form,
+    follow_links: bool,
+    on_error: str,
+    reading: LabelReading,
+    cache_dir: Path,
 ) -> TrainingData:
-    folder = _on_this_machine(root, fingerprint, form, cache_dir)
-    dataset = read_unchanged(folder, fingerprint, follow_links, on_error)
+    folder = _on_this_machine(root, fingerprint, form, cache_dir, reading)
+    dataset = read_unchanged(folder, fingerprint, follow_links, on_error, reading)
     train, val = (Pack.open_or_build(dataset, split, *form, cache_dir=cache_dir) for split in ("train", "val"))
     return TrainingData(train, val, dataset.attributes, fingerprint)
 

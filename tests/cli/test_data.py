@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from fashion.cli.data import data
+from fashion.cli.data.group import data
 from fashion.data.demo import write_demo
 from fashion.data.layout import majority_baseline, read_dataset
 from fashion.data.stats import distribution, figure
@@ -137,7 +137,8 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
 
 def test_data_modules_load_no_torch_ray_or_pyplot() -> None:
     code = (
-        "import sys, fashion.cli.data, fashion.data.check, fashion.data.stats, fashion.data.demo, fashion.data.pack\n"
+        "import sys, fashion.cli.data.group\n"
+        "import fashion.data.check, fashion.data.stats, fashion.data.demo, fashion.data.pack\n"
         "assert not {'torch', 'ray', 'matplotlib'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

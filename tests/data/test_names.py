@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fashion.data.forms.images import alike
 from fashion.data.layout import read_dataset
-from fashion.data.scan import alike
 from fashion.data.stats import figure, without_markup
 from fashion.errors import DataError
 from tests.support.layouts import small

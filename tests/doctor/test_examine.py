@@ -148,7 +148,7 @@ def test_another_folder_of_the_same_name_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("missing", "value"),
     [
-        ("", "no folder split/ there"),
+        ("", "nothing there"),
         ("split/val.txt", "val.txt: No such file or directory"),
         ("split/train_attr.txt", "train_attr.txt: No such file or directory"),
         ("img", "the last line of split/train.txt, is no file"),

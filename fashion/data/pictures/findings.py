@@ -30,12 +30,14 @@ KINDS = {
     "leak": "groups of images with the same bytes in more than one split",
     "conflict": "groups of images with the same bytes and different labels",
     "absent": "classes that never occur in a split",
+    "unlabelled": "attributes with missing labels",
     "rare": "classes that hardly occur in a split",
     "unlisted": "images in no split",
     "packed": "packed images",
     "rotated": "images with an EXIF orientation",
     "deep": "images of more than 8 bits",
     "single": "attributes with one class",
+    "divided": "data sets without splits",
     "few": "validation splits that are small",
     "skipped": "images that are left out",
 }
@@ -100,8 +102,8 @@ def diagnoses(scan: Scan) -> dict[str, str]:
         found["absent"] = text
     if any(min(row, default=0) == -1 for rows in scan.rows.values() for row in rows if row is not None):
         found["label"] = (
-            "-1 looks like a missing label. Missing labels are not supported: give these images a class of their own, "
-            "or leave their lines out of both files."
+            "-1 looks like a missing label. The challenge's layout has none: write a label file in which the cell is "
+            "empty, give these images a class of their own, or leave their lines out of both files."
         )
     return found
 

@@ -19,15 +19,24 @@ GLIMPSED = 4096  # bytes
 def findings_by_kind(dataset: Dataset) -> list[KindOfFinding]:
     """What is odd about a data set, as far as it can be found without decoding an image: images of other splits that
     are in train, images listed twice, classes that never occur, attributes of one class, and too few validation images.
+    And how it was divided, where it has no splits.
     """
     found = [_leaks(dataset), _listed_twice(dataset), *_never(dataset), _of_one_class(dataset), _few(dataset)]
-    found.append(_skipped(dataset))
+    found += [_skipped(dataset), _divided(dataset)]
     return [each for each in found if each is not None]
 
 
 def _skipped(dataset: Dataset) -> KindOfFinding | None:
     count = len(dataset.skipped)
     return KindOfFinding("skipped", count, skipped_images(dataset)) if count else None
+
+
+def _divided(dataset: Dataset) -> KindOfFinding | None:
+    if dataset.rule is None:
+        return None
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
+    sentence = f"the data set has no splits of its own and is divided by data.split: {dataset.rule} ({sizes})"
+    return KindOfFinding("divided", 1, printable(sentence))
 
 
 def _leaks(dataset: Dataset) -> KindOfFinding | None:

@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fashion.bucket.store import NotThereError, Object, Store
+from fashion.data.forms.label_file import NAMES
+from fashion.data.forms.sidecar import SIDECAR
+from fashion.data.forms.table import forms_in_words, scan_layout
 from fashion.data.lists import LARGEST_LIST, SPLITS
 from fashion.data.pushed import MANIFEST, PackFile
-from fashion.data.scan import scan_layout
 from fashion.errors import DataError, Problem
 
 CLAIM = "fashion-sweep.pushing.json"  # there while a data set is being pushed
@@ -20,11 +22,13 @@ LISTS = (
     "split/list_attr_cloth.txt",
     "split/attribute_names.txt",
 )
+# And what is read of a label file's data set.
+LABEL_FILES = (*NAMES, SIDECAR)
 
 
 def is_list(name: str) -> bool:
     """Whether an object is a list or the manifest, as opposed to images or packs."""
-    return name == MANIFEST or name.startswith("split/")
+    return name == MANIFEST or name.startswith("split/") or name in LABEL_FILES
 
 
 def lists(store: Store) -> dict[str, Object]:
@@ -44,10 +48,24 @@ def lists(store: Store) -> dict[str, Object]:
             rule, fix = "is being pushed, or a push was interrupted", "Run the same push again to finish it"
             raise DataError("The data set is not whole:", [Problem(place, rule, fix=fix)]) from None
     if LISTS[0] not in found:
+        found |= _label_files(store)
+    if LISTS[0] not in found and not any(name in found for name in NAMES):
         there = ", ".join(f"{name}/" for name in store.folders()[:5]) or "nothing"
         fix = f"Correct data.root, or push a data set there: fashion-sweep data push DIR {place}"
-        rule = "a data set holds split/ with its lists, and the images or packed images"
+        rule = f"in a bucket as in a folder, {forms_in_words()}"
         raise DataError("There is no data set:", [Problem(place, rule, there, fix)])
+    return found
+
+
+def _label_files(store: Store) -> dict[str, Object]:
+    """The label files at the top of the address, and what describes their labels."""
+    found: dict[str, Object] = {}
+    for stem in sorted({name.partition(".")[0] for name in LABEL_FILES}):
+        for each in store.objects(after=f"{stem}."):  # sorted: those that begin so are the first
+            if not each.name.startswith(f"{stem}."):
+                break
+            if each.name in LABEL_FILES and each.size <= LARGEST_LIST:
+                found[each.name] = each
     return found
 
 

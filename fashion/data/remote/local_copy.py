@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from fashion.bucket.address import Address, is_address, parse_address
 from fashion.bucket.store import Object, Store
-from fashion.config import Form
+from fashion.config import AS_WRITTEN, Form, LabelReading
 from fashion.data.contents import require_room
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.lists import LABELLED
@@ -54,11 +54,13 @@ def on_this_machine(
     splits: Collection[str] = LABELLED,
     fingerprint: str = "",
     progress: Progress | None = None,
+    reading: LabelReading = AS_WRITTEN,
 ) -> Path:
-    """The folder of a data set: `root` itself, or this machine's copy of what is in a bucket, fetched if necessary.
+    """The data set on this machine: `root` itself, or this machine's copy of what is in a bucket, fetched if necessary.
 
     Of packed images only those of `forms` and `splits` are fetched, of other data sets everything. A copy that already
-    has the given fingerprint is used without asking the bucket. Waits while another process of this machine fetches.
+    has the given fingerprint is used without asking the bucket. reading: how its labels are read.
+    Waits while another process of this machine fetches.
 
     Raises:
         DataError: there is no data set there, or it can't be used, is damaged or lacks images in one of the forms.
@@ -67,7 +69,7 @@ def on_this_machine(
     """
     if isinstance(root, Path):
         return root
-    copy = LocalCopy(root, cache_dir)
+    copy = LocalCopy(root, cache_dir, reading)
     if fingerprint and copy.holds(fingerprint, forms, splits):
         return copy.root
     with copy.mine(progress):
@@ -103,6 +105,7 @@ class LocalCopy:
 
     address: Address
     cache_dir: Path
+    reading: LabelReading = AS_WRITTEN
 
     @property
     def root(self) -> Path:
@@ -171,7 +174,8 @@ class LocalCopy:
 
     def finish(self, progress: Progress | None) -> None:
         """Mark the copy as whole. Raises DataError where it is not."""
-        dataset, pushed = self._read(), self._manifest()
+        pushed = self._manifest()
+        dataset = self._read(self.reading if pushed is None else AS_WRITTEN)
         label = "contents of all images"
         fingerprint = dataset.fingerprint(
             None if progress is None else lambda done, total: progress(label, done, total)
@@ -186,9 +190,9 @@ class LocalCopy:
             self._beside(".json"), json.dumps({"address": str(self.address), "fingerprint": fingerprint}).encode()
         )
 
-    def _read(self) -> Dataset:
+    def _read(self, reading: LabelReading) -> Dataset:
         try:
-            return read_dataset(self.root)
+            return read_dataset(self.root, reading=reading)
         except DataError as error:
             raise DataError(f"The data set at {self.address} can't be used:", error.problems) from error
 
@@ -229,6 +233,9 @@ class LocalCopy:
         for name in names:
             self._beside(".json").unlink(missing_ok=True)
             (self.root / name).unlink(missing_ok=True)
+            if (parent := (self.root / name).parent) != self.root:
+                with suppress(OSError):  # others are still in it; an empty split/ would be taken for a data set's form
+                    parent.rmdir()
             del known[name]
 
     def _fetched(self) -> Known:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +19,13 @@ from pathlib import Path
 from fashion.bucket.address import Address
 from fashion.bucket.store import NotThereError, Object, Store, TakenError
 from fashion.config import Form
+from fashion.data.convert.write import rows_of, write_labels
 from fashion.data.layout import Dataset
+from fashion.data.lists import CHALLENGE
 from fashion.data.pack import Pack, read_seal
 from fashion.data.pushed import MANIFEST, PackFile, Pushed
 from fashion.data.remote.fetch import Progress
-from fashion.data.remote.listing import CLAIM, LISTS
+from fashion.data.remote.listing import CLAIM, LABEL_FILES, LISTS
 from fashion.data.remote.send import Send
 from fashion.errors import DataError, Problem
 
@@ -81,19 +84,43 @@ def push(
     if old is not None and not _alike(old, wanted, bool(forms)):
         store.delete([MANIFEST])  # a machine that fetches now must not meet a mixture
         old, version = None, ""
-    lists = {name: dataset.root / name for name in LISTS if (dataset.root / name).is_file()}
+    with tempfile.TemporaryDirectory(prefix="fashion-push-") as scratch:
+        lists = _lists(dataset, Path(scratch))
+        return _sent(dataset, store, there, old, version, wanted, packs, lists, progress)
+
+
+def _lists(dataset: Dataset, scratch: Path) -> dict[str, Path]:
+    """The files that name the images and their labels, by the names of their objects. In another form than the
+    challenge's they are written anew, with the split of each image, so that no machine has to divide the data again."""
+    if dataset.form == CHALLENGE:
+        return {name: dataset.root / name for name in LISTS if (dataset.root / name).is_file()}
+    return {path.name: path for path in write_labels(rows_of(dataset), scratch / "labels.parquet")}
+
+
+def _sent(
+    dataset: Dataset,
+    store: Store,
+    there: Mapping[str, Object],
+    old: Pushed | None,
+    version: str,
+    wanted: Pushed,
+    packs: Sequence[tuple[PackFile, Path]],
+    lists: Mapping[str, Path],
+    progress: Progress,
+) -> Sent:
+    """Send what is not there, remove what an earlier data set left, and put the manifest last."""
     if packs:
         files = {file.path: path for file, path in packs}
         new = {(file.split, file.form) for file, _ in packs}
         kept = [each for each in (old.packs if old else ()) if (each.split, each.form) not in new]
-        wanted = Pushed(wanted.fingerprint, contents, (*kept, *(file for file, _ in packs)))
+        wanted = Pushed(wanted.fingerprint, wanted.contents, (*kept, *(file for file, _ in packs)))
     else:
         images = [image for split in dataset.splits.values() for image in split.images]
         files = {posixpath.normpath(image): dataset.root / image for image in images}
     sending = Send(store, there, progress)
     sending.all({**lists, **files})
     still = {*lists, *files, *(pack.path for pack in wanted.packs), MANIFEST, CLAIM}
-    gone = [name for name in there.keys() - still if name in LISTS]
+    gone = [name for name in there.keys() - still if name in (*LISTS, *LABEL_FILES)]
     store.delete(gone)  # before the manifest: they would change what is read
     _put_manifest(store, wanted, version)
     old_packs = [name for name in there.keys() - still if name.startswith("packs/")]

@@ -1,54 +1,27 @@
-"""Reads all text files of a data set and collects every structural problem instead of raising."""
+"""The challenge's layout: reads all its text files and collects every structural problem instead of raising."""
 
 from __future__ import annotations
 
 import os
 import re
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
-from fashion.data.lists import INSIDE, LABELLED, SPLITS, Attribute, Scan, text_lines, without_header
-from fashion.data.pushed import MANIFEST, Pushed, read_manifest
+from fashion.data.forms.images import MOST_CLASSES, alike, check_names, look_at, read_packed, report_links
+from fashion.data.lists import LABELLED, SPLITS, Attribute, Scan, text_lines, without_header
 from fashion.errors import CONTROLS
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
-_NAME = re.compile(r"[^\s/]+")
-MOST_CLASSES = 10_000  # of an attribute without class names: one wrong label must not make a billion classes
-TAKEN_NAME = "image"  # the name of a column in every file of predictions
 
 
-@dataclass(frozen=True)
-class DataLayout:
-    """found: whether a folder is in this layout. scan: its lists and labels, with every problem instead of an
-    exception."""
-
-    found: Callable[[str], bool]
-    scan: Callable[[str, bool], Scan]
-
-
-def scan_layout(root: str | Path, follow_links: bool = False) -> Scan:
-    """Scan a folder in the first of LAYOUTS that it is in. A folder in none gets the problems of the challenge's
-    layout. follow_links: images may lie outside of the folder, behind symbolic links."""
-    name = next((name for name, layout in LAYOUTS.items() if layout.found(str(root))), "challenge")
-    return LAYOUTS[name].scan(str(root), follow_links)
-
-
-def _scan_challenge(root: str, follow_links: bool) -> Scan:
+def scan_challenge(root: Path, follow_links: bool) -> Scan:
     """Read every text file of the challenge's layout (`fashion.data.layout`) that is there. What is wrong is collected
     in the scan; nothing is raised."""
     scan = Scan(Path(os.path.realpath(root)), follow_links=follow_links)
-    if not os.path.isdir(scan.root / "split"):
-        scan.add("missing", root, "a data set is a folder that holds img/ and split/", "no folder split/ there",
-                 "Set data.root to the data set, or make one: fashion-sweep data demo DIR.")  # fmt: skip
-        return scan
-    scan.packed = _read_packed(scan)
+    scan.packed = read_packed(scan)
     for split in SPLITS:
         if split in LABELLED or (scan.root / f"split/{split}.txt").exists():
             _read_images(scan, split)
-    _report_links(scan)
+    report_links(scan)
     headers: dict[str, list[str]] = {}
     for split in SPLITS:
         if split in LABELLED or (scan.root / f"split/{split}_attr.txt").exists():
@@ -73,17 +46,6 @@ def _scan_challenge(root: str, follow_links: bool) -> Scan:
     return scan
 
 
-def _read_packed(scan: Scan) -> Pushed | None:
-    try:
-        if outside := scan.elsewhere(MANIFEST):
-            raise ValueError(f"{INSIDE}: {outside}")
-        found = read_manifest(scan.root)
-    except ValueError as error:
-        scan.add("unreadable", MANIFEST, "must be as `fashion-sweep data push` wrote it", str(error), "Push it again")
-        return None
-    return found if found is not None and found.packs else None
-
-
 def _read_images(scan: Scan, split: str) -> None:
     lines = text_lines(scan, f"{split}.txt")
     if lines is None:
@@ -95,50 +57,7 @@ def _read_images(scan: Scan, split: str) -> None:
     scan.images[split] = [line for _, line in lines]
     scan.lines[split] = [number for number, _ in lines]
     for number, image in lines:
-        place = f"split/{split}.txt:{number}"
-        if (
-            PurePosixPath(image).is_absolute()
-            or PureWindowsPath(image).drive
-            or ".." in PurePosixPath(image).parts
-            or "\\" in image
-        ):
-            scan.refused.add(image)
-            rule = "an image's path is relative to the data set, uses / and has no .."
-            scan.add("path", place, rule, repr(image))
-        elif outside := scan.elsewhere(image):
-            scan.refused.add(image)
-            scan.links.append((place, image, outside))
-        elif scan.packed is None and not os.path.isfile(scan.root / image):
-            scan.add("missing", place, "the image file must exist", image, _other_form(scan.root, image))
-
-
-def alike(one: str, other: str) -> bool:
-    """Whether two names are the same text in Unicode's composed and decomposed form (macOS writes the latter)."""
-    return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
-
-
-def _other_form(root: Path, image: str) -> str:
-    """The remedy where the image is there under the same name in Unicode's other form."""
-    for form, word in (("NFC", "composed"), ("NFD", "decomposed")):
-        other = unicodedata.normalize(form, image)  # type: ignore[arg-type]
-        if other != image and os.path.isfile(root / other):
-            return (
-                f"It is there in Unicode's {word} form, {other!a}: write the list in that form, or rename the "
-                "files (convmv does it)"
-            )
-    return ""
-
-
-def _report_links(scan: Scan) -> None:
-    """One problem for all images behind links: such data sets have them by the thousand."""
-    if scan.links:
-        place, image, target = scan.links[0]
-        more = f" (and {len(scan.links) - 1:,} more images)" if len(scan.links) > 1 else ""
-        fix = (
-            "If these are your links, follow them: data.follow_links: true in the spec, --follow-links for `data`. "
-            "Or put the files themselves there: copy them (cp -rL), or make hard links (cp -rlL)"
-        )
-        scan.add("link", place, f"an image {INSIDE}", f"{image} -> {target}{more}", fix)
+        look_at(scan, f"split/{split}.txt:{number}", image)
 
 
 def _read_labels(scan: Scan, split: str) -> list[str] | None:
@@ -246,15 +165,7 @@ def _attribute_names(scan: Scan, heads: int | None, headers: dict[str, list[str]
         names = [line for _, line in text_lines(scan, "attribute_names.txt") or []]
         if names and len(names) != heads:
             scan.add("names", place, f"one name for each of the {heads} columns of labels", f"{len(names)} names")
-    times = Counter(unicodedata.normalize("NFC", name) for name in names)
-    for name in names:
-        if not _NAME.fullmatch(name) or CONTROLS.search(name) or times[unicodedata.normalize("NFC", name)] > 1:
-            scan.add(
-                "names", place, "attribute names differ from one another and hold no blanks or slashes", repr(name)
-            )
-        elif name == TAKEN_NAME:
-            fix = "Give the attribute another name in split/attribute_names.txt."
-            scan.add("names", place, "this name is taken by the column of images in files of predictions", name, fix)
+    check_names(scan, place, names, "Give the attribute another name in split/attribute_names.txt.")
     return names
 
 
@@ -285,9 +196,3 @@ def _check_range(scan: Scan) -> None:
                         f"labels of {attribute.name} are 0 to {k - 1}",
                         str(label),
                     )
-
-
-# The layouts in which a data set may lie, in the order in which they are looked for.
-LAYOUTS: Mapping[str, DataLayout] = {
-    "challenge": DataLayout(lambda root: os.path.isdir(os.path.join(root, "split")), _scan_challenge),
-}

@@ -1,0 +1,114 @@
+"""`fashion-sweep data check`, `stats` and `explain`: what is in a data set, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from fashion.cli.data.options import folder_of, follow_links_option, reading_of, reading_options, tell_rule
+from fashion.cli.options import HomePath
+
+
+@click.command()
+@click.argument("root", type=HomePath())
+@follow_links_option
+@reading_options
+@click.option("--all", "everything", is_flag=True, help="Every finding, not three of each kind.")
+@click.option("--json", "as_json", is_flag=True, help="Print all findings as JSON.")
+def check(
+    root: str,
+    follow_links: bool,
+    attributes: str | None,
+    missing: str | None,
+    rule: str | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Find everything that is wrong with the data set at ROOT, a folder, a label file, s3://... or gs://...,
+    in one pass.
+
+    Prints each kind of finding with its number and examples. Exits with 0 if training may go on (warnings are
+    allowed), with 2 if it may not.
+
+    \b
+    Example:
+      fashion-sweep data check data/FashionDataset
+    """
+    from fashion.data.check import check as check_data
+    from fashion.data.contents import default_cache_dir
+    from fashion.data.remote.local_copy import fetch_unread, parse_root
+    from fashion.display.progress import Bars
+
+    named = parse_root(root)
+    with Bars() as bars:
+        folder = root if isinstance(named, Path) else fetch_unread(named, default_cache_dir().absolute(), bars)
+        result = check_data(folder, bars.of("reading images"), follow_links, reading_of(attributes, missing, rule))
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        for line in map(str, result.findings) if everything else result.lines():
+            click.echo(line)
+        count = Counter(finding.severity for finding in result.findings)
+        listed = ", ".join(f"{split} {images:,}" for split, images in result.images.items()) or "no images"
+        verdict = "training may go on" if result.ok else "training may not go on"
+        click.echo(f"{listed}: {count['error']} errors, {count['warning']} warnings, {count['info']} notes; {verdict}")
+    sys.exit(0 if result.ok else 2)
+
+
+@click.command()
+@click.argument("root", type=HomePath())
+@follow_links_option
+@reading_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@click.option("--figure", "path", type=HomePath(), help="Also draw a figure into this file (.png, .svg or .pdf).")
+def stats(
+    root: str,
+    follow_links: bool,
+    attributes: str | None,
+    missing: str | None,
+    rule: str | None,
+    as_json: bool,
+    path: str | None,
+) -> None:
+    """Print how often each class occurs in each split of ROOT, a folder, a label file, s3://... or gs://..., and
+    draw it if asked.
+
+    \b
+    Example:
+      fashion-sweep data stats data/FashionDataset --figure classes.svg
+    """
+    from fashion.data.layout import read_dataset
+    from fashion.data.stats import distribution, figure
+
+    reading = reading_of(attributes, missing, rule)
+    dataset = read_dataset(folder_of(root, reading=reading), follow_links, reading=reading)
+    tell_rule(dataset.rule)
+    shown = distribution(dataset)
+    click.echo(json.dumps(shown.to_json(), indent=2) if as_json else shown.table())
+    if path is not None:
+        click.echo(f"figure: {figure(dataset, path)}", err=True)
+
+
+@click.command()
+@click.argument("path", type=HomePath())
+@follow_links_option
+@reading_options
+def explain(path: str, follow_links: bool, attributes: str | None, missing: str | None, rule: str | None) -> None:
+    """Say what PATH, a folder or a file, is taken for, and how it is read; or what would make it a data set.
+
+    Exits with 2 where it is no data set, or one that can't be used.
+
+    \b
+    Example:
+      fashion-sweep data explain labels.csv
+    """
+    from fashion.data.forms.explain import explain as explained
+
+    lines, ok = explained(Path(path), follow_links, reading_of(attributes, missing, rule))
+    for line in lines:
+        click.echo(line)
+    sys.exit(0 if ok else 2)
