@@ -7,15 +7,17 @@ The numbers of heads and classes come from the files, so any data set in this la
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fashion.data.contents import contents_digest
-from fashion.data.lists import LABELLED, Attribute, Scan
+from fashion.data.lists import LABELLED, MISSING, Attribute, Scan
 from fashion.data.pictures.undecodable import undecodable
 from fashion.data.pushed import MANIFEST, Pushed
 from fashion.data.scan import scan_layout
@@ -26,6 +28,7 @@ __all__ = [
     "Baseline",
     "Dataset",
     "Split",
+    "by_attribute",
     "dataset_of",
     "majority_baseline",
     "read_dataset",
@@ -36,7 +39,7 @@ _SHOWN = 20  # problems of one kind that an exception lists; further ones are on
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images as paths relative to the data set's folder, and their labels (N, heads) or None."""
+    """Images as paths relative to the data set's folder, and their labels (N, columns) or None."""
 
     name: str
     images: tuple[str, ...]
@@ -79,13 +82,22 @@ class Dataset:
         return tuple(attribute.name for attribute in self.attributes)
 
     def label_counts(self, split: str) -> list[NDArray[np.int64]]:
-        """How often each class occurs in a labelled split: one array (classes,) per head."""
+        """How many images of a labelled split have each class: one array (classes,) per head. Labels that are missing
+        count nowhere."""
         return [
-            np.bincount(column, minlength=k) for column, k in zip(self.labels(split).T, self.class_counts, strict=True)
+            (columns == 1).sum(0)
+            if attribute.multi_label
+            else np.bincount(columns[columns != MISSING], minlength=len(attribute.classes))
+            for attribute, columns in by_attribute(self.attributes, self.labels(split))
         ]
 
+    def known_counts(self, split: str) -> list[NDArray[np.int64]]:
+        """How many labels of each column of a labelled split are known: one array per head, (1,) or (classes,)."""
+        known = self.labels(split) != MISSING
+        return [np.atleast_1d(columns.sum(0)) for _, columns in by_attribute(self.attributes, known)]
+
     def labels(self, split: str) -> NDArray[np.int64]:
-        """Labels (N, heads) of a split. Raises DataError where it has none."""
+        """Labels (N, columns) of a split. Raises DataError where it has none."""
         found = self.splits.get(split)
         if found is None or found.labels is None:
             have = ", ".join(name for name, other in self.splits.items() if other.labels is not None)
@@ -127,7 +139,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Accuracy, in [0, 1], of always predicting each head's most frequent training class."""
+    """Accuracy, in [0, 1], of always predicting each head's most frequent training class, over what is labelled.
+
+    For a multi-label head it is that of predicting for each class whether most training images have it, and `classes`
+    has the class that most of them have. An accuracy is NaN where nothing is labelled.
+    """
 
     classes: tuple[int, ...]
     accuracies: tuple[float, ...]
@@ -208,11 +224,28 @@ def read_unchanged(root: str | Path, fingerprint: str, follow_links: bool = Fals
     return dataset
 
 
+def by_attribute(attributes: Sequence[Attribute], labels: NDArray[Any]) -> Iterator[tuple[Attribute, NDArray[Any]]]:
+    """Each attribute with its part of a matrix of labels (N, columns): (N,), or for a multi-label one (N, classes)."""
+    start = 0
+    for attribute in attributes:
+        columns = labels[:, start : start + attribute.columns]
+        yield attribute, columns if attribute.multi_label else columns[:, 0]
+        start += attribute.columns
+
+
 def majority_baseline(dataset: Dataset, split: str = "val") -> Baseline:
     """Score each head's majority class in train on `split` (59.73 % on the challenge's val)."""
-    majority = [int(counts.argmax()) for counts in dataset.label_counts("train")]
-    hits = dataset.labels(split) == np.asarray(majority)
-    return Baseline(tuple(majority), tuple(float(hit) for hit in hits.mean(axis=0)), float(hits.mean()))
+    counts, known = dataset.label_counts("train"), dataset.known_counts("train")
+    classes, accuracies, right, scored = [], [], 0, 0
+    for head, (attribute, labels) in enumerate(by_attribute(dataset.attributes, dataset.labels(split))):
+        most = int(counts[head].argmax())
+        majority = counts[head] > known[head] / 2 if attribute.multi_label else most
+        there = labels != MISSING
+        hits, labelled = int(((labels == majority) & there).sum()), int(there.sum())
+        classes.append(most)
+        accuracies.append(hits / labelled if labelled else math.nan)
+        right, scored = right + hits, scored + labelled
+    return Baseline(tuple(classes), tuple(accuracies), right / scored if scored else math.nan)
 
 
 def _shortened(problems: Sequence[tuple[str, Problem]]) -> list[Problem]:
