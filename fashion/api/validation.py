@@ -258,7 +258,7 @@ def _lists(column: pa.ChunkedArray, classes: int) -> NDArray[np.int64]:
 
 def _labels_of_data_set(run: Run, trial: Trial, images: list[str]) -> tuple[list[NDArray[np.int64]] | None, str]:
     """As `_labels`, from the data set, for runs that an older version made."""
-    from fashion.data.layout import by_attribute, read_dataset
+    from fashion.data.layout import read_dataset, split_labels
 
     lacking = f"the run has no {VAL_LABELS}"
     named = [trial.config.get("data", {}).get("root"), run.manifest.get("data_root")]
@@ -277,7 +277,7 @@ def _labels_of_data_set(run: Run, trial: Trial, images: list[str]) -> tuple[list
         return None, f"{lacking}, and the data set at {root} has changed since the run"
     if list(dataset.splits["val"].images) != images:
         return None, f"{lacking}, and the predictions list other images than the data set at {root}"
-    return [labels for _, labels in by_attribute(dataset.attributes, dataset.labels("val"))], ""
+    return [labels for _, labels in split_labels(dataset.attributes, dataset.labels("val"))], ""
 
 
 def _brought(run: Run, address: Address | None, name: str) -> Path:

@@ -7,7 +7,6 @@ The numbers of heads and classes come from the files, so any data set in this la
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,18 +27,19 @@ __all__ = [
     "Baseline",
     "Dataset",
     "Split",
-    "by_attribute",
     "dataset_of",
     "majority_baseline",
     "read_dataset",
     "read_unchanged",
+    "split_labels",
 ]
 _SHOWN = 20  # problems of one kind that an exception lists; further ones are only counted
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images as paths relative to the data set's folder, and their labels (N, columns) or None."""
+    """Images as paths relative to the data set's folder, and their labels (N, columns), as `Attribute` has them, or
+    None."""
 
     name: str
     images: tuple[str, ...]
@@ -82,19 +82,17 @@ class Dataset:
         return tuple(attribute.name for attribute in self.attributes)
 
     def label_counts(self, split: str) -> list[NDArray[np.int64]]:
-        """How many images of a labelled split have each class: one array (classes,) per head. Labels that are missing
-        count nowhere."""
-        return [
-            (columns == 1).sum(0)
-            if attribute.multi_label
-            else np.bincount(columns[columns != MISSING], minlength=len(attribute.classes))
-            for attribute, columns in by_attribute(self.attributes, self.labels(split))
-        ]
+        """How often each class occurs in a labelled split: one array (classes,) per head, over what is labelled."""
+        return [_class_counts(attribute, columns) for attribute, columns in self.by_attribute(split)]
 
-    def known_counts(self, split: str) -> list[NDArray[np.int64]]:
-        """How many labels of each column of a labelled split are known: one array per head, (1,) or (classes,)."""
-        known = self.labels(split) != MISSING
-        return [np.atleast_1d(columns.sum(0)) for _, columns in by_attribute(self.attributes, known)]
+    def missing_counts(self, split: str) -> list[int]:
+        """For each head, how many images of a labelled split have no label."""
+        return [int((columns == MISSING).all(axis=1).sum()) for _, columns in self.by_attribute(split)]
+
+    def by_attribute(self, split: str) -> list[tuple[Attribute, NDArray[np.int64]]]:
+        """Each attribute with its columns (N, its columns) of a split's labels."""
+        ends = np.cumsum([attribute.columns for attribute in self.attributes])[:-1]
+        return list(zip(self.attributes, np.split(self.labels(split), ends, axis=1), strict=True))
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """Labels (N, columns) of a split. Raises DataError where it has none."""
@@ -139,11 +137,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Accuracy, in [0, 1], of always predicting each head's most frequent training class, over what is labelled.
-
-    For a multi-label head it is that of predicting for each class whether most training images have it, and `classes`
-    has the class that most of them have. An accuracy is NaN where nothing is labelled.
-    """
+    """Accuracy, in [0, 1], of always predicting each head's most frequent training class."""
 
     classes: tuple[int, ...]
     accuracies: tuple[float, ...]
@@ -186,6 +180,13 @@ def dataset_of(scan: Scan) -> Dataset:
     return Dataset(scan.root, scan.attributes, splits, scan.packed)
 
 
+def _class_counts(attribute: Attribute, columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    if attribute.multi_label:
+        held: NDArray[np.int64] = (columns > 0).sum(axis=0)
+        return held
+    return np.bincount(columns[columns != MISSING], minlength=len(attribute.classes))
+
+
 def _decodable(whole: Dataset, progress: Callable[[int, int], None] | None) -> Dataset:
     """The data set without the images that can't be decoded; itself where all can."""
     images = sorted({image for split in whole.splits.values() for image in split.images})
@@ -224,28 +225,32 @@ def read_unchanged(root: str | Path, fingerprint: str, follow_links: bool = Fals
     return dataset
 
 
-def by_attribute(attributes: Sequence[Attribute], labels: NDArray[Any]) -> Iterator[tuple[Attribute, NDArray[Any]]]:
-    """Each attribute with its part of a matrix of labels (N, columns): (N,), or for a multi-label one (N, classes)."""
+def majority_baseline(dataset: Dataset, split: str = "val") -> Baseline:
+    """Score each head's majority class in train on `split` (59.73 % on the challenge's val), over what is labelled.
+
+    For a multi-label attribute that is what most training images have, label by label, and `classes` has the most
+    frequent one.
+    """
+    majority = [int(counts.argmax()) for counts in dataset.label_counts("train")]
+    right, labelled = [], []
+    for (attribute, mine), (_, train), most in zip(
+        dataset.by_attribute(split), dataset.by_attribute("train"), majority, strict=True
+    ):
+        guess = (train > 0).sum(axis=0) * 2 > (train >= 0).sum(axis=0) if attribute.multi_label else most
+        known = mine != MISSING
+        right.append(int(((mine == guess) & known).sum()))
+        labelled.append(int(known.sum()))
+    accuracies = tuple(hits / max(count, 1) for hits, count in zip(right, labelled, strict=True))
+    return Baseline(tuple(majority), accuracies, sum(right) / max(sum(labelled), 1))
+
+
+def split_labels(attributes: Sequence[Attribute], labels: NDArray[Any]) -> Iterator[tuple[Attribute, NDArray[Any]]]:
+    """Each attribute with its labels of a matrix (N, columns): (N,), or for a multi-label one (N, classes)."""
     start = 0
     for attribute in attributes:
         columns = labels[:, start : start + attribute.columns]
         yield attribute, columns if attribute.multi_label else columns[:, 0]
         start += attribute.columns
-
-
-def majority_baseline(dataset: Dataset, split: str = "val") -> Baseline:
-    """Score each head's majority class in train on `split` (59.73 % on the challenge's val)."""
-    counts, known = dataset.label_counts("train"), dataset.known_counts("train")
-    classes, accuracies, right, scored = [], [], 0, 0
-    for head, (attribute, labels) in enumerate(by_attribute(dataset.attributes, dataset.labels(split))):
-        most = int(counts[head].argmax())
-        majority = counts[head] > known[head] / 2 if attribute.multi_label else most
-        there = labels != MISSING
-        hits, labelled = int(((labels == majority) & there).sum()), int(there.sum())
-        classes.append(most)
-        accuracies.append(hits / labelled if labelled else math.nan)
-        right, scored = right + hits, scored + labelled
-    return Baseline(tuple(classes), tuple(accuracies), right / scored if scored else math.nan)
 
 
 def _shortened(problems: Sequence[tuple[str, Problem]]) -> list[Problem]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from fashion.data.layout import Attribute, by_attribute
+from fashion.data.layout import Attribute, split_labels
 from fashion.errors import Problem, SubmissionError
 from fashion.prediction.pieces import Piece
 from fashion.prediction.probabilities import WHY, disagreements, probability_table, require_agreement, row_groups
@@ -54,7 +54,7 @@ def write_table(path: Path, attributes: Sequence[Attribute], pieces: Iterable[Pi
 
 
 def _lines(attributes: Sequence[Attribute], piece: Piece, with_reasons: bool) -> Iterator[list[str]]:
-    heads = list(zip(by_attribute(attributes, piece.classes), piece.probabilities, strict=True))
+    heads = list(zip(split_labels(attributes, piece.classes), piece.probabilities, strict=True))
     for row, name in enumerate(piece.names):
         line = [cell(name)]
         for (attribute, classes), probabilities in heads:

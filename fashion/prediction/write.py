@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fashion.bucket.address import Address
 from fashion.bucket.store import Store
-from fashion.data.layout import by_attribute
+from fashion.data.layout import split_labels
 from fashion.data.lists import MISSING
 from fashion.errors import BlockedError, CheckpointError, Problem, RunError
 from fashion.files import write_atomic
@@ -161,7 +161,7 @@ def _collapsed(classes: NDArray[np.int64], meta: Promoted) -> list[str]:
     """`collapsed_heads` of the single-label attributes."""
     heads = [
         (head, each, columns)
-        for head, (each, columns) in enumerate(by_attribute(meta.attributes, classes))
+        for head, (each, columns) in enumerate(split_labels(meta.attributes, classes))
         if not each.multi_label
     ]
     if not heads:

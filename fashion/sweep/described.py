@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from torch import nn
 
 from fashion.bucket.store import TakenError
 from fashion.data.check import findings_by_kind
-from fashion.data.layout import Dataset, by_attribute
+from fashion.data.layout import Dataset, split_labels
 from fashion.data.lists import MISSING
 from fashion.files import write_atomic
 from fashion.model.backbones import BackboneRow, row
@@ -43,7 +44,7 @@ def _val_labels(dataset: Dataset) -> bytes:
     val = dataset.splits["val"]
     assert val.labels is not None, "read_dataset refuses val without labels"
     columns: dict[str, Any] = {"image": pa.array(list(val.images), pa.string())}
-    for attribute, labels in by_attribute(dataset.attributes, val.labels):
+    for attribute, labels in split_labels(dataset.attributes, val.labels):
         missing = (labels == MISSING).reshape(-1)
         kind = pa.int8() if attribute.multi_label else pa.int32()
         flat = pa.array(labels.reshape(-1), kind, mask=missing if missing.any() else None)
@@ -54,6 +55,11 @@ def _val_labels(dataset: Dataset) -> bytes:
     content = io.BytesIO()
     pq.write_table(pa.table(columns), content, compression="zstd")
     return content.getvalue()
+
+
+def known_counts(dataset: Dataset, split: str) -> list[NDArray[np.int64]]:
+    """How many labels of each column of a split are known: one array per attribute, (1,) or (classes,)."""
+    return [(columns != MISSING).sum(axis=0) for _, columns in dataset.by_attribute(split)]
 
 
 def labels_of(dataset: Dataset) -> dict[str, Any]:
@@ -67,7 +73,7 @@ def labels_of(dataset: Dataset) -> dict[str, Any]:
     if any(attribute.multi_label for attribute in dataset.attributes) or not all(each.all() for each in known.values()):
         said["known_labels"] = {
             name: {
-                "columns": [counts.tolist() for counts in dataset.known_counts(name)],
+                "columns": [counts.tolist() for counts in known_counts(dataset, name)],
                 "images": int(known[name].all(1).sum()),
             }
             for name in splits

@@ -16,8 +16,8 @@ def require_labels(dataset: Dataset) -> None:
     trained, and `val_loss` would not tell of it."""
     problems = []
     for split in LABELLED:
-        for attribute, known in zip(dataset.attributes, dataset.known_counts(split), strict=True):
-            if not known.any():
+        for attribute, columns in dataset.by_attribute(split):
+            if (columns == MISSING).all():
                 rule = f"must be labelled for some image of {split}"
                 fix = f"Label images of {split}, or leave the attribute out"
                 images = f"0 of {len(dataset.splits[split]):,} images"

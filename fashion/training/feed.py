@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fashion.config import TrialConfig
 from fashion.data.batches import Batch, Epoch, Normalization, Worker, complete, eval_batches, train_batches
-from fashion.data.layout import Attribute, by_attribute
+from fashion.data.layout import Attribute, split_labels
 from fashion.data.pack import Pack
 from fashion.model.backbones import row
 from fashion.model.classifier import normalization
@@ -64,7 +64,7 @@ class TrainingData:
             np.stack([np.bincount(column[column >= 0], minlength=2) for column in columns.T])
             if attribute.multi_label
             else np.bincount(columns[columns >= 0], minlength=len(attribute.classes))
-            for attribute, columns in by_attribute(self.attributes, _labels(self.train))
+            for attribute, columns in split_labels(self.attributes, _labels(self.train))
         ]
 
 
