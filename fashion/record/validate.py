@@ -152,14 +152,17 @@ def known_counts(manifest: Mapping[str, Any], split: str) -> list[list[int]]:
     """How many labels of each column of "train" or "val" are known: for each attribute one number, for a multi-label
     one a number for each class. A manifest without them is of data in which all labels are known."""
     rows: list[list[int]] = manifest["label_counts"][split]
-    known = manifest.get("known_labels")
-    return [[sum(row)] for row in rows] if known is None else known[split]["columns"]
+    if "known_labels" not in manifest:
+        return [[sum(row)] for row in rows]
+    known: list[list[int]] = manifest["known_labels"][split]["columns"]
+    return known
 
 
 def fully_labelled(manifest: Mapping[str, Any], split: str) -> int | None:
     """How many images of a split have all their labels; None where that is all of them."""
-    known = manifest.get("known_labels")
-    return None if known is None else known[split]["images"]
+    if "known_labels" not in manifest:
+        return None
+    return int(manifest["known_labels"][split]["images"])
 
 
 def manifest_problem(manifest: Mapping[str, Any]) -> tuple[str, str] | None:

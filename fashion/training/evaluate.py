@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,8 +61,8 @@ def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
 
 
 # Whether a head is multi-label -> its scores from its logits, and its probabilities from its scores.
-SCORES = {False: _log_softmax, True: torch.nn.Identity()}
-PROBABILITIES = {False: torch.exp, True: torch.sigmoid}
+SCORES: Mapping[bool, Callable[[torch.Tensor], torch.Tensor]] = {False: _log_softmax, True: nn.Identity()}
+PROBABILITIES: Mapping[bool, Callable[[torch.Tensor], torch.Tensor]] = {False: torch.exp, True: torch.sigmoid}
 
 
 def with_mirrors(batches: Iterable[Batch], flip: bool) -> Iterator[tuple[Batch, torch.Tensor | None]]:
