@@ -60,7 +60,8 @@ class PredictionModel:
         return dict(self.promoted.metrics)
 
     def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
-        """For each image, in order, {attribute: {class name: probability}}; the probabilities of an attribute sum to 1.
+        """For each image, in order, {attribute: {class name: probability}}; the probabilities of an attribute sum to 1,
+        unless it is multi-label: then each class has a probability of its own.
 
         The images may be of different kinds and sizes: each is converted to RGB, resized, cropped and normalised as in
         training. Raises DataError listing every image that can't be used.
@@ -76,13 +77,15 @@ class PredictionModel:
 
     def predict_table(self, images: Sequence[ImageLike]) -> pa.Table:
         """As `predict`, one row per image: `image` (its path, or its place in the list) and for each attribute
-        NAME/predicted (the most probable class) and NAME/probabilities (float32, in the order of its classes)."""
+        NAME/predicted (the most probable class; for a multi-label attribute a list of those that are above 0.5) and
+        NAME/probabilities (float32, in the order of its classes)."""
         found = self._predictions(images)
         columns: list[pa.Array] = [pa.array(found.names, pa.string())]
         fields = [pa.field("image", pa.string())]
         for attribute, probabilities in zip(self.attributes, found.probabilities, strict=True):
-            columns += predicted_columns(np.array(attribute.classes, dtype=object), probabilities)
-            fields += predicted_fields(attribute.name, attribute.classes)
+            names = np.array(attribute.classes, dtype=object)
+            columns += predicted_columns(names, probabilities, attribute.multi_label)
+            fields += predicted_fields(attribute.name, attribute.classes, attribute.multi_label)
         return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
     def _predictions(self, images: Sequence[ImageLike]) -> Predictions:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fashion.config import DataConfig
 from fashion.data.augment import DRAWS, FLIP, augment, erase_, normalize_, unit
+from fashion.data.lists import MISSING
 from fashion.data.pack import Pack
 from fashion.errors import UserError
 
@@ -71,14 +72,17 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` float32 (n, 3, T, T) in channels_last memory, `targets` int64 (n, heads), or (n, 0) without labels.
+    """`images` float32 (n, 3, T, T) in channels_last memory, `targets` int64 (n, columns), or (n, 0) without labels.
 
-    `global_count` is the number of images in the global batch; in evaluation, which has none, it is n.
+    `global_count` is the number of images in the global batch; in evaluation, which has none, it is n. `known`
+    (columns,) float32: how many labels of each column are known in the global batch; None in evaluation, and in
+    training on a split of which none is missing.
     """
 
     images: Tensor
     targets: Tensor
     global_count: int
+    known: Tensor | None = None
 
 
 def steps_per_epoch(n: int, batch_size: int, world_size: int = 1) -> int:
@@ -94,6 +98,16 @@ def steps_per_epoch(n: int, batch_size: int, world_size: int = 1) -> int:
         )
     full, rest = divmod(n, batch_size)
     return full + 1 if rest // world_size >= 2 or full == 0 else full
+
+
+def complete(labels: NDArray[np.int64]) -> bool:
+    """Whether all labels (n, columns) are known."""
+    return not (labels == MISSING).any()
+
+
+def count_known(labels: NDArray[np.int64], device: torch.device) -> Tensor:
+    """How many labels (n, columns) of each column are known, (columns,) float32."""
+    return torch.from_numpy((labels != MISSING).sum(0, dtype=np.float32)).to(device, non_blocking=True)
 
 
 def flipped(draw: NDArray[np.float32], probability: float) -> NDArray[np.bool_]:
@@ -116,6 +130,7 @@ def train_batches(
     view = _center(images, side) if config.crop_mode == "center" else images
     mean, std = _rows(normalization.mean, side, worker.device), _rows(normalization.std, side, worker.device)
     share = slice(worker.rank, None, worker.world_size)
+    whole = complete(labels)
     mine = [batch[share] for batch in batches[epoch.first :]]
     for step, (pixels, targets) in enumerate(_prefetched(view, labels, mine, worker.device), epoch.first):
         draws = epoch.draws(len(batches[step]), step)
@@ -124,7 +139,8 @@ def train_batches(
         normalize_(floats, mean, std)
         if config.erase:
             erase_(floats, draw, config.erase)
-        yield Batch(floats, targets, len(batches[step]))
+        known = None if whole else count_known(labels[batches[step]], worker.device)
+        yield Batch(floats, targets, len(batches[step]), known)
 
 
 def eval_batches(

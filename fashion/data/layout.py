@@ -8,7 +8,7 @@ numbers of heads and classes come from the files, so any data set in this layout
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ __all__ = [
     "majority_baseline",
     "read_dataset",
     "read_unchanged",
+    "split_labels",
 ]
 _SHOWN = 20  # problems of one kind that an exception lists; further ones are only counted
 
@@ -93,8 +94,7 @@ class Dataset:
         return tuple(attribute.name for attribute in self.attributes)
 
     def label_counts(self, split: str) -> list[NDArray[np.int64]]:
-        """How often each class occurs in a labelled split: one array (classes,) per head. What is missing
-        does not count."""
+        """How often each class occurs in a labelled split: one array (classes,) per head, over what is labelled."""
         return [_class_counts(attribute, columns) for attribute, columns in self.by_attribute(split)]
 
     def missing_counts(self, split: str) -> list[int]:
@@ -269,6 +269,15 @@ def majority_baseline(dataset: Dataset, split: str = "val") -> Baseline:
         labelled.append(int(known.sum()))
     accuracies = tuple(hits / max(count, 1) for hits, count in zip(right, labelled, strict=True))
     return Baseline(tuple(majority), accuracies, sum(right) / max(sum(labelled), 1))
+
+
+def split_labels(attributes: Sequence[Attribute], labels: NDArray[Any]) -> Iterator[tuple[Attribute, NDArray[Any]]]:
+    """Each attribute with its labels of a matrix (N, columns): (N,), or for a multi-label one (N, classes)."""
+    start = 0
+    for attribute in attributes:
+        columns = labels[:, start : start + attribute.columns]
+        yield attribute, columns if attribute.multi_label else columns[:, 0]
+        start += attribute.columns
 
 
 def _shortened(problems: Sequence[tuple[str, Problem]]) -> list[Problem]:

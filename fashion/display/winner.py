@@ -16,6 +16,7 @@ from fashion.record import ranking
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
 from fashion.record.trial import metrics_to_json
+from fashion.record.validate import fully_labelled
 
 
 def winner_json(run: Run, promoted: Ranked, folder: str | None) -> dict[str, Any]:
@@ -41,12 +42,18 @@ def winner_json(run: Run, promoted: Ranked, folder: str | None) -> dict[str, Any
         "epoch": promoted.epoch,
         "metrics": metrics_to_json(promoted.metrics),
         "majority_accuracy": ranking.majority_accuracy(run.manifest),
+        **_counted(run),
         "attributes": attributes,
         "best": {"trial": best.trial, "epoch": best.epoch, "val_loss": best.val_loss},
         "runner_up": runner_up,
         "config": promoted.config,
         "promoted": folder,
     }
+
+
+def _counted(run: Run) -> dict[str, int]:
+    images = fully_labelled(run.manifest, "val")
+    return {} if images is None else {"fully_labelled": images}
 
 
 def print_winner(run: Run, promoted: Ranked, folder: str | None, out: Console, everything: bool = False) -> None:
@@ -60,7 +67,8 @@ def print_winner(run: Run, promoted: Ranked, folder: str | None, out: Console, e
     out.print(f"{_measured(promoted)} {baseline}")
     others = [name for name in ("val_balanced_accuracy", "val_exact_match") if name in promoted.metrics]
     if others:
-        out.print(", ".join(f"{name} {words.percent(promoted.metrics[name])} %" for name in others))
+        told = {"val_exact_match": _fully_labelled(run)}
+        out.print(", ".join(f"{name} {words.percent(promoted.metrics[name])} %{told.get(name, '')}" for name in others))
     out.print(_beside(run, promoted))
     out.print()
     out.print(_attributes(run, promoted))
@@ -89,6 +97,12 @@ def _named(run: Run, promoted: Ranked) -> str:
 def _measured(promoted: Ranked) -> str:
     accuracy = promoted.metrics.get("val_accuracy", math.nan)
     return f"val_loss [bold]{words.number(promoted.val_loss)}[/], val_accuracy [bold]{words.percent(accuracy)} %[/]"
+
+
+def _fully_labelled(run: Run) -> str:
+    """How many images an exact match is counted over, where that is not all of them."""
+    images = fully_labelled(run.manifest, "val")
+    return "" if images is None else f" (of {images:,} fully labelled images)"
 
 
 def _beside(run: Run, promoted: Ranked) -> str:

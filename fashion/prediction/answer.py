@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from fashion.data.lists import Attribute
+from fashion.data.layout import Attribute, split_labels
 from fashion.errors import Problem, SubmissionError
 from fashion.prediction.pieces import Piece
 from fashion.prediction.probabilities import WHY, disagreements, probability_table, require_agreement, row_groups
@@ -29,12 +29,19 @@ def header(attributes: Sequence[Attribute], with_reasons: bool) -> list[str]:
     """The first line of predictions.csv. Attributes hold no blanks, so no two columns have one name."""
     names = [attribute.name for attribute in attributes]
     first = "image" if "file" in names else "file"  # `image` is never an attribute's name
-    columns = [column for name in names for column in (name, f"{name} probability")]
+    columns = [column for attribute in attributes for column in _columns(attribute)]
     return [first, *columns, *([WHY] if with_reasons else [])]
 
 
+def _columns(attribute: Attribute) -> list[str]:
+    if not attribute.multi_label:
+        return [attribute.name, f"{attribute.name} probability"]
+    return [attribute.name, *(f"{attribute.name} {name} probability" for name in attribute.classes)]
+
+
 def write_table(path: Path, attributes: Sequence[Attribute], pieces: Iterable[Piece], with_reasons: bool) -> None:
-    """Write predictions.csv: a picture, then for each attribute the most probable class and its probability.
+    """Write predictions.csv: a picture, then for each attribute the most probable class and its probability; for a
+    multi-label one the classes whose probability is above 0.5, with | between them, and each class's probability.
 
     with_reasons: a last column says why a picture has no prediction."""
     with open(path, "w", newline="", encoding="utf-8") as stream:
@@ -47,15 +54,17 @@ def write_table(path: Path, attributes: Sequence[Attribute], pieces: Iterable[Pi
 
 
 def _lines(attributes: Sequence[Attribute], piece: Piece, with_reasons: bool) -> Iterator[list[str]]:
-    rows = np.arange(len(piece.names))
-    chosen = [head[rows, classes] for head, classes in zip(piece.probabilities, piece.classes.T, strict=True)]
+    heads = list(zip(split_labels(attributes, piece.classes), piece.probabilities, strict=True))
     for row, name in enumerate(piece.names):
         line = [cell(name)]
-        for head, attribute in enumerate(attributes):
+        for (attribute, classes), probabilities in heads:
             if row in piece.problems:
-                line += ["", ""]
+                line += [""] * len(_columns(attribute))
+            elif attribute.multi_label:
+                held = "|".join(attribute.classes[index] for index in np.flatnonzero(classes[row]))
+                line += [cell(held), *(f"{share:.6g}" for share in probabilities[row])]
             else:
-                line += [cell(attribute.classes[piece.classes[row, head]]), f"{chosen[head][row]:.6g}"]
+                line += [cell(attribute.classes[classes[row]]), f"{probabilities[row, classes[row]]:.6g}"]
         yield [*line, *([cell(piece.problems.get(row, ""))] if with_reasons else [])]
 
 
@@ -69,11 +78,12 @@ def write_answer_probabilities(
 ) -> None:
     """Write the class probabilities as `submission.write_probabilities` does, a row group for each piece."""
     named = [(attribute.name, attribute.classes) for attribute in attributes]
+    multi = [attribute.multi_label for attribute in attributes]
     with open(path, "wb") as stream:
         writer = None
         for piece in pieces:
             reasons = [piece.problems.get(row) for row in range(len(piece.names))] if with_reasons else None
-            table = probability_table(piece.names, named, piece.probabilities, reasons)
+            table = probability_table(piece.names, named, piece.probabilities, reasons, multi)
             writer = writer or pq.ParquetWriter(stream, table.schema, compression="zstd")
             writer.write_table(table)
         if writer is not None:
@@ -82,13 +92,15 @@ def write_answer_probabilities(
         os.fsync(stream.fileno())
 
 
-def validate_answer_probabilities(path: Path, pieces: Iterable[Piece]) -> None:
-    """Read the class probabilities back. Raises SubmissionError where they don't agree with the pieces."""
+def validate_answer_probabilities(path: Path, pieces: Iterable[Piece], multi_label: Sequence[bool] = ()) -> None:
+    """Read the class probabilities back. multi_label: which attributes are; by default none.
+
+    Raises SubmissionError where they don't agree with the pieces."""
     for found, piece in zip_longest(row_groups(path), pieces):
         if found is None or piece is None:
             rule, got = "must have a row group for each piece", "more" if piece is None else "fewer"
             require_agreement(path, [Problem(path.name, rule, got)])
-        require_agreement(path, disagreements(path, found, piece.names, piece.classes, piece.predicted))
+        require_agreement(path, disagreements(path, found, piece.names, piece.classes, piece.predicted, multi_label))
 
 
 def validate_table(path: Path, attributes: Sequence[Attribute], pieces: Iterable[Piece], with_reasons: bool) -> None:

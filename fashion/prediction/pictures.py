@@ -53,7 +53,8 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """names: of the N pictures, in order. labels: (N, heads) int64 if known. notes: what was left out, in sentences."""
+    """names: of the N pictures, in order. labels: (N, columns) int64 if known. notes: what was left out, in
+    sentences."""
 
     names: Sequence[str]
     pixels: Pixels

@@ -38,8 +38,8 @@ SHOWN = 100  # pictures that can't be used of which an error tells; further ones
 class Piece:
     """The predictions for n pictures that follow one another.
 
-    classes: (n, heads) int64. probabilities: (n, classes) float32 for each head. problems: row -> why that picture has
-    no prediction; its row of classes and probabilities means nothing.
+    classes: (n, columns) int64, as `Predictions` has them. probabilities: (n, classes) float32 for each head. problems:
+    row -> why that picture has no prediction; its row of classes and probabilities means nothing.
     """
 
     names: tuple[str, ...]

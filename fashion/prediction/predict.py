@@ -6,6 +6,7 @@ val_accuracy that the trial recorded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,18 +15,20 @@ import torch
 from numpy.typing import NDArray
 
 from fashion.data.batches import Normalization, Worker, eval_batches
+from fashion.data.lists import MISSING
 from fashion.data.pack import Pack
 from fashion.model.backbones import row
 from fashion.model.classifier import MultiHeadClassifier, normalization
 from fashion.prediction.promoted import Promoted
-from fashion.training.evaluate import evaluation_batch_size, log_probabilities, on_host, with_mirrors
+from fashion.training.evaluate import evaluation_batch_size, on_host, probabilities, scores, with_mirrors
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """The predictions for N images, in the order of `names`.
 
-    classes: (N, heads) int64, the index of the most probable class. probabilities: (N, classes) float32 for each head.
+    classes: (N, columns) int64, as a data set's labels: the index of the most probable class, and of a multi-label head
+    1 for each class whose probability is above 0.5, else 0. probabilities: (N, classes) float32 for each head.
     """
 
     names: tuple[str, ...]
@@ -64,29 +67,37 @@ def predict(
     channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
     model.eval()
     # Classes from the log-probabilities, as validation counts them: exp may round two close ones to one value.
-    classes = [np.empty((0, len(promoted.class_counts)), np.int64)]
-    probabilities = [[np.empty((0, count), np.float32) for count in promoted.class_counts]]
+    multi = promoted.multi_label
+    classes = [np.empty((0, sum(attribute.columns for attribute in promoted.attributes)), np.int64)]
+    found = [[np.empty((0, count), np.float32) for count in promoted.class_counts]]
     done = 0
     batches = eval_batches(images, config.data, channels, size, Worker(device=torch.device(device)))
-    outputs = (log_probabilities(model, batch.images, m) for batch, m in with_mirrors(batches, config.data.eval_flip))
-    for best, *heads in on_host(
-        (torch.stack([head.argmax(1) for head in heads], dim=1), *(head.exp() for head in heads)) for heads in outputs
-    ):
+    mirrored = with_mirrors(batches, config.data.eval_flip)
+    outputs = (scores(model, batch.images, mirror, multi) for batch, mirror in mirrored)
+    for best, *heads in on_host((_decided(each, multi), *probabilities(each, multi)) for each in outputs):
         classes.append(best)
-        probabilities.append(heads)
+        found.append(heads)
         done += len(best)
         if progress is not None:
             progress(done, total)
     return Predictions(
-        listed, np.concatenate(classes), tuple(np.concatenate(parts) for parts in zip(*probabilities, strict=True))
+        listed, np.concatenate(classes), tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
     )
 
 
+def _decided(heads: Sequence[torch.Tensor], multi_label: Sequence[bool]) -> torch.Tensor:
+    """`Predictions.classes` of the scores of each head."""
+    pairs = zip(heads, multi_label, strict=True)
+    return torch.cat([(h.sigmoid() > 0.5).long() if multi else h.argmax(1, keepdim=True) for h, multi in pairs], dim=1)
+
+
 def accuracy(predictions: Predictions, labels: NDArray[np.int64]) -> float:
-    """The share of correct classes over all images and heads, as `val_accuracy` counts it. labels: (N, heads) int64.
+    """The share of labels that are right, of all that are known, as `val_accuracy` counts it; NaN where none is.
+    labels: (N, columns) int64.
 
     Raises ValueError when the shapes differ.
     """
     if labels.shape != predictions.classes.shape:
         raise ValueError(f"labels {labels.shape} for predictions {predictions.classes.shape}")
-    return int((predictions.classes == labels).sum()) / labels.size
+    known = int((labels != MISSING).sum())
+    return int((predictions.classes == labels).sum()) / known if known else math.nan

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fashion.errors import Problem, SubmissionError
 from fashion.files import write_atomic
+from fashion.record.validate import MULTI_LABEL
 
 WHY = "left out because"  # a column of reasons; attributes hold no blanks
 _SHOWN = 20  # problems of a file that are listed
@@ -25,18 +26,22 @@ def probability_table(
     attributes: Iterable[tuple[str, Sequence[str]]],
     probabilities: Sequence[np.ndarray],
     reasons: Sequence[str | None] | None = None,
+    multi_label: Sequence[bool] = (),
 ) -> pa.Table:
     """A column `image`, and for each attribute a list of float32.
 
     `attributes` gives each head's (name, class names); `probabilities[head]` has shape (N, classes). The class names
-    stand in the column's metadata as JSON under `classes`, in the order of the list. reasons: why an image has no
+    stand in the column's metadata as JSON under `classes`, in the order of the list. multi_label: which attributes are,
+    by default none; the metadata of such a column says "multi_label": "true". reasons: why an image has no
     prediction, None for one that has; such an image's lists are null, and a last column WHY holds the reasons. Raises
     ValueError for other shapes.
     """
     columns: list[pa.Array] = [pa.array(images, pa.string())]
     fields = [pa.field("image", pa.string(), nullable=False)]
     missing = None if reasons is None else pa.array([reason is not None for reason in reasons])
-    for (name, classes), values in zip(attributes, probabilities, strict=True):
+    named = list(attributes)
+    multi = multi_label or [False] * len(named)
+    for (name, classes), values, each in zip(named, probabilities, multi, strict=True):
         if values.shape != (len(images), len(classes)):
             raise ValueError(
                 f"{name}: expected probabilities of shape {(len(images), len(classes))}, got {values.shape}"
@@ -44,7 +49,8 @@ def probability_table(
         ends = np.arange(0, values.size + 1, len(classes), dtype=np.int32)
         flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
         columns.append(pa.ListArray.from_arrays(pa.array(ends), flat, mask=missing))
-        fields.append(pa.field(name, pa.list_(pa.float32()), metadata={"classes": json.dumps(list(classes))}))
+        metadata = {"classes": json.dumps(list(classes)), **(MULTI_LABEL if each else {})}
+        fields.append(pa.field(name, pa.list_(pa.float32()), metadata=metadata))
     if reasons is not None:
         columns.append(pa.array(reasons, pa.string()))
         fields.append(pa.field(WHY, pa.string()))
@@ -129,10 +135,16 @@ def require_agreement(path: Path, problems: Sequence[Problem]) -> None:
 
 
 def disagreements(
-    path: Path, found: Values, images: Sequence[str], classes: np.ndarray, predicted: np.ndarray | None = None
+    path: Path,
+    found: Values,
+    images: Sequence[str],
+    classes: np.ndarray,
+    predicted: np.ndarray | None = None,
+    multi_label: Sequence[bool] = (),
 ) -> list[Problem]:
     """What `validate_probabilities` refuses, in some rows of a file. predicted: (N,) bool, which of the images have a
-    prediction; all of them by default."""
+    prediction; all of them by default. multi_label: which attributes are, by default none: `classes` (N, columns) has
+    0 or 1 for each class of such a one, and its probabilities are in [0, 1]."""
     names, attributes, values = found
     there = np.ones(len(classes), np.bool_) if predicted is None else predicted
     problems = []
@@ -141,14 +153,26 @@ def disagreements(
         got = f"{len(names)} rows" if first is None else f"{names[first]!r} in row {first + 1}"
         rule = f"must list the {len(images)} images in their order"
         problems.append(Problem(path.name, rule, got))
-    if len(values) != classes.shape[1]:
-        rule = f"must have a column for each of the {classes.shape[1]} attributes"
+    heads = len(multi_label) or classes.shape[1]
+    if len(values) != heads:
+        rule = f"must have a column for each of the {heads} attributes"
         problems.append(Problem(path.name, rule, ", ".join(attributes)))
-    for head, (name, every_row) in enumerate(zip(attributes, values, strict=True)):
-        if head >= classes.shape[1]:
-            break
+    start = 0
+    for name, every_row, multi in zip(attributes, values, multi_label or [False] * heads, strict=False):
         rows = every_row[there] if len(every_row) == len(there) else every_row
-        wanted = classes[there, head]
+        if start >= classes.shape[1]:
+            break  # an attribute before had more classes than are predicted, which was told
+        if multi:
+            decided = classes[there, start : start + rows.shape[1]]
+            start += rows.shape[1]
+            if not ((rows >= 0) & (rows <= 1)).all():
+                problems.append(Problem(f"{path.name}: {name}", "each probability must be between 0 and 1"))
+            elif rows.shape != decided.shape or ((rows > 0.5) != (decided == 1)).any():
+                rule = "exactly the predicted classes must have a probability above 0.5"
+                problems.append(Problem(f"{path.name}: {name}", rule))
+            continue
+        wanted = classes[there, start]
+        start += 1
         if not np.isfinite(rows).all() or np.abs(rows.sum(axis=1) - 1.0).max(initial=0.0) > 1e-4 or (rows < 0).any():
             problems.append(Problem(f"{path.name}: {name}", "each row's probabilities must be finite and sum to 1"))
         elif rows.shape[1] <= wanted.max(initial=0):

@@ -21,7 +21,7 @@ from fashion.errors import CheckpointError, Problem
 from fashion.files import parse, whole
 from fashion.model.classifier import MultiHeadClassifier, build_model
 from fashion.record.trial import metrics_from_json
-from fashion.record.validate import attributes_of, check, metric
+from fashion.record.validate import attributes_of, check, metric, multi_label_of
 
 FORMAT = 1
 DESCRIPTION = "model.json"
@@ -32,8 +32,9 @@ class Promoted:
     """What `best/model.json` says of the weights beside it.
 
     The weights are those of `epoch` (from 1) of `trial`, and `metrics` are that epoch's: losses in nats, shares in [0,
-    1]. `weights_digest` is their SHA-256. `shares`: how often each class of each head occurs among the training images,
-    in [0, 1]; None where that is not recorded."""
+    1]. `weights_digest` is their SHA-256. `shares`: how often each class of each head occurs among the labelled
+    training images, in [0, 1], of a multi-label head among all classes that they have; None where that is not
+    recorded."""
 
     run: str
     trial: int
@@ -48,6 +49,10 @@ class Promoted:
     @property
     def class_counts(self) -> tuple[int, ...]:
         return tuple(len(attribute.classes) for attribute in self.attributes)
+
+    @property
+    def multi_label(self) -> tuple[bool, ...]:
+        return tuple(attribute.multi_label for attribute in self.attributes)
 
 
 def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> tuple[MultiHeadClassifier, Promoted]:
@@ -104,7 +109,8 @@ def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
     if found != FORMAT:
         raise CheckpointError(_problem(place, f"this version reads format {FORMAT}", repr(found)))
     try:
-        attributes = tuple(Attribute(*each) for each in attributes_of(content["attributes"]))
+        named = zip(attributes_of(content["attributes"]), multi_label_of(content["attributes"]), strict=True)
+        attributes = tuple(Attribute(name, classes, multi) for (name, classes), multi in named)
         if not attributes:
             raise ValueError("attributes: there are none")
         check(content, {"trial": whole(0), "epoch": whole(1)})
@@ -148,7 +154,10 @@ def _problem(place: Path | str, rule: str, value: str = "", fix: str = "") -> Pr
 
 
 def _shown(attributes: Sequence[Attribute]) -> str:
-    return ", ".join(f"{attribute.name} ({len(attribute.classes)})" for attribute in attributes)
+    return ", ".join(
+        f"{attribute.name} ({len(attribute.classes)}{', multi-label' if attribute.multi_label else ''})"
+        for attribute in attributes
+    )
 
 
 def _sha256(path: Path) -> str:

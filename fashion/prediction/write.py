@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from fashion.bucket.address import Address
 from fashion.bucket.store import Store
+from fashion.data.layout import split_labels
+from fashion.data.lists import MISSING
 from fashion.errors import BlockedError, CheckpointError, Problem, RunError
 from fashion.files import write_atomic
 from fashion.prediction.answer import (
@@ -135,35 +137,56 @@ def _write(pieces: Pieces, pictures: Pictures, meta: Promoted, scratch: Path, fo
     write_table(table, meta.attributes, pieces, reasons)
     write_answer_probabilities(probabilities, meta.attributes, pieces, reasons)
     validate_table(table, meta.attributes, pieces, reasons)
-    validate_answer_probabilities(probabilities, pieces)
+    validate_answer_probabilities(probabilities, pieces, meta.multi_label)
     names, warnings = [TABLE_NAME, PROBABILITIES_NAME], list(pictures.notes)
     if reasons:
         warnings.append(
             f"{without:,} of {len(pictures.names):,} images can't be decoded: {TABLE_NAME} says why, and there is no "
             f"{TEXT_NAME}, which must have a class for each"
         )
+    elif any(meta.multi_label):
+        multi = ", ".join(attribute.name for attribute in meta.attributes if attribute.multi_label)
+        warnings.append(f"there is no {TEXT_NAME}, which has one class for each attribute: {multi} can have several")
     else:
         submission = write_submission(classes, scratch)
         for path in (submission.text, submission.archive):
             validate_submission(path, len(classes), meta.class_counts, expected=classes)
         names = [TEXT_NAME, ARCHIVE_NAME, *names]
-    heads, class_names = zip(*((each.name, each.classes) for each in meta.attributes), strict=True)
-    warnings += collapsed_heads(classes, meta.class_counts, heads, class_names, meta.shares)
+    warnings += _collapsed(classes, meta)
     accuracy = hits / scored if scored else None
     return Written(folder, len(pictures.names), accuracy, tuple(warnings), tuple(names), without)
 
 
+def _collapsed(classes: NDArray[np.int64], meta: Promoted) -> list[str]:
+    """`collapsed_heads` of the single-label attributes."""
+    heads = [
+        (head, each, columns)
+        for head, (each, columns) in enumerate(split_labels(meta.attributes, classes))
+        if not each.multi_label
+    ]
+    if not heads:
+        return []
+    return collapsed_heads(
+        np.stack([columns for _, _, columns in heads], axis=1),
+        [len(each.classes) for _, each, _ in heads],
+        [each.name for _, each, _ in heads],
+        [each.classes for _, each, _ in heads],
+        None if meta.shares is None else [meta.shares[head] for head, _, _ in heads],
+    )
+
+
 def _together(pieces: Pieces, labels: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], int, int, int]:
-    """All predicted classes (N, heads), the number of images without a prediction, and of how many labels how many were
-    predicted: (classes, without, hits, labels)."""
+    """All predicted classes (N, columns), the number of images without a prediction, and of how many known labels how
+    many were predicted: (classes, without, hits, labels)."""
     classes, without, hits, scored, start = [], 0, 0, 0, 0
     for piece in pieces:
         there, stop = piece.predicted, start + len(piece.names)
         classes.append(piece.classes[there])
         without += len(piece.problems)
         if labels is not None:
-            right = piece.classes[there] == labels[start:stop][there]
-            hits, scored = hits + int(right.sum()), scored + right.size
+            known = labels[start:stop][there]
+            hits += int((piece.classes[there] == known).sum())
+            scored += int((known != MISSING).sum())
         start = stop
     return np.concatenate(classes), without, hits, scored
 

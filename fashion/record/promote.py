@@ -168,7 +168,10 @@ def _model_json(run: Run, winner: Ranked, digest: str, size: int) -> bytes:
         "trial": winner.trial,
         "epoch": winner.epoch,
         "config": winner.config,
-        "attributes": [{"name": entry["name"], "classes": list(entry["classes"])} for entry in manifest["attributes"]],
+        "attributes": [
+            {key: entry[key] for key in ("name", "classes", "multi_label") if key in entry}
+            for entry in manifest["attributes"]
+        ],
         "data_fingerprint": manifest["data_fingerprint"],
         "metrics": metrics_to_json(winner.metrics),
         "label_counts": manifest["label_counts"],

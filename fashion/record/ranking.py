@@ -10,6 +10,7 @@ from typing import Any
 
 from fashion.errors import Problem, RunError
 from fashion.record.run import Run
+from fashion.record.validate import known_counts
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,10 @@ class Ranked:
 class AttributeRow:
     """One attribute's validation result. Shares are in [0, 1]; counts are images of each class, in the classes' order.
 
-    `majority_accuracy` is the accuracy on the validation images of always predicting the most frequent training class.
+    `images` are those whose label is known, `correct` those of them that are right. `majority_accuracy` is the accuracy
+    on them of always predicting the most frequent training class. For a multi-label attribute `images` and `correct`
+    count labels, one for each image and class; the baseline predicts for each class what most training images have, and
+    `majority_class` names the classes that it says an image has.
     """
 
     name: str
@@ -39,6 +43,7 @@ class AttributeRow:
     majority_accuracy: float
     train_counts: tuple[int, ...]
     val_counts: tuple[int, ...]
+    multi_label: bool = False
 
     @property
     def gain(self) -> float:
@@ -106,12 +111,21 @@ def attribute_table(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -
     rows: list[AttributeRow] = []
     if not manifest["attributes"]:
         return rows
-    counts = manifest["label_counts"]
-    for attribute, train, val in zip(manifest["attributes"], counts["train"], counts["val"], strict=True):
+    counts, known = manifest["label_counts"], {split: known_counts(manifest, split) for split in ("train", "val")}
+    for head, attribute in enumerate(manifest["attributes"]):
         name, classes = attribute["name"], tuple(attribute["classes"])
-        accuracy, images = metrics.get(f"val_accuracy/{name}", math.nan), sum(val)
-        majority = max(range(len(train)), key=lambda index: train[index])  # the first of equally frequent ones
+        train, val = counts["train"][head], counts["val"][head]
+        multi = bool(attribute.get("multi_label", False))
+        accuracy, images = metrics.get(f"val_accuracy/{name}", math.nan), sum(known["val"][head])
         correct = round(accuracy * images) if math.isfinite(accuracy) else 0
+        if multi:
+            held = [2 * count > labelled for count, labelled in zip(train, known["train"][head], strict=True)]
+            each = zip(held, val, known["val"][head], strict=True)
+            hits = sum(count if holds else labelled - count for holds, count, labelled in each)
+            majority_class = "|".join(name for name, holds in zip(classes, held, strict=True) if holds)
+        else:
+            majority = max(range(len(train)), key=lambda index: train[index])  # the first of equally frequent ones
+            hits, majority_class = val[majority], classes[majority]
         rows.append(
             AttributeRow(
                 name,
@@ -119,10 +133,11 @@ def attribute_table(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -
                 accuracy,
                 correct,
                 images,
-                classes[majority],
-                val[majority] / images,
+                majority_class,
+                hits / images,
                 tuple(train),
                 tuple(val),
+                multi,
             )
         )
     return rows

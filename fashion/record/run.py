@@ -41,9 +41,11 @@ class Run:
     """The record of one sweep. Reading needs no lock; `record_*` is for the driver, which holds `RunLock(run.path)`.
 
     manifest: a dict with the keys of REQUIRED, and code_version and packages. `attributes` is a list of
-    {"name", "classes"}; `label_counts` holds for "train" and "val" one list per head: the number of images of each
-    class. `models`, from format 3 on, is a list of {"backbone", "weights", "parameters", ...}, one for each model in
-    the sweep.
+    {"name", "classes"}, with "multi_label": true where an image may have several of the classes; `label_counts` holds
+    for "train" and "val" one list per head: the number of images of each class. `known_labels` is there where labels
+    are missing or multi-label: for each split {"columns": how many labels are known, per head [n] or for a multi-label
+    one [n of each class], "images": how many images have all labels}. `models`, from format 3 on, is a list of
+    {"backbone", "weights", "parameters", ...}, one for each model in the sweep.
     location: where the run is kept, in words: its path, or the address in a bucket of which the path is a copy.
     trials: number -> Trial. history: every report with its decision, in the journal's order, as the scheduler reads
     them."""
@@ -126,7 +128,8 @@ class Run:
 
     @property
     def val_labels_path(self) -> Path:
-        """A column `image`, then one of class indices (int32) for each attribute. Absent in runs of formats 1 and 2."""
+        """A column `image`, then one for each attribute: class indices (int32), null where the label is missing; for a
+        multi-label one a list<int8> of 0, 1 and null, one for each class. Absent in runs of formats 1 and 2."""
         return self.path / VAL_LABELS
 
     @property

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from fashion.errors import CONTROLS
 from fashion.files import Rule, whole
@@ -18,6 +18,10 @@ from fashion.schedulers.base import LEAST_REDUCTION, MOST_BRACKETS, MOST_REDUCTI
 from fashion.schedulers.metrics import METRICS
 from fashion.schedulers.registry import SCHEDULERS
 
+if TYPE_CHECKING:
+    from fashion.data.lists import Attribute  # loads pydantic, and `best` must start at once
+
+MULTI_LABEL = {"multi_label": "true"}  # metadata of a column of a multi-label attribute's probabilities
 LARGEST = 2.0**1000  # of a metric: what is computed from it stays finite
 NUMBERS = (int, float)
 
@@ -128,6 +132,39 @@ def attributes_of(value: Any) -> list[tuple[str, tuple[str, ...]]]:
     return found
 
 
+def attribute_entry(attribute: Attribute) -> dict[str, Any]:
+    """What a manifest, a model's description and a checkpoint say of an attribute; `attributes_of` and `multi_label_of`
+    read it."""
+    entry = {"name": attribute.name, "classes": list(attribute.classes)}
+    return {**entry, "multi_label": True} if attribute.multi_label else entry
+
+
+def multi_label_of(value: Any) -> list[bool]:
+    """Which attributes are multi-label. Raises ValueError, TypeError or KeyError for anything else."""
+    attributes_of(value)
+    found = [entry.get("multi_label", False) for entry in value]
+    if not all(isinstance(each, bool) for each in found):
+        raise ValueError("multi_label is true or false")
+    return found
+
+
+def known_counts(manifest: Mapping[str, Any], split: str) -> list[list[int]]:
+    """How many labels of each column of "train" or "val" are known: for each attribute one number, for a multi-label
+    one a number for each class. A manifest without them is of data in which all labels are known."""
+    rows: list[list[int]] = manifest["label_counts"][split]
+    if "known_labels" not in manifest:
+        return [[sum(row)] for row in rows]
+    known: list[list[int]] = manifest["known_labels"][split]["columns"]
+    return known
+
+
+def fully_labelled(manifest: Mapping[str, Any], split: str) -> int | None:
+    """How many images of a split have all their labels; None where that is all of them."""
+    if "known_labels" not in manifest:
+        return None
+    return int(manifest["known_labels"][split]["images"])
+
+
 def manifest_problem(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
     """(key, what is wrong with it) of the first entry of a manifest that can't be used; None if there is none."""
     for key, rule in (("name", title), ("created", title), ("data_fingerprint", title), ("spec", sections)):
@@ -143,22 +180,39 @@ def manifest_problem(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
         return "spec", "has a search without a number of trials"
     try:
         counts = [len(classes) for _, classes in attributes_of(manifest["attributes"])]
+        multi = multi_label_of(manifest["attributes"])
     except (KeyError, TypeError, ValueError) as error:
         return "attributes", f"is not a list of names with their classes ({error})"
-    for split in ("train", "val") if counts else ():
+    for split in ("train", "val") if counts or "known_labels" in manifest else ():
         try:
             rows = manifest["label_counts"][split]
             right = [len(row) for row in rows] == counts and all(whole(0)(each) for row in rows for each in row)
-            right = right and all(sum(row) > 0 for row in rows)
+            right = right and all(sum(row) > 0 or each for row, each in zip(rows, multi, strict=True))
         except (KeyError, TypeError):
             right = False
         if not right:
             return "label_counts", f"does not have one number for each class of {split}"
+        if ("known_labels" in manifest or any(multi)) and not _known_right(manifest, split, multi):
+            return "known_labels", f"does not have the numbers of labels of {split} that are known"
     extensions = manifest.get("extensions", [])
     edited = [entry.get("edited") if isinstance(entry, Mapping) else None for entry in _listed(extensions)]
     if not isinstance(extensions, list) or not all(isinstance(e, list) and all(map(word, e)) for e in edited):
         return "extensions", "does not list what was edited"
     return None
+
+
+def _known_right(manifest: Mapping[str, Any], split: str, multi: Sequence[bool]) -> bool:
+    """Whether `known_counts` and `fully_labelled` agree with the manifest's `label_counts`."""
+    try:
+        counts, rows = manifest["label_counts"][split], manifest["known_labels"][split]["columns"]
+        images = whole(0)(manifest["known_labels"][split]["images"])
+        for count, row, each in zip(counts, rows, multi, strict=True):
+            most = count if each else [sum(count)]
+            if not all(map(whole(0), row)) or not sum(row) or any(a > b for a, b in zip(most, row, strict=True)):
+                return False
+    except (KeyError, TypeError, ValueError):
+        return False
+    return images
 
 
 def _listed(value: Any) -> list[Any]:

@@ -8,26 +8,31 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from torch import nn
 
 from fashion.bucket.store import TakenError
 from fashion.data.check import findings_by_kind
-from fashion.data.layout import Dataset
+from fashion.data.layout import Dataset, split_labels
+from fashion.data.lists import MISSING
 from fashion.files import write_atomic
 from fashion.model.backbones import BackboneRow, row
 from fashion.model.network import complete_row, meta_backbone, stages_of
 from fashion.record.run import VAL_LABELS, Run
+from fashion.record.validate import attribute_entry
 from fashion.storage.working_copy import Held
 
 
 def record_val_labels(run: Run, dataset: Dataset, bucket: Held | None = None) -> None:
     """Write the validation labels into the run, once, and into its bucket.
 
-    The table has the column `image` and then, for each attribute, a column of class indices (int32), in the order of
-    the data set's list, which is that of the trials' predictions. The data set must be the one that the run started
-    with."""
+    The table has the column `image` and then, for each attribute, a column of class indices (int32), null where the
+    label is missing; for a multi-label attribute a column of lists (int8) with 0, 1 or null for each class. The order
+    is that of the data set's list and of the trials' predictions. The data set must be the one of the run's start.
+    """
     if not run.val_labels_path.is_file():
         write_atomic(run.val_labels_path, _val_labels(dataset))
     if bucket is not None:
@@ -39,11 +44,41 @@ def _val_labels(dataset: Dataset) -> bytes:
     val = dataset.splits["val"]
     assert val.labels is not None, "read_dataset refuses val without labels"
     columns: dict[str, Any] = {"image": pa.array(list(val.images), pa.string())}
-    for head, attribute in enumerate(dataset.attributes):
-        columns[attribute.name] = pa.array(val.labels[:, head], pa.int32())
+    for attribute, labels in split_labels(dataset.attributes, val.labels):
+        missing = (labels == MISSING).reshape(-1)
+        kind = pa.int8() if attribute.multi_label else pa.int32()
+        flat = pa.array(labels.reshape(-1), kind, mask=missing if missing.any() else None)
+        if attribute.multi_label:
+            ends = np.arange(0, labels.size + 1, attribute.columns, dtype=np.int32)
+            flat = pa.ListArray.from_arrays(pa.array(ends), flat)
+        columns[attribute.name] = flat
     content = io.BytesIO()
     pq.write_table(pa.table(columns), content, compression="zstd")
     return content.getvalue()
+
+
+def known_counts(dataset: Dataset, split: str) -> list[NDArray[np.int64]]:
+    """How many labels of each column of a split are known: one array per attribute, (1,) or (classes,)."""
+    return [(columns != MISSING).sum(axis=0) for _, columns in dataset.by_attribute(split)]
+
+
+def labels_of(dataset: Dataset) -> dict[str, Any]:
+    """What a run's manifest says of the attributes and their labels: see `Run`."""
+    splits = ("train", "val")
+    said: dict[str, Any] = {
+        "attributes": [attribute_entry(attribute) for attribute in dataset.attributes],
+        "label_counts": {name: [counts.tolist() for counts in dataset.label_counts(name)] for name in splits},
+    }
+    known = {name: dataset.labels(name) != MISSING for name in splits}
+    if any(attribute.multi_label for attribute in dataset.attributes) or not all(each.all() for each in known.values()):
+        said["known_labels"] = {
+            name: {
+                "columns": [counts.tolist() for counts in known_counts(dataset, name)],
+                "images": int(known[name].all(1).sum()),
+            }
+            for name in splits
+        }
+    return said
 
 
 def found_in(dataset: Dataset) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from fashion.bucket.address import Address
@@ -21,7 +20,7 @@ from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.spec.trials.possible import every, together
 from fashion.storage.working_copy import Held, push_manifest
-from fashion.sweep.described import described, found_in, record_findings, record_val_labels
+from fashion.sweep.described import described, found_in, labels_of, record_findings, record_val_labels
 from fashion.sweep.extend import continue_with, known_run, run_path
 from fashion.sweep.read_data import DataRead, Progress, read_data
 from fashion.training.features import open_features
@@ -109,8 +108,7 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
         "data_root": str(prepared.source),
         "data_fingerprint": dataset.fingerprint(),
         "data_form": dataset.described(),
-        "attributes": [{"name": a.name, "classes": list(a.classes)} for a in dataset.attributes],
-        "label_counts": {name: _label_counts(dataset, name) for name in ("train", "val")},
+        **labels_of(dataset),
         "models": models(),
         "findings": found_in(dataset),
     }
@@ -131,9 +129,3 @@ def discard(run: Run) -> None:
     """Remove a run directory that was made for a sweep which could not start. One with a trial in it stays."""
     if not run.trials:
         shutil.rmtree(run.path)
-
-
-def _label_counts(dataset: Dataset, split: str) -> list[list[int]]:
-    labels = dataset.splits[split].labels
-    assert labels is not None, "read_dataset refuses train and val without labels"
-    return [np.bincount(labels[:, head], minlength=k).tolist() for head, k in enumerate(dataset.class_counts)]

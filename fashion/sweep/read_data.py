@@ -17,6 +17,7 @@ from fashion.errors import Problem, SpecError
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.spec.trials.possible import MOST_DRAWN, few
 from fashion.sweep.foresee import foreseen
+from fashion.sweep.labelled import require_labels, unfit_for_labels
 
 # label, done, total
 Progress = Callable[[str, int, int], None]
@@ -55,7 +56,9 @@ def read_data(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] 
     root = on_this_machine(source, cache_dir, forms, progress=progress, reading=data.label_reading)
     watched = partial(progress, "images that can't be decoded")
     dataset = read_dataset(root, data.follow_links, data.on_error, watched, data.label_reading)
-    _require(foreseen(spec, len(dataset.splits["train"]), progress), spec)
+    require_labels(dataset)
+    problems = [*foreseen(spec, len(dataset.splits["train"]), progress), *unfit_for_labels(spec, dataset)]
+    _require(problems, spec)
     dataset.fingerprint(partial(progress, "contents of all images"))
     packs = {
         form: tuple(

@@ -31,6 +31,7 @@ from fashion.errors import BlockedError, CheckpointError, Superseded, refusal
 from fashion.files import restore_rights, sync
 from fashion.record.trial import metrics_from_json
 from fashion.record.trial_files import CLAIM, LAST, PREVIOUS, read_header
+from fashion.record.validate import MULTI_LABEL
 from fashion.training.state import TrialState, from_plain, last_epoch
 
 METADATA_KEY = "fashion"
@@ -117,14 +118,22 @@ def save_weights(path: Path, state: Mapping[str, torch.Tensor], meta: Mapping[st
 
 
 def save_predictions(
-    path: Path, images: Sequence[str], attributes: Sequence[str], probabilities: Sequence[np.ndarray]
+    path: Path,
+    images: Sequence[str],
+    attributes: Sequence[str],
+    probabilities: Sequence[np.ndarray],
+    multi_label: Sequence[bool] = (),
 ) -> None:
-    """Class probabilities per image: column `image`, then one list of float32 per attribute ((N, classes) each)."""
-    columns: dict[str, pa.Array] = {"image": pa.array(images)}
-    for name, values in zip(attributes, probabilities, strict=True):
+    """Class probabilities per image: column `image`, then one list of float32 per attribute ((N, classes) each). The
+    column of a multi-label one has the metadata "multi_label": "true"."""
+    columns: list[pa.Array] = [pa.array(images, pa.string())]
+    fields = [pa.field("image", pa.string())]
+    for name, values, multi in zip(attributes, probabilities, multi_label or [False] * len(attributes), strict=True):
         flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
-        columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    _replace(path, lambda temporary: pq.write_table(pa.table(columns), temporary, compression="zstd"))
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, values.shape[1]))
+        fields.append(pa.field(name, columns[-1].type, metadata=MULTI_LABEL if multi else None))
+    table = pa.Table.from_arrays(columns, schema=pa.schema(fields))
+    _replace(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
 def save_last(folder: Path, state: Mapping[str, Any]) -> None:

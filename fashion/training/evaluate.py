@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fashion.data.batches import Batch
-from fashion.model.metrics import Meter
+from fashion.model.metrics import Meter, make_meter
 
 LARGE = 144  # px
 
@@ -31,25 +31,38 @@ def evaluation_batch_size(training_batch_size: int, side: int, device: torch.dev
 
 
 class Evaluation(NamedTuple):
-    """meter: exact sums over this rank's labelled images; log_probabilities: per head (n, classes) of this rank's
-    shard."""
+    """meter: exact sums over this rank's labelled images; scores: per head (n, classes) of this rank's shard, as
+    `scores` gives them."""
 
     meter: Meter
-    log_probabilities: list[torch.Tensor]
+    scores: list[torch.Tensor]
 
 
 @torch.inference_mode()
-def log_probabilities(
-    model: nn.Module, images: torch.Tensor, mirrored: torch.Tensor | None
+def scores(
+    model: nn.Module, images: torch.Tensor, mirrored: torch.Tensor | None, multi_label: Sequence[bool] = ()
 ) -> tuple[torch.Tensor, ...]:
-    """Log-softmax per head, (n, classes) each; with `mirrored` the mean over the images and their mirrors."""
-    outputs = tuple(F.log_softmax(logits.float(), dim=1) for logits in model(images))
+    """Per head (n, classes): the log-softmax of a single-label one, the logits of a multi-label one.
+
+    With `mirrored` the mean over the images and their mirrors; that of logits is to sigmoids what that of
+    log-probabilities is to softmax. multi_label: which heads are; by default none.
+    """
+    outputs = model(images)
+    scorings = [SCORES[multi] for multi in multi_label or [False] * len(outputs)]
+    found = tuple(score(logits.float()) for score, logits in zip(scorings, outputs, strict=True))
     if mirrored is None:
-        return outputs
-    return tuple(
-        F.log_softmax((a + F.log_softmax(b.float(), dim=1)) / 2, dim=1)
-        for a, b in zip(outputs, model(mirrored), strict=True)
-    )
+        return found
+    pairs = zip(scorings, found, model(mirrored), strict=True)
+    return tuple(score((a + score(b.float())) / 2) for score, a, b in pairs)
+
+
+def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
+    return F.log_softmax(logits, dim=1)
+
+
+# Whether a head is multi-label -> its scores from its logits, and its probabilities from its scores.
+SCORES: Mapping[bool, Callable[[torch.Tensor], torch.Tensor]] = {False: _log_softmax, True: nn.Identity()}
+PROBABILITIES: Mapping[bool, Callable[[torch.Tensor], torch.Tensor]] = {False: torch.exp, True: torch.sigmoid}
 
 
 def with_mirrors(batches: Iterable[Batch], flip: bool) -> Iterator[tuple[Batch, torch.Tensor | None]]:
@@ -64,14 +77,17 @@ def evaluate(
     batches: Iterable[tuple[Batch, torch.Tensor | None]],
     class_counts: tuple[int, ...],
     device: torch.device,
+    multi_label: Sequence[bool] = (),
+    complete: bool = True,
 ) -> Evaluation:
-    """Evaluate this rank's shard, as (batch, mirrored images or None), in fp32 and in evaluation mode."""
+    """Evaluate this rank's shard, as (batch, mirrored images or None), in fp32 and in evaluation mode. multi_label,
+    complete: as for `make_meter`."""
     was_training = model.training
     model.eval()
-    meter = Meter(class_counts, device)
+    meter = make_meter(class_counts, device, multi_label, complete)
     rows: list[tuple[torch.Tensor, ...]] = []
     for batch, mirrored in batches:
-        outputs = log_probabilities(model, batch.images, mirrored)
+        outputs = scores(model, batch.images, mirrored, multi_label)
         meter.update(outputs, batch.targets)
         rows.append(outputs)
     model.train(was_training)
@@ -88,9 +104,14 @@ def with_rank_0s_buffers(models: Iterable[nn.Module]) -> None:
             dist.broadcast(buffer, src=0)
 
 
-def to_probabilities(heads: list[torch.Tensor]) -> list[np.ndarray]:
+def probabilities(heads: Sequence[torch.Tensor], multi_label: Sequence[bool] = ()) -> list[torch.Tensor]:
+    """Per head (n, classes) probabilities of `scores`."""
+    return [PROBABILITIES[multi](head) for head, multi in zip(heads, multi_label or [False] * len(heads), strict=True)]
+
+
+def to_probabilities(heads: Sequence[torch.Tensor], multi_label: Sequence[bool] = ()) -> list[np.ndarray]:
     """Per head (n, classes) float32 probabilities on the host."""
-    return [head.exp().cpu().numpy().astype(np.float32) for head in heads]
+    return [head.cpu().numpy().astype(np.float32) for head in probabilities(heads, multi_label)]
 
 
 def gathered(heads: list[np.ndarray], workers: int) -> list[np.ndarray]:

@@ -20,7 +20,17 @@ import torch
 from numpy.typing import NDArray
 
 from fashion.config import TrialConfig
-from fashion.data.batches import ALONE, Batch, Epoch, Normalization, Worker, eval_batches, flipped
+from fashion.data.batches import (
+    ALONE,
+    Batch,
+    Epoch,
+    Normalization,
+    Worker,
+    complete,
+    count_known,
+    eval_batches,
+    flipped,
+)
 from fashion.data.contents import require_room
 from fashion.data.pack import Pack, check_seal, write_frame, write_seal, zeros
 from fashion.errors import BlockedError
@@ -38,7 +48,7 @@ Progress = Callable[[int, int], None]
 @dataclass(frozen=True, eq=False)
 class Features:
     """`plain` (N, F) float32: the features of each image, in the pack's order. `mirrored` (N, F): those of their mirror
-    images, None where a trial does not need them. `labels` (N, heads)."""
+    images, None where a trial does not need them. `labels` (N, columns)."""
 
     plain: NDArray[np.float32]
     mirrored: NDArray[np.float32] | None
@@ -47,6 +57,7 @@ class Features:
     def train_batches(self, flip: float, epoch: Epoch, worker: Worker = ALONE) -> Iterator[Batch]:
         """This worker's share of one epoch: the order and the flips of `data.batches.train_batches`."""
         share = slice(worker.rank, None, worker.world_size)
+        whole = complete(self.labels)
         for step, rows in enumerate(epoch.rows(len(self.plain), worker.world_size)[epoch.first :], epoch.first):
             mine = rows[share]
             features = self.plain[mine]
@@ -54,7 +65,8 @@ class Features:
                 turned = flipped(epoch.draws(len(rows), step)[:, share], flip)
                 features[turned] = self.mirrored[mine[turned]]
             targets = torch.from_numpy(self.labels[mine])
-            yield Batch(torch.from_numpy(features).to(worker.device), targets.to(worker.device), len(rows))
+            known = None if whole else count_known(self.labels[rows], worker.device)
+            yield Batch(torch.from_numpy(features).to(worker.device), targets.to(worker.device), len(rows), known)
 
     def eval_batches(self, batch_size: int, worker: Worker = ALONE) -> Iterator[tuple[Batch, torch.Tensor | None]]:
         """This worker's rows in order; beside each batch the features of its mirrors, or None."""

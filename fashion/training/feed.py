@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from fashion.config import TrialConfig
-from fashion.data.batches import Batch, Epoch, Normalization, Worker, eval_batches, train_batches
-from fashion.data.layout import Attribute
+from fashion.data.batches import Batch, Epoch, Normalization, Worker, complete, eval_batches, train_batches
+from fashion.data.layout import Attribute, split_labels
 from fashion.data.pack import Pack
 from fashion.model.backbones import row
 from fashion.model.classifier import normalization
@@ -44,10 +44,33 @@ class TrainingData:
         return [attribute.name for attribute in self.attributes]
 
     @property
+    def multi_label(self) -> tuple[bool, ...]:
+        return tuple(attribute.multi_label for attribute in self.attributes)
+
+    @property
+    def train_complete(self) -> bool:
+        """Whether no label of the training split is missing."""
+        return complete(_labels(self.train))
+
+    @property
+    def val_complete(self) -> bool:
+        return complete(_labels(self.val))
+
+    @property
     def label_counts(self) -> list[NDArray[np.int64]]:
-        """Training images of each class, per attribute."""
-        assert self.train.labels is not None, "the training split has labels: read_dataset refuses it otherwise"
-        return [np.bincount(self.train.labels[:, head], minlength=k) for head, k in enumerate(self.class_counts)]
+        """Labelled training images of each class, (classes,) per attribute; of a multi-label one (classes, 2), those
+        that don't have it and those that do."""
+        return [
+            np.stack([np.bincount(column[column >= 0], minlength=2) for column in columns.T])
+            if attribute.multi_label
+            else np.bincount(columns[columns >= 0], minlength=len(attribute.classes))
+            for attribute, columns in split_labels(self.attributes, _labels(self.train))
+        ]
+
+
+def _labels(pack: Pack) -> NDArray[np.int64]:
+    assert pack.labels is not None, "train and val have labels: read_dataset refuses them otherwise"
+    return pack.labels
 
 
 class Feed(Protocol):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from fashion.model.optim import build_ema, build_optimizer, build_schedule
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST
+from fashion.record.validate import attribute_entry
 from fashion.storage.trial_objects import Attempt
 from fashion.storage.trial_upload import Uploads
 from fashion.training import agreement, checkpoint, micro_batches, state
@@ -128,7 +130,7 @@ class _Session:
         self.optimizer = build_optimizer(train, self.model.backbone_parameters(), self.model.head_parameters())
         self.schedule = build_schedule(train, self.optimizer, self.steps)
         self.ema = build_ema(train, self.model)
-        self.criterion = build_loss(train, data.class_counts, data.label_counts)
+        self.criterion = build_loss(train, data.class_counts, data.label_counts, data.multi_label)
         self.feed = make_feed(config, data, worker)
         self.epoch, self.attempt, self.started = 0, 1, 0.0
         self.best_epoch, self.best_loss = inputs.best_epoch, inputs.best_loss
@@ -162,7 +164,8 @@ class _Session:
         # So that the epoch is a pure function of the checkpoint before it: a resumed trial draws the same numbers.
         torch.manual_seed(_mix(self.inputs.config.seed, epoch, worker.rank))
         self.net.train()
-        totals = EpochTotals(self.inputs.data.class_counts, worker)
+        data = self.inputs.data
+        totals = EpochTotals(data.class_counts, worker, data.multi_label, data.train_complete)
         self.resume_within(totals)
         for batch in self.feed.train(epoch, totals.step):
             lr = self.optimizer.param_groups[-1]["lr"]
@@ -180,10 +183,14 @@ class _Session:
         scale = self.worker.world_size / batch.global_count
         images = batch.images if self.setting.channels_last else batch.images.contiguous()
         clip_grad = self.inputs.config.train.clip_grad
+        criterion: micro_batches.Criterion = self.criterion
+        if batch.known is not None:
+            scales = self.criterion.scales(batch.known, batch.global_count, self.inputs.data.class_counts)
+            criterion = partial(self.criterion, scales=scales)
 
         self.optimizer.zero_grad(set_to_none=True)
         logits, losses = micro_batches.add_gradients(
-            self.net, self.criterion, images, batch.targets, scale, self.parts, self.autocast
+            self.net, criterion, images, batch.targets, scale, self.parts, self.autocast
         )
         if clip_grad > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), clip_grad)
@@ -214,9 +221,10 @@ class _Session:
         worker, data = self.worker, self.inputs.data
         if worker.world_size > 1:
             with_rank_0s_buffers((self.model, self.evaluated))
-        meter, heads = evaluate(self.evaluated, self.feed.validate(), data.class_counts, worker.device)
+        batches, counts = self.feed.validate(), data.class_counts
+        meter, heads = evaluate(self.evaluated, batches, counts, worker.device, data.multi_label, data.val_complete)
         meter.reduce()
-        probabilities = to_probabilities(heads)
+        probabilities = to_probabilities(heads, data.multi_label)
         if worker.world_size > 1:
             probabilities = gathered(probabilities, worker.world_size)
         return meter, probabilities
@@ -256,12 +264,12 @@ class _Session:
             meta = {
                 "format": checkpoint.FORMAT,
                 "config": self.inputs.config.model_dump(mode="json"),
-                "attributes": [{"name": a.name, "classes": list(a.classes)} for a in data.attributes],
+                "attributes": [attribute_entry(attribute) for attribute in data.attributes],
                 "data_fingerprint": data.fingerprint,
                 "report": report.to_json(),
                 **({"backbone": self.backbone_file} if self.backbone_file else {}),
             }
-            best = Best(self.evaluated.state_dict(), meta, data.val.names, data.names, probabilities)
+            best = Best(self.evaluated.state_dict(), meta, data.val.names, data.names, probabilities, data.multi_label)
         self.saver.save(report, self.state(), best)
 
     def state(self, mid_epoch: MidEpoch | None = None) -> TrialState:

@@ -22,6 +22,8 @@ from fashion.errors import FashionError
 from fashion.files import write_atomic
 from fashion.record.trial_files import MICRO_BATCHES
 
+# Logits (n, k_h) of each head and targets (n, columns) -> losses (n,).
+Criterion = Callable[[Sequence[Tensor], Tensor], Tensor]
 # Batch normalisation needs two images.
 SMALLEST = 2
 # A CPU's allocator and some CUDA libraries raise a plain RuntimeError.
@@ -89,7 +91,7 @@ def free(device: torch.device) -> None:
 
 def add_gradients(
     net: nn.Module,
-    criterion: Callable[[Sequence[Tensor], Tensor], Tensor],
+    criterion: Criterion,
     images: Tensor,
     targets: Tensor,
     scale: float,

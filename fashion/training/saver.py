@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ class Best:
     images: list[str]
     attributes: list[str]
     probabilities: list[np.ndarray]
+    multi_label: Sequence[bool] = ()
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _write(
         copied.synchronize()
     if best is not None:
         predictions = predictions_path(folder, at[0])
-        checkpoint.save_predictions(predictions, best.images, best.attributes, best.probabilities)
+        checkpoint.save_predictions(predictions, best.images, best.attributes, best.probabilities, best.multi_label)
         checkpoint.save_weights(best_path(folder, at[0]), weights, best.meta)
     checkpoint.save_last(folder, plain)
     if uploads is not None:

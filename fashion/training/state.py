@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fashion.config import TrialConfig, read_config
 from fashion.data.batches import Worker
-from fashion.model.metrics import Meter
+from fashion.model.metrics import make_meter
 from fashion.model.precision import Setting
 from fashion.record.trial import EpochReport
 
@@ -28,13 +28,19 @@ class EpochTotals:
     optimiser steps that are done. lr: the heads' learning rate in the last of them.
     """
 
-    def __init__(self, class_counts: tuple[int, ...], worker: Worker) -> None:
-        self.meter = Meter(class_counts, worker.device)
+    def __init__(
+        self,
+        class_counts: tuple[int, ...],
+        worker: Worker,
+        multi_label: Sequence[bool] = (),
+        complete: bool = True,
+    ) -> None:
+        self.meter = make_meter(class_counts, worker.device, multi_label, complete)
         self.objective = torch.zeros(2, dtype=torch.float64, device=worker.device)
         self.step, self.lr = 0, 0.0
 
     def add(self, logits: tuple[Tensor, ...], targets: Tensor, losses: Tensor, lr: float) -> None:
-        """Count one step: logits (n, classes) of each head, targets (n, heads), losses (n,)."""
+        """Count one step: logits (n, classes) of each head, targets (n, columns), losses (n,)."""
         self.meter.update(logits, targets)
         self.objective += torch.stack([losses.double().sum(), losses.new_tensor(len(losses)).double()])
         self.step, self.lr = self.step + 1, lr

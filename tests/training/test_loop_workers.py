@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from fashion.config import TrialConfig
 from fashion.data.batches import Worker
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
+from fashion.data.lists import MISSING, Attribute
 from fashion.data.pack import Pack
 from fashion.errors import TrialDiverged
 from fashion.model.loss import build_loss
@@ -56,6 +59,20 @@ def opened(root: Path) -> TrainingData:
     return TrainingData(train_pack, val_pack, dataset.attributes, dataset.fingerprint())
 
 
+def partly_labelled(root: Path) -> TrainingData:
+    """The demo's data with labels missing, unevenly: rank 0 of two sees more of the first attribute's. The second
+    attribute's are missing in most batches, and the last one becomes a multi-label one of two classes."""
+    data, rng = opened(root), np.random.default_rng(0)
+    for pack in (data.train, data.val):
+        assert pack.labels is not None
+        labels = np.concatenate([pack.labels[:, :2], rng.integers(0, 2, (len(pack), 2))], axis=1)
+        labels[rng.random(labels.shape) < 0.4] = MISSING
+        labels[1::2, 0] = MISSING
+        labels[3:-1, 1] = MISSING
+        pack.labels = labels
+    return replace(data, attributes=(*data.attributes[:2], Attribute("traits", ("a", "b"), multi_label=True)))
+
+
 def numbers(reports: list[EpochReport]) -> list[dict[str, float]]:
     return [report.metrics for report in reports]
 
@@ -93,6 +110,10 @@ def _worker(rank: int, root: Path, folder: Path) -> None:
 
     for name, config in trials(root).items():
         found[name] = numbers(list(run(name, config)))
+    partly = TrialInputs(
+        trials(root)["frozen"], partly_labelled(root), NO_WEIGHTS, folder / "partly", worker=Worker(rank, 2)
+    )
+    found["partly"] = numbers(list(fit(partly)))
     config = trials(root)["averaged"]
     next(run("resumed", config))
     group.barrier()
@@ -120,6 +141,9 @@ def test_two_workers_agree_with_each_other_and_with_one(root: Path, tmp_path: Pa
             assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5 if exact else 0.1)
             assert not exact or two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5)
             assert two["lr"] == one["lr"]
+    partly = TrialInputs(trials(root)["frozen"], partly_labelled(root), NO_WEIGHTS, tmp_path / "partly-alone")
+    for alone_one, two in zip(numbers(list(fit(partly))), first["partly"], strict=True):
+        assert two == pytest.approx(alone_one, rel=1e-5)
 
 
 def test_a_kill_between_the_files_of_an_epoch_loses_nothing(root: Path, tmp_path: Path) -> None:

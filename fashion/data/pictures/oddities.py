@@ -123,7 +123,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _of_one_class(dataset: Dataset) -> KindOfFinding | None:
-    names = [attribute.name for attribute in dataset.attributes if len(attribute.classes) == 1]
+    names = [each.name for each in dataset.attributes if len(each.classes) == 1 and not each.multi_label]
     if not names:
         return None
     several = len(names) > 1
