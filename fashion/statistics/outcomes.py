@@ -42,7 +42,8 @@ class HeadLabels:
     @cached_property
     def known(self) -> NDArray[np.bool_]:
         """(N,) whether any label of the image is known."""
-        return self.counts > 0
+        known: NDArray[np.bool_] = self.counts > 0
+        return known
 
     @cached_property
     def least(self) -> int:

@@ -99,7 +99,8 @@ def mean_loss(outcomes: Outcomes, weights: NDArray[Any]) -> NDArray[Any]:
                 parts.append((loss.astype(kind) @ weights) / (head.counts.astype(kind) @ weights))
         if complete is not None:
             parts.append((complete.astype(kind) @ weights) / weights.sum(axis=0))
-    return np.sum(parts, axis=0) / len(outcomes.heads)
+    mean: NDArray[Any] = np.sum(parts, axis=0) / len(outcomes.heads)
+    return mean
 
 
 def _recalls(outcomes: Outcomes, index: int, weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -4,6 +4,7 @@ which `python -m pytest -m slow tests/statistics -s` prints."""
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -21,39 +22,64 @@ DRAWS = 199
 POINT = 0.01
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """What was said of one sweep. held: whether the true best is in the tied set; where all trials are equal all of
+    them are the best, and none may be missing. raw, corrected: by how many points the winner's score, and the corrected
+    one, is above its true accuracy. covered: the share of trials whose interval holds the truth; of_winner: whether the
+    corrected interval does."""
+
+    held: bool
+    tied: int
+    raw: float
+    corrected: float
+    covered: float
+    of_winner: bool
+
+
+def simulated(population: Population, sweep: int) -> Sweep:
+    true = population.true["val_accuracy"]
+    outcomes = population.outcomes(np.random.default_rng((population.trials, sweep)))
+    found = resample(outcomes, DRAWS, seed=sweep)
+    tied = tied_set(found)
+    best = int(population.true["val_loss"].argmin())
+    winner = int(found.values["val_loss"].argmin())
+    # That this draw of images is easier or harder than most is in both scores, and its expectation is 0.
+    above = true[winner] + found.values["val_accuracy"].mean() - true.mean()
+    expected = corrected(outcomes, repeats=5, seed=sweep)["val_accuracy"]
+    ranges = [each["val_accuracy"] for each in intervals(found)]
+    shift = expected - ranges[winner].value
+    return Sweep(
+        best in tied if population.spread else len(tied) == population.trials,
+        len(tied),
+        float(found.values["val_accuracy"][winner] - above) / POINT,
+        float(expected - above) / POINT,
+        float(np.mean([each.low <= value <= each.high for each, value in zip(ranges, true, strict=True)])),
+        bool(ranges[winner].low + shift <= true[winner] <= ranges[winner].high + shift),
+    )
+
+
+def summary(population: Population, sweeps: list[Sweep]) -> dict[str, float]:
+    names = ("held", "tied", "raw", "corrected", "covered", "of_winner")
+    found = {name: float(np.mean([getattr(each, name) for each in sweeps])) for name in names}
+    error = float(np.std([each.corrected for each in sweeps]) / len(sweeps) ** 0.5)
+    print(
+        f"\n{population.trials} trials, spread {population.spread / POINT}: {len(sweeps)} sweeps; best held in "
+        f"{100 * found['held']:.1f} %, tied {found['tied']:.1f}; raw score {found['raw']:+.3f}, corrected "
+        f"{found['corrected']:+.3f} (standard error {error:.3f}); intervals cover {100 * found['covered']:.1f} %, the "
+        f"winner's corrected one {100 * found['of_winner']:.1f} %"
+    )
+    return found
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("trials", [8, 48, 500])
 def test_the_tied_set_holds_the_best_and_the_corrected_score_is_right(trials: int, spread: float) -> None:
-    """Where all trials are equal, all of them are the best, and none may be missing."""
     population = Population(trials, spread * POINT)
-    true = population.true["val_accuracy"]
-    best = np.argmin(population.true["val_loss"])
-    holds, sizes, raw, errors, covered, of_winner = 0, [], [], [], [], []
-    for sweep in range(SWEEPS):
-        outcomes = population.outcomes(np.random.default_rng((trials, sweep)))
-        found = resample(outcomes, DRAWS, seed=sweep)
-        tied = tied_set(found)
-        holds += len(tied) == trials if not spread else int(best) in tied
-        sizes.append(len(tied))
-        winner = int(found.values["val_loss"].argmin())
-        # That this draw of images is easier or harder than most is in both scores, and its expectation is 0.
-        easier = found.values["val_accuracy"].mean() - true.mean()
-        expected = corrected(outcomes, repeats=5, seed=sweep)["val_accuracy"]
-        raw.append(found.values["val_accuracy"][winner] - true[winner] - easier)
-        errors.append(expected - true[winner] - easier)
-        ranges = [each["val_accuracy"] for each in intervals(found)]
-        covered.append(np.mean([each.low <= value <= each.high for each, value in zip(ranges, true, strict=True)]))
-        shift = expected - ranges[winner].value
-        of_winner.append(ranges[winner].low + shift <= true[winner] <= ranges[winner].high + shift)
-    bias, noise = np.mean(errors) / POINT, np.std(errors) / POINT / SWEEPS**0.5
-    print(
-        f"\n{trials} trials, spread {spread}: best held in {100 * holds / SWEEPS:.1f} %, tied {np.mean(sizes):.1f}; "
-        f"raw score {np.mean(raw) / POINT:+.3f}, corrected {bias:+.3f} (standard error {noise:.3f}); "
-        f"intervals cover {100 * np.mean(covered):.1f} %, the winner's, corrected, {100 * np.mean(of_winner):.1f} %"
-    )
-    assert holds >= 0.935 * SWEEPS
-    assert -0.3 <= bias <= 0.05
-    assert 0.93 <= np.mean(covered) <= 0.97
+    found = summary(population, [simulated(population, sweep) for sweep in range(SWEEPS)])
+    assert found["held"] >= 0.935
+    assert -0.3 <= found["corrected"] <= 0.05
+    assert 0.93 <= found["covered"] <= 0.97
 
 
 def test_intervals_cover_the_truth() -> None:

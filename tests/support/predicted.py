@@ -43,13 +43,19 @@ def predicted_run(
     folder: Path, labels: Sequence[Any], models: Sequence[Probabilities], parameters: Sequence[int] = ()
 ) -> Run:
     """The run `lr` in `folder` of one trial for each of the models, whose metrics its one report has. labels: of each
-    attribute one for each image, None where it is missing; None in their place writes no file of labels."""
+    attribute one for each image, None where it is missing. parameters: of each trial's model; by default not recorded.
+    """
     images = [f"img/{index}.jpg" for index in range(len(models[0][0]))]
+    known = [np.array([-1 if each is None else each for each in column], np.int64) for column in labels]
+    heads = [
+        HeadLabels(name, len(classes), column) for (name, classes), column in zip(CLASSES.items(), known, strict=True)
+    ]
+    counts = [np.bincount(head.labels[head.known], minlength=head.classes).tolist() for head in heads]
     manifest = {
         "spec": {**SPEC, "search": {"trials": len(models)}},
         "data_fingerprint": "f",
         "attributes": [{"name": name, "classes": classes} for name, classes in CLASSES.items()],
-        "label_counts": {"train": [[5, 2, 3], [8, 2]], "val": [[4, 3, 3], [6, 4]]},
+        "label_counts": {"train": counts, "val": counts},
         "models": [
             {"backbone": f"tiny{number}", "weights": "none", "parameters": count}
             for number, count in enumerate(parameters)
@@ -58,8 +64,6 @@ def predicted_run(
     run = Run.create(folder, "lr", manifest)
     columns = {name: pa.array(values, pa.int32()) for name, values in zip(CLASSES, labels, strict=True)}
     pq.write_table(pa.table({"image": images, **columns}), run.val_labels_path)
-    known = [np.array([-1 if each is None else each for each in column], np.int64) for column in labels]
-    heads = [HeadLabels(name, len(CLASSES[name]), column) for name, column in zip(CLASSES, known, strict=True)]
     for number, model in enumerate(models):
         measured = weighted(outcomes(heads, [model]), np.ones((len(images), 1)))
         config = {
