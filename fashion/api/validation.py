@@ -113,7 +113,7 @@ def read_predictions(run: Run, trial: Trial, address: Address | None = None) -> 
     return ValidationPredictions(
         trial.number,
         best.epoch,
-        tuple(images),
+        tuple(images.to_pylist()),
         tuple(
             AttributePredictions(name, classes, values, None if labels is None else labels[head])
             for head, ((name, classes), values) in enumerate(zip(attributes, probabilities, strict=True))

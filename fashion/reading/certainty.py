@@ -97,8 +97,7 @@ def certainty(run: Run, address: Address | None = None) -> Certainty:
         RunError: no trial has a finite val_loss.
         StorageError: the bucket can't be read.
     """
-    best(run)  # raises where there is none
-    ranked = ranking(run)
+    ranked = ranking(run) or [best(run)]  # which raises where there is none
     if address is not None and not all(os.path.isfile(run.path / name) for name in _files(ranked)):
         from fashion.reading.validation_files import fetched
 

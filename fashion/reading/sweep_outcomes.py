@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from fashion.bucket.address import Address
 from fashion.errors import RunError
 from fashion.reading.validation_files import fetched, read_labels, read_probabilities
@@ -42,7 +44,7 @@ def read_outcomes(run: Run, ranked: Sequence[Ranked], address: Address | None = 
     told: list[Ranked] = []
     made: list[Outcomes] = []
     heads: list[HeadLabels] = []
-    listed: list[str] = []
+    listed: pa.Array | None = None
     lacking: dict[str, list[int]] = {}
     paths = fetched(run, address, map(predictions_of, ranked))
     for each, path in zip(ranked, paths, strict=True):
@@ -54,7 +56,7 @@ def read_outcomes(run: Run, ranked: Sequence[Ranked], address: Address | None = 
         except RunError:
             lacking.setdefault("damaged validation predictions", []).append(each.trial)
             continue
-        if not heads:
+        if listed is None:
             try:
                 labels, missing = read_labels(run, run.trials[each.trial], address, images)
             except RunError as error:
@@ -68,7 +70,7 @@ def read_outcomes(run: Run, ranked: Sequence[Ranked], address: Address | None = 
                 HeadLabels(name, len(classes), column)
                 for (name, classes), column in zip(attributes, labels, strict=True)
             ]
-        if images != listed:
+        if not images.equals(listed):
             lacking.setdefault("predictions of other images", []).append(each.trial)
             continue
         told.append(each)

@@ -29,17 +29,17 @@ Labels = list[NDArray[np.int64]]
 
 def read_probabilities(
     path: Path, attributes: Sequence[tuple[str, tuple[str, ...]]]
-) -> tuple[list[str], list[NDArray[np.float32]]]:
-    """The images that a trial's predictions list, and (N, classes) float32 of each attribute. attributes: each one's
-    name and classes.
+) -> tuple[pa.Array, list[NDArray[np.float32]]]:
+    """The images that a trial's predictions list, as text, and (N, classes) float32 of each attribute. attributes: each
+    one's name and classes.
 
     Raises RunError for a file that holds anything else.
     """
     try:
-        table = pq.read_table(path)
-        images = table.column("image").to_pylist()
-        if not all(isinstance(image, str) for image in images):
-            raise TypeError("image is no text everywhere")
+        # A sweep has hundreds of such small files: this takes a fraction of the time of `read_table`.
+        with pq.ParquetFile(path) as file:
+            table = file.read(use_threads=False)
+        images = _images(table)
         values = []
         for name, classes in attributes:
             column = table.column(name).combine_chunks()
@@ -59,7 +59,14 @@ def read_probabilities(
     return images, values
 
 
-def read_labels(run: Run, trial: Trial, address: Address | None, images: list[str]) -> tuple[Labels | None, str]:
+def _images(table: pa.Table) -> pa.Array:
+    column = table.column("image").combine_chunks()
+    if not pa.types.is_string(column.type) or column.null_count:
+        raise TypeError("image is no text everywhere")
+    return column
+
+
+def read_labels(run: Run, trial: Trial, address: Address | None, images: pa.Array) -> tuple[Labels | None, str]:
     """The labels of the images that the trial's predictions list; or None and why they are not known.
 
     Raises RunError for a damaged file or one of other images, StorageError when the bucket can't be read.
@@ -69,7 +76,7 @@ def read_labels(run: Run, trial: Trial, address: Address | None, images: list[st
         return _labels_of_data_set(run, trial, images)
     try:
         table = pq.read_table(path)
-        listed = table.column("image").to_pylist()
+        listed = _images(table)
         labels = [_column(table, name, len(classes)) for name, classes in attributes_of(run.manifest["attributes"])]
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         rule = "must be a Parquet file of the validation labels"
@@ -78,7 +85,7 @@ def read_labels(run: Run, trial: Trial, address: Address | None, images: list[st
         count = 2 if column.ndim == 2 else len(classes)
         if ((column < MISSING) | (column >= count)).any():
             raise RunError(Problem(str(path), "must hold the index of a class in every row"))
-    if listed != images:
+    if not listed.equals(images):
         raise RunError(Problem(str(path), f"must list the {len(images)} images of the predictions in their order"))
     return labels, ""
 
@@ -97,7 +104,7 @@ def _column(table: pa.Table, name: str, classes: int) -> NDArray[np.int64]:
     )
 
 
-def _labels_of_data_set(run: Run, trial: Trial, images: list[str]) -> tuple[Labels | None, str]:
+def _labels_of_data_set(run: Run, trial: Trial, images: pa.Array) -> tuple[Labels | None, str]:
     """As `read_labels`, from the data set, for runs that an older version made."""
     from fashion.data.layout import read_dataset
 
@@ -116,7 +123,7 @@ def _labels_of_data_set(run: Run, trial: Trial, images: list[str]) -> tuple[Labe
         return None, f"{lacking}, and its data set can't be used: {error}"
     if fingerprint != run.manifest["data_fingerprint"]:
         return None, f"{lacking}, and the data set at {root} has changed since the run"
-    if list(dataset.splits["val"].images) != images:
+    if list(dataset.splits["val"].images) != images.to_pylist():
         return None, f"{lacking}, and the predictions list other images than the data set at {root}"
     return list(dataset.labels("val").T), ""
 
