@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from fashion.record.ranking import Ranked, best, ranking
 from fashion.record.run import VAL_LABELS, Run
 from fashion.record.trial import Trial
 from fashion.record.trial_files import folder_name, predictions_name
-from fashion.statistics.results import Difference, Interval
+from fashion.statistics.results import Difference, Interval, lower_is_better
 
 if TYPE_CHECKING:
     from fashion.bucket.address import Address
@@ -182,7 +183,10 @@ def _computed(run: Run, ranked: Sequence[Ranked], address: Address | None) -> Ce
         return Certainty(winner, read.outcomes.images, told, untold=read.untold)
     # The record's losses were summed in another order: where two are equal up to rounding, its winner comes first.
     tied = tuple(dict.fromkeys([winner, *(numbers[index] for index in tied_set(resampled))]))
-    expected = {name: _around(told[0].intervals[name], value) for name, value in corrected(read.outcomes).items()}
+    expected = {
+        name: _around(told[0].intervals[name], value, math.inf if lower_is_better(name) else 1.0)
+        for name, value in corrected(read.outcomes).items()
+    }
     others = tuple(
         Disagreement(each.metric, numbers[each.model], each.gains, each.gives_up)
         for each in other_choices(resampled, 0)
@@ -193,11 +197,10 @@ def _computed(run: Run, ranked: Sequence[Ranked], address: Address | None) -> Ce
     return Certainty(winner, images, told, tied, cheapest, fastest, expected, others, read.untold)
 
 
-def _around(interval: Interval, value: float) -> Interval:
-    """The interval moved to another value, and not beyond 1 with a share."""
+def _around(interval: Interval, value: float, most: float) -> Interval:
+    """The interval moved to another value, but not below 0 or above the most that the metric can be."""
     by = value - interval.value
-    high = interval.high + by
-    return Interval(value, max(interval.low + by, 0), high if interval.high > 1 else min(high, 1), interval.reliable)
+    return Interval(value, max(interval.low + by, 0.0), min(interval.high + by, most), interval.reliable)
 
 
 def _extreme(values: Mapping[int, float | None], sign: int) -> int | None:

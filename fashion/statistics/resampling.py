@@ -93,8 +93,8 @@ def mean_loss(outcomes: Outcomes, weights: NDArray[Any]) -> NDArray[Any]:
     with np.errstate(invalid="ignore", divide="ignore"):
         for head, loss in zip(outcomes.heads, outcomes.losses, strict=True):
             if (head.columns >= 0).all():
-                mean = loss / np.float32(head.columns.shape[1])
-                complete = mean if complete is None else complete + mean
+                each = loss / np.float32(head.columns.shape[1])
+                complete = each if complete is None else complete + each
             else:
                 parts.append((loss.astype(kind) @ weights) / (head.counts.astype(kind) @ weights))
         if complete is not None:
