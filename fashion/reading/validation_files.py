@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fashion.bucket.address import Address, is_address
-from fashion.data.lists import MISSING
 from fashion.errors import DataError, Problem, RunError
 from fashion.record.run import VAL_LABELS, Run
 from fashion.record.trial import Trial
 from fashion.record.validate import attributes_of
+from fashion.statistics.outcomes import MISSING
 
 _FETCHING = 16  # files that are fetched from a bucket at a time
 
