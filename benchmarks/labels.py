@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks import child
@@ -87,7 +88,7 @@ def run(full: bool, data: Path) -> list[Row]:
 
         rounds = 5 if full else 2
         tell(f"{rounds} rounds of {LINES:,} lines, {path.stat().st_size / 1e6:.0f} MB")
-        figures = in_turn({reader: (lambda reader=reader: measured(reader)) for reader in readers}, rounds)
+        figures = in_turn({reader: partial(measured, reader) for reader in readers}, rounds)
     rows = []
     for figure, unit, most in ((figures, "s per million lines", MOST_SECONDS), (memory, "MB", MOST_MB)):
         for reader, value in medians(figure).items():

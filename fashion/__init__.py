@@ -33,8 +33,13 @@ if TYPE_CHECKING:
     from fashion.errors import StorageError as StorageError
     from fashion.errors import UserError as UserError
     from fashion.errors import WeightsError as WeightsError
+    from fashion.reading.certainty import Certainty as Certainty
+    from fashion.reading.certainty import Disagreement as Disagreement
+    from fashion.reading.certainty import TrialCertainty as TrialCertainty
     from fashion.record.ranking import Ranked as Ranked
     from fashion.spec.sweep_spec import SweepSpec as SweepSpec
+    from fashion.statistics.results import Difference as Difference
+    from fashion.statistics.results import Interval as Interval
     from fashion.sweep.outcome import SweepOutcome as SweepOutcome
 
 # Public name -> the module that has it.
@@ -42,9 +47,13 @@ _MODULES = {
     "Attribute": "fashion.data.lists",
     "AttributePredictions": "fashion.api.validation",
     "BlockedError": "fashion.errors",
+    "Certainty": "fashion.reading.certainty",
     "CheckpointError": "fashion.errors",
     "DataError": "fashion.errors",
+    "Difference": "fashion.statistics.results",
+    "Disagreement": "fashion.reading.certainty",
     "ImageLike": "fashion.api.model",
+    "Interval": "fashion.statistics.results",
     "Prediction": "fashion.api.model",
     "PredictionModel": "fashion.api.model",
     "Problem": "fashion.errors",
@@ -57,6 +66,7 @@ _MODULES = {
     "SweepOutcome": "fashion.sweep.outcome",
     "SweepSpec": "fashion.spec.sweep_spec",
     "SweptRun": "fashion.api.sweeps",
+    "TrialCertainty": "fashion.reading.certainty",
     "TrialConfig": "fashion.config",
     "UserError": "fashion.errors",
     "ValidationPredictions": "fashion.api.validation",
@@ -71,9 +81,13 @@ __all__ = [
     "Attribute",
     "AttributePredictions",
     "BlockedError",
+    "Certainty",
     "CheckpointError",
     "DataError",
+    "Difference",
+    "Disagreement",
     "ImageLike",
+    "Interval",
     "Prediction",
     "PredictionModel",
     "Problem",
@@ -86,6 +100,7 @@ __all__ = [
     "SweepOutcome",
     "SweepSpec",
     "SweptRun",
+    "TrialCertainty",
     "TrialConfig",
     "UserError",
     "ValidationPredictions",

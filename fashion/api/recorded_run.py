@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from fashion.api.validation import ValidationPredictions
+    from fashion.reading.certainty import Certainty
 
 # Called with a label, how much is done, and the total.
 Progress = Callable[[str, int, int], None]
@@ -90,6 +91,18 @@ class RecordedRun:
         if trial is None:
             trial = self.best().trial
         return read_predictions(self.record, self.trial(trial), self.address)
+
+    def certainty(self) -> Certainty:
+        """How sure one can be of the best trial: intervals, the trials that can't be told from it, what to expect of it
+        on new images. It is computed once, from the trials' validation predictions, and kept in the run's folder.
+
+        Raises:
+            RunError: no trial has a finite val_loss.
+            StorageError: the run is kept in a bucket that can't be read.
+        """
+        from fashion.reading.certainty import certainty
+
+        return certainty(self.record, self.address)
 
     def at(self, trial: int, epoch: int | None = None) -> Ranked:
         """A trial at its best epoch, or at another one whose weights are kept. What it returns can be promoted.

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fashion.bucket.address import Address, is_address
-from fashion.data.lists import MISSING
-from fashion.errors import DataError, Problem, RunError
-from fashion.record.run import VAL_LABELS, Run
+from fashion.bucket.address import Address
+from fashion.errors import Problem, RunError
+from fashion.reading.validation_files import fetched, read_labels, read_probabilities
+from fashion.record.run import Run
 from fashion.record.trial import Trial
 from fashion.record.trial_files import folder_name, predictions_name
 from fashion.record.validate import MULTI_LABEL, attributes_of, multi_label_of
@@ -167,127 +163,20 @@ def read_predictions(run: Run, trial: Trial, address: Address | None = None) -> 
         rule = f"trial {trial.number} has reported no finite val_loss"
         raise RunError(Problem(run.location, rule, fix="`show` tells why it failed"))
     name = f"{folder_name(trial.number)}/{predictions_name(best.epoch)}"
-    path = _brought(run, address, name)
+    path = fetched(run, address, [name])[0]
     if not path.is_file():
         fix = "If the sweep was killed, type its command again to go on"
         raise RunError(Problem(f"{run.location}/{name}", "the validation predictions are missing", fix=fix))
     attributes, multi = attributes_of(run.manifest["attributes"]), multi_label_of(run.manifest["attributes"])
-    images, probabilities = _probabilities(path, attributes)
-    labels, missing = _labels(run, trial, address, images)
+    images, probabilities = read_probabilities(path, attributes)
+    labels, missing = read_labels(run, trial, address, images)
     return ValidationPredictions(
         trial.number,
         best.epoch,
-        tuple(images),
+        tuple(images.to_pylist()),
         tuple(
             AttributePredictions(name, classes, probabilities[head], labels[head] if labels else None, multi[head])
             for head, (name, classes) in enumerate(attributes)
         ),
         missing,
     )
-
-
-def _probabilities(
-    path: Path, attributes: list[tuple[str, tuple[str, ...]]]
-) -> tuple[list[str], list[NDArray[np.float32]]]:
-    """The images that a trial's predictions list, and (N, classes) float32 of each attribute."""
-    try:
-        table = pq.read_table(path)
-        images = table.column("image").to_pylist()
-        if not all(isinstance(image, str) for image in images):
-            raise TypeError("image is no text everywhere")
-        values = []
-        for name, classes in attributes:
-            lists = table.column(name).to_pylist()
-            if any(len(row) != len(classes) for row in lists):
-                raise ValueError(f"{name} has no probability for each of its {len(classes)} classes in every row")
-            values.append(np.array(lists, np.float32).reshape(len(images), len(classes)))
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        rule = "must be a Parquet file of class probabilities"
-        fix = "The file was damaged or replaced"
-        raise RunError(Problem(str(path), rule, f"{type(error).__name__}: {error}", fix)) from error
-    return images, values
-
-
-def _labels(
-    run: Run, trial: Trial, address: Address | None, images: list[str]
-) -> tuple[list[NDArray[np.int64]] | None, str]:
-    """Each attribute's labels of the images, as `AttributePredictions` has them; or None and why they are not known."""
-    path = _brought(run, address, VAL_LABELS)
-    if not path.is_file():
-        return _labels_of_data_set(run, trial, images)
-    attributes, multi = attributes_of(run.manifest["attributes"]), multi_label_of(run.manifest["attributes"])
-    try:
-        table = pq.read_table(path)
-        listed = table.column("image").to_pylist()
-        labels = [
-            _lists(table.column(name), len(classes)) if each else _indices(table.column(name))
-            for (name, classes), each in zip(attributes, multi, strict=True)
-        ]
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        rule = "must be a Parquet file of the validation labels"
-        raise RunError(Problem(str(path), rule, f"{type(error).__name__}: {error}")) from error
-    counts = [2 if each else len(classes) for (_, classes), each in zip(attributes, multi, strict=True)]
-    if any(((head < MISSING) | (head >= count)).any() for head, count in zip(labels, counts, strict=True)):
-        raise RunError(Problem(str(path), "must hold the index of a class in every row"))
-    if listed != images:
-        raise RunError(Problem(str(path), f"must list the {len(images)} images of the predictions in their order"))
-    return labels, ""
-
-
-def _indices(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """A column of whole numbers as (N,) int64, with MISSING for null. Raises TypeError for another column."""
-    if not pa.types.is_integer(column.type):
-        raise TypeError(f"a column of {column.type}, not of whole numbers")
-    values = column.cast(pa.int64()).fill_null(0).to_numpy()
-    # Missing is null; a number below 0 is a mistake, and stays one that the caller sees.
-    found: NDArray[np.int64] = np.where(values < 0, MISSING - 1, values)
-    found[column.is_null().to_numpy()] = MISSING
-    return found
-
-
-def _lists(column: pa.ChunkedArray, classes: int) -> NDArray[np.int64]:
-    """A column of lists, one whole number or null for each class, as (N, classes) int64."""
-    whole = column.combine_chunks()
-    if (
-        not pa.types.is_list(whole.type)
-        or not pc.all(pc.equal(whole.value_lengths(), classes), skip_nulls=False).as_py()
-    ):
-        raise ValueError(f"a column without a list of {classes} in every row")
-    return _indices(pa.chunked_array([whole.flatten()])).reshape(len(whole), classes)
-
-
-def _labels_of_data_set(run: Run, trial: Trial, images: list[str]) -> tuple[list[NDArray[np.int64]] | None, str]:
-    """As `_labels`, from the data set, for runs that an older version made."""
-    from fashion.data.layout import read_dataset, split_labels
-
-    lacking = f"the run has no {VAL_LABELS}"
-    named = [trial.config.get("data", {}).get("root"), run.manifest.get("data_root")]
-    roots = [Path(os.path.expanduser(root)) for root in named if isinstance(root, str) and not is_address(root)]
-    root = next((root for root in roots if os.path.isdir(root)), None)
-    if root is None:
-        places = ", ".join(dict.fromkeys(str(each) for each in named if each))
-        return None, f"{lacking}, and its data set is not on this machine ({places})"
-    try:
-        data = trial.config.get("data", {})
-        dataset = read_dataset(root, bool(data.get("follow_links", False)), str(data.get("on_error", "refuse")))
-        fingerprint = dataset.fingerprint()
-    except DataError as error:
-        return None, f"{lacking}, and its data set can't be used: {error}"
-    if fingerprint != run.manifest["data_fingerprint"]:
-        return None, f"{lacking}, and the data set at {root} has changed since the run"
-    if list(dataset.splits["val"].images) != images:
-        return None, f"{lacking}, and the predictions list other images than the data set at {root}"
-    return [labels for _, labels in split_labels(dataset.attributes, dataset.labels("val"))], ""
-
-
-def _brought(run: Run, address: Address | None, name: str) -> Path:
-    """A file of the run on this machine, fetched from the bucket where the copy lacks it and the bucket has it."""
-    path = run.path / name
-    if address is not None and not path.is_file():
-        from contextlib import suppress
-
-        from fashion.bucket.store import NotThereError, Store
-
-        with suppress(NotThereError):  # the caller says what is missing
-            Store(address).fetch(name, path)
-    return path

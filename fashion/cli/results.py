@@ -155,8 +155,8 @@ def best(
 ) -> None:
     """Promote the checkpoint with the lowest val_loss over all epochs of all trials to RUN/best.
 
-    Prints its metrics, overall and per attribute, its distance to the runner-up, and what was sampled for it. RUN is a
-    name, a folder or an address; without it the latest run is taken. --predict writes prediction.txt,
+    Prints its metrics, overall and per attribute, the runner-up, how sure one can be of both, and what was sampled for
+    it. RUN is a name, a folder or an address; without it the latest run is taken. --predict writes prediction.txt,
     prediction.txt.zip, predictions.csv and the class probabilities to RUN/predictions; what was promoted before is then
     told in one line. A prediction that was interrupted goes on where it stopped. --trial promotes another trial, until
     `best` is typed without it.
@@ -188,11 +188,12 @@ def best(
         if before != (winner.trial, winner.epoch):
             refused, folder = error, None
     record = opened.record
-    found = winner_json(record, winner, folder)
+    certainty = opened.certainty()
+    found = winner_json(record, winner, folder, certainty)
     if not as_json and predict and not everything and before == (winner.trial, winner.epoch):
         print_winner_again(record, winner, page())
     elif not as_json:
-        print_winner(record, winner, folder, page(), everything)
+        print_winner(record, winner, folder, page(), certainty, everything)
     if refused is not None:
         if as_json:
             click.echo(json.dumps(found, indent=2, allow_nan=False))

@@ -10,8 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from fashion.display import rows as words
+from fashion.display.certainty import certainty_json, certainty_lines, disagreement_lines
 from fashion.display.pages import final, overview, print_config, table
 from fashion.errors import printable
+from fashion.reading.certainty import Certainty
 from fashion.record import ranking
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
@@ -19,8 +21,9 @@ from fashion.record.trial import metrics_to_json
 from fashion.record.validate import fully_labelled
 
 
-def winner_json(run: Run, promoted: Ranked, folder: str | None) -> dict[str, Any]:
-    """What `best` prints as JSON values. Shares are in [0, 1], losses in nats; a positive lead favours the winner.
+def winner_json(run: Run, promoted: Ranked, folder: str | None, found: Certainty) -> dict[str, Any]:
+    """What `best` prints as JSON values. Shares are in [0, 1], losses in nats; a positive lead favours the winner, and
+    `tied` holds the runner-up where that is within noise.
 
     `promoted` may be another trial or epoch than the best: then `runner_up` is null. `best` tells which one that is.
     `folder` is where it was promoted to, None where that was not possible.
@@ -48,6 +51,7 @@ def winner_json(run: Run, promoted: Ranked, folder: str | None) -> dict[str, Any
         "runner_up": runner_up,
         "config": promoted.config,
         "promoted": folder,
+        **certainty_json(promoted, found),
     }
 
 
@@ -56,9 +60,12 @@ def _counted(run: Run) -> dict[str, int]:
     return {} if images is None else {"fully_labelled": images}
 
 
-def print_winner(run: Run, promoted: Ranked, folder: str | None, out: Console, everything: bool = False) -> None:
-    """Print what was promoted: its metrics beside the majority baseline, overall and per attribute, its lead, and what
-    was sampled for it; with `everything` its whole configuration and how often each class occurs."""
+def print_winner(
+    run: Run, promoted: Ranked, folder: str | None, out: Console, found: Certainty, everything: bool = False
+) -> None:
+    """Print what was promoted: its metrics beside the majority baseline, overall and per attribute, the runner-up, how
+    sure all that is, and what was sampled for it; with `everything` its whole configuration, how often each class
+    occurs, and which trials are the best by other metrics."""
     entry = overview(run)
     state = f"{final(entry['counts'])} of {entry['trials']} trials final"
     out.print(f"{_named(run, promoted)} ({state})", soft_wrap=True)
@@ -70,6 +77,8 @@ def print_winner(run: Run, promoted: Ranked, folder: str | None, out: Console, e
         told = {"val_exact_match": _fully_labelled(run)}
         out.print(", ".join(f"{name} {words.percent(promoted.metrics[name])} %{told.get(name, '')}" for name in others))
     out.print(_beside(run, promoted))
+    for line in [*certainty_lines(run, promoted, found), *(disagreement_lines(found) if everything else ())]:
+        out.print(printable(line), markup=False)
     out.print()
     out.print(_attributes(run, promoted))
     if everything:

@@ -52,7 +52,8 @@ class AttributeRow:
 
 @dataclass(frozen=True)
 class Lead:
-    """How far the winner is ahead of the runner-up. Both differences are positive where the winner is better."""
+    """How far the winner is ahead of the runner-up: a difference is positive where the winner's value is the better
+    one. It may be noise."""
 
     runner_up: Ranked
     val_loss: float

@@ -3,6 +3,7 @@
 runs/NAME/manifest.json     what was asked: spec, data fingerprint, attributes, label counts, versions
           journal.jsonl     what happened: configurations, reports with the scheduler's decisions, ends
           val-labels.parquet  the validation images' classes, in the order of the trials' predictions
+          certainty.json    how sure one can be of the winner; derived, like excerpt.json
           trials/0007/      a trial's own files (checkpoints, validation predictions)
           tb/0007 lr=0.01/  its TensorBoard events
           best/             the promoted checkpoint

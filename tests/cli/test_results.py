@@ -98,6 +98,10 @@ def test_best_promotes_the_best_epoch_of_all(storage: Path, capsys: pytest.Captu
     assert found["attributes"][0]["gain"] == pytest.approx(0.4)
     assert found["runner_up"]["ahead_by"]["val_loss"] == pytest.approx(0.1)
     assert Path(found["promoted"]) == storage / "lr" / "best"
+    # These recorded runs have no predictions.
+    assert "how sure this is can't be told: trials 0, 1, 2 have no validation predictions" in text
+    assert (found["interval"], found["tied"], found["corrected"]) == ({}, [], {})
+    assert "no validation predictions" in found["untold"]
 
 
 def test_best_says_everything_when_asked(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,9 +76,9 @@ def pack(
     reading = reading_of(attributes, missing, rule)
     dataset = read_dataset(folder_of(root, [form], splits or SPLITS, reading), follow_links, reading=reading)
     tell_rule(dataset.rule)
-    missing = [split for split in splits if split not in dataset.splits]
-    if missing:
-        raise UserError(f"{root} has no split {missing[0]!r}; it has {', '.join(dataset.splits)}.")
+    absent = [split for split in splits if split not in dataset.splits]
+    if absent:
+        raise UserError(f"{root} has no split {absent[0]!r}; it has {', '.join(dataset.splits)}.")
     with Bars() as bars:
         dataset.fingerprint(bars.of("contents of all images"))
     packs = []

@@ -98,7 +98,7 @@ def write_challenge(rows: LabelRows, folder: Path) -> list[Path]:
         labels = rows.labels[mine]
         if not len(mine):
             continue
-        files[f"{split}.txt"] = [rows.images[row] for row in mine]
+        files[f"{split}.txt"] = [rows.images[int(row)] for row in mine]
         if split in LABELLED or (labels != MISSING).any():
             if (labels == MISSING).any():
                 raise UserError(Problem(place, "the challenge's layout has no missing labels", split))
