@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 ORDER = (
     "errors", "config", "files",
     "bucket", "schedulers", "model", "data", "record", "spec", "storage", "training", "cluster", "prediction",
-    "display", "submit", "doctor", "sweep", "engine", "api", "cli",
+    "display", "submit", "doctor", "sweep", "engine", "api", "export", "cli",
     "capacity", "__main__",
 )  # fmt: skip
 # Wings and modules that may import Ray: no others.
@@ -32,7 +32,9 @@ WITH_RAY = (
 # Wings without torch, not even inside a function: they serve commands that must start at once, or run beside any torch.
 WITHOUT_TORCH = (
     "errors", "config", "files", "bucket", "schedulers", "record", "spec", "storage", "display", "submit",
-    "api.locate", "api.recorded_run", "api.tables", "api.validation", "api.sweeps",
+    "api.locate", "api.recorded_run", "api.tables", "api.validation", "api.sweeps", "api.confusions",
+    "export.targets", "export.histories", "export.table_files", "export.optuna_study", "export.mlflow_store",
+    "export.wandb_folder", "export.card_file", "export.temperature",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "timm")
 LARGEST = 12  # modules in a folder
