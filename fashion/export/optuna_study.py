@@ -7,6 +7,7 @@ pruned in Optuna's words, the value is the last one reported, as Optuna has it.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -88,7 +89,9 @@ def _study(storage: optuna.storages.RDBStorage, record: Run, direction: str, pat
     if owner is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(RUN, mine)
         study.set_user_attr("data_fingerprint", record.manifest["data_fingerprint"])
-        study.set_metric_names([settings_of(record).metric])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([settings_of(record).metric])
     elif owner != mine:
         rule = f"holds a study {record.name!r} that is not of this run"
         raise RunError(Problem(str(path), rule, fix="Choose another --out"))

@@ -74,7 +74,8 @@ class PortableModel(nn.Module):
 
 @dataclass(frozen=True)
 class PortableExport:
-    """A promoted model ready to be written: the module, what is known of it, and its temperatures."""
+    """A promoted model ready to be written: the module, what is known of it, and its temperatures. note: what the user
+    should know besides, or nothing."""
 
     module: PortableModel
     promoted: Promoted
@@ -132,7 +133,12 @@ def portable(run: RecordedRun) -> PortableExport:
     if run.promoted is None:
         run.promote()
     model, promoted = load_promoted(run.record.best_dir)
-    temperatures, note = _temperatures(run, promoted)
+    temperatures, uncalibrated = _temperatures(run, promoted)
+    winner = run.best()
+    later = ""
+    if (winner.trial, winner.epoch) != (promoted.trial, promoted.epoch):
+        later = f"the winner is trial {winner.trial}, epoch {winner.epoch}, which `fashion-sweep best` promotes"
+    note = "; ".join(filter(None, (uncalibrated, later)))
     data = promoted.config.data
     channels = normalization(data.normalize, row(promoted.config.model.backbone))
     model = model.to(memory_format=torch.contiguous_format)
