@@ -77,7 +77,8 @@ def check(file: str, root: str, split: str, run: str | None, earlier: str | None
         if [each.name for each in found.attributes] == list(dataset.attribute_names):
             expected = predictions_of_validation([each.predicted for each in found.attributes])
         own = opened.record.predictions_dir / split / TEXT_NAME
-        written = own if own.is_file() and own.resolve() != Path(file).resolve() else None
+        # What is beside FILE was written together with it.
+        written = own if own.is_file() and own.parent.resolve() != Path(file).resolve().parent else None
     result = check_submission(Path(file), dataset, split, expected, None if earlier is None else Path(earlier), written)
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
