@@ -1,4 +1,4 @@
-"""Confusion matrices as pictures among TensorBoard's: `tensorboard --logdir runs/NAME`, Images, `confusion/…`.
+"""ConfusionMatrix matrices as pictures among TensorBoard's: `tensorboard --logdir runs/NAME`, Images, `confusion/…`.
 
 They are in a folder of their own, `tb/winner`, that is written anew each time: no trial's events are touched.
 """
@@ -26,7 +26,7 @@ MOST_NUMBERS = 20  # classes up to which each cell has its number, and each clas
 
 
 @dataclass(frozen=True, eq=False)
-class Confusion:
+class ConfusionMatrix:
     """counts: (K, K) images, a row for each true class and a column for each predicted one."""
 
     attribute: str
@@ -34,15 +34,15 @@ class Confusion:
     counts: NDArray[np.int64]
 
 
-def confusion(attribute: str, classes: Sequence[str], labels: NDArray[Any], predicted: NDArray[Any]) -> Confusion:
+def confusion(attribute: str, classes: Sequence[str], labels: NDArray[Any], predicted: NDArray[Any]) -> ConfusionMatrix:
     """The matrix of (N,) class indices; images whose label is negative, which means not known, don't count."""
     known, count = labels >= 0, len(classes)
     cells = labels[known] * count + predicted[known]
     counts = np.bincount(cells, minlength=count * count).reshape(count, count)
-    return Confusion(attribute, tuple(classes), counts)
+    return ConfusionMatrix(attribute, tuple(classes), counts)
 
 
-def write_confusions(folder: Path, title: str, epoch: int, time: float, confusions: Sequence[Confusion]) -> Path:
+def write_confusions(folder: Path, title: str, epoch: int, time: float, confusions: Sequence[ConfusionMatrix]) -> Path:
     """Replace `folder`/winner by an event file with a picture of each matrix. time: seconds since 1970."""
     target = folder / WINNER
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def write_confusions(folder: Path, title: str, epoch: int, time: float, confusio
     return target
 
 
-def picture(each: Confusion, title: str) -> tuple[bytes, int, int]:
+def picture(each: ConfusionMatrix, title: str) -> tuple[bytes, int, int]:
     """A PNG of the matrix, and its width and height in pixels. Colours are shares of the true class; numbers are
     images."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

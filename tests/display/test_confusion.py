@@ -1,4 +1,4 @@
-"""Confusion matrices among TensorBoard's pictures, read back with its own reader."""
+"""ConfusionMatrix matrices among TensorBoard's pictures, read back with its own reader."""
 
 from __future__ import annotations
 
