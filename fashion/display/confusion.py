@@ -1,4 +1,4 @@
-"""ConfusionMatrix matrices as pictures among TensorBoard's: `tensorboard --logdir runs/NAME`, Images, `confusion/…`.
+"""Confusion matrices as pictures among TensorBoard's: `tensorboard --logdir runs/NAME`, Images, `confusion/…`.
 
 They are in a folder of their own, `tb/winner`, that is written anew each time: no trial's events are touched.
 """

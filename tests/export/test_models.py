@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from fashion.api.recorded_run import open_run
@@ -91,7 +90,7 @@ def test_the_program_predicts_the_same_without_this_package(
 
 
 @pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
-def test_temperature_is_where_scipy_finds_the_lowest_cross_entropy(sharpness: float) -> None:
+def test_no_other_temperature_has_a_lower_cross_entropy(sharpness: float) -> None:
     draw = np.random.default_rng(3)
     logits = draw.normal(size=(400, 5))
     labels = np.array([draw.choice(5, p=row) for row in softmax(logits, axis=1)])
@@ -101,17 +100,19 @@ def test_temperature_is_where_scipy_finds_the_lowest_cross_entropy(sharpness: fl
     def loss(temperature: float) -> float:
         return float(-log_softmax(stated / temperature, axis=1)[np.arange(400), labels].mean())
 
-    best = minimize_scalar(loss, bounds=(0.05, 20.0), method="bounded", options={"xatol": 1e-6})
-    assert found == pytest.approx(best.x, rel=1e-3)
+    tried = np.geomspace(0.05, 20.0, 4000)
+    best = tried[np.argmin([loss(each) for each in tried])]
+    assert found == pytest.approx(best, rel=2e-3)
+    assert found == pytest.approx(sharpness, rel=0.25), "by which the logits were multiplied"
     unknown = np.where(np.arange(800) < 400, np.concatenate([labels, labels]), -1)
-    assert fit_temperature(np.exp(np.vstack([stated, -stated])), unknown) == pytest.approx(best.x, rel=1e-3)
+    assert fit_temperature(np.exp(np.vstack([stated, -stated])), unknown) == pytest.approx(found, rel=1e-3)
 
 
 def test_temperature_without_labels_or_with_certainty_is_a_number() -> None:
     certain = np.eye(3, dtype=np.float32)
     assert fit_temperature(certain, np.full(3, -1)) == 1.0
-    assert fit_temperature(certain, np.arange(3)) == pytest.approx(0.05)
-    assert fit_temperature(certain, (np.arange(3) + 1) % 3) == pytest.approx(20.0)
+    assert fit_temperature(certain, np.arange(3)) == pytest.approx(0.05, rel=1e-2)
+    assert fit_temperature(certain, (np.arange(3) + 1) % 3) == pytest.approx(20.0, rel=1e-2)
 
 
 def test_the_card_tells_results_with_their_counts(trained: tuple[Run, Dataset], tmp_path: Path) -> None:
