@@ -66,7 +66,6 @@ def write_confusions(folder: Path, title: str, epoch: int, time: float, confusio
 def picture(each: ConfusionMatrix, title: str) -> tuple[bytes, int, int]:
     """A PNG of the matrix, and its width and height in pixels. Colours are shares of the true class; numbers are
     images."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     from fashion.data.stats import without_markup
@@ -92,8 +91,6 @@ def picture(each: ConfusionMatrix, title: str) -> tuple[bytes, int, int]:
     panel.set_title(f"{each.attribute}: {hits:,} of {int(each.counts.sum()):,} right\n{title}", fontsize=10)
     buffer = io.BytesIO()
     with without_markup():
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        width, height = canvas.get_width_height()
-        canvas.print_png(buffer)
+        figure.savefig(buffer, format="png", dpi=DOTS)
+    width, height = (round(inches * DOTS) for inches in figure.get_size_inches())
     return buffer.getvalue(), width, height

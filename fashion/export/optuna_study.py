@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,6 +25,7 @@ from fashion.export.targets import Exported, Progress
 from fashion.record.run import Run
 from fashion.record.scheduler import settings_of
 from fashion.record.trial import Status
+from fashion.schedulers.base import Mode
 from fashion.schedulers.metrics import METRICS
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.sweep.search import optuna_distribution, recorded_dimensions
@@ -36,6 +38,7 @@ STATES: Mapping[Status, TrialState] = {
     "running": TrialState.RUNNING,
     "interrupted": TrialState.RUNNING,
 }
+DIRECTIONS: Mapping[Mode, StudyDirection] = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 SQLITE = b"SQLite format 3\0"  # with which such a file begins
 RUN, DIGEST = "fashion_sweep_run", "fashion_sweep_digest"
 
@@ -59,12 +62,12 @@ def write_study(run: RecordedRun, path: Path, progress: Progress) -> Exported:
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
         try:
-            study = _study(storage, record, "minimize" if mode == "min" else "maximize", path)
+            study = _study(storage, record, mode, path)
             wanted = [_frozen(each, spec, metric, mode) for each in histories(record)]
             there = [trial.user_attrs.get(DIGEST) for trial in study.get_trials(deepcopy=False)]
             if there != [trial.user_attrs[DIGEST] for trial in wanted[: len(there)]]:
                 optuna.delete_study(study_name=record.name, storage=storage)
-                study, there = _study(storage, record, study.direction.name.lower(), path), []
+                study, there = _study(storage, record, mode, path), []
             for done, trial in enumerate(wanted[len(there) :], len(there) + 1):
                 study.add_trial(trial)
                 progress("writing trials", done, len(wanted))
@@ -80,9 +83,9 @@ def write_study(run: RecordedRun, path: Path, progress: Progress) -> Exported:
     return Exported((path,), f"study {record.name}: {len(wanted):,} trials, {metric} ({mode})", opened)
 
 
-def _study(storage: optuna.storages.RDBStorage, record: Run, direction: str, path: Path) -> optuna.Study:
+def _study(storage: optuna.storages.RDBStorage, record: Run, mode: Mode, path: Path) -> optuna.Study:
     study = optuna.create_study(
-        storage=storage, study_name=record.name, direction=direction, load_if_exists=True, sampler=None
+        storage=storage, study_name=record.name, direction=DIRECTIONS[mode], load_if_exists=True
     )
     mine = identity(record)
     owner = study.user_attrs.get(RUN)

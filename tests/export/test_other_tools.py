@@ -69,7 +69,7 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for tool in READERS:
         if not (folder / tool / "ready").exists():
             subprocess.run([sys.executable, "-m", "venv", folder / tool], check=True)
-            pip = [folder / tool / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+            pip: list[str | Path] = [folder / tool / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
             subprocess.run([*pip, tool, *NEEDED], check=True, timeout=1200)
             # Without its dependencies, torch and Ray among them: its name and version are asked for.
             subprocess.run([*pip, "--no-deps", "--editable", ROOT], check=True, timeout=300)

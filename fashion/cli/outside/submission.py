@@ -134,11 +134,8 @@ def add(file: str, run: str | None, trial: int | None, storage: str, as_json: bo
 
     ledger = SubmissionLog(_folder(storage))
     opened = opened_run(run, storage)
-    if trial is not None:
-        best = opened.trial(trial).best()
-        origin = (trial, best.epoch if best else None)
-    else:
-        origin = _origin(opened, Path(file))
+    best = None if trial is None else opened.trial(trial).best()
+    origin = _origin(opened, Path(file)) if trial is None else (trial, best.epoch if best else None)
     entry, new = ledger.add(Path(file), opened.name, *origin)
     if as_json:
         click.echo(json.dumps({**vars(entry), "new": new}, indent=2))
