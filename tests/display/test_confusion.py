@@ -52,7 +52,7 @@ def test_a_cell_is_as_dark_as_its_share_of_the_class() -> None:
         half = grey[height // 5 : height // 2, width // 3 : width * 3 // 5] if corner == 0 else grey
         return 255.0 - float(half.mean())
 
-    assert darkness(right, 0) > darkness(wrong, 0) + 50
+    assert darkness(right, 0) > darkness(wrong, 0) + 30
     many = [str(number) for number in range(40)]
     assert picture(confusion("a", many, np.arange(40), np.arange(40)), "t")[1] > 500
 

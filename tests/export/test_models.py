@@ -125,7 +125,7 @@ def test_the_card_tells_results_with_their_counts(trained: tuple[Run, Dataset], 
     accuracy = best.metrics[f"val_accuracy/{sleeve.name}"]
     images = len(dataset.splits["val"])
     assert f"| {round(accuracy * images)} of {images} | {100 * accuracy:.2f} %".replace("| ", "", 1) in card
-    assert all(name in card for each in dataset.attributes for name in each.classes)
+    assert all(name.replace("_", "\\_") in card for each in dataset.attributes for name in each.classes)
     assert dataset.fingerprint() in card
     assert "```json" in card
     assert '"lr": 0.05' in card
