@@ -1,4 +1,4 @@
-"""Exports for MLflow and Weights & Biases, read back by those tools, each in an environment of its own.
+"""Exports for MLflow and W&B, read back with MLflow's client and wandb's own messages, in environments of their own.
 
 Their packages want other versions than this one's environment has, so a test makes one with pip and lets the package
 run there from this checkout. That takes minutes and the package index.
@@ -36,12 +36,22 @@ print(json.dumps(sorted(found)))
     "wandb": """
 import glob, json, sys
 from wandb.proto import wandb_internal_pb2
-from wandb.sdk.internal.datastore import DataStore
+def records(path):  # the framing is LevelDB's log, behind a header of 7 bytes; the records are wandb's own messages
+    data, at, whole = open(path, "rb").read(), 7, b""
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        whole += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):
+            yield whole
+            whole = b""
 found = []
 for path in glob.glob(f"{sys.argv[1]}/wandb/offline-run-*/run-*.wandb"):
-    store, history, name, config, summary, code = DataStore(), [], None, {}, {}, None
-    store.open_for_scan(path)
-    while (data := store.scan_data()) is not None:
+    history, name, config, summary, code = [], None, {}, {}, None
+    for data in records(path):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         kind = record.WhichOneof("record_type")
