@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashion.api.confusions import show_confusions
 from fashion.api.recorded_run import RecordedRun
 from fashion.errors import Problem, SpecError
 from fashion.spec import sweep_spec
@@ -63,7 +64,10 @@ def run(spec: SweepSpec, *, address: str | None = None, fresh: bool = False, mod
     sweep from starting or going on."""
     from fashion.engine.start import run_spec
 
-    return SweptRun(*run_spec(spec, address=address, fresh=fresh, mode=mode))
+    swept = SweptRun(*run_spec(spec, address=address, fresh=fresh, mode=mode))
+    if swept.outcome.kind == "completed":
+        show_confusions(swept)
+    return swept
 
 
 def _plain(value: Any) -> Any:

@@ -36,6 +36,8 @@ COMMANDS: Mapping[str, str] = {
     "sweeps": "fashion.cli.spec:sweeps",
     "data": "fashion.cli.data.group:data",
     "model": "fashion.cli.model:model",
+    "export": "fashion.cli.outside.export:export_run",
+    "submission": "fashion.cli.outside.submission:submission",
 }
 # Not listed in the help: machines use them, not people.
 HIDDEN: Mapping[str, str] = {"spot-watch": "fashion.cli.spot:spot_watch"}

@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +22,7 @@ OTHERWISE = {
     "train": "run", "start": "run", "sweep": "run", "tune": "run", "resume": "run", "continue": "run", "fit": "run",
     "list": "ls", "runs": "ls", "status": "show", "info": "show", "results": "show", "describe": "show",
     "validate": "check", "verify": "check", "lint": "check", "dry-run": "check",
-    "predict": "best --predict", "winner": "best", "promote": "best", "export": "best",
+    "predict": "best --predict", "winner": "best", "promote": "best", "convert": "export", "onnx": "export --to onnx",
     "logs": "watch", "follow": "watch", "attach": "watch", "cancel": "stop", "kill": "stop", "abort": "stop",
     "examples": "sweeps", "init": "sweeps", "new": "sweeps", "models": "model", "backbones": "model --list",
     "summary": "model", "dataset": "data", "datasets": "data", "help": "--help", "version": "--version",
@@ -72,6 +73,13 @@ fresh_option = click.option(
 )
 plain_option = click.option("--plain", is_flag=True, help="Print one line an event, also on a terminal.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object an event to stdout.")
+
+
+def nearest_word(word: str, known: Sequence[str]) -> str:
+    """What to say of a word that is none of the known ones."""
+    near = difflib.get_close_matches(word.lower(), known, 1, 0.6)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+    return f"must be one of the forms; got {word!r}. {hint}"
 
 
 def mode_of(plain: bool, as_json: bool) -> Mode:

@@ -82,9 +82,21 @@ def run(
         recorded=recorded,
         say=lambda text: click.echo(text, err=True),
     )
+    if outcome.kind == "completed":
+        _show_confusions(record)
     _tell_end(outcome, record.location)
     if not as_json:
         click.echo(f"Results: {record.location}  (fashion-sweep best {record.location} {_prediction(record)})")
+
+
+def _show_confusions(record: Run) -> None:
+    """Put the winner's confusion matrices among the event files, or say why that is not possible."""
+    from fashion.api.confusions import show_confusions
+    from fashion.api.recorded_run import RecordedRun
+
+    shown = show_confusions(RecordedRun(record))
+    if isinstance(shown, str):
+        click.echo(f"TensorBoard gets no confusion matrices: {shown}", err=True)
 
 
 def _prediction(record: Run) -> str:

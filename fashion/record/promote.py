@@ -24,6 +24,8 @@ from fashion.files import (
     sync_folder,
     write_atomic,
 )
+from fashion.record.cards.model_card import NAME as CARD
+from fashion.record.cards.model_card import model_card
 from fashion.record.manifest import versions_of
 from fashion.record.ranking import Ranked, best
 from fashion.record.run import Run
@@ -60,7 +62,8 @@ def _same_trial(one: Any, other: Any) -> bool:
 
 
 def promote(run: Run, winner: Ranked | None = None) -> Path:
-    """Copy the winner's weights to best/model.safetensors and write best/model.json. Returns `best/`.
+    """Copy the winner's weights to best/model.safetensors, and write best/model.json and the card beside it. Returns
+    `best/`.
 
     The folder is made under another name and then renamed, so that it is either whole or absent. Raises RunError where
     there is nothing to promote, CheckpointError where the checkpoint is missing, damaged or not the recorded one.
@@ -82,7 +85,9 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
         fresh = new_folder(run.best_dir)
         try:
             digest, size = _whole(run, source, fresh / WEIGHTS)
-            write_atomic(fresh / "model.json", _model_json(run, winner, digest, size))
+            description = _description(run, winner, digest, size)
+            write_atomic(fresh / "model.json", json.dumps(description, indent=2, allow_nan=False).encode() + b"\n")
+            write_atomic(fresh / CARD, model_card(run.manifest, description).encode())
             if run.best_dir.exists():
                 rename_folder(run.best_dir, fresh.with_name(fresh.name + ".old"), last=WEIGHTS)
             rename_folder(fresh, run.best_dir, last="model.json")
@@ -160,9 +165,10 @@ def _versions(run: Run, number: int) -> dict[str, str]:
     return {name: version for name, version in {**versions_of(run.manifest), **changed}.items() if version}
 
 
-def _model_json(run: Run, winner: Ranked, digest: str, size: int) -> bytes:
+def _description(run: Run, winner: Ranked, digest: str, size: int) -> dict[str, Any]:
+    """What model.json says."""
     manifest = run.manifest
-    content = {
+    return {
         "format": FORMAT,
         "run": run.name,
         "trial": winner.trial,
@@ -179,4 +185,3 @@ def _model_json(run: Run, winner: Ranked, digest: str, size: int) -> bytes:
         "versions": _versions(run, winner.trial),
         "promoted": now(),
     }
-    return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pydantic import ValidationError
@@ -122,36 +123,59 @@ class OptunaSource:
 
         None for a configuration outside the spec's space, whose ranges were edited since: a study holds one space.
         """
-        of = self.optuna.distributions
-        try:
-            config = read_config(config).model_dump(mode="json")  # whole, if an earlier version recorded it
-        except ValidationError:
+        found = recorded_dimensions(self.spec, config, number)
+        if found is None or not found.built:
             return None
-        params: dict[str, Scalar] = {}
-        distributions: dict[str, Any] = {}
+        distributions = {name: optuna_distribution(each) for name, each in found.distributions.items()}
+        return found.values, distributions
 
-        def suggest(name: str, distribution: Distribution) -> Scalar:
-            section, field = name.split("[")[0].split(".")  # train.lr[sgd] is a dimension of the field train.lr
-            value: Scalar = config[section][field]
-            params[name] = value
-            if isinstance(distribution, Choice):
-                distributions[name] = of.CategoricalDistribution(list(distribution.values))
-            elif isinstance(distribution, Int):
-                step = 1 if distribution.log else distribution.step
-                distributions[name] = of.IntDistribution(distribution.lo, distribution.hi, distribution.log, step)
-            else:
-                assert isinstance(distribution, Uniform | LogUniform)
-                log = isinstance(distribution, LogUniform)
-                distributions[name] = of.FloatDistribution(distribution.lo, distribution.hi, log)
-            return value
 
-        try:
-            built = self.spec.build(suggest, number).model_dump(mode="json")
-        except ValidationError:
-            return None
-        built["data"]["root"] = config["data"]["root"]  # a data set may have moved
-        inside = all(self.spec.space[name].contains(value) for name, value in params.items())
-        return (params, distributions) if inside and built == config else None
+@dataclass(frozen=True)
+class RecordedDimensions:
+    """The dimensions of a spec's space that apply to a recorded configuration, all of its values inside of them.
+
+    built: whether the spec with these values gives that very configuration; if not, a fixed field was edited since."""
+
+    values: dict[str, Scalar]
+    distributions: dict[str, Distribution]
+    built: bool
+
+
+def recorded_dimensions(spec: SweepSpec, config: Mapping[str, Any], number: int) -> RecordedDimensions | None:
+    """The dimensions of trial `number`'s recorded configuration; None where it lies outside of the spec's space."""
+    try:
+        config = read_config(config).model_dump(mode="json")  # whole, if an earlier version recorded it
+    except ValidationError:
+        return None
+    values: dict[str, Scalar] = {}
+    distributions: dict[str, Distribution] = {}
+
+    def suggest(name: str, distribution: Distribution) -> Scalar:
+        section, field = name.split("[")[0].split(".")  # train.lr[sgd] is a dimension of the field train.lr
+        value: Scalar = config[section][field]
+        values[name], distributions[name] = value, distribution
+        return value
+
+    try:
+        built = spec.build(suggest, number).model_dump(mode="json")
+    except ValidationError:
+        return None
+    built["data"]["root"] = config["data"]["root"]  # a data set may have moved
+    inside = all(distributions[name].contains(value) for name, value in values.items())
+    return RecordedDimensions(values, distributions, built == config) if inside else None
+
+
+def optuna_distribution(distribution: Distribution) -> Any:
+    """The same distribution as one of Optuna's."""
+    from optuna import distributions as of
+
+    if isinstance(distribution, Choice):
+        return of.CategoricalDistribution(list(distribution.values))
+    if isinstance(distribution, Int):
+        step = 1 if distribution.log else distribution.step
+        return of.IntDistribution(distribution.lo, distribution.hi, distribution.log, step)
+    assert isinstance(distribution, Uniform | LogUniform)
+    return of.FloatDistribution(distribution.lo, distribution.hi, isinstance(distribution, LogUniform))
 
 
 SOURCES: Mapping[str, Callable[[SweepSpec, Run], ConfigSource]] = {

@@ -145,7 +145,9 @@ def test_a_run_in_a_bucket(s3: Server, machine: Path) -> None:
     assert run.trials().column("status").to_pylist() == ["completed", "stopped", "failed"]
     assert fashion.open_run(storage="s3://sweeps").reports().num_rows == 7
     folder = run.promote()
-    assert s3.names("sweeps", "lr/best") == ["lr/best/model.json", "lr/best/model.safetensors"]
+    assert s3.names("sweeps", "lr/best") == [
+        f"lr/best/{name}" for name in ("README.md", "model.json", "model.safetensors")
+    ]
     assert folder.is_relative_to(machine)
 
 

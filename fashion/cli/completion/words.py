@@ -105,3 +105,11 @@ def complete_override(context: click.Context, parameter: click.Parameter, incomp
         boolean = rules[name].schema.get("type") == "boolean"
         words = ["true", "false"] if boolean else rules[name].words
     return _beginning((f"{name}={word}" for word in words), incomplete)
+
+
+@_quiet
+def complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The forms of `export`, each with what it is."""
+    from fashion.export.targets import TARGETS
+
+    return [CompletionItem(name, help=row.about) for name, row in TARGETS.items() if name.startswith(incomplete)]
