@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 ORDER = (
     "errors", "config", "files",
     "bucket", "schedulers", "model", "data", "record", "spec", "storage", "training", "cluster", "prediction",
-    "display", "submit", "doctor", "sweep", "engine", "api", "cli",
+    "display", "submit", "doctor", "sweep", "engine", "api", "page", "cli",
     "capacity", "__main__",
 )  # fmt: skip
 # Wings and modules that may import Ray: no others.
@@ -33,6 +33,7 @@ WITH_RAY = (
 WITHOUT_TORCH = (
     "errors", "config", "files", "bucket", "schedulers", "record", "spec", "storage", "display", "submit",
     "api.locate", "api.recorded_run", "api.tables", "api.validation", "api.sweeps",
+    "page",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "timm")
 LARGEST = 12  # modules in a folder

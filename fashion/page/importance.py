@@ -1,0 +1,133 @@
+"""What mattered: how much each sampled field had to do with a trial's being among the best.
+
+The importance is optuna's PED-ANOVA (Watanabe et al. 2023; with conditional fields Inoue et al. 2026): the distance
+between a field's distribution over the best quarter of the trials and over all of them. Every trial that reached a rung
+counts there, those that were stopped at it too, with its loss at the rung: comparing trials at their ends would compare
+the scheduler's decisions instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fashion.display.rows import field_value
+from fashion.record.trial import Trial
+
+RESAMPLES = 30
+TOP = 0.25  # the share of the trials that count as the best
+LEAST = 12  # trials below which nothing is computed
+
+
+@dataclass(frozen=True)
+class FieldImportance:
+    """share: of the sum over all fields, in [0, 1]; low, high: its interval over resampled trials. told: whether it is
+    larger than what fields have that have nothing to do with the loss."""
+
+    field: str
+    share: float
+    low: float
+    high: float
+    told: bool
+
+
+@dataclass(frozen=True)
+class RungImportance:
+    """place: the rung in words. trials: how many reached it. fields: the most important first; empty where there are
+    too few trials to tell, and `why` says so."""
+
+    place: str
+    trials: int
+    fields: tuple[FieldImportance, ...]
+    why: str = ""
+
+
+def importance_at(
+    place: str, losses: Mapping[int, float], trials: Mapping[int, Trial], fields: Sequence[str]
+) -> RungImportance:
+    """losses: trial -> its metric at the rung, lower is better. fields: the dotted names of what the sweep samples.
+
+    The interval is that of 30 bootstraps over trials. A field is told from chance where its share is above the 95 %
+    quantile of the largest share of any field in 30 draws in which the losses were dealt out anew.
+    """
+    numbers = [number for number, loss in losses.items() if math.isfinite(loss)]
+    varied = [name for name in fields if len({str(field_value(trials[n].config, name)) for n in numbers}) > 1]
+    if not varied:
+        return RungImportance(place, len(numbers), (), "no sampled field differs between the trials that reached it")
+    if len(numbers) < LEAST:
+        return RungImportance(place, len(numbers), (), f"fewer than {LEAST} trials reached it")
+    study = _Study([trials[number].config for number in numbers], varied)
+    values = np.array([losses[number] for number in numbers])
+    found = study.shares(values)
+    chance = np.random.default_rng(0)
+    drawn = [chance.integers(0, len(numbers), len(numbers)) for _ in range(RESAMPLES)]
+    again = np.array([study.shares(values[rows], rows) for rows in drawn])
+    dealt = np.array([study.strengths(chance.permutation(values)).max() for _ in range(RESAMPLES)])
+    strengths, limit = study.strengths(values), float(np.quantile(dealt, 0.95))
+    low, high = np.quantile(again, [0.025, 0.975], axis=0)
+    rows = [
+        FieldImportance(name, float(found[k]), float(low[k]), float(high[k]), bool(strengths[k] > limit))
+        for k, name in enumerate(varied)
+    ]
+    return RungImportance(place, len(numbers), tuple(sorted(rows, key=lambda each: -each.share)))
+
+
+class _Study:
+    """Trials as optuna has them. Fields with numbers get a range on the scale that spreads them more evenly."""
+
+    def __init__(self, configs: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(logging.WARNING)
+        columns = {name: [field_value(config, name) for config in configs] for name in fields}
+        ranges = {name: _range(values) for name, values in columns.items()}
+        self.fields = fields
+        self.settings: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        for row in range(len(configs)):
+            here = {name: values[row] for name, values in columns.items() if values[row] is not None}
+            params = {name: value if _numeric(columns[name]) else str(value) for name, value in here.items()}
+            self.settings.append((params, {name: ranges[name] for name in here}))
+
+    def strengths(self, losses: Any, rows: Any = None) -> Any:
+        """(fields,) PED-ANOVA's importances, not normalised. rows: which trials the losses are of; default all."""
+        import optuna
+        from optuna.importance import PedAnovaImportanceEvaluator
+
+        chosen = range(len(self.settings)) if rows is None else rows
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            study = optuna.create_study(direction="minimize", sampler=optuna.samplers.RandomSampler(seed=0))
+            study.add_trials(
+                [
+                    optuna.trial.create_trial(
+                        params=self.settings[row][0], distributions=self.settings[row][1], value=float(loss)
+                    )
+                    for row, loss in zip(chosen, losses, strict=True)
+                ]
+            )
+            found = PedAnovaImportanceEvaluator(target_quantile=TOP).evaluate(study)
+        return np.array([found.get(name, 0.0) for name in self.fields])
+
+    def shares(self, losses: Any, rows: Any = None) -> Any:
+        strengths = self.strengths(losses, rows)
+        return strengths / max(strengths.sum(), 1e-300)
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values if each is not None)
+
+
+def _range(values: Sequence[Any]) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    present = [each for each in values if each is not None]
+    if not _numeric(values):
+        return CategoricalDistribution(sorted({str(each) for each in present}))
+    low, high = float(min(present)), float(max(present))
+    return FloatDistribution(low, high, log=low > 0 and high / low > 20)
