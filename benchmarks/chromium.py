@@ -112,12 +112,21 @@ class Chromium:
         self.call("Page.navigate", url="about:blank")
         begun = time.monotonic()
         self.call("Page.navigate", url=page.absolute().as_uri())
+        self._drawn(begun)
+        return time.monotonic() - begun
+
+    def reload(self) -> None:
+        """Load the page again, with the address that it has by now."""
+        self.run("delete document.documentElement.dataset.ready")
+        self.call("Page.reload")
+        self._drawn(time.monotonic())
+
+    def _drawn(self, begun: float) -> None:
         while self.run("document.documentElement.dataset.ready") != "yes":
             if time.monotonic() - begun > SECONDS:
-                raise RuntimeError(f"{page} was not ready: {self.problems}")
+                raise RuntimeError(f"the page was not ready: {self.problems}")
             time.sleep(0.01)
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
-        return time.monotonic() - begun
 
     def picture(self, place: Path | None = None, whole: bool = False) -> bytes:
         """A PNG of the window, or of the whole page."""

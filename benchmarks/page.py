@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks.chromium import Chromium, find_chromium
@@ -58,7 +59,7 @@ def run(full: bool, data: Path) -> list[Row]:
             draw_run(Path(name), f"drawn-{trials}", trials, 50, 1000, predicted=20)
             opened = RecordedRun(Run.open(Path(name) / f"drawn-{trials}"))
             page = Path(name) / f"{trials}.html"
-            taken = seconds(lambda opened=opened, page=page: page.write_text(page_html([gather(opened)])))
+            taken = seconds(partial(_write, opened, page))
             label = f"{trials} x 50"
             rows.append(Row("page", f"{label}: written, after the record is read", taken, "s"))
             size = page.stat().st_size / 1000
@@ -76,3 +77,7 @@ def run(full: bool, data: Path) -> list[Row]:
                 rows.append(Row("page", f"{label}: brush to next frame, {part}", value, "ms", None, f"value <= {most}",
                                 value <= most))  # fmt: skip
     return rows
+
+
+def _write(opened: RecordedRun, page: Path) -> None:
+    page.write_text(page_html([gather(opened)]))

@@ -100,7 +100,9 @@ def certainty_of(run: RecordedRun) -> PageCertainty:
     ranked = ranking(run.record, MOST)
     if not ranked:
         return PageCertainty(missing="no trial has a finite val_loss yet")
-    losses, rights, numbers = [], [], []
+    losses: list[Floats] = []
+    rights: list[Floats] = []
+    numbers: list[int] = []
     images: tuple[str, ...] = ()
     missing = ""
     for each in ranked:

@@ -81,6 +81,7 @@ def _of_each(runs: Sequence[PageRun], panel: Panel) -> Markup:
         made = panel(run)
         if place:
             made = Markup(made.replace(' id="', ' data-panel="'))
+        made = Markup(made.replace(' aria-label="', f' aria-label="{text(name)}: '))
         columns.append(tag("article", tag("h2", name), made, class_="card"))
     return tag("div", *columns, class_="runs")
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fashion.display.rows import field_value
 from fashion.record.trial import Trial
 
+Floats = NDArray[np.float64]
 RESAMPLES = 30
 TOP = 0.25  # the share of the trials that count as the best
 LEAST = 12  # trials below which nothing is computed
@@ -27,8 +29,8 @@ LEAST = 12  # trials below which nothing is computed
 
 @dataclass(frozen=True)
 class FieldImportance:
-    """share: of the sum over all fields, in [0, 1]; low, high: its interval over resampled trials. told: whether it is
-    larger than what fields have that have nothing to do with the loss."""
+    """share: of the sum over all fields, in [0, 1]; low, high: its interval over random halves of the trials. told:
+    whether it is larger than what fields have that have nothing to do with the loss."""
 
     field: str
     share: float
@@ -53,8 +55,9 @@ def importance_at(
 ) -> RungImportance:
     """losses: trial -> its metric at the rung, lower is better. fields: the dotted names of what the sweep samples.
 
-    The interval is that of 30 bootstraps over trials. A field is told from chance where its share is above the 95 %
-    quantile of the largest share of any field in 30 draws in which the losses were dealt out anew.
+    The interval is that of 30 random halves of the trials, whose spread is the bootstrap's (McCarthy 1969). A field is
+    told from chance where its importance is above the 95 % quantile of the largest importance of any field in 30 draws
+    in which the losses were dealt out anew.
     """
     numbers = [number for number, loss in losses.items() if math.isfinite(loss)]
     varied = [name for name in fields if len({str(field_value(trials[n].config, name)) for n in numbers}) > 1]
@@ -64,12 +67,12 @@ def importance_at(
         return RungImportance(place, len(numbers), (), f"fewer than {LEAST} trials reached it")
     study = _Study([trials[number].config for number in numbers], varied)
     values = np.array([losses[number] for number in numbers])
-    found = study.shares(values)
-    chance = np.random.default_rng(0)
-    drawn = [chance.integers(0, len(numbers), len(numbers)) for _ in range(RESAMPLES)]
-    again = np.array([study.shares(values[rows], rows) for rows in drawn])
-    dealt = np.array([study.strengths(chance.permutation(values)).max() for _ in range(RESAMPLES)])
-    strengths, limit = study.strengths(values), float(np.quantile(dealt, 0.95))
+    strengths = study.strengths(values)
+    drawn = np.random.default_rng(0)
+    halves = [drawn.permutation(len(numbers)) < (len(numbers) + 1) // 2 for _ in range(RESAMPLES)]
+    again = np.array([_shares(study.strengths(np.where(half, values, np.nan))) for half in halves])
+    dealt = [study.strengths(drawn.permutation(values)).max() for _ in range(RESAMPLES)]
+    limit, found = float(np.quantile(dealt, 0.95)), _shares(strengths)
     low, high = np.quantile(again, [0.025, 0.975], axis=0)
     rows = [
         FieldImportance(name, float(found[k]), float(low[k]), float(high[k]), bool(strengths[k] > limit))
@@ -85,38 +88,32 @@ class _Study:
         import optuna
 
         optuna.logging.set_verbosity(logging.WARNING)
-        columns = {name: [field_value(config, name) for config in configs] for name in fields}
-        ranges = {name: _range(values) for name, values in columns.items()}
         self.fields = fields
-        self.settings: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        columns = {name: [field_value(config, name) for config in configs] for name in fields}
+        numeric = {name for name, values in columns.items() if _numeric(values)}
+        ranges = {name: _range(values) for name, values in columns.items()}
+        self.study = optuna.create_study(direction="minimize", sampler=optuna.samplers.RandomSampler(seed=0))
         for row in range(len(configs)):
             here = {name: values[row] for name, values in columns.items() if values[row] is not None}
-            params = {name: value if _numeric(columns[name]) else str(value) for name, value in here.items()}
-            self.settings.append((params, {name: ranges[name] for name in here}))
+            params = {name: float(value) if name in numeric else str(value) for name, value in here.items()}
+            used = {name: ranges[name] for name in here}
+            self.study.add_trial(optuna.trial.create_trial(params=params, distributions=used, value=0.0))
 
-    def strengths(self, losses: Any, rows: Any = None) -> Any:
-        """(fields,) PED-ANOVA's importances, not normalised. rows: which trials the losses are of; default all."""
-        import optuna
+    def strengths(self, losses: Floats) -> Floats:
+        """(fields,) PED-ANOVA's importances, not normalised. losses: (trials,); a NaN leaves its trial out."""
         from optuna.importance import PedAnovaImportanceEvaluator
 
-        chosen = range(len(self.settings)) if rows is None else rows
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            study = optuna.create_study(direction="minimize", sampler=optuna.samplers.RandomSampler(seed=0))
-            study.add_trials(
-                [
-                    optuna.trial.create_trial(
-                        params=self.settings[row][0], distributions=self.settings[row][1], value=float(loss)
-                    )
-                    for row, loss in zip(chosen, losses, strict=True)
-                ]
+            warnings.simplefilter("ignore")  # lower is better here, which optuna says each time that it assumes
+            found = PedAnovaImportanceEvaluator(target_quantile=TOP).evaluate(
+                self.study, target=lambda trial: float(losses[trial.number])
             )
-            found = PedAnovaImportanceEvaluator(target_quantile=TOP).evaluate(study)
         return np.array([found.get(name, 0.0) for name in self.fields])
 
-    def shares(self, losses: Any, rows: Any = None) -> Any:
-        strengths = self.strengths(losses, rows)
-        return strengths / max(strengths.sum(), 1e-300)
+
+def _shares(strengths: Floats) -> Floats:
+    shares: Floats = strengths / max(strengths.sum(), 1e-300)
+    return shares
 
 
 def _numeric(values: Sequence[Any]) -> bool:

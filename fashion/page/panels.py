@@ -140,8 +140,8 @@ def mattered_panel(run: PageRun) -> Markup:
         cards.append(tag("div", tag("h3", words), Markup(drawing.svg()), tag("p", verdict)))
     method = (
         "How much each field has to do with being among the best quarter of the trials (PED-ANOVA), as a share of the "
-        "sum over all fields, with 95 % intervals from resampled trials. Grey: not told from chance. Trials that were "
-        "stopped later count at each rung that they reached; a conditional field counts where it is set."
+        "sum over all fields, with 95 % intervals from random halves of the trials. Grey: not told from chance. Trials "
+        "that were stopped later count at each rung that they reached; a conditional field counts where it is set."
     )
     return tag("section", tag("h2", "What mattered"), tag("p", method, class_="dim"),
                tag("div", *cards, class_="cards"), id="mattered")  # fmt: skip

@@ -59,8 +59,7 @@ def payload(runs: Sequence[PageRun], watch: float = 0.0) -> dict[str, Any]:
             losses.append(_finite(row.best))
     axes = [_axis(labels.get(name, name), values) for name, values in columns.items()]
     axes = [axis for axis in axes if axis is not None]
-    metric = _axis(METRIC, losses) or {"name": METRIC, "kind": "linear", "values": losses, "labels": [], "low": 0.0,
-                                       "high": 1.0, "open": False}  # fmt: skip
+    metric = _axis(METRIC, losses) or _only(losses)
     rungs = runs[0].rungs if len({(run.rungs, run.fraction) for run in runs}) == 1 else ()
     lengths = {row.epochs for run in runs for row in run.rows}
     shares = bool(rungs) and runs[0].fraction and len(lengths) > 1
@@ -119,6 +118,12 @@ def _axis(name: str, values: Sequence[Any]) -> dict[str, Any] | None:
     rounded = [None if value is None else float(f"{value:.5g}") for value in values]
     low, high = min(low, *(v for v in rounded if v is not None)), max(high, *(v for v in rounded if v is not None))
     return {"name": name, "kind": kind, "values": rounded, "labels": [], "low": low, "high": high, "open": False}
+
+
+def _only(losses: Sequence[float | None]) -> dict[str, Any]:
+    """The metric's axis where there are no two losses."""
+    at = next((loss for loss in losses if loss is not None), 0.0)
+    return {"name": METRIC, "kind": "linear", "values": losses, "labels": [], "low": at, "high": at, "open": False}
 
 
 def _clipped(losses: Sequence[float | None]) -> dict[str, Any]:

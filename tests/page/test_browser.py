@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pages = {"small": [small], "both": [small, other], "hostile": [hostile], "failed": [gathered(failed)]}
     for name, runs in pages.items():
         (place / f"{name}.html").write_text(page_html(runs))
-    (place / "watched.html").write_text(page_html([small], watch=0.2))
+    (place / "watched.html").write_text(page_html([small], watch=1.0))
     return place
 
 
@@ -163,8 +163,7 @@ def test_the_view_is_in_the_address(browser: Chromium, folder: Path) -> None:
     browser.run("setFilter(axes.length - 1, {low: 0, high: 0.3, unset: false})")
     shown = passing(browser)
     browser.run("new Promise((done) => setTimeout(done, 400))")
-    browser.call("Page.reload")
-    browser.run("new Promise((done) => setTimeout(done, 300))")
+    browser.reload()
     assert passing(browser) == shown != "40 of 40 trials"
 
 

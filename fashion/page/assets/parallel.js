@@ -170,6 +170,7 @@ function parallelPanel() {
         })
         : [[filter.low, filter.high], ...(filter.unset ? [[LANE - 0.03, LANE + 0.03]] : [])];
       for (const [low, high] of spans) {
+        if (high < low) continue; // the lane alone
         const [x0, y0] = point(index, low);
         const [x1, y1] = point(index, high);
         plot.svg.append(shape("rect", flat

@@ -30,10 +30,12 @@ function makePlot(id) {
  * @param {Plot} plot
  */
 function fit(plot) {
+  plot.box.style.aspectRatio = "";
   const { width, height } = plot.box.getBoundingClientRect();
   plot.width = Math.max(Math.round(width), 200);
   plot.height = Math.max(Math.round(height), 120);
   const dense = Math.min(devicePixelRatio || 1, 2);
+  plot.box.style.aspectRatio = `${plot.width} / ${plot.height}`;
   for (const context of [plot.back, plot.front]) {
     context.canvas.width = plot.width * dense;
     context.canvas.height = plot.height * dense;

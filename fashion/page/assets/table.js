@@ -6,6 +6,7 @@ const FIRST_ROWS = 100;
 function tablePanel() {
   const table = document.getElementById("trials");
   const head = table.querySelector("thead tr");
+  const box = table.parentElement;
   const body = table.querySelector("tbody");
   const more = /** @type {HTMLButtonElement} */ (document.getElementById("more"));
   const search = /** @type {HTMLInputElement} */ (document.getElementById("search"));
@@ -68,6 +69,7 @@ function tablePanel() {
     });
     const shown = everything ? rows : rows.slice(0, FIRST_ROWS);
     body.replaceChildren(...shown.map(row));
+    box.style.height = Math.min(430, 36 + 31 * Math.max(shown.length, 1)) + "px";
     more.hidden = shown.length === rows.length;
     more.textContent = `Show all ${rows.length}`;
   }
