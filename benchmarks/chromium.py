@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import shutil
 import subprocess
 import tempfile
@@ -35,15 +34,9 @@ class Chromium:
             [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
              "--remote-debugging-port=0", "--remote-allow-origins=*", "--no-first-run", "--disable-extensions",
              "--disable-background-networking", f"--user-data-dir={self.profile.name}", "about:blank"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        assert self.process.stderr is not None
-        address = ""
-        for line in self.process.stderr:
-            if found := re.search(r"ws://\S+", line):
-                address = found.group()
-                break
-        self.socket = websocket.create_connection(address, timeout=SECONDS, suppress_origin=True)
+        self.socket = websocket.create_connection(self._address(), timeout=SECONDS, suppress_origin=True)
         self.number = 0
         self.session = ""
         self.problems: list[str] = []
@@ -60,9 +53,17 @@ class Chromium:
         self.socket.close()
         self.process.terminate()
         self.process.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
         shutil.rmtree(self.profile.name, ignore_errors=True)
+
+    def _address(self) -> str:
+        """Where it listens, which it writes into its profile. Raises RuntimeError where it ends before."""
+        noted = Path(self.profile.name) / "DevToolsActivePort"
+        begun = time.monotonic()
+        while not noted.is_file() or len(lines := noted.read_text().splitlines()) < 2:
+            if self.process.poll() is not None or time.monotonic() - begun > SECONDS:
+                raise RuntimeError(f"Chromium did not start: exit code {self.process.poll()}")
+            time.sleep(0.02)
+        return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Ask the browser, and return its answer. Raises RuntimeError where it refuses."""
@@ -122,7 +123,7 @@ class Chromium:
         self._drawn(time.monotonic())
 
     def _drawn(self, begun: float) -> None:
-        while self.run("document.documentElement.dataset.ready") != "yes":
+        while self.run("document.documentElement?.dataset.ready") != "yes":
             if time.monotonic() - begun > SECONDS:
                 raise RuntimeError(f"the page was not ready: {self.problems}")
             time.sleep(0.01)

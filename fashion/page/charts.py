@@ -108,7 +108,7 @@ def distribution_chart(
 
 def reliability_chart(result: AttributeResult) -> Drawing:
     """Accuracy against confidence, before and after temperature scaling; a perfect model lies on the diagonal."""
-    height, side = 236.0, 190.0
+    height, side = 236.0, 180.0
     left, bottom = 46.0, 236.0 - 36
     found = result.calibration
     drawing = Drawing(WIDTH, height, f"reliability of {result.name} before and after temperature scaling")

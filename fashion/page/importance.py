@@ -22,7 +22,8 @@ from fashion.display.rows import field_value
 from fashion.record.trial import Trial
 
 Floats = NDArray[np.float64]
-RESAMPLES = 30
+RESAMPLES = 20
+MOST = 150  # trials that are compared at a rung, drawn at random of more: more of them cost time and tell little
 TOP = 0.25  # the share of the trials that count as the best
 LEAST = 12  # trials below which nothing is computed
 
@@ -55,20 +56,23 @@ def importance_at(
 ) -> RungImportance:
     """losses: trial -> its metric at the rung, lower is better. fields: the dotted names of what the sweep samples.
 
-    The interval is that of 30 random halves of the trials, whose spread is the bootstrap's (McCarthy 1969). A field is
-    told from chance where its importance is above the 95 % quantile of the largest importance of any field in 30 draws
+    The interval is that of 20 random halves of the trials, whose spread is the bootstrap's (McCarthy 1969). A field is
+    told from chance where its importance is above the 95 % quantile of the largest importance of any field in 20 draws
     in which the losses were dealt out anew.
     """
     numbers = [number for number, loss in losses.items() if math.isfinite(loss)]
+    reached = len(numbers)
     varied = [name for name in fields if len({str(field_value(trials[n].config, name)) for n in numbers}) > 1]
     if not varied:
-        return RungImportance(place, len(numbers), (), "no sampled field differs between the trials that reached it")
+        return RungImportance(place, reached, (), "no sampled field differs between the trials that reached it")
     if len(numbers) < LEAST:
-        return RungImportance(place, len(numbers), (), f"fewer than {LEAST} trials reached it")
+        return RungImportance(place, reached, (), f"fewer than {LEAST} trials reached it")
+    drawn = np.random.default_rng(0)
+    if len(numbers) > MOST:
+        numbers = sorted(drawn.permutation(numbers)[:MOST].tolist())
     study = _Study([trials[number].config for number in numbers], varied)
     values = np.array([losses[number] for number in numbers])
     strengths = study.strengths(values)
-    drawn = np.random.default_rng(0)
     halves = [drawn.permutation(len(numbers)) < (len(numbers) + 1) // 2 for _ in range(RESAMPLES)]
     again = np.array([_shares(study.strengths(np.where(half, values, np.nan))) for half in halves])
     dealt = [study.strengths(drawn.permutation(values)).max() for _ in range(RESAMPLES)]
@@ -78,7 +82,7 @@ def importance_at(
         FieldImportance(name, float(found[k]), float(low[k]), float(high[k]), bool(strengths[k] > limit))
         for k, name in enumerate(varied)
     ]
-    return RungImportance(place, len(numbers), tuple(sorted(rows, key=lambda each: -each.share)))
+    return RungImportance(place, reached, tuple(sorted(rows, key=lambda each: -each.share)))
 
 
 class _Study:

@@ -130,7 +130,7 @@ def mattered_panel(run: PageRun) -> Markup:
         return tag("section", tag("h2", "What mattered"), tag("p", "The sweep samples no field."), id="mattered")
     cards = []
     for found in run.mattered:
-        words = f"{found.trials} trials {found.place}"
+        words = f"{found.trials} trial{'' if found.trials == 1 else 's'} {found.place}"
         if not found.fields:
             cards.append(tag("div", tag("h3", words), tag("p", f"Can't be told from these trials: {found.why}.")))
             continue

@@ -5,13 +5,15 @@ function curvesPanel() {
   const plot = makePlot("curves");
   const losses = data.trials.flatMap((trial) => trial.curve.filter((each) => each !== null)).sort((a, b) => a - b);
   const quantile = (/** @type {number} */ share) => losses[Math.floor(share * (losses.length - 1))];
-  const low = losses.length ? losses[0] : 0;
+  let low = losses.length ? losses[0] : 0;
   const top = losses.length ? losses[losses.length - 1] : 1;
   // A few losses of a first epoch, or of a trial that diverged, would flatten everything else.
   const high = losses.length ? Math.min(top, quantile(0.95) + 0.6 * (quantile(0.95) - low)) : 1;
+  const flat = !(high > low); // a single loss lies in the middle
+  const margins = flat ? 0.1 * Math.abs(low) || 1 : 0;
+  low -= margins;
   /** @type {Axis} */
-  const vertical = { name: "", kind: "linear", values: [], labels: [], low, high: Math.max(high, low + 1e-9),
-    open: high < top };
+  const vertical = { name: "", kind: "linear", values: [], labels: [], low, high: high + margins, open: high < top };
   const longest = Math.max(1, ...data.trials.map((trial) => (data.fraction ? 100 : trial.curve.length)));
   const first = data.fraction ? 0 : 1;
   const margin = { top: 20, right: 14, bottom: 40, left: 52 };

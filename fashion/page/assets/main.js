@@ -6,6 +6,7 @@
   const draw = [parallelPanel(), curvesPanel(), slicesPanel()];
   const fill = tablePanel();
   filtersPanel();
+  document.getElementById("coordinates").hidden = axes.length < 2; // there is nothing to compare
   const all = () => draw.forEach((each) => each());
   all();
   fill();

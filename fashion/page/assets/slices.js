@@ -35,8 +35,10 @@ function slicesPanel() {
       plot.svg.append(shape("text", { class: "dim", x: margin.left - 6, y: at + 4, "text-anchor": "end" }, tick.text));
     }
     const bottom = plot.height - margin.bottom + 18;
-    for (const tick of ticksOf(axis, plot.width < 450 ? 4 : 6)) {
-      const text = tick.text.length > 14 ? tick.text.slice(0, 13) + "…" : tick.text;
+    const room = (plot.width - margin.left) / Math.max(axis.labels.length, 1);
+    const long = axis.kind === "category" ? Math.floor(room / 7.5) : 14; // characters side by side
+    for (const tick of ticksOf(axis, axis.kind === "category" ? Math.floor(plot.width / 55) : plot.width < 450 ? 4 : 6)) {
+      const text = tick.text.length > long ? tick.text.slice(0, Math.max(long - 1, 3)) + "…" : tick.text;
       plot.svg.append(shape("text", { class: "dim", x: x(tick.at), y: bottom, "text-anchor": "middle" }, text));
     }
     if (axis.values.includes(null)) {
