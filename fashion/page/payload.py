@@ -57,7 +57,7 @@ def payload(runs: Sequence[PageRun], watch: float = 0.0) -> dict[str, Any]:
             for field, value in values.items():
                 columns[field].append(value)
             losses.append(_finite(row.best))
-    axes = [_axis(labels.get(name, name), values) for name, values in columns.items()]
+    axes = [_axis(labels.get(name, name), values, _spread(runs, name)) for name, values in columns.items()]
     axes = [axis for axis in axes if axis is not None]
     metric = _axis(METRIC, losses) or _only(losses)
     rungs = runs[0].rungs if len({(run.rungs, run.fraction) for run in runs}) == 1 else ()
@@ -101,8 +101,15 @@ def _curve(run: PageRun, number: int) -> list[float | None]:
     return found
 
 
-def _axis(name: str, values: Sequence[Any]) -> dict[str, Any] | None:
-    """An axis of one field; None for one without two values."""
+def _spread(runs: Sequence[PageRun], name: str) -> str:
+    """How a field was sampled, where that says which scale its axis has: "loguniform", "uniform", or empty."""
+    section, _, field = name.partition(".")
+    asked = json.dumps([run.manifest["spec"].get(section, {}).get(field) for run in runs])
+    return next((word for word in ("loguniform", "uniform") if f'"{word}"' in asked), "")
+
+
+def _axis(name: str, values: Sequence[Any], spread: str = "uniform") -> dict[str, Any] | None:
+    """An axis of one field; None for one without two values. Without a `spread` the values decide on its scale."""
     present = [value for value in values if value is not None]
     if len({str(value) for value in present}) < 2 and (not present or None not in values):
         return None
@@ -114,7 +121,8 @@ def _axis(name: str, values: Sequence[Any]) -> dict[str, Any] | None:
         spots = [None if v is None else place[short(v) if isinstance(v, bool) else str(v)] for v in values]
         return {"name": name, "kind": "category", "values": spots, "labels": labels, "low": 0, "high": 1, "open": False}
     low, high = float(min(present)), float(max(present))
-    kind = "log" if low > 0 and high / low > LARGEST_RATIO else "linear"
+    wide = spread == "loguniform" or (not spread and low > 0 and high / low > LARGEST_RATIO)
+    kind = "log" if wide and low > 0 else "linear"
     rounded = [None if value is None else float(f"{value:.5g}") for value in values]
     low, high = min(low, *(v for v in rounded if v is not None)), max(high, *(v for v in rounded if v is not None))
     return {"name": name, "kind": kind, "values": rounded, "labels": [], "low": low, "high": high, "open": False}

@@ -60,7 +60,7 @@ def test_what_can_not_be_written_or_read_is_refused(storage: Path, capsys: pytes
     (storage / "file").write_text("")
     said = told(capsys, "report", "small", "--storage", str(storage), "--out", str(storage / "file" / "p.html"))
     assert "can't be written" in said
-    assert "no run" in told(capsys, "report", "none", "--storage", str(storage)).lower()
+    assert "holds no such run" in told(capsys, "report", "none", "--storage", str(storage))
     assert "--markdown takes one run" in told(
         capsys, "report", "small", "small", "--storage", str(storage), "--markdown", "r.md"
     )
