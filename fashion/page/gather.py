@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from fashion.errors import RunError
 from fashion.page.certainty import PageCertainty, certainty_of
 from fashion.page.importance import RungImportance, importance_at
 from fashion.record.ranking import Ranked, ranking
+from fashion.record.run import Run
 from fashion.record.scheduler import scheduler_of
 from fashion.record.trial import EpochReport, Trial
 
@@ -100,25 +102,31 @@ def gather(opened: RecordedRun) -> PageRun:
         rungs,
         fraction,
         certainty_of(opened),
-        _mattered(list(record.trials.values()), fields, rungs, fraction),
+        _mattered(record, fields, rungs, fraction),
         predictions,
         unread,
     )
 
 
-def _mattered(
-    trials: Sequence[Trial], fields: Sequence[str], rungs: Sequence[float], fraction: bool
-) -> tuple[RungImportance, ...]:
-    numbered = {trial.number: trial for trial in trials}
+def spread_of(manifest: Mapping[str, Any], name: str) -> str:
+    """How a dotted field was sampled, where that says which scale it has: "loguniform", "uniform", or empty."""
+    section, _, field = name.partition(".")
+    asked = json.dumps(manifest["spec"].get(section, {}).get(field))
+    return next((word for word in ("loguniform", "uniform") if f'"{word}"' in asked), "")
+
+
+def _mattered(record: Run, fields: Sequence[str], rungs: Sequence[float], fraction: bool) -> tuple[RungImportance, ...]:
+    trials = list(record.trials.values())
+    logarithmic = [name for name in fields if spread_of(record.manifest, name) == "loguniform"]
     found = []
     chosen = [*rungs[: RUNGS - 1], *rungs[RUNGS - 1 :][-1:]]
     for rung in chosen:
         losses = {trial.number: loss for trial in trials if math.isfinite(loss := _loss_at(trial, rung, fraction))}
         place = f"at {100 * rung:.3g} % of a trial's schedule" if fraction else f"at epoch {rung:.3g}"
-        found.append(importance_at(place, losses, numbered, fields))
+        found.append(importance_at(place, losses, record.trials, fields, logarithmic))
     ends = {trial.number: best.metrics[METRIC] for trial in trials
             if trial.status == "completed" and (best := trial.best()) is not None}  # fmt: skip
-    found.append(importance_at("that completed, at their best epochs", ends, numbered, fields))
+    found.append(importance_at("that completed, at their best epochs", ends, record.trials, fields, logarithmic))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,13 +52,18 @@ class RungImportance:
 
 
 def importance_at(
-    place: str, losses: Mapping[int, float], trials: Mapping[int, Trial], fields: Sequence[str]
+    place: str,
+    losses: Mapping[int, float],
+    trials: Mapping[int, Trial],
+    fields: Sequence[str],
+    logarithmic: Collection[str] = (),
 ) -> RungImportance:
-    """losses: trial -> its metric at the rung, lower is better. fields: the dotted names of what the sweep samples.
+    """losses: trial -> its metric at the rung, lower is better. fields: the dotted names of what the sweep samples, of
+    which those in `logarithmic` are sampled on a logarithmic scale.
 
     The interval is that of 20 random halves of the trials, whose spread is the bootstrap's (McCarthy 1969). A field is
-    told from chance where its importance is above the 95 % quantile of the largest importance of any field in 20 draws
-    in which the losses were dealt out anew.
+    told from chance where its importance is above the largest importance of any field in 20 draws in which the
+    losses were dealt out anew: a permutation test at 1 in 21.
     """
     numbers = [number for number, loss in losses.items() if math.isfinite(loss)]
     reached = len(numbers)
@@ -70,13 +75,13 @@ def importance_at(
     drawn = np.random.default_rng(0)
     if len(numbers) > MOST:
         numbers = sorted(drawn.permutation(numbers)[:MOST].tolist())
-    study = _Study([trials[number].config for number in numbers], varied)
+    study = _Study([trials[number].config for number in numbers], varied, logarithmic)
     values = np.array([losses[number] for number in numbers])
     strengths = study.strengths(values)
     halves = [drawn.permutation(len(numbers)) < (len(numbers) + 1) // 2 for _ in range(RESAMPLES)]
     again = np.array([_shares(study.strengths(np.where(half, values, np.nan))) for half in halves])
     dealt = [study.strengths(drawn.permutation(values)).max() for _ in range(RESAMPLES)]
-    limit, found = float(np.quantile(dealt, 0.95)), _shares(strengths)
+    limit, found = max(dealt), _shares(strengths)
     low, high = np.quantile(again, [0.025, 0.975], axis=0)
     rows = [
         FieldImportance(name, float(found[k]), float(low[k]), float(high[k]), bool(strengths[k] > limit))
@@ -86,16 +91,18 @@ def importance_at(
 
 
 class _Study:
-    """Trials as optuna has them. Fields with numbers get a range on the scale that spreads them more evenly."""
+    """Trials as optuna has them."""
 
-    def __init__(self, configs: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> None:
+    def __init__(
+        self, configs: Sequence[Mapping[str, Any]], fields: Sequence[str], logarithmic: Collection[str]
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(logging.WARNING)
         self.fields = fields
         columns = {name: [field_value(config, name) for config in configs] for name in fields}
         numeric = {name for name, values in columns.items() if _numeric(values)}
-        ranges = {name: _range(values) for name, values in columns.items()}
+        ranges = {name: _range(values, name in logarithmic) for name, values in columns.items()}
         self.study = optuna.create_study(direction="minimize", sampler=optuna.samplers.RandomSampler(seed=0))
         for row in range(len(configs)):
             here = {name: values[row] for name, values in columns.items() if values[row] is not None}
@@ -124,11 +131,11 @@ def _numeric(values: Sequence[Any]) -> bool:
     return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values if each is not None)
 
 
-def _range(values: Sequence[Any]) -> Any:
+def _range(values: Sequence[Any], logarithmic: bool) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     present = [each for each in values if each is not None]
     if not _numeric(values):
         return CategoricalDistribution(sorted({str(each) for each in present}))
     low, high = float(min(present)), float(max(present))
-    return FloatDistribution(low, high, log=low > 0 and high / low > 20)
+    return FloatDistribution(low, high, log=logarithmic and low > 0)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fashion.display.rows import short
-from fashion.page.gather import METRIC, PageRun
+from fashion.page.gather import METRIC, PageRun, spread_of
 
 LARGEST_RATIO = 20  # between the ends of an axis, above which it is logarithmic
 RUN = "run"  # the axis that tells runs apart on a page of several
@@ -57,7 +57,10 @@ def payload(runs: Sequence[PageRun], watch: float = 0.0) -> dict[str, Any]:
             for field, value in values.items():
                 columns[field].append(value)
             losses.append(_finite(row.best))
-    axes = [_axis(labels.get(name, name), values, _spread(runs, name)) for name, values in columns.items()]
+    axes = [
+        _axis(labels.get(name, name), values, next(filter(None, (spread_of(run.manifest, name) for run in runs)), ""))
+        for name, values in columns.items()
+    ]
     axes = [axis for axis in axes if axis is not None]
     metric = _axis(METRIC, losses) or _only(losses)
     rungs = runs[0].rungs if len({(run.rungs, run.fraction) for run in runs}) == 1 else ()
@@ -99,13 +102,6 @@ def _curve(run: PageRun, number: int) -> list[float | None]:
         value = report.metrics.get(METRIC, math.nan)
         found[report.epoch - 1] = float(f"{value:.4g}") if math.isfinite(value) else None
     return found
-
-
-def _spread(runs: Sequence[PageRun], name: str) -> str:
-    """How a field was sampled, where that says which scale its axis has: "loguniform", "uniform", or empty."""
-    section, _, field = name.partition(".")
-    asked = json.dumps([run.manifest["spec"].get(section, {}).get(field) for run in runs])
-    return next((word for word in ("loguniform", "uniform") if f'"{word}"' in asked), "")
 
 
 def _axis(name: str, values: Sequence[Any], spread: str = "uniform") -> dict[str, Any] | None:

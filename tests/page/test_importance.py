@@ -26,19 +26,19 @@ def trials(count: int, weight: float) -> tuple[dict[int, Trial], dict[int, float
 
 def test_the_field_that_decides_is_told_from_chance() -> None:
     made, losses = trials(60, 1.0)
-    found = importance_at("at epoch 1", losses, made, FIELDS)
+    found = importance_at("at epoch 1", losses, made, FIELDS, ("train.lr",))
     assert [each.field for each in found.fields if each.told] == ["train.lr"]
     assert found.fields[0].low > 0.3
 
 
 def test_where_nothing_decides_nothing_is_told() -> None:
     made, losses = trials(40, 0.0)
-    found = importance_at("at epoch 1", losses, made, FIELDS)
+    found = importance_at("at epoch 1", losses, made, FIELDS, ("train.lr",))
     assert not any(each.told for each in found.fields)
 
 
 def test_few_trials_tell_nothing() -> None:
     made, losses = trials(8, 1.0)
-    found = importance_at("at epoch 1", losses, made, FIELDS)
+    found = importance_at("at epoch 1", losses, made, FIELDS, ("train.lr",))
     assert found.fields == ()
     assert "fewer than 12" in found.why
