@@ -7,6 +7,7 @@
   const fill = tablePanel();
   filtersPanel();
   document.getElementById("coordinates").hidden = axes.length < 2; // there is nothing to compare
+  document.getElementById("curves-and-slices").hidden = data.trials.every((trial) => trial.loss === null);
   const all = () => draw.forEach((each) => each());
   all();
   fill();
