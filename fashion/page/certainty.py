@@ -254,11 +254,11 @@ def paired_differences(first: ValidationPredictions, second: ValidationPredictio
         if each.labels.ndim != 1 or not np.array_equal(each.labels[ours], other.labels[theirs]):
             continue
         known = each.labels[ours] != MISSING
-        right = [(one.predicted == one.labels).astype(float)[at] for one, at in ((each, ours), (other, theirs))]
-        pairs.append((each.name, *(np.where(known, values, np.nan) for values in right)))
+        left, right = ((one.predicted == one.labels)[at] for one, at in ((each, ours), (other, theirs)))
+        pairs.append((each.name, np.where(known, left, np.nan), np.where(known, right, np.nan)))
     found = []
-    for name, left, right_values in pairs:
-        gain = right_values - left
+    for name, before, after in pairs:
+        gain = after - before
         gain = gain[np.isfinite(gain)]
         if len(gain) > 1:
             ends = _ends(_draws(len(gain)) @ gain[:, None] / len(gain))[0]

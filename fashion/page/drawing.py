@@ -110,8 +110,10 @@ class Drawing:
             stroke, fill, width, dashes = STYLES[each.style]
             if isinstance(each, Stroke):
                 xs, ys = zip(*each.points, strict=True)
-                style = (0, tuple(float(part) * points for part in dashes.split())) if dashes else "-"
-                plane.add_line(Line2D(xs, ys, color=stroke, linewidth=width * points, linestyle=style))
+                line = Line2D(xs, ys, color=stroke, linewidth=width * points)
+                if dashes:
+                    line.set_dashes([float(part) * points for part in dashes.split()])
+                plane.add_line(line)
             elif isinstance(each, Bar):
                 plane.add_patch(Rectangle((each.x, each.y), each.width, each.height, facecolor=fill, edgecolor="none"))
             else:
@@ -120,7 +122,8 @@ class Drawing:
                 plane.text(each.x, each.y, each.text, color=fill, fontsize=FONT * points, ha=places[each.anchor],
                            va="baseline", weight=weight, parse_math=False)  # fmt: skip
         content = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(content)
+        FigureCanvasAgg(figure)  # the figure draws on it, whatever backend the machine has
+        figure.savefig(content, format="png", dpi=dots)
         return content.getvalue()
 
 
