@@ -94,7 +94,6 @@ class Drawing:
 
     def png(self, dots: int = 192) -> bytes:
         """The same as a PNG. dots: pixels of 96 units."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
         from matplotlib.patches import Rectangle
@@ -122,7 +121,6 @@ class Drawing:
                 plane.text(each.x, each.y, each.text, color=fill, fontsize=FONT * points, ha=places[each.anchor],
                            va="baseline", weight=weight, parse_math=False)  # fmt: skip
         content = io.BytesIO()
-        FigureCanvasAgg(figure)  # the figure draws on it, whatever backend the machine has
         figure.savefig(content, format="png", dpi=dots)
         return content.getvalue()
 
