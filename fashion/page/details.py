@@ -152,12 +152,12 @@ def model_panel(run: PageRun) -> Markup:
         parts.append(table([key.replace("_", " ") for key in keys], rows, "Models of this sweep", left=(0, 1)))
     if run.winner is not None:
         sampled = set(run.fields)
-        rows = [
+        settings = [
             (f"{section}.{name}", exact(value), "sampled" if f"{section}.{name}" in sampled else "")
             for section, fields in run.winner.config.items()
             for name, value in (fields.items() if isinstance(fields, dict) else [])
         ]
-        inner = table(("field", "value", "in the spec"), rows, "The winner's configuration", left=(0, 1, 2))
+        inner = table(("field", "value", "in the spec"), settings, "The winner's configuration", left=(0, 1, 2))
         parts.append(tag("details", tag("summary", f"The configuration of trial {run.winner.trial}"), inner))
     return tag("section", *parts, id="model")
 

@@ -87,9 +87,8 @@ def leaderboard_panel(run: PageRun) -> Markup:
         )
         for row in rows
     ]  # fmt: skip
-    head = ("trial", "val_loss", "95 % interval", "", "accuracy", "95 % interval", "balanced", "exact match", "epochs",
+    head = ("trial", "val_loss", "95 % interval", "interval drawn", "accuracy", "95 % interval", "balanced", "exact match", "epochs",
             "status")  # fmt: skip
-    head = tuple(name or "interval drawn" for name in head)
     classes = [
         " ".join(["tied"] * (row.number in sure.tied) + ["winner"] * (index == 0)) for index, row in enumerate(rows)
     ]

@@ -23,7 +23,9 @@ pytestmark = [
     pytest.mark.skipif(find_chromium() is None, reason="needs Chromium: apt-get install chromium"),
     pytest.mark.xdist_group("chromium"),
 ]
-HOSTILE = {'<b>at&"tr</b>': ("</script><script>bad()</script>", "<img src=x onerror=bad()>", "$x_1$")}
+HOSTILE: dict[str, tuple[str, ...]] = {
+    '<b>at&"tr</b>': ("</script><script>bad()</script>", "<img src=x onerror=bad()>", "$x_1$")
+}
 SECTIONS = "[...document.querySelectorAll('main section')].map((each) => each.getBoundingClientRect().height)"
 
 
