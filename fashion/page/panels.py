@@ -87,8 +87,8 @@ def leaderboard_panel(run: PageRun) -> Markup:
         )
         for row in rows
     ]  # fmt: skip
-    head = ("trial", "val_loss", "95 % interval", "interval drawn", "accuracy", "95 % interval", "balanced", "exact match", "epochs",
-            "status")  # fmt: skip
+    head = ("trial", "val_loss", "95 % interval", "interval drawn", "accuracy", "95 % interval", "balanced",
+            "exact match", "epochs", "status")  # fmt: skip
     classes = [
         " ".join(["tied"] * (row.number in sure.tied) + ["winner"] * (index == 0)) for index, row in enumerate(rows)
     ]
