@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n 4 --dist loadgroup
 REST := not further and not faults and not cluster and not slow
 
-.PHONY: help setup quickstart test test-fast test-ray test-faults test-cluster test-slow coverage bench bench-full lint \
+.PHONY: help setup quickstart test test-fast test-ray test-faults test-cluster test-slow coverage bench bench-full pictures lint \
   audit clean
 
 # Times are those of two busy cores, after set-up.
@@ -26,6 +26,7 @@ help:
 	@echo "make bench         every benchmark in short (DATA=folder of the data set): under 20 minutes"
 	@echo "make bench-full    every benchmark: hours"
 	@echo "make lint          ruff and mypy: 1 minute"
+	@echo "make pictures      the pictures of docs/reading.md, of the quickstart's run: 1 minute"
 	@echo "make audit         known vulnerabilities of the dependencies, needs the network: 1 minute"
 	@echo "make clean         remove .venv, caches, the demo data and the quickstart's run: seconds"
 
@@ -43,7 +44,12 @@ quickstart: setup
 	$(BIN)/fashion-sweep run sweeps/quickstart.yaml
 	$(BIN)/fashion-sweep best quickstart --predict
 
+# The page's tests drive a Chromium, which is installed where that is a matter of course: as root, in a container.
+# Elsewhere they are skipped and say what is missing.
 test: setup
+	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && found=1; done; \
+	if [ -z "$$found" ] && [ "`id -u`" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get > /dev/null; then \
+	  apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium || true; fi
 	$(PYTEST) $(PARALLEL) -m "$(REST)"
 
 test-fast: setup
@@ -84,6 +90,12 @@ bench: setup
 
 bench-full: setup
 	$(BIN)/python -m benchmarks --full --data $(DATA) --json build/bench-full.json
+
+# Of runs/quickstart, which make quickstart leaves; RUN=NAME takes another run. Needs Chromium.
+RUN ?= quickstart
+
+pictures: setup
+	$(BIN)/python -m benchmarks.pictures runs/$(RUN) docs/pictures
 
 lint: setup
 	$(BIN)/ruff check .

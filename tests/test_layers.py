@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 ORDER = (
     "errors", "config", "files",
     "bucket", "schedulers", "statistics", "model", "data", "record", "spec", "storage", "reading", "training",
-    "cluster", "prediction", "display", "submit", "doctor", "sweep", "engine", "api", "export", "cli",
+    "cluster", "prediction", "display", "submit", "doctor", "sweep", "engine", "api", "export", "page", "cli",
     "capacity", "__main__",
 )  # fmt: skip
 # Wings and modules that may import Ray: no others.
@@ -34,7 +34,7 @@ WITHOUT_TORCH = (
     "errors", "config", "files", "bucket", "schedulers", "statistics", "record", "spec", "storage", "reading",
     "display", "submit", "api.locate", "api.recorded_run", "api.tables", "api.validation", "api.sweeps",
     "api.confusions", "export.targets", "export.histories", "export.table_files", "export.optuna_study",
-    "export.mlflow_store", "export.wandb_folder", "export.card_file", "export.temperature",
+    "export.mlflow_store", "export.wandb_folder", "export.card_file", "export.temperature", "page",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "timm")
 LARGEST = 12  # modules in a folder

@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "best": "fashion.cli.results:best",
     "ls": "fashion.cli.results:ls",
     "show": "fashion.cli.results:show",
+    "report": "fashion.cli.report.command:report",
     "check": "fashion.cli.spec:check",
     "doctor": "fashion.cli.doctor:doctor",
     "schema": "fashion.cli.spec:schema",

@@ -26,6 +26,7 @@ OTHERWISE = {
     "logs": "watch", "follow": "watch", "attach": "watch", "cancel": "stop", "kill": "stop", "abort": "stop",
     "examples": "sweeps", "init": "sweeps", "new": "sweeps", "models": "model", "backbones": "model --list",
     "summary": "model", "dataset": "data", "datasets": "data", "help": "--help", "version": "--version",
+    "html": "report", "dashboard": "report", "plot": "report", "importance": "report",
     "describe-data": "data stats", "cache": "pack", "upload": "push", "generate": "demo", "figure": "stats",
 }  # fmt: skip
 
