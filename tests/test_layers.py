@@ -20,8 +20,8 @@ TESTS = Path(__file__).parent
 # From the ground up: a wing, or a module beside the wings, imports what stands before it here and nothing behind it.
 ORDER = (
     "errors", "config", "files",
-    "bucket", "schedulers", "model", "data", "record", "spec", "storage", "training", "cluster", "prediction",
-    "display", "submit", "doctor", "sweep", "engine", "api", "cli",
+    "bucket", "schedulers", "model", "data", "record", "spec", "storage", "reading", "training", "cluster",
+    "prediction", "display", "submit", "doctor", "sweep", "engine", "api", "cli",
     "capacity", "__main__",
 )  # fmt: skip
 # Wings and modules that may import Ray: no others.
@@ -31,7 +31,7 @@ WITH_RAY = (
 )  # fmt: skip
 # Wings without torch, not even inside a function: they serve commands that must start at once, or run beside any torch.
 WITHOUT_TORCH = (
-    "errors", "config", "files", "bucket", "schedulers", "record", "spec", "storage", "display", "submit",
+    "errors", "config", "files", "bucket", "schedulers", "record", "spec", "storage", "reading", "display", "submit",
     "api.locate", "api.recorded_run", "api.tables", "api.validation", "api.sweeps",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "timm")
