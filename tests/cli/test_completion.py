@@ -209,7 +209,7 @@ def test_columns_and_attributes_of_a_run(tmp_path: Path) -> None:
     assert completed("show", "known", "--sort", "val_acc") == [
         "val_accuracy", "val_accuracy/sleeve", "val_accuracy/fit"
     ]  # fmt: skip
-    assert completed("show", "known", "--sort", "-l") == ["-lr"]
+    assert completed("show", "known", "--sort", "lr") == ["lr"]
     assert completed("show", "known", "--where", "lr<1 and train.l") == ["lr<1 and train.lr"]
     assert completed("show", "known", "--where", "(backb") == ["(backbone"]
     assert completed("show", "known", "--attribute", "") == ["sleeve", "fit"]

@@ -234,9 +234,7 @@ def test_the_copy_is_where_the_cache_is(bucket: str) -> None:
     assert working_copy(parse_address(STORAGE) / "lr").is_relative_to(os.environ["FASHION_CACHE"])
 
 
-def test_trials_are_chosen_and_their_logs_printed(
-    bucket: str, s3: Server, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_trials_are_chosen_and_their_logs_printed(bucket: str, s3: Server, capsys: pytest.CaptureFixture[str]) -> None:
     text = typed(capsys, "show", "lr", "--storage", bucket, "--where", "status=failed", "--csv")
     assert [line.split(",")[:2] for line in text.splitlines()[1:]] == [["2", "failed"]]
     s3.write("sweeps", "team/a/lr/trials/0002/error.txt", b"Traceback: it broke\n")

@@ -25,8 +25,8 @@ def test_points_are_where_they_belong() -> None:
 def test_gaps_and_values_far_above() -> None:
     values = {1.0: 900.0, **{float(x): 1.0 + 0.01 * x for x in range(2, 40)}, 40.0: math.nan}
     lines = chart([ChartCurve("loss", "*", values)], 40, 80)
-    assert lines[0].startswith("    1.37 |*")
-    assert lines[-1].strip() == "* loss; 3 above the scale"
+    assert lines[0].startswith("    1.38 |*")
+    assert lines[-1].strip() == "* loss; 2 above the scale"
     assert max(map(len, lines)) <= 80
 
 
