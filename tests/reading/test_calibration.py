@@ -72,8 +72,8 @@ def test_reliability_is_that_of_scikit_learn() -> None:
     bins = [each for each in reliability(probabilities, head.labels) if each.number]
     right = probabilities.argmax(1) == head.labels
     accuracy, confidence = calibration_curve(right, np.minimum(probabilities.max(1), 1.0), n_bins=15)
-    np.testing.assert_allclose([each.accuracy for each in bins], accuracy)
-    np.testing.assert_allclose([each.confidence for each in bins], confidence)
+    assert [each.accuracy for each in bins] == pytest.approx(accuracy.tolist())
+    assert [each.confidence for each in bins] == pytest.approx(confidence.tolist())
     assert sum(each.number for each in bins) == 2000
     number = np.array([each.number for each in bins])
     assert expected_error(tuple(bins)) == pytest.approx(np.average(np.abs(accuracy - confidence), weights=number))

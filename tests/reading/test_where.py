@@ -119,7 +119,9 @@ def test_mistakes_are_told(text: str, told: str) -> None:
 def test_against_python_on_random_conditions() -> None:
     """The same condition, written for Python, chooses the same trials of a thousand."""
     dice = random.Random(1)
-    rows = [{"a": dice.choice([0, 1, 2, 3]), "b": dice.choice([0.5, 1.5]), "c": dice.choice("xyz")} for _ in range(50)]
+    rows: list[dict[str, Any]] = [
+        {"a": dice.choice([0, 1, 2, 3]), "b": dice.choice([0.5, 1.5]), "c": dice.choice("xyz")} for _ in range(50)
+    ]
     columns = TrialColumns(
         dict(enumerate(rows)), {"a": Kind.NUMBER, "b": Kind.NUMBER, "c": Kind.TEXT}, ()
     )  # fmt: skip
