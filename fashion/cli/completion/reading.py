@@ -53,5 +53,7 @@ def _manifest(context: click.Context) -> dict[str, Any]:
     from fashion.record.find import find_path
     from fashion.record.manifest import read_manifest
 
-    storage, run = context.params.get("storage") or "runs", context.params.get("run")
+    storage = context.params.get("storage") or "runs"
+    # While an option lacks its value, click leaves what was typed before it among the other words.
+    run = context.params.get("run") or next(iter(context.args), None)
     return read_manifest(find_path(os.path.expanduser(storage), None if run is None else os.path.expanduser(run)))
