@@ -1,33 +1,15 @@
-"""`fashion-sweep ls`, `show` and `best`: what the record says. Without --predict, none of them loads Ray or torch."""
+"""`fashion-sweep ls` and `best`: what the record says. Without --predict, neither loads Ray or torch."""
 
 from __future__ import annotations
 
-import gc
 import json
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
-from fashion.cli.completion.words import complete_folder, complete_run, complete_split
-from fashion.cli.options import HomePath
-
-if TYPE_CHECKING:
-    from fashion.api.locate import Location
-    from fashion.api.recorded_run import RecordedRun
-
-storage_option = click.option(
-    "--storage",
-    type=HomePath(),
-    default="runs",
-    show_default=True,
-    metavar="DIR",
-    help="Look for runs in this folder, or at this s3:// or gs:// address (`storage` in their specs).",
-    shell_complete=complete_folder,
-)
-SHOWN = 50  # trials that `show` prints unless asked for all
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")
+from fashion.cli.completion.words import complete_run, complete_split
+from fashion.cli.reading.location import json_option, open_named, read_location, storage_option
 
 
 @click.command()
@@ -52,7 +34,7 @@ def ls(storage: str, as_json: bool) -> None:
     found: list[dict[str, Any]] = []
     for location in locations(storage):
         try:
-            found.append(overview(_read(location).record))
+            found.append(overview(read_location(location).record))
         except NoRunError:
             pass  # something else that is kept beside the runs
         except RunError as error:  # one damaged run must not hide the others
@@ -88,36 +70,6 @@ def ls(storage: str, as_json: bool) -> None:
             words.ago(entry["active"]),
         )
     page().print(table, markup=False)
-
-
-@click.command()
-@click.argument("run", required=False, metavar="[RUN]", shell_complete=complete_run)
-@storage_option
-@click.option("--trial", type=int, metavar="N", help="Show one trial: its configuration and every epoch.")
-@click.option("--all", "everything", is_flag=True, help=f"Show every trial, not the {SHOWN} best.")
-@json_option
-def show(run: str | None, storage: str, trial: int | None, everything: bool, as_json: bool) -> None:
-    """Show a run: its trials from the best down, the rungs, the failures.
-
-    RUN is a name, a folder or an address; without it the latest run. Works while the sweep runs, from another terminal.
-
-    \b
-    Example: fashion-sweep show
-    Example: fashion-sweep show backbones --trial 7
-    """
-    from fashion.display.pages import page, print_run, print_trial, run_json, trial_json
-
-    opened = _open(storage, run, every_report=trial is not None)
-    record = opened.record
-    if trial is not None:
-        opened.trial(trial)  # refuses one that is not recorded
-    if as_json:
-        found = run_json(record) if trial is None else trial_json(record, trial, reports=True)
-        click.echo(json.dumps(found, indent=2, allow_nan=False))
-    elif trial is None:
-        print_run(record, page(), None if everything else SHOWN)
-    else:
-        print_trial(record, trial, page())
 
 
 @click.command()
@@ -177,7 +129,7 @@ def best(
         raise click.UsageError("--split and --images exclude each other.")
     if epoch is not None and trial is None:
         raise click.UsageError("--epoch goes with --trial.")
-    opened = _open(storage, run)
+    opened = open_named(storage, run)
     winner = opened.best() if trial is None else opened.at(trial, epoch)
     before = opened.promoted
     folder: str | None = f"{opened.record.location}/best"
@@ -205,28 +157,3 @@ def best(
         found["predictions"] = predict_winner(record, winner, split, images, address, as_json, follow_links, on_error)
     if as_json:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
-
-
-def _open(storage: str, name: str | None, every_report: bool = False) -> RecordedRun:
-    """The run of that name, or without one the run with the latest activity."""
-    from fashion.api.locate import find_location
-
-    return _read(find_location(storage, name), every_report)
-
-
-def _read(location: Location, every_report: bool = False) -> RecordedRun:
-    """The run at that location, with progress on stderr while it is read."""
-    from fashion.api.recorded_run import read_run
-    from fashion.display.progress import Bars
-
-    # A command keeps what it reads until it ends, so the garbage collector need never look at it.
-    gc.disable()
-    try:
-        with Bars() as bars:
-            run = read_run(location, every_report, bars)
-    finally:
-        gc.freeze()
-        gc.enable()
-    for note in run.notes:
-        click.echo(note, err=True)
-    return run

@@ -86,6 +86,7 @@ def run(
         _show_confusions(record)
     _tell_end(outcome, record.location)
     if not as_json:
+        _tell_findings(record)
         click.echo(f"Results: {record.location}  (fashion-sweep best {record.location} {_prediction(record)})")
 
 
@@ -97,6 +98,18 @@ def _show_confusions(record: Run) -> None:
     shown = show_confusions(RecordedRun(record))
     if isinstance(shown, str):
         click.echo(f"TensorBoard gets no confusion matrices: {shown}", err=True)
+
+
+def _tell_findings(record: Run) -> None:
+    """Say who won and how sure that is, what mattered most, and what it cost."""
+    from fashion.api.recorded_run import RecordedRun
+    from fashion.display.pages import page
+    from fashion.display.reading.summary import summary_lines
+    from fashion.reading.summary import summarise
+
+    out, opened = page(), RecordedRun(record)
+    for line in summary_lines(summarise(record, opened.predictions)):
+        out.print(line, markup=False)
 
 
 def _prediction(record: Run) -> str:

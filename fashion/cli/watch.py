@@ -11,7 +11,7 @@ import click
 
 from fashion.cli.completion.words import complete_run
 from fashion.cli.options import json_option, mode_of, plain_option
-from fashion.cli.results import storage_option
+from fashion.cli.reading.location import storage_option
 
 if TYPE_CHECKING:
     from fashion.api.locate import Location

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from fashion.display import rows as words
 from fashion.display.rows import Row
-from fashion.display.tables import View, picture, rung_name
+from fashion.display.tables import View, picture
 from fashion.errors import printable
 from fashion.record.manifest import versions_in_words
 from fashion.record.run import Run
@@ -62,7 +61,8 @@ def final(counts: dict[str, int]) -> int:
 
 
 def trial_json(run: Run, number: int, reports: bool = False) -> dict[str, Any]:
-    """A trial as JSON values, with every epoch if `reports` is set."""
+    """A trial as JSON values; if `reports` is set with every epoch, where its attempts ran, and what it missed at the
+    rung that stopped it."""
     trial = run.trials[number]
     best = trial.best()
     entry: dict[str, Any] = {
@@ -78,14 +78,19 @@ def trial_json(run: Run, number: int, reports: bool = False) -> dict[str, Any]:
         "config": trial.config,
     }
     if reports:
+        missed = scheduler_of(run).missed.get(number) if trial.status == "stopped" else None
+        entry["stopped_at"] = vars(missed) if missed else None
+        entry["slots"] = [vars(use) for use in trial.slots]
         entry["reports"] = [{**each.to_json(), "decision": trial.decisions[each.epoch]} for each in trial.reports]
     return entry
 
 
-def run_json(run: Run) -> dict[str, Any]:
-    """What `show` prints as JSON values: the overview, the rungs and every trial."""
+def run_json(run: Run, numbers: Sequence[int] | None = None) -> dict[str, Any]:
+    """What `show` prints as JSON values: the overview, the rungs and every trial, or those of the given numbers in
+    their order."""
     rungs = [vars(state) for state in scheduler_of(run).rungs()]
-    return {**overview(run), "rungs": rungs, "recorded": [trial_json(run, number) for number in sorted(run.trials)]}
+    chosen = sorted(run.trials) if numbers is None else numbers
+    return {**overview(run), "rungs": rungs, "recorded": [trial_json(run, number) for number in chosen]}
 
 
 def print_run(run: Run, out: Console, most: int | None = None) -> None:
@@ -133,41 +138,6 @@ def ranges(numbers: Sequence[int]) -> str:
             spans.append([number, number])
     texts = [f"{first}" if first == last else f"{first} to {last}" for first, last in spans]
     return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(texts)}"
-
-
-def print_trial(run: Run, number: int, out: Console) -> None:
-    """Print a trial's configuration and every epoch's metrics, with the best epoch in bold."""
-    trial = run.trials[number]
-    out.print(f"[bold]trial {number}[/] of {escape(run.location)}: {trial.status}, attempt {trial.attempt}")
-    if trial.reason:
-        out.print(printable(trial.reason), markup=False)
-    scheduler = scheduler_of(run)
-    if trial.status == "stopped" and (missed := scheduler.missed.get(number)):
-        where = rung_name(missed.progress, scheduler.compare)
-        needed = f"{words.number(missed.value)}, and {words.number(missed.needed)} was needed"
-        out.print(f"at {where} its {scheduler.metric} was {needed}")
-    if trial.origin:
-        out.print(printable(f"reused: trained as trial {trial.origin[1]} of {trial.origin[0]}"), markup=False)
-    for note in trial.notes:
-        out.print(f"note: {printable(note)}", markup=False)
-    for attempt, changed in trial.versions.items():
-        words_of_it = versions_in_words(run.manifest, changed)
-        text = f"attempt {attempt} under other versions than the run began with: {words_of_it}"
-        out.print(printable(text), markup=False)
-    print_config(run, trial.config, out)
-    if not trial.reports:
-        out.print("no epoch reported yet")
-        return
-    names = [name for name in trial.reports[0].metrics if "/" not in name]
-    epochs = table("epoch", *names, "seconds", "decision", left=("decision",))
-    best = trial.best()
-    for each in trial.reports:
-        values = [f"{each.metrics.get(name, math.nan):.4g}" for name in names]
-        style = "bold" if best is not None and each.epoch == best.epoch else ""
-        seconds = f"{each.seconds:.1f}"
-        epochs.add_row(f"{each.epoch}/{each.epochs}", *values, seconds, trial.decisions[each.epoch], style=style)
-    out.print()
-    out.print(epochs)
 
 
 def print_config(run: Run, config: dict[str, Any], out: Console) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fashion.errors import printable
+from fashion.reading.trial_columns import varying as varying
 from fashion.record.trial import Trial
 
 FINAL = ("completed", "stopped", "failed")
-SECTIONS = ("model", "data", "train")
 # The sampled fields that decide most, in this order: where there is no room for all, the others yield first.
 IMPORTANT = (
     "model.backbone", "train.lr", "train.optimizer", "train.mode", "model.weights", "train.batch_size", "train.epochs",
@@ -89,18 +89,6 @@ def field_value(config: Mapping[str, Any], name: str) -> Any:
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
-
-
-def varying(manifest: Mapping[str, Any]) -> list[str]:
-    """The dotted fields in which a run's trials may differ: those that its recorded spec samples, and those that were
-    edited when the run was extended."""
-    edited = {field for extension in manifest.get("extensions", []) for field in extension["edited"]}
-    return [
-        f"{section}.{field}"
-        for section in SECTIONS
-        for field, value in manifest["spec"].get(section, {}).items()
-        if isinstance(value, Mapping) or f"{section}.{field}" in edited
-    ]
 
 
 def by_importance(fields: Sequence[str], rows: Sequence[Row]) -> list[str]:

@@ -39,6 +39,7 @@ from fashion.training.feed import TrainingData
 from fashion.training.loop import TrialInputs, train_trial
 
 PROGRESS_SECONDS = 1.0
+LARGEST_ERROR = 100_000  # bytes of a kept traceback
 SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that lasts depends on
 
 
@@ -288,9 +289,17 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def bounded(text: bytes) -> bytes:
+    """A traceback without its middle where it is longer than LARGEST_ERROR bytes: a message may hold a whole array."""
+    if len(text) <= LARGEST_ERROR:
+        return text
+    half = LARGEST_ERROR // 2
+    return text[:half] + f"\n[{len(text) - 2 * half} bytes left out]\n".encode() + text[-half:]
+
+
 def describe_failure(task: Task, error: BaseException) -> str:
     """Keep the whole traceback in the trial's folder, and in the bucket; return the one line that the record holds."""
-    text = "".join(traceback.format_exception(error)).encode()
+    text = bounded("".join(traceback.format_exception(error)).encode())
     if isinstance(error, FashionError):
         return str(error)
     location: Path | Address = task.folder / ERROR

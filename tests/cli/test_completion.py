@@ -13,6 +13,8 @@ from click.shell_completion import ShellComplete
 
 from fashion.cli.completion.shells import VARIABLE
 from fashion.cli.main import COMMANDS, cli
+from fashion.record.run import Run
+from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +49,7 @@ def test_commands() -> None:
     assert completed("sweeps", "") == ["copy"]
 
 
-@pytest.mark.parametrize("command", ["show", "best", "watch", "stop"])
+@pytest.mark.parametrize("command", ["show", "best", "watch", "stop", "compare", "logs"])
 def test_runs_the_latest_first(command: str) -> None:
     assert completed(command, "") == ["backbones", "lr-short", "lr"]
     assert completed(command, "lr") == ["lr-short", "lr"]
@@ -199,3 +201,16 @@ def test_completion_loads_neither_torch_nor_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_columns_and_attributes_of_a_run(tmp_path: Path) -> None:
+    manifest = {"spec": SPEC, "data_fingerprint": "f", "attributes": ATTRIBUTES, "label_counts": COUNTS}
+    Run.create(tmp_path / "runs", "known", manifest).close()
+    assert completed("show", "known", "--sort", "val_acc") == [
+        "val_accuracy", "val_accuracy/sleeve", "val_accuracy/fit"
+    ]  # fmt: skip
+    assert completed("show", "known", "--sort", "lr") == ["lr"]
+    assert completed("show", "known", "--where", "lr<1 and train.l") == ["lr<1 and train.lr"]
+    assert completed("show", "known", "--where", "(backb") == ["(backbone"]
+    assert completed("show", "known", "--attribute", "") == ["sleeve", "fit"]
+    assert completed("show", "nowhere", "--sort", "") == [], "and nothing is printed"

@@ -232,3 +232,13 @@ def test_trials_of_a_run_that_is_not_there(spec: Path, s3: Server, capsys: pytes
 
 def test_the_copy_is_where_the_cache_is(bucket: str) -> None:
     assert working_copy(parse_address(STORAGE) / "lr").is_relative_to(os.environ["FASHION_CACHE"])
+
+
+def test_trials_are_chosen_and_their_logs_printed(bucket: str, s3: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    text = typed(capsys, "show", "lr", "--storage", bucket, "--where", "status=failed", "--csv")
+    assert [line.split(",")[:2] for line in text.splitlines()[1:]] == [["2", "failed"]]
+    s3.write("sweeps", "team/a/lr/trials/0002/error.txt", b"Traceback: it broke\n")
+    text = typed(capsys, "logs", "lr", "--storage", bucket)
+    assert f"    {STORAGE}/lr/trials/0002/error.txt:\n    Traceback: it broke\n" in text
+    text = typed(capsys, "compare", "lr", "--storage", bucket, "--trials", "0,2")
+    assert "trial 2 and trial 0 can't be compared image by image: the predictions of trial 0 can't be read" in text

@@ -16,17 +16,17 @@ from click.shell_completion import CompletionItem
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def _quiet(completer: Completer) -> Completer:
+def quiet(completer: Completer) -> Completer:
     """No completion where one fails: a traceback would be printed into the user's command line."""
 
     @functools.wraps(completer)
-    def quiet(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def completed(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         try:
             return completer(context, parameter, incomplete)
         except Exception:
             return []
 
-    return quiet
+    return completed
 
 
 def _beginning(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
@@ -43,7 +43,7 @@ def complete_folder(context: click.Context, parameter: click.Parameter, incomple
     return [CompletionItem(incomplete, type="dir")]
 
 
-@_quiet
+@quiet
 def complete_run(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The runs of `--storage`, the latest first. A bucket is not asked; what looks like a path is completed as one."""
     from fashion.record.find import run_paths
@@ -55,7 +55,7 @@ def complete_run(context: click.Context, parameter: click.Parameter, incomplete:
     )
 
 
-@_quiet
+@quiet
 def complete_backbone(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The backbones by name, each with the side in pixels of its native input."""
     from fashion.model.backbones import BACKBONES
@@ -67,7 +67,7 @@ def complete_backbone(context: click.Context, parameter: click.Parameter, incomp
     ]
 
 
-@_quiet
+@quiet
 def complete_split(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The splits of a data set."""
     from fashion.data.lists import SPLITS
@@ -75,7 +75,7 @@ def complete_split(context: click.Context, parameter: click.Parameter, incomplet
     return _beginning(SPLITS, incomplete)
 
 
-@_quiet
+@quiet
 def complete_shipped(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The shipped sweeps, each with the question that it answers."""
     from fashion.spec.shipped import shipped_sweeps
@@ -87,7 +87,7 @@ def complete_shipped(context: click.Context, parameter: click.Parameter, incompl
     ]
 
 
-@_quiet
+@quiet
 def complete_override(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """`section.field=` of a spec's fields, and behind `=` the words that the field takes."""
     from fashion.model.backbones import BACKBONES

@@ -1,0 +1,174 @@
+"""One attribute of a trial as a page: how good, which classes are taken for which, and whether it knows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fashion.display import rows as words
+from fashion.errors import printable
+from fashion.reading.calibration import Calibration, ReliabilityBin
+from fashion.reading.confusion import Confusion
+from fashion.record.ranking import AttributeRow
+
+NARROWEST = 5  # columns of a predicted class
+NAME = 18  # most columns of a class name
+MISTAKES = 12  # that are listed where the matrix has no room
+
+
+@dataclass(frozen=True)
+class AttributePage:
+    """majority: of the manifest's counts; None for a multi-label attribute. calibration: None with too few labels."""
+
+    trial: int
+    epoch: int
+    location: str
+    confusion: Confusion
+    majority: AttributeRow | None
+    calibration: Calibration | None
+
+
+def attribute_json(page: AttributePage) -> dict[str, Any]:
+    """The page as JSON values. Shares are from 0 to 1, null where nothing was counted; confusion is by true class."""
+    found, calibration = page.confusion, page.calibration
+    classes = [{**each._asdict(), "recall": each.recall, "precision": each.precision} for each in found.classes]
+    entry: dict[str, Any] = {
+        "trial": page.trial, "epoch": page.epoch, "attribute": found.attribute, "labels": found.labels,
+        "missing": found.missing, "accuracy": found.accuracy, "balanced_accuracy": found.balanced_accuracy,
+        "majority": None, "classes": classes,
+        "confusion": None if found.counts is None else found.counts.tolist(), "calibration": None,
+    }  # fmt: skip
+    if page.majority is not None:
+        entry["majority"] = {"class": page.majority.majority_class, "accuracy": page.majority.majority_accuracy}
+    if calibration is not None:
+        bins = [each._asdict() for each in calibration.bins]
+        tempered = [each._asdict() for each in calibration.tempered_bins]
+        entry["calibration"] = {**vars(calibration), "bins": bins, "tempered_bins": tempered}
+    return entry
+
+
+def print_attribute(page: AttributePage, out: Console) -> None:
+    """Print the page; class names are cut to what fits."""
+    found = page.confusion
+    where = f"trial {page.trial}, epoch {page.epoch} of {printable(page.location)}"
+    out.print(Text(f"{printable(found.attribute)}, {where}", "bold"), soft_wrap=True)
+    for line in _headlines(page):
+        out.print(line, markup=False)
+    out.print()
+    out.print(_classes(found))
+    out.print()
+    _print_confusion(found, out)
+    if page.calibration is not None:
+        out.print()
+        _print_calibration(page.calibration, out)
+
+
+def _headlines(page: AttributePage) -> list[str]:
+    found, majority = page.confusion, page.majority
+    if found.accuracy is None:
+        return ["no validation image has a label of it"]
+    text = f"accuracy {words.percent(found.accuracy)} % ({found.right}/{found.labels})"
+    text += f", balanced {_share(found.balanced_accuracy)} %"
+    lines = [text]
+    if majority is not None:
+        gain = 100 * (found.accuracy - majority.majority_accuracy)
+        always = printable(majority.majority_class)
+        lines.append(
+            f'always "{always}" would be right in {words.percent(majority.majority_accuracy)} %: {gain:+.2f} points'
+        )
+    if found.missing:
+        lines.append(f"{found.missing} validation images have no label of it and are left out")
+    return lines
+
+
+def _classes(found: Confusion) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("class", no_wrap=True)
+    for head in ("images", "predicted", "right", "recall %", "precision %"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for each in found.classes:
+        shares = (_share(each.recall), _share(each.precision))
+        counts = map(str, (each.images, each.predicted, each.right))
+        table.add_row(Text(_cut(each.name, NAME)), *counts, *shares)
+    return table
+
+
+def _print_confusion(found: Confusion, out: Console) -> None:
+    """The matrix where it fits, else the most frequent mistakes."""
+    if found.counts is None:
+        out.print("an image may be of several classes: there is no matrix of one against another", style="dim")
+        return
+    label = min(max(cell_len(printable(each.name)) for each in found.classes), NAME)
+    room = (out.width - label) // len(found.classes) - 2
+    needed = max(NARROWEST, len(str(found.counts.max())))
+    if room < needed:
+        _print_mistakes(found, out)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("true \\ predicted" if label >= 16 else "", no_wrap=True)
+    for each in found.classes:
+        table.add_column(Text(_cut(each.name, min(room, NAME))), justify="right", no_wrap=True)
+    for index, row in enumerate(found.counts.tolist()):
+        cells = [
+            Text(str(count) if count else ".", "bold green" if index == at and count else "" if count else "dim")
+            for at, count in enumerate(row)
+        ]
+        table.add_row(Text(_cut(found.classes[index].name, label)), *cells)
+    out.print("images by true class (rows) and predicted class (columns)", style="dim")
+    out.print(table)
+
+
+def _print_mistakes(found: Confusion, out: Console) -> None:
+    mistakes = found.mistakes()
+    out.print("what is taken for what, the most frequent first", style="dim")
+    for each in mistakes[:MISTAKES]:
+        out.print(f"{each.images:>6}  {_cut(each.true, NAME)} taken for {_cut(each.predicted, NAME)}", markup=False)
+    if len(mistakes) > MISTAKES:
+        rest = sum(each.images for each in mistakes[MISTAKES:])
+        out.print(f"{rest:>6}  in {len(mistakes) - MISTAKES} other ways (--json has the whole matrix)", style="dim")
+    if not mistakes:
+        out.print("nothing", style="dim")
+
+
+def _print_calibration(found: Calibration, out: Console) -> None:
+    if found.temperature >= 1.02:
+        leaning = "it is too confident"
+    elif found.temperature <= 0.98:
+        leaning = "it could be more confident"
+    else:
+        leaning = "as it is"
+    out.print(
+        f"calibration: expected error {_share(found.ece)} %, cross entropy {words.number(found.nll)}", markup=False
+    )
+    out.print(
+        f"at temperature {found.temperature:.3g} ({leaning}): {_share(found.tempered_ece)} %, "
+        f"{words.number(found.tempered_nll)}",
+        markup=False,
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for head in ("says %", "labels", "confident %", "right %", "| tempered", "confident %", "right %"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for before, after in zip(found.bins, found.tempered_bins, strict=True):
+        if before.number or after.number:
+            table.add_row(f"{100 * before.low:.0f}-{100 * before.high:.0f}", *_bin(before), *_bin(after))
+    out.print(table)
+
+
+def _bin(each: ReliabilityBin) -> tuple[str, str, str]:
+    return (str(each.number), _share(each.confidence, 1), _share(each.accuracy, 1))
+
+
+def _share(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}"
+
+
+def _cut(name: str, width: int) -> str:
+    """A name in at most `width` columns, with `~` where its end is cut off."""
+    text = printable(name).replace("\n", " ")
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "~"
