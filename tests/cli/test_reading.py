@@ -12,8 +12,8 @@ import pytest
 
 from fashion.cli.run import _tell_findings
 from fashion.record.run import Run
-from tests.support.skilled_runs import CLASSES, labels_of, predicted_run, write_labels
 from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC, record
+from tests.support.skilled_runs import CLASSES, labels_of, predicted_run, write_labels
 from tests.support.typed import told, typed
 
 Shell = pytest.CaptureFixture[str]

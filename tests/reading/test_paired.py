@@ -9,8 +9,8 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from fashion.reading.paired import metric_sums, paired_differences
-from tests.support.skilled_runs import CLASSES, IMAGES, Predictions, labels_of, metrics_of, probabilities_of
 from tests.support.recorded import ATTRIBUTES
+from tests.support.skilled_runs import CLASSES, IMAGES, Predictions, labels_of, metrics_of, probabilities_of
 
 
 def heads(skill: float, seed: int, labels: NDArray[np.int64]) -> list[Predictions]:
