@@ -107,7 +107,7 @@ def complete_override(context: click.Context, parameter: click.Parameter, incomp
     return _beginning((f"{name}={word}" for word in words), incomplete)
 
 
-@_quiet
+@quiet
 def complete_target(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The forms of `export`, each with what it is."""
     from fashion.export.targets import TARGETS
