@@ -57,7 +57,7 @@ def check(file: str, root: str, split: str, run: str | None, earlier: str | None
     Example:
       fashion-sweep submission check prediction.txt.zip --data data/FashionDataset --run backbones
     """
-    from fashion.cli.data import folder_of
+    from fashion.cli.data.options import folder_of
     from fashion.data.layout import read_dataset
     from fashion.prediction.submission import TEXT_NAME
     from fashion.prediction.submission_check import (

@@ -11,7 +11,7 @@ import click
 
 from fashion.cli.completion.words import complete_file, complete_folder, complete_run
 from fashion.cli.options import HomePath
-from fashion.cli.results import storage_option
+from fashion.cli.reading.location import storage_option
 
 if TYPE_CHECKING:
     from fashion.page.gather import PageRun
