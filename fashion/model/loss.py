@@ -94,6 +94,13 @@ class MultiHeadLoss:
         heads = torch.stack(rows)
         return heads.mean(0) if scales is None else (heads * scales[:, None]).mean(0)
 
+    def of_batch(
+        self, known: Tensor | None, images: int, class_counts: Sequence[int]
+    ) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
+        """The objective of a global batch, called with logits and targets. known: as for `scales`; None where no label
+        of the split is missing."""
+        return self if known is None else partial(self, scales=self.scales(known, images, class_counts))
+
     def _known(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """One head's losses (n,), 0 where the label is not known; of a multi-label head the mean over its classes."""
         if target.ndim == 1:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +182,7 @@ class _Session:
         scale = self.worker.world_size / batch.global_count
         images = batch.images if self.setting.channels_last else batch.images.contiguous()
         clip_grad = self.inputs.config.train.clip_grad
-        criterion: micro_batches.Criterion = self.criterion
-        if batch.known is not None:
-            scales = self.criterion.scales(batch.known, batch.global_count, self.inputs.data.class_counts)
-            criterion = partial(self.criterion, scales=scales)
+        criterion = self.criterion.of_batch(batch.known, batch.global_count, self.inputs.data.class_counts)
 
         self.optimizer.zero_grad(set_to_none=True)
         logits, losses = micro_batches.add_gradients(
@@ -237,12 +233,8 @@ class _Session:
     def report(self, totals: EpochTotals, val_meter: Meter) -> EpochReport:
         """The epoch's report. Raises TrialDiverged when a loss is not finite."""
         names = self.inputs.data.names
-        metrics = {
-            "train_loss": (totals.objective[0] / totals.objective[1]).item(),
-            "train_accuracy": totals.meter.compute(names)["accuracy"],
-            **{f"val_{name}": value for name, value in val_meter.compute(names).items()},
-            "lr": totals.lr,
-        }
+        val = {f"val_{name}": value for name, value in val_meter.compute(names).items()}
+        metrics = {**totals.metrics(names), **val, "lr": totals.lr}
         if self.worker.device.type == "cuda":
             metrics["gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.worker.device) / 1e9
         for name in ("train_loss", "val_loss"):

@@ -45,6 +45,13 @@ class EpochTotals:
         self.objective += torch.stack([losses.double().sum(), losses.new_tensor(len(losses)).double()])
         self.step, self.lr = self.step + 1, lr
 
+    def metrics(self, names: Sequence[str]) -> dict[str, float]:
+        """The epoch's metrics of training. names: the attributes'."""
+        return {
+            "train_loss": (self.objective[0] / self.objective[1]).item(),
+            "train_accuracy": self.meter.compute(names)["accuracy"],
+        }
+
     def reduce(self, worker: Worker) -> None:
         """Make them the sums over all workers."""
         self.meter.reduce()
