@@ -8,13 +8,15 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from fashion.config import SplitRule
 from fashion.data.pushed import Pushed
 from fashion.errors import Problem
+
+if TYPE_CHECKING:  # light commands read lists, and need no arrays
+    import numpy as np
+    from numpy.typing import NDArray
 
 SPLITS = ("train", "val", "test")
 LABELLED = ("train", "val")  # these need labels; test may have them

@@ -15,8 +15,7 @@ from pathlib import Path
 from fashion.bucket.address import is_address
 from fashion.cluster.growth import workers_that_fit
 from fashion.config import LabelReading
-from fashion.data.forms.table import form_of, scan_layout
-from fashion.data.lists import CHALLENGE, listed_images
+from fashion.data.lists import listed_images
 from fashion.errors import Problem, ResourcesError
 from fashion.model import backbones
 from fashion.spec.fields import show
@@ -125,13 +124,17 @@ def _train_images(root: str, follow_links: bool, reading: LabelReading) -> int |
     if is_address(root):
         return None
     folder = Path(os.path.expanduser(root))
-    if form_of(folder) not in (None, (CHALLENGE, folder)):
-        scan = scan_layout(folder, follow_links, reading)
-        return None if scan.problems else len(scan.images["train"])
-    try:
-        return len(listed_images(folder, "train"))
-    except (OSError, ValueError):
+    if (folder / "split").is_dir():
+        try:
+            return len(listed_images(folder, "train"))
+        except (OSError, ValueError):
+            return None
+    if not folder.exists():
         return None
+    from fashion.data.forms.table import scan_layout  # here, since arrays take a while to load
+
+    scan = scan_layout(folder, follow_links, reading)
+    return None if scan.problems else len(scan.images["train"])
 
 
 def _shapes(spec: SweepSpec, train_images: int | None) -> Iterator[Shape]:

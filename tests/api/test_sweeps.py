@@ -13,6 +13,7 @@ import pytest
 import fashion
 from fashion.record.run import Run
 from fashion.spec.space import LogUniform
+from fashion.sweep.outcome import outcome_of
 from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC
 
 TEXT = """
@@ -70,7 +71,7 @@ def test_what_no_spec_can_hold_is_refused(path: Path, value: object) -> None:
 def test_run_hands_over_to_the_engine(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = {"spec": SPEC, "data_fingerprint": "f", "attributes": ATTRIBUTES, "label_counts": COUNTS}
     record = Run.create(tmp_path, "small", manifest)
-    outcome, asked = object(), []
+    outcome, asked = outcome_of(record, 1), []
 
     def run_spec(spec: fashion.SweepSpec, **options: Any) -> tuple[Run, object]:
         asked.append((spec, options))

@@ -84,6 +84,7 @@ def test_best_is_promoted_in_the_bucket(
     assert "promoted to s3://sweeps/team/a/lr/best" in text
     assert "second machine" not in text
     assert s3.names("sweeps", "team/a/lr/best/") == [
+        "team/a/lr/best/README.md",
         "team/a/lr/best/model.json",
         "team/a/lr/best/model.safetensors",
     ]

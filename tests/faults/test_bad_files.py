@@ -101,7 +101,7 @@ def test_any_value_in_any_place_of_a_manifest(part: int, storage: Path, capsys: 
         if place[:1] in (("attributes",), ("label_counts",), ("format",)) and place[-1] is ...:
             assert "manifest.json" in said, place
         assert {each.name for each in (storage / "lr").iterdir()} <= {
-            "manifest.json", "journal.jsonl", "trials", "best", "best.lock", "lock"
+            "manifest.json", "journal.jsonl", "trials", "best", "best.lock", "lock", "certainty.json"
         }  # fmt: skip
     assert set(storage.parent.iterdir()) == outside
 

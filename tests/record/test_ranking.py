@@ -111,7 +111,7 @@ def test_promoted_directory_stands_alone(run: Run) -> None:
     folder = promote(run)
     source.unlink()
     assert folder == run.best_dir
-    assert sorted(entry.name for entry in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert sorted(entry.name for entry in folder.iterdir()) == ["README.md", "model.json", "model.safetensors"]
     meta = json.loads((folder / "model.json").read_text())
     content = (folder / "model.safetensors").read_bytes()
     assert meta["weights"] == {
