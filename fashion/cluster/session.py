@@ -5,17 +5,25 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants
 from ray._private.node import Node
+from ray._raylet import (  # type: ignore[attr-defined]
+    DASHBOARD_AGENT_LISTEN_PORT_NAME,
+    METRICS_AGENT_PORT_NAME,
+    METRICS_EXPORT_PORT_NAME,
+    persist_port,
+)
 
 from fashion.cluster.interrupts import deferred, hangups_blocked
 from fashion.cluster.joining import WorkersPath, join
@@ -56,6 +64,11 @@ QUIET = ("ray.tune", "ray.train", "ray._private.authentication")
 OBJECT_STORE = 256 << 20
 
 START_SECONDS = 180  # that Ray may take to start on this machine; usually it takes a few
+# What Ray starts, and what its agents offer, that no sweep uses.
+UNUSED_PROCESSES = ("start_monitor", "start_log_monitor", "start_api_server")
+UNUSED_PORTS = (DASHBOARD_AGENT_LISTEN_PORT_NAME, METRICS_AGENT_PORT_NAME, METRICS_EXPORT_PORT_NAME)
+NOT_IN_USE = -1  # Ray's word for it
+
 LOOK_SECONDS = 2.0  # between two looks at the cluster's nodes
 ANSWER_SECONDS = 2.0  # how long one waits for the GCS, which usually answers in milliseconds
 
@@ -199,7 +212,7 @@ def _start(folder: Path) -> None:
     try:
         private_token(folder)
         # Without "local" Ray would join whatever `ray start` has left running here.
-        with _without_unused_processes(), _patient():
+        with _starting():
             ray.init(
                 address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
                 _temp_dir=str(folder), object_store_memory=OBJECT_STORE, job_config=WorkersPath(joined=False),
@@ -207,7 +220,6 @@ def _start(folder: Path) -> None:
                 _system_config={
                     # Else Ray starts a process for each CPU, which no trial can use: Tune gives trials an environment.
                     "prestart_worker_first_driver": False,
-                    "agent_register_timeout_ms": START_SECONDS * 1000,  # the raylet's own patience
                 },
             )  # fmt: skip
     except OSError as error:
@@ -219,24 +231,23 @@ def _start(folder: Path) -> None:
 
 
 @contextmanager
-def _without_unused_processes() -> Iterator[None]:
-    """Inside, Ray starts neither its autoscaler nor its log monitor nor its web server, each a Python process of its
-    own: nodes don't come and go, workers' output is not shown, and nobody looks at a dashboard."""
-    unused = {name: getattr(Node, name) for name in ("start_monitor", "start_log_monitor", "start_api_server")}
-    for name in unused:
-        setattr(Node, name, lambda *arguments, **options: None)
-    try:
-        yield
-    finally:
-        for name, method in unused.items():
-            setattr(Node, name, method)
+def _starting() -> Iterator[None]:
+    """Inside, Ray starts what a sweep needs, and as patiently as a busy machine asks for.
 
-
-@contextmanager
-def _patient() -> Iterator[None]:
-    """Inside, Ray waits START_SECONDS for its raylet. Its own limit is 30 s, which a busy machine, or one of half a
-    core, takes."""
+    It starts neither its autoscaler nor its log monitor nor its web server, each a Python process of its own: nodes
+    don't come and go, workers' output is not shown, and nobody looks at a dashboard. The raylet is told the ports of
+    its two agents beforehand: else it waits for them to tell, and dies when they take longer than 15 s to start
+    (https://github.com/ray-project/ray/issues/65983). And START_SECONDS are waited for the raylet instead of 30.
+    """
+    parameters, starting = ray._private.parameter.RayParams, Node.start_ray_processes
     node_of: Callable[[str, str], Any] = ray._private.services.get_node
+    nodes: list[Node] = []
+
+    def told(node: Node) -> None:
+        nodes.append(node)
+        for name in UNUSED_PORTS:
+            persist_port(node.get_session_dir_path(), node._node_id, name, NOT_IN_USE)
+        starting(node)  # type: ignore[no-untyped-call]
 
     def wait_for(gcs_address: str, node_id: str) -> Any:
         end = time.monotonic() + START_SECONDS
@@ -244,16 +255,36 @@ def _patient() -> Iterator[None]:
             try:
                 return node_of(gcs_address, node_id)
             except RuntimeError:  # not there yet
-                if time.monotonic() > end:
-                    rule, fix = f"did not start within {START_SECONDS} s", "This machine may be too busy: try again"
-                    raise ResourcesError(Problem("Ray", rule, fix=fix)) from None
+                dead = [name for node in nodes for name, _ in node.dead_processes()]
+                if dead or time.monotonic() > end:
+                    what = f"Ray's {dead[0]} died" if dead else f"it took longer than {START_SECONDS} s"
+                    raise ResourcesError(
+                        Problem("Ray", "did not start on this machine", what, "It may be too busy: try again")
+                    ) from None
             time.sleep(0.1)
 
-    ray._private.services.get_node = wait_for
+    changes: list[tuple[Any, str, Any]] = [
+        *((Node, name, lambda *arguments, **options: None) for name in UNUSED_PROCESSES),
+        (Node, "start_ray_processes", told),
+        (ray._private.parameter, "RayParams", partial(parameters, runtime_env_agent_port=_free_port())),
+        (ray._private.services, "get_node", wait_for),
+    ]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    for owner, name, value in changes:
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        ray._private.services.get_node = node_of
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def _free_port() -> int:
+    """A port of this machine that nobody uses."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
 
 
 @contextmanager

@@ -172,6 +172,12 @@ def test_rays_own_processes_can_be_asked_after() -> None:
     assert dead_daemons() == []
 
 
+def test_the_raylet_was_told_its_agents_ports() -> None:
+    """It waits for none of them to tell: a busy machine takes longer to start them than the raylet would wait."""
+    (node,) = ray.nodes()
+    assert node["MetricsExportPort"] == -1, "not in use"
+
+
 def test_a_dead_actors_placement_group_is_found() -> None:
     actor = Reserver.remote()  # type: ignore[attr-defined]
     name = ray.get(actor.reserve.remote())
