@@ -97,7 +97,10 @@ def leaderboard_panel(run: PageRun) -> Markup:
         " ".join(["tied"] * (row.number in run.tied) + ["winner"] * (index == 0)) for index, row in enumerate(rows)
     ]
     said = "Shaded trials can't be told from the winner at 5 %, all comparisons allowed for."
-    said = said if run.tied else f"Which trials are tied is not known: {_untold(run)}."
+    if not run.tied:
+        said = f"Which trials are tied is not known: {_untold(run)}."
+    elif run.certainty is not None and run.certainty.untold:
+        said += f" No intervals of some: {run.certainty.untold}."
     ranked = sum(math.isfinite(row.best) for row in run.rows)
     more = f" The first {LEADERS} of {ranked}." if ranked > LEADERS else ""
     return tag("section", tag("h2", "Leaderboard"), tag("p", said + more, class_="dim"),

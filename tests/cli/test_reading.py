@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fashion.api.recorded_run import RecordedRun
 from fashion.cli.run import _tell_findings
+from fashion.display.certainty import certainty_lines
 from fashion.record.run import Run
 from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC, record
 from tests.support.skilled_runs import CLASSES, labels_of, predicted_run, write_labels
@@ -237,12 +239,12 @@ def test_what_run_says_at_its_end(storage: Path, capsys: Shell) -> None:
     _tell_findings(run)
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("Winner: trial 1, epoch 1 of 1: val_loss ")
-    best = typed(capsys, "best", "base", "--storage", str(storage)).splitlines()
-    sure = said[1 : said.index("What mattered most: 4 trials are too few to tell")]
-    assert len(sure) == 3
-    assert {line.strip() for line in sure} <= {line.strip() for line in best}, "the same words"
-    assert sure[1].startswith("  can't be told from trial 2")
-    assert said[-4:] == [
+    opened = RecordedRun(run)
+    words = certainty_lines(run, opened.best(), opened.certainty())
+    assert said[1:4] == [f"  {line}" for line in words], "as `best` has it"
+    assert said[2].startswith("  can't be told from trial 2")
+    assert said[4:] == [
+        "What mattered most: 4 trials are too few to tell",
         "Cost: 4 trials, 4 epochs, 8 s of training, 200 images/s",
         f"Results: {run.location}",
         f"Next: fashion-sweep best {run.location} --predict",
