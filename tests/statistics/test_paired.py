@@ -23,8 +23,8 @@ def heads(labels: NDArray[np.int64]) -> list[HeadLabels]:
 def between(one: tuple[float, int], other: tuple[float, int], level: float = 0.95) -> dict[str, MetricDifference]:
     """Of two models of these skills and seeds."""
     labels = labels_of()
-    models = [probabilities_of(labels, *each) for each in (one, other)]
-    return {each.metric: each for each in metric_differences(heads(labels), *models, level)}
+    first, second = (probabilities_of(labels, *each) for each in (one, other))
+    return {each.metric: each for each in metric_differences(heads(labels), first, second, level)}
 
 
 def test_the_metrics_are_those_that_are_reported() -> None:
