@@ -69,6 +69,10 @@ def most_important(run: Run) -> tuple[Importance | None, str]:
 
     A field of numbers explains the square of Spearman's correlation, any other the share of the ranks' variance between
     its values. How likely that is by chance is found by permutation, the most of all fields in each.
+
+    The page's importance (`fashion/page/importance.py`) says more, each rung and each field with an interval, and needs
+    optuna for it: 41 evaluations a rung, in a process that may have no optuna loaded. Here one name is wanted, at the
+    end of `run`, which must be quick: these are a few products of matrices.
     """
     columns = trial_columns(run)
     trials = [number for number, row in columns.rows.items() if row["val_loss"] is not None]
