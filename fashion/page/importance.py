@@ -5,8 +5,8 @@ between a field's distribution over the best quarter of the trials and over all 
 counts there, those that were stopped at it too, with its loss at the rung: comparing trials at their ends would compare
 the scheduler's decisions instead.
 
-The one line at the end of `run` comes from a test of its own (`fashion/reading/summary.py: most_important`), which needs
-neither optuna nor its time.
+The one line at the end of `run` comes from a test of its own (`fashion/reading/summary.py: most_important`), which
+needs neither optuna nor its time.
 """
 
 from __future__ import annotations
