@@ -34,7 +34,7 @@ WITHOUT_TORCH = (
     "errors", "config", "files", "bucket", "schedulers", "statistics", "record", "spec", "storage", "reading",
     "display", "submit", "api.locate", "api.recorded_run", "api.tables", "api.validation", "api.sweeps",
     "api.confusions", "export.targets", "export.histories", "export.table_files", "export.optuna_study",
-    "export.mlflow_store", "export.wandb_folder", "export.card_file", "export.temperature", "page",
+    "export.mlflow_store", "export.wandb_folder", "export.card_file", "page",
 )  # fmt: skip
 HEAVY = ("torch", "torchvision", "timm")
 LARGEST = 12  # modules in a folder

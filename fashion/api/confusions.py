@@ -15,7 +15,8 @@ def show_confusions(run: RecordedRun) -> Path | str:
 
     Returns their folder; or, in words, why there are none: a sweep that has ended must not fail over a picture.
     """
-    from fashion.display.confusion import confusion, write_confusions
+    from fashion.display.confusion import write_confusions
+    from fashion.reading.confusion import confusion
 
     try:
         winner = run.best()
@@ -24,11 +25,7 @@ def show_confusions(run: RecordedRun) -> Path | str:
         return str(error)
     if found.labels_missing:
         return found.labels_missing
-    confusions = [
-        confusion(each.name, each.classes, each.labels, each.predicted)
-        for each in found.attributes
-        if each.labels is not None and each.labels.ndim == 1
-    ]
+    confusions = [confusion(each) for each in found.attributes if each.labels is not None and each.labels.ndim == 1]
     report = next(each for each in run.trial(winner.trial).reports if each.epoch == winner.epoch)
     time = datetime.fromisoformat(report.time).timestamp() if report.time else 0.0
     title = f"{run.name}, trial {winner.trial}, epoch {winner.epoch}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,6 @@ def run(
     _tell_end(outcome, record.location)
     if not as_json:
         _tell_findings(record)
-        click.echo(f"Results: {record.location}  (fashion-sweep best {record.location} {_prediction(record)})")
 
 
 def _show_confusions(record: Run) -> None:
@@ -101,15 +101,20 @@ def _show_confusions(record: Run) -> None:
 
 
 def _tell_findings(record: Run) -> None:
-    """Say who won and how sure that is, what mattered most, and what it cost."""
+    """Say who won and how sure that is, what mattered most, what it cost, and what to type next."""
     from fashion.api.recorded_run import RecordedRun
     from fashion.display.pages import page
     from fashion.display.reading.summary import summary_lines
     from fashion.reading.summary import summarise
 
-    out, opened = page(), RecordedRun(record)
-    for line in summary_lines(summarise(record, opened.predictions)):
+    out = page()
+    for line in summary_lines(record, summarise(record, RecordedRun(record).address)):
         out.print(line, markup=False)
+    click.echo(f"Results: {record.location}")
+    # A name alone is looked for in the folder `runs`.
+    named = shlex.quote(record.name if record.location == f"runs/{record.name}" else record.location)
+    click.echo(f"Next: fashion-sweep best {named} {_prediction(record)}")
+    click.echo(f"      fashion-sweep report {named}")
 
 
 def _prediction(record: Run) -> str:

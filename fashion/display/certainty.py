@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fashion.reading.certainty import Certainty, images_per_second, parameters_of
+from fashion.reading.certainty import Certainty
+from fashion.reading.cost import images_per_second, parameters_of
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
 from fashion.statistics.results import LEAST_IMAGES, Difference, Interval
@@ -82,7 +83,7 @@ def _tied(run: Run, found: Certainty) -> str:
     size = f"{count / 1e6:.1f} million" if count >= 1e5 else f"{count:,}"
     line += f"; the cheapest of them is {_name(found.cheapest, found)} ({size} parameters)"
     if found.fastest is not None and found.fastest != found.cheapest:
-        speed = images_per_second(run, run.trials[found.fastest]) or 0
+        speed = images_per_second(run, [run.trials[found.fastest]]) or 0
         line += f", the fastest {_name(found.fastest, found)} ({speed:.0f} images/s)"
     return line
 

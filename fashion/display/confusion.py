@@ -8,42 +8,24 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
 from fashion.files import new_folder, rename_folder
+from fashion.reading.confusion import Confusion
 
 WINNER = "winner"
 DOTS = 100  # an inch
 MOST_NUMBERS = 20  # classes up to which each cell has its number, and each class its name
 
 
-@dataclass(frozen=True, eq=False)
-class ConfusionMatrix:
-    """counts: (K, K) images, a row for each true class and a column for each predicted one."""
-
-    attribute: str
-    classes: tuple[str, ...]
-    counts: NDArray[np.int64]
-
-
-def confusion(attribute: str, classes: Sequence[str], labels: NDArray[Any], predicted: NDArray[Any]) -> ConfusionMatrix:
-    """The matrix of (N,) class indices; images whose label is negative, which means not known, don't count."""
-    known, count = labels >= 0, len(classes)
-    cells = labels[known] * count + predicted[known]
-    counts = np.bincount(cells, minlength=count * count).reshape(count, count)
-    return ConfusionMatrix(attribute, tuple(classes), counts)
-
-
-def write_confusions(folder: Path, title: str, epoch: int, time: float, confusions: Sequence[ConfusionMatrix]) -> Path:
-    """Replace `folder`/winner by an event file with a picture of each matrix. time: seconds since 1970."""
+def write_confusions(folder: Path, title: str, epoch: int, time: float, confusions: Sequence[Confusion]) -> Path:
+    """Replace `folder`/winner by an event file with a picture of each single-label attribute's matrix. time: seconds
+    since 1970."""
     target = folder / WINNER
     folder.mkdir(parents=True, exist_ok=True)
     fresh = new_folder(target)
@@ -63,14 +45,17 @@ def write_confusions(folder: Path, title: str, epoch: int, time: float, confusio
     return target
 
 
-def picture(each: ConfusionMatrix, title: str) -> tuple[bytes, int, int]:
-    """A PNG of the matrix, and its width and height in pixels. Colours are shares of the true class; numbers are
-    images."""
+def picture(each: Confusion, title: str) -> tuple[bytes, int, int]:
+    """A PNG of a single-label attribute's matrix, and its width and height in pixels. Colours are shares of the true
+    class; numbers are images. Raises ValueError for a multi-label attribute, which has no matrix."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     from fashion.data.stats import without_markup
 
-    count = len(each.classes)
+    if each.counts is None:
+        raise ValueError(f"{each.attribute} has several labels for an image")
+    names = [found.name for found in each.classes]
+    count = len(names)
     named = count <= MOST_NUMBERS
     side = min(3.0 + 0.5 * count, 12.0)
     totals = each.counts.sum(axis=1, keepdims=True)
@@ -80,8 +65,8 @@ def picture(each: ConfusionMatrix, title: str) -> tuple[bytes, int, int]:
     panel.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     if named:
         ticks = range(count)
-        panel.set_xticks(ticks, list(each.classes), rotation=45, ha="right")
-        panel.set_yticks(ticks, [f"{name} ({total})" for name, total in zip(each.classes, totals[:, 0], strict=True)])
+        panel.set_xticks(ticks, names, rotation=45, ha="right")
+        panel.set_yticks(ticks, [f"{name} ({total})" for name, total in zip(names, totals[:, 0], strict=True)])
         for row, column in np.ndindex(count, count):
             colour = "white" if shares[row, column] > 0.5 else "0.2"
             panel.text(column, row, str(each.counts[row, column]), ha="center", va="center", color=colour, fontsize=9)

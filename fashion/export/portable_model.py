@@ -19,12 +19,13 @@ from torch.nn import functional as F
 from fashion.api.recorded_run import RecordedRun
 from fashion.config import DataConfig
 from fashion.data.images import PAD_COLOUR
-from fashion.data.lists import MISSING, Attribute
+from fashion.data.lists import Attribute
 from fashion.errors import RunError
-from fashion.export.temperature import fit_temperature
 from fashion.model.backbones import row
 from fashion.model.classifier import MultiHeadClassifier, normalization
 from fashion.prediction.promoted import Promoted, load_promoted
+from fashion.reading.predicted import head_labels
+from fashion.statistics.calibration import temperature
 
 INPUT = "images"
 TOLERANCE = 1e-4  # by which a probability may differ from PyTorch's
@@ -111,10 +112,10 @@ class PortableExport:
             "outputs": [
                 {
                     "name": name, "attribute": each.name, "classes": list(each.classes),
-                    "multi_label": each.multi_label, "temperature": temperature,
+                    "multi_label": each.multi_label, "temperature": fitted,
                     "values": "sigmoid" if each.multi_label else "softmax",
                 }
-                for name, each, temperature in zip(self.output_names, meta.attributes, self.temperatures, strict=True)
+                for name, each, fitted in zip(self.output_names, meta.attributes, self.temperatures, strict=True)
             ],
         }  # fmt: skip
 
@@ -166,11 +167,7 @@ def _temperatures(run: RecordedRun, promoted: Promoted) -> tuple[tuple[float, ..
     if found.labels_missing:
         return none, f"not calibrated: {found.labels_missing}"
     fitted = [
-        1.0 if each.labels is None or own.multi_label else fit_temperature(each.probabilities, _labels(each.labels))
+        1.0 if each.labels is None or own.multi_label else temperature(head_labels(each), each.probabilities)
         for each, own in zip(found.attributes, promoted.attributes, strict=True)
     ]
     return tuple(fitted), ""
-
-
-def _labels(labels: NDArray[Any]) -> NDArray[np.int64]:
-    return np.where(labels < 0, MISSING, labels).astype(np.int64)

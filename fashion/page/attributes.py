@@ -11,15 +11,12 @@ from numpy.typing import NDArray
 
 from fashion.api.validation import AttributePredictions, ValidationPredictions
 from fashion.data.lists import MISSING
-from fashion.page.certainty import (
-    FEW,
-    PageCalibration,
-    PageInterval,
-    balanced_accuracy,
-    calibration,
-    gain_interval,
-    share_interval,
-)
+from fashion.reading.confusion import confusion
+from fashion.reading.predicted import head_labels
+from fashion.statistics.calibration import Calibration, calibration
+from fashion.statistics.outcomes import outcomes
+from fashion.statistics.resampling import difference, intervals, resample
+from fashion.statistics.results import LEAST_IMAGES, Difference, Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +31,13 @@ class AttributeResult:
     name: str
     classes: tuple[str, ...]
     images: int
-    accuracy: float
-    interval: PageInterval
+    accuracy: Interval
     majority: str
     majority_accuracy: float
-    gain: PageInterval
-    balanced: float
-    balanced_interval: PageInterval
+    gain: Difference
+    balanced: Interval
     confusion: NDArray[np.int64]
-    calibration: PageCalibration
+    calibration: Calibration
     few: tuple[str, ...]
 
 
@@ -101,29 +96,25 @@ def _single(each: AttributePredictions) -> bool:
 
 
 def _result(each: AttributePredictions, train: list[int]) -> AttributeResult | None:
-    assert each.labels is not None
-    known = each.labels != MISSING
-    labels, predicted, probabilities = each.labels[known], each.predicted[known], each.probabilities[known]
-    if len(labels) < 2:
+    head = head_labels(each)
+    counted, calibrated = confusion(each), calibration(head, each.probabilities)
+    if counted.counts is None or calibrated is None:
         return None
-    size = len(each.classes)
-    majority = max(range(size), key=lambda index: train[index])  # the first of equally frequent ones, as `best` has it
-    right, baseline = predicted == labels, labels == majority
-    confusion = np.bincount(labels * size + predicted, minlength=size * size).reshape(size, size).astype(np.int64)
-    balanced, balanced_interval = balanced_accuracy(right, labels)
-    of_class = confusion.sum(axis=1)
+    majority = max(range(head.classes), key=lambda index: train[index])  # the first of equals, as `best` has it
+    always = np.zeros_like(each.probabilities)
+    always[:, majority] = 1
+    resampled = resample(outcomes([head], [[each.probabilities], [always]]))
+    own, other = intervals(resampled)
     return AttributeResult(
         each.name,
         each.classes,
-        len(labels),
-        float(right.mean()),
-        share_interval(right),
+        counted.labels,
+        own["val_accuracy"],
         each.classes[majority],
-        float(baseline.mean()),
-        gain_interval(right, baseline),
-        balanced,
-        balanced_interval,
-        confusion,
-        calibration(probabilities, labels),
-        tuple(name for name, images in zip(each.classes, of_class, strict=True) if images < FEW),
+        other["val_accuracy"].value,
+        difference(resampled, "val_accuracy", 0, 1),
+        own["val_balanced_accuracy"],
+        counted.counts,
+        calibrated,
+        tuple(found.name for found in counted.classes if found.images < LEAST_IMAGES),
     )

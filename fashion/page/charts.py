@@ -8,7 +8,6 @@ from datetime import datetime
 
 from fashion.display.rows import Row, duration
 from fashion.page.attributes import AttributeResult
-from fashion.page.certainty import PageCertainty
 from fashion.page.drawing import Drawing, Point, round_ticks
 from fashion.page.gather import PageRun
 from fashion.page.importance import RungImportance
@@ -118,8 +117,9 @@ def reliability_chart(result: AttributeResult) -> Drawing:
         drawing.word(left - 6, y + 4, f"{tick:.0%}", "dim", "end")
         drawing.word(left + side * 1.2 * tick, bottom + 15, f"{tick:.0%}", "dim", "middle")
     drawing.line("rung", (left, bottom), (left + side * 1.2, bottom - side))
-    for style, bins in (("train", found.before), ("val", found.after)):
-        points = [(left + side * 1.2 * each.confidence, bottom - side * each.accuracy) for each in bins if each.count]
+    for style, shown in (("train", found.before), ("val", found.after)):
+        points = [(left + side * 1.2 * each.confidence, bottom - side * each.accuracy) for each in shown.bins
+                  if each.confidence is not None and each.accuracy is not None]  # fmt: skip
         if len(points) > 1:
             drawing.line(style, *points)
         for x, y in points:
@@ -128,7 +128,7 @@ def reliability_chart(result: AttributeResult) -> Drawing:
     drawing.word(4, 10, "accuracy", "dim")
     x = left + side * 1.2 + 10
     for line, (style, words, error) in enumerate(
-        (("train", "as it is", found.error_before), ("val", f"T = {found.temperature:.2f}", found.error_after))
+        (("train", "as it is", found.before.ece), ("val", f"T = {found.temperature:.2f}", found.after.ece))
     ):
         y = 40.0 + 46 * line
         drawing.line(style, (x, y), (x + 22, y))
@@ -137,9 +137,9 @@ def reliability_chart(result: AttributeResult) -> Drawing:
     return drawing
 
 
-def leaderboard_chart(rows: Sequence[Row], certainty: PageCertainty) -> Drawing:
+def leaderboard_chart(rows: Sequence[Row], run: PageRun) -> Drawing:
     """val_loss of the best trials with its interval; the tied band is shaded."""
-    ends = [certainty.loss_of(row.number) for row in rows]
+    ends = [run.interval(row.number, "val_loss") for row in rows]
     values = [row.best for row in rows] + [edge for each in ends if each for edge in (each.low, each.high)]
     low, high = min(values), max(values)
     high = high if high > low else low + 1
@@ -150,7 +150,7 @@ def leaderboard_chart(rows: Sequence[Row], certainty: PageCertainty) -> Drawing:
         return left + (value - low) / (high - low) * (WIDTH - left - 14)
 
     for index, row in enumerate(rows):
-        if row.number in certainty.tied:
+        if row.number in run.tied:
             drawing.bar("band", 0, 22.0 * index + 2, WIDTH, 22)
     for index, (row, interval) in enumerate(zip(rows, ends, strict=True)):
         y = 22.0 * index + 13

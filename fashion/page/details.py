@@ -29,9 +29,9 @@ def attributes_panel(run: PageRun) -> Markup:
     results, left = attribute_results(run.manifest, run.predictions)
     rows = [
         (
-            each.name, percent(each.accuracy), percent_range(each.interval),
+            each.name, percent(each.accuracy.value), percent_range(each.accuracy),
             f"{each.majority}: {percent(each.majority_accuracy)}",
-            points(each.gain), percent(each.balanced), percent_range(each.balanced_interval), f"{each.images:,}",
+            points(each.gain), percent(each.balanced.value), percent_range(each.balanced), f"{each.images:,}",
         )
         for each in results
     ]  # fmt: skip
@@ -60,7 +60,7 @@ def _attribute_card(result: AttributeResult) -> Markup:
         "div", tag("h3", f"{result.name}: rows are labels, columns predictions" if not many else
                    f"{result.name}: most frequent confusions"),
         _most_confused(result) if many else _confusion(result),
-        tag("p", f"{sure}: temperature {result.calibration.temperature:.2f}, fitted to the same images.", class_="dim"),
+        tag("p", f"{sure}: temperature {result.calibration.temperature:.2f}.", class_="dim"),
         drawn, *([tag("p", few, class_="warn")] if few else []),
     )  # fmt: skip
 

@@ -6,18 +6,20 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fashion.api.recorded_run import RecordedRun
 from fashion.api.validation import ValidationPredictions
 from fashion.display.rows import Row, by_importance, row, short_names, varying
 from fashion.errors import RunError
-from fashion.page.certainty import PageCertainty, certainty_of
 from fashion.page.importance import RungImportance, importance_at
+from fashion.reading.certainty import Certainty
 from fashion.record.ranking import Ranked, ranking
 from fashion.record.run import Run
 from fashion.record.scheduler import scheduler_of
 from fashion.record.trial import EpochReport, Trial
+from fashion.statistics.results import Interval
 
 METRIC = "val_loss"  # what a run's winner is chosen by
 RUNGS = 4  # for which the page says what mattered: the first ones, which most trials reach, and the last
@@ -29,7 +31,8 @@ class PageRun:
 
     rows: every trial with its curve, by number. fields: the sampled fields, the most important first, and labels the
     names they are shown under. fraction: whether rungs are shares of a trial's own schedule, in (0, 1], and not epochs.
-    predictions: the winner's; None where they can't be read, and `unread` says why.
+    certainty: how sure one can be of the winner; None without one. predictions: the winner's; None where they can't be
+    read, and `unread` says why.
     """
 
     opened: RecordedRun
@@ -39,7 +42,7 @@ class PageRun:
     winner: Ranked | None
     rungs: tuple[float, ...]
     fraction: bool
-    certainty: PageCertainty
+    certainty: Certainty | None
     mattered: tuple[RungImportance, ...]
     predictions: ValidationPredictions | None
     unread: str
@@ -67,6 +70,19 @@ class PageRun:
     @property
     def running(self) -> bool:
         return self.opened.record.driven
+
+    def interval(self, trial: int, metric: str) -> Interval | None:
+        """Of a trial's metric at its best epoch; None where its predictions are missing."""
+        return self._intervals.get(trial, {}).get(metric)
+
+    @cached_property
+    def _intervals(self) -> dict[int, dict[str, Interval]]:
+        return {} if self.certainty is None else {each.trial: each.intervals for each in self.certainty.trials}
+
+    @cached_property
+    def tied(self) -> frozenset[int]:
+        """The trials that can't be told from the winner, the winner among them; empty where that is not known."""
+        return frozenset() if self.certainty is None else frozenset(self.certainty.tied)
 
     @property
     def winner_reports(self) -> list[EpochReport]:
@@ -101,7 +117,7 @@ def gather(opened: RecordedRun) -> PageRun:
         ranked[0] if ranked else None,
         rungs,
         fraction,
-        certainty_of(opened),
+        opened.certainty() if ranked else None,
         _mattered(record, fields, rungs, fraction),
         predictions,
         unread,

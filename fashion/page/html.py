@@ -8,7 +8,7 @@ from html import escape as _escape
 from typing import Any
 
 from fashion.errors import printable
-from fashion.page.certainty import PageInterval
+from fashion.statistics.results import Difference, Interval
 
 
 class Markup(str):
@@ -59,15 +59,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %" if math.isfinite(share) else "–"
 
 
-def percent_range(interval: PageInterval | None) -> str:
+def percent_range(interval: Interval | None) -> str:
     if interval is None or not math.isfinite(interval.low):
         return "–"
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
 
 
-def number_range(interval: PageInterval | None) -> str:
+def number_range(interval: Interval | None) -> str:
     return "–" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
 
 
-def points(interval: PageInterval) -> str:
+def points(interval: Difference) -> str:
     return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f} points"

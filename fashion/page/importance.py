@@ -4,6 +4,9 @@ The importance is optuna's PED-ANOVA (Watanabe et al. 2023; with conditional fie
 between a field's distribution over the best quarter of the trials and over all of them. Every trial that reached a rung
 counts there, those that were stopped at it too, with its loss at the rung: comparing trials at their ends would compare
 the scheduler's decisions instead.
+
+The one line at the end of `run` comes from a test of its own (`fashion/reading/summary.py: most_important`), which
+needs neither optuna nor its time.
 """
 
 from __future__ import annotations

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 from fashion.display.rows import Row, counts, counts_text, duration, field_value, short
-from fashion.page.certainty import PageDifference, paired_differences
 from fashion.page.charts import curve_chart, importance_chart
 from fashion.page.gather import PageRun
 from fashion.page.html import Markup, joined, number_range, percent, percent_range, table, tag, text
 from fashion.page.payload import distinct_names
+from fashion.reading.compare import Pairing, Side, pairings
+from fashion.reading.cost import cost_of
 
 LEADERS = 15  # trials on the leaderboard
 
@@ -34,10 +35,10 @@ def answer_sentences(run: PageRun) -> list[str]:
 
 def _tied_sentence(run: PageRun) -> str:
     sure = run.certainty
-    if sure.missing:
-        return f"How sure that is can't be told: {sure.missing}."
-    others = sorted(sure.tied - ({run.winner.trial} if run.winner else set()))
-    if len(sure.losses or {}) < 2:
+    if sure is None or not sure.tied:
+        return f"How sure that is can't be told: {_untold(run)}."
+    others = sorted(sure.tied[1:])
+    if len(sure.trials) < 2:
         return "There is no other trial to compare it with."
     if not others:
         return (
@@ -50,12 +51,16 @@ def _tied_sentence(run: PageRun) -> str:
 
 def _corrected_sentence(run: PageRun) -> str:
     sure = run.certainty
-    if sure.corrected_accuracy is None or sure.corrected_loss is None or len(sure.losses or {}) < 2:
+    if sure is None or not sure.corrected or len(sure.trials) < 2:
         return ""
     return (
-        f"The best of {len(sure.losses or {})} looks better than it is: on new images expect about "
-        f"{percent(sure.corrected_accuracy)} and a val_loss of {sure.corrected_loss:.4f}."
+        f"The best of {len(sure.trials)} looks better than it is: on new images expect about "
+        f"{percent(sure.corrected['val_accuracy'].value)} and a val_loss of {sure.corrected['val_loss'].value:.4f}."
     )
+
+
+def _untold(run: PageRun) -> str:
+    return (run.certainty.untold if run.certainty else "") or "the winner's predictions are missing"
 
 
 def answer_panel(run: PageRun) -> Markup:
@@ -73,14 +78,13 @@ def leaderboard_panel(run: PageRun) -> Markup:
     rows = leaders(run)
     if not rows:
         return tag("section", tag("h2", "Leaderboard"), tag("p", "No trial can be ranked yet."), id="leaderboard")
-    sure = run.certainty
-    ends = [each for row in rows if (each := sure.loss_of(row.number))]
+    ends = [each for row in rows if (each := run.interval(row.number, "val_loss"))]
     low = min([row.best for row in rows] + [each.low for each in ends])
     high = max([row.best for row in rows] + [each.high for each in ends])
     cells = [
         (
-            f"trial {row.number}", f"{row.best:.4f}", number_range(sure.loss_of(row.number)),
-            _bar(row, run, low, high), percent(row.accuracy), percent_range(sure.accuracy_of(row.number)),
+            f"trial {row.number}", f"{row.best:.4f}", number_range(run.interval(row.number, "val_loss")),
+            _bar(row, run, low, high), percent(row.accuracy), percent_range(run.interval(row.number, "val_accuracy")),
             percent(row.metrics.get("val_balanced_accuracy", math.nan)),
             percent(row.metrics.get("val_exact_match", math.nan)),
             f"{row.epoch}/{row.epochs}", row.status,
@@ -90,10 +94,13 @@ def leaderboard_panel(run: PageRun) -> Markup:
     head = ("trial", "val_loss", "95 % interval", "interval drawn", "accuracy", "95 % interval", "balanced",
             "exact match", "epochs", "status")  # fmt: skip
     classes = [
-        " ".join(["tied"] * (row.number in sure.tied) + ["winner"] * (index == 0)) for index, row in enumerate(rows)
+        " ".join(["tied"] * (row.number in run.tied) + ["winner"] * (index == 0)) for index, row in enumerate(rows)
     ]
     said = "Shaded trials can't be told from the winner at 5 %, all comparisons allowed for."
-    said = f"No intervals: {sure.missing}." if sure.missing else said
+    if not run.tied:
+        said = f"Which trials are tied is not known: {_untold(run)}."
+    elif run.certainty is not None and run.certainty.untold:
+        said += f" No intervals of some: {run.certainty.untold}."
     ranked = sum(math.isfinite(row.best) for row in run.rows)
     more = f" The first {LEADERS} of {ranked}." if ranked > LEADERS else ""
     return tag("section", tag("h2", "Leaderboard"), tag("p", said + more, class_="dim"),
@@ -106,7 +113,7 @@ def _bar(row: Row, run: PageRun, low: float, high: float) -> Markup:
     def x(value: float) -> float:
         return 6 + 168 * (value - low) / ((high - low) or 1)
 
-    interval = run.certainty.loss_of(row.number)
+    interval = run.interval(row.number, "val_loss")
     line = "" if interval is None else (
         f'<line class="range" x1="{x(interval.low):.1f}" x2="{x(interval.high):.1f}" y1="8" y2="8"/>')  # fmt: skip
     won = run.winner is not None and row.number == run.winner.trial
@@ -153,19 +160,19 @@ def side_by_side_panel(runs: Sequence[PageRun]) -> Markup:
         (
             name, f"trial {run.winner.trial}" if run.winner else "–",
             f"{run.winner.val_loss:.4f}" if run.winner else "–",
-            number_range(run.certainty.loss_of(run.winner.trial)) if run.winner else "–",
+            number_range(run.interval(run.winner.trial, "val_loss")) if run.winner else "–",
             percent(run.winner.metrics.get("val_accuracy", math.nan)) if run.winner else "–",
-            percent_range(run.certainty.accuracy_of(run.winner.trial)) if run.winner else "–",
-            len(run.certainty.tied) or "–", len(run.rows),
+            percent_range(run.interval(run.winner.trial, "val_accuracy")) if run.winner else "–",
+            len(run.tied) or "–", len(run.rows),
             duration(sum(row.seconds * row.epoch for row in run.rows if math.isfinite(row.seconds))),
         )
         for name, run in zip(names, runs, strict=True)
     ]  # fmt: skip
     head = ("run", "winner", "val_loss", "95 % interval", "accuracy", "95 % interval", "tied", "trials", "trained for")
     parts = [tag("h2", "Side by side"), table(head, rows, "Runs", left=(0, 1))]
-    for name, run in list(zip(names, runs, strict=True))[1:]:
-        parts.append(tag("h3", f"Winner of {name} less winner of {names[0]}, on the same images"))
-        parts.append(_differences(differences(runs[0], run)))
+    for pair in pairs_of(runs, names):
+        parts.append(tag("h3", f"Winner of {pair.label} less winner of {names[0]}, on the same images"))
+        parts.append(_differences(pair))
     parts.append(tag("h3", "What differs in the specs"))
     specs = [_flat(run.manifest["spec"]) for run in runs]
     fields = [key for key in dict.fromkeys(key for spec in specs for key in spec)
@@ -175,26 +182,31 @@ def side_by_side_panel(runs: Sequence[PageRun]) -> Markup:
     return tag("section", *parts, id="runs")
 
 
-def differences(first: PageRun, second: PageRun) -> tuple[PageDifference, ...]:
-    """Of the winners; empty where their predictions can't be compared."""
-    if first.predictions is None or second.predictions is None:
-        return ()
-    return paired_differences(first.predictions, second.predictions)
+def pairs_of(runs: Sequence[PageRun], names: Sequence[str]) -> list[Pairing]:
+    """The winners of the other runs against that of the first one; none where that has no winner."""
+    sides = [
+        Side(name, run.opened.record, run.winner, cost_of(run.opened.record, run.winner, run.trials), run.predictions,
+             run.unread)
+        for name, run in zip(names, runs, strict=True)
+        if run.winner is not None
+    ]  # fmt: skip
+    return pairings(sides) if runs[0].winner is not None else []
 
 
-def _differences(found: Sequence[PageDifference]) -> Markup:
-    if not found:
-        return tag("p", "They can't be compared: they have no labelled validation images in common, or no predictions.")
+def _differences(pair: Pairing) -> Markup:
+    if pair.unpaired:
+        return tag("p", f"They can't be compared: {pair.unpaired}.")
     rows = []
-    for each in found:
-        loss = each.metric == "val_loss"
-        value = f"{each.difference:+.4f}" if loss else f"{100 * each.difference:+.2f} points"
-        ends = f"{each.interval.low:+.4f} to {each.interval.high:+.4f}" if loss else (
-            f"{100 * each.interval.low:+.2f} to {100 * each.interval.high:+.2f} points")  # fmt: skip
-        better = (each.difference < 0) == loss
-        verdict = ("better" if better else "worse") if each.told_apart else "can't be told apart"
+    for each in pair.differences:
+        loss, found = each.metric == "val_loss", each.difference
+        value = f"{found.value:+.4f}" if loss else f"{100 * found.value:+.2f} points"
+        ends = f"{found.low:+.4f} to {found.high:+.4f}" if loss else (
+            f"{100 * found.low:+.2f} to {100 * found.high:+.2f} points")  # fmt: skip
+        better = (found.value < 0) == loss
+        verdict = "can't be told apart" if found.within_noise else "better" if better else "worse"
         rows.append((each.metric, value, ends, verdict))
-    return table(("metric", "difference", "95 % interval", "verdict"), rows, "Paired differences", left=(0, 3))
+    head = ("metric", "difference", f"{100 * pair.differences[0].level:.3g} % interval", "verdict")
+    return table(head, rows, "Paired differences", left=(0, 3))
 
 
 def _flat(spec: object, prefix: str = "") -> dict[str, str]:

@@ -31,7 +31,7 @@ def payload(runs: Sequence[PageRun], watch: float = 0.0) -> dict[str, Any]:
     for run, name in zip(runs, names, strict=True):
         for row in run.rows:
             won = run.winner is not None and run.winner.trial == row.number and run.winner.val_loss == best
-            interval = run.certainty.loss_of(row.number)
+            interval = run.interval(row.number, "val_loss")
             accuracy = _finite(row.accuracy)
             title = f"{name}/{row.number}" if several else str(row.number)
             values = {field: row.values.get(field) for field in fields}
@@ -46,7 +46,7 @@ def payload(runs: Sequence[PageRun], watch: float = 0.0) -> dict[str, Any]:
                     "epochs": row.epochs,
                     "status": row.status,
                     "reason": row.reason,
-                    "tied": row.number in run.certainty.tied,
+                    "tied": row.number in run.tied,
                     "winner": won,
                     "words": " ".join([title, row.status, *(short(each) for each in values.values())]).lower(),
                     "curve": _curve(run, row.number),

@@ -57,7 +57,7 @@ def _results(run: PageRun) -> list[AttributeResult]:
 def _drawings(run: PageRun) -> Iterable[tuple[str, Drawing]]:
     rows = leaders(run)
     if rows:
-        yield "leaderboard", charts.leaderboard_chart(rows, run.certainty)
+        yield "leaderboard", charts.leaderboard_chart(rows, run)
     for kind in ("loss", "accuracy"):
         drawing = charts.curve_chart(run.winner_reports, kind)
         if drawing is not None:
@@ -77,18 +77,17 @@ def _drawings(run: PageRun) -> Iterable[tuple[str, Drawing]]:
 
 
 def _tables(run: PageRun) -> Iterable[tuple[str, Rows]]:
-    sure = run.certainty
     head = ("trial", "status", "epochs_done", "best_epoch", "val_loss", "val_loss_low", "val_loss_high", "val_accuracy",
             "val_accuracy_low", "val_accuracy_high", "tied", *run.fields)  # fmt: skip
     rows: list[Sequence[object]] = [head]
     for row in sorted(run.rows, key=lambda each: each.order):
-        loss, accuracy = sure.loss_of(row.number), sure.accuracy_of(row.number)
+        loss, accuracy = (run.interval(row.number, metric) for metric in ("val_loss", "val_accuracy"))
         ends = [edge for each in (loss, accuracy) for edge in ((each.low, each.high) if each else ("", ""))]
         rows.append(
             (
                 row.number, row.status, row.epoch, row.best_epoch,
                 _plain(row.best), *ends[:2], _plain(row.accuracy), *ends[2:],
-                row.number in sure.tied, *("" if value is None else value for value in row.values.values()),
+                row.number in run.tied, *("" if value is None else value for value in row.values.values()),
             )
         )  # fmt: skip
     yield "leaderboard", rows
@@ -99,9 +98,9 @@ def _tables(run: PageRun) -> Iterable[tuple[str, Rows]]:
     yield "attributes", [
         ("attribute", "images", "accuracy", "low", "high", "majority_class", "majority_accuracy", "balanced_accuracy",
          "balanced_low", "balanced_high", "temperature", "error_before", "error_after"),
-        *((each.name, each.images, each.accuracy, each.interval.low, each.interval.high, each.majority,
-           each.majority_accuracy, each.balanced, each.balanced_interval.low, each.balanced_interval.high,
-           each.calibration.temperature, each.calibration.error_before, each.calibration.error_after)
+        *((each.name, each.images, each.accuracy.value, each.accuracy.low, each.accuracy.high, each.majority,
+           each.majority_accuracy, each.balanced.value, each.balanced.low, each.balanced.high,
+           each.calibration.temperature, each.calibration.before.ece, each.calibration.after.ece)
           for each in results),
     ]  # fmt: skip
     for place, result in enumerate(results, start=1):
@@ -144,8 +143,8 @@ def markdown(run: PageRun) -> str:
         lines += ["", "## By attribute", "", "| attribute | accuracy % | 95 % interval | majority % | balanced % |",
                   "|---|---|---|---|---|"]  # fmt: skip
         lines += [
-            f"| {_cell(each.name)} | {100 * each.accuracy:.2f} | {100 * each.interval.low:.1f} to "
-            f"{100 * each.interval.high:.1f} | {100 * each.majority_accuracy:.2f} | {100 * each.balanced:.2f} |"
+            f"| {_cell(each.name)} | {100 * each.accuracy.value:.2f} | {100 * each.accuracy.low:.1f} to "
+            f"{100 * each.accuracy.high:.1f} | {100 * each.majority_accuracy:.2f} | {100 * each.balanced.value:.2f} |"
             for each in results
         ]
     nodes = sorted({use.node for trial in run.trials for use in trial.slots})

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashion.files import parse, write_atomic
+from fashion.reading.cost import images_per_second, parameters_of
 from fashion.record.ranking import Ranked, best, ranking
 from fashion.record.run import VAL_LABELS, Run
-from fashion.record.trial import Trial
 from fashion.record.trial_files import folder_name, predictions_name
 from fashion.statistics.results import Difference, Interval, lower_is_better
 
@@ -114,25 +114,6 @@ def certainty(run: Run, address: Address | None = None) -> Certainty:
     return found
 
 
-def parameters_of(run: Run, config: Mapping[str, Any]) -> int | None:
-    """The parameters of a trial's whole model; None where the run's manifest does not have them."""
-    model = config.get("model", {})
-    wanted = model.get("backbone"), model.get("weights", "none")
-    for entry in run.manifest.get("models", []):
-        if (entry.get("backbone"), entry.get("weights")) == wanted and isinstance(entry.get("parameters"), int):
-            return int(entry["parameters"])
-    return None
-
-
-def images_per_second(run: Run, trial: Trial) -> float | None:
-    """Training images per second of the trial's epochs, validation included in their time; None before the first."""
-    seconds = trial.left_out_seconds + sum(report.seconds for report in trial.reports)
-    counts = run.manifest.get("label_counts", {}).get("train", [])
-    if not counts or seconds <= 0:
-        return None
-    return float(max(map(sum, counts)) * (trial.left_out + len(trial.reports)) / seconds)
-
-
 def _files(ranked: Sequence[Ranked]) -> list[str]:
     """Relative to the run's folder."""
     return [VAL_LABELS, *(f"{folder_name(each.trial)}/{predictions_name(each.epoch)}" for each in ranked)]
@@ -192,7 +173,7 @@ def _computed(run: Run, ranked: Sequence[Ranked], address: Address | None) -> Ce
         for each in other_choices(resampled, 0)
     )
     cheapest = _extreme({number: parameters_of(run, run.trials[number].config) for number in tied}, -1)
-    fastest = _extreme({number: images_per_second(run, run.trials[number]) for number in tied}, 1)
+    fastest = _extreme({number: images_per_second(run, [run.trials[number]]) for number in tied}, 1)
     images = read.outcomes.images
     return Certainty(winner, images, told, tied, cheapest, fastest, expected, others, read.untold)
 

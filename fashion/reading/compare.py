@@ -6,33 +6,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fashion.errors import Problem, UserError
 from fashion.reading.cost import Cost
-from fashion.reading.paired import Head, MetricDifference, metric_sums, paired_differences
+from fashion.reading.predicted import Predicted, head_labels
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
+from fashion.statistics.paired import MetricDifference, metric_differences
+from fashion.statistics.results import LEVEL
 
-LEVEL = 0.95  # the confidence that all comparisons with the first side have together
 # Of a spec, what names a sweep or tells where it is kept.
 NAMES = ("name", "storage", "data.root")
 LACKING = "-"
-
-
-class Predicted(Protocol):
-    """The predictions for the validation images, with `labels_missing` saying why a head has no labels.
-    `ValidationPredictions` is one."""
-
-    @property
-    def images(self) -> tuple[str, ...]: ...
-    @property
-    def attributes(self) -> Sequence[Head]: ...
-    @property
-    def labels_missing(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +58,7 @@ class FieldDifference:
 
 def pairings(sides: Sequence[Side]) -> list[Pairing]:
     """Every side but the first, paired with the first. The intervals of several are wider (Bonferroni), so that all of
-    them together hold with the confidence LEVEL."""
+    them together hold with 95 %."""
     level = 1 - (1 - LEVEL) / max(len(sides) - 1, 1)
     return [_pairing(sides[0], side, level) for side in sides[1:]]
 
@@ -94,32 +83,23 @@ def _pairing(first: Side, other: Side, level: float) -> Pairing:
         counts = f"{len(one.images)} and {len(two.images)} validation images, {both} of them in both"
         return unpaired(f"they were validated on other images ({counts})")
     order = _order(two.images, one.images)
-    heads = [_OrderedHead(head, order) for head in two.attributes]
-    if not all(_same(a.labels, b.labels) for a, b in zip(one.attributes, heads, strict=True)):
+    if not all(
+        a.labels is not None and b.labels is not None and np.array_equal(a.labels, b.labels[order])
+        for a, b in zip(one.attributes, two.attributes, strict=True)
+    ):
         return unpaired("the labels of the same validation images are not the same")
+    heads = [head_labels(head) for head in one.attributes]
+    if not any(head.known.any() for head in heads):
+        return unpaired("no label of the validation images is known")
     fingerprints = {side.run.manifest["data_fingerprint"] for side in (first, other)}
     note = "" if len(fingerprints) == 1 else "The data sets differ, though not in the validation images and labels."
-    return Pairing(
-        other.label, tuple(paired_differences(metric_sums(one.attributes), metric_sums(heads), level)), note=note
-    )
-
-
-class _OrderedHead:
-    """A head's predictions with the images in another order."""
-
-    def __init__(self, head: Head, order: NDArray[np.int64]) -> None:
-        self.name, self.classes = head.name, head.classes
-        self.probabilities = head.probabilities[order]
-        self.labels = None if head.labels is None else head.labels[order]
+    models = [head.probabilities for head in one.attributes], [head.probabilities[order] for head in two.attributes]
+    return Pairing(other.label, metric_differences(heads, *models, level), note=note)
 
 
 def _order(images: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
     places = {image: place for place, image in enumerate(images)}
     return np.array([places[image] for image in wanted], np.int64)
-
-
-def _same(one: NDArray[np.int64] | None, other: NDArray[np.int64] | None) -> bool:
-    return one is not None and other is not None and np.array_equal(one, other)
 
 
 def spec_differences(runs: Sequence[Run]) -> list[FieldDifference]:

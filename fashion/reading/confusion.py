@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.data.lists import MISSING
 from fashion.errors import Problem, UserError
-from fashion.reading.paired import Head
+from fashion.reading.predicted import Head, head_labels
+from fashion.statistics.outcomes import HeadLabels, outcomes
+from fashion.statistics.resampling import weighted
 
 Counts = NDArray[np.int64]
 
@@ -49,7 +50,8 @@ class Mistake(NamedTuple):
 class Confusion:
     """An attribute's results on N labelled images. classes: one result for each class, in order. counts: (K, K) images,
     the true class by rows and the predicted one by columns; None for a multi-label attribute, where an image may be of
-    several classes. labels: how many labels were compared; missing: images without any."""
+    several classes. labels: how many labels were compared; missing: images without any. balanced_accuracy: as reports
+    have it; None where no label is known."""
 
     attribute: str
     classes: tuple[ClassResult, ...]
@@ -57,16 +59,11 @@ class Confusion:
     labels: int
     right: int
     missing: int
+    balanced_accuracy: float | None
 
     @property
     def accuracy(self) -> float | None:
         return self.right / self.labels if self.labels else None
-
-    @property
-    def balanced_accuracy(self) -> float | None:
-        """The mean recall of the classes that occur."""
-        recalls = [each.recall for each in self.classes if each.recall is not None]
-        return sum(recalls) / len(recalls) if recalls else None
 
     def mistakes(self) -> list[Mistake]:
         """What is taken for what, the most frequent first; nothing for a multi-label attribute."""
@@ -80,25 +77,29 @@ class Confusion:
 
 def confusion(head: Head) -> Confusion:
     """What the predictions of an attribute are worth. The most probable class counts, of equal ones the first; of a
-    multi-label attribute each class with a probability of at least 0.5. Raises ValueError for a head without labels."""
-    labels = head.labels
-    if labels is None:
-        raise ValueError(f"no labels of {head.name}")
-    number = len(head.classes)
-    if labels.ndim == 2:
-        known = labels != MISSING
-        true, found = (labels == 1) & known, (head.probabilities >= 0.5) & known
+    multi-label attribute each class with a probability above 0.5. Raises ValueError for a head without labels."""
+    given = head_labels(head)
+    labels, number, missing = given.labels, given.classes, int((~given.known).sum())
+    balanced = _balanced_accuracy(given, head)
+    if given.multi_label:
+        known = labels >= 0
+        true, found = labels == 1, (head.probabilities > 0.5) & known
         results = zip(head.classes, true.sum(0), found.sum(0), (true & found).sum(0), strict=True)
         agreed = int(((true == found) & known).sum())
-        missing = int((~known.any(axis=1)).sum())
-        return Confusion(head.name, tuple(_result(*each) for each in results), None, int(known.sum()), agreed, missing)
-    there = labels != MISSING
-    guessed = head.probabilities.argmax(axis=1)
-    pairs = labels[there] * number + guessed[there]
+        classes = tuple(_result(*each) for each in results)
+        return Confusion(head.name, classes, None, int(known.sum()), agreed, missing, balanced)
+    pairs = labels[given.known] * number + head.probabilities.argmax(axis=1)[given.known]
     counts = np.bincount(pairs, minlength=number * number).reshape(number, number).astype(np.int64)
     results = zip(head.classes, counts.sum(1), counts.sum(0), np.diag(counts), strict=True)
     classes = tuple(_result(*each) for each in results)
-    return Confusion(head.name, classes, counts, int(there.sum()), int(np.trace(counts)), int((~there).sum()))
+    return Confusion(head.name, classes, counts, int(counts.sum()), int(np.trace(counts)), missing, balanced)
+
+
+def _balanced_accuracy(labels: HeadLabels, head: Head) -> float | None:
+    if not labels.known.any():
+        return None
+    found = weighted(outcomes([labels], [[head.probabilities]]), np.ones((len(labels.labels), 1)))
+    return float(found["val_balanced_accuracy"][0, 0])
 
 
 def named_attribute(names: Sequence[str], word: str, place: str) -> int:

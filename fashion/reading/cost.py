@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
@@ -28,15 +29,37 @@ class Cost:
 def cost_of(run: Run, chosen: Ranked, trials: Iterable[Trial]) -> Cost:
     """What these trials of a run took, and how large the chosen one's model is."""
     trials = list(trials)
-    seconds = math.fsum(t.left_out_seconds + math.fsum(each.seconds for each in t.reports) for t in trials)
-    epochs = sum(t.left_out + len(t.reports) for t in trials)
-    counts = run.manifest["label_counts"].get("train") or [[]]
-    images = max(map(sum, counts))
-    speed = images * epochs / seconds if seconds > 0 and images else math.nan
-    model = chosen.config.get("model", {})
-    sizes = [
-        each["parameters"]
-        for each in run.manifest.get("models", [])
-        if (each["backbone"], each["weights"]) == (model.get("backbone"), model.get("weights"))
-    ]
-    return Cost(len(trials), sum(t.final for t in trials), epochs, seconds, speed, sizes[0] if sizes else None)
+    speed = images_per_second(run, trials)
+    return Cost(
+        len(trials),
+        sum(trial.final for trial in trials),
+        _epochs(trials),
+        _seconds(trials),
+        math.nan if speed is None else speed,
+        parameters_of(run, chosen.config),
+    )
+
+
+def parameters_of(run: Run, config: Mapping[str, Any]) -> int | None:
+    """The parameters of a trial's whole model; None where the run's manifest does not have them."""
+    model = config.get("model", {})
+    wanted = model.get("backbone"), model.get("weights", "none")
+    for entry in run.manifest.get("models", []):
+        if (entry.get("backbone"), entry.get("weights")) == wanted and isinstance(entry.get("parameters"), int):
+            return int(entry["parameters"])
+    return None
+
+
+def images_per_second(run: Run, trials: Sequence[Trial]) -> float | None:
+    """Training images per second of these trials' epochs, validation included in their time; None before the first."""
+    counts, seconds = run.manifest.get("label_counts", {}).get("train", []), _seconds(trials)
+    images = max(map(sum, counts), default=0)
+    return float(images * _epochs(trials) / seconds) if images and seconds > 0 else None
+
+
+def _epochs(trials: Sequence[Trial]) -> int:
+    return sum(trial.left_out + len(trial.reports) for trial in trials)
+
+
+def _seconds(trials: Sequence[Trial]) -> float:
+    return math.fsum(trial.left_out_seconds + math.fsum(each.seconds for each in trial.reports) for trial in trials)

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fashion.errors import UserError
-from fashion.reading.compare import Predicted, Side, pairings
+from fashion.reading.certainty import Certainty, certainty
 from fashion.reading.cost import Cost, cost_of
-from fashion.reading.paired import MetricDifference
 from fashion.reading.trial_columns import Kind, trial_columns, varying
 from fashion.record import ranking
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
+
+if TYPE_CHECKING:
+    from fashion.bucket.address import Address
 
 ENOUGH = 10  # trials below which nothing is said about what mattered
 SHUFFLES = 999  # of a permutation test
 CHANCE = 0.05  # of naming some field although none matters
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class LeadCertainty:
-    """The winner against the next trial. val_loss: the paired difference, the next one's minus the winner's; None where
-    it can't be had, and `unknown` says why."""
-
-    runner_up: Ranked | None
-    val_loss: MetricDifference | None
-    unknown: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,33 +46,22 @@ class SweepSummary:
     """importance: None where there are too few trials or nothing was sampled, which `unimportant` then says."""
 
     winner: Ranked
-    certainty: LeadCertainty
+    certainty: Certainty
     importance: Importance | None
     unimportant: str
     cost: Cost
 
 
-def summarise(run: Run, predictions: Callable[[int], Predicted]) -> SweepSummary:
-    """Of a run that has a winner, from its record. predictions: reads those of a trial's best epoch, and may raise
-    UserError. Raises RunError where no trial has a finite val_loss."""
+def summarise(run: Run, address: Address | None = None) -> SweepSummary:
+    """Of a run that has a winner, from its record. address: where a run in a bucket is kept; where that can't be read,
+    the certainty says so. Raises RunError where no trial has a finite val_loss."""
     winner = ranking.best(run)
-    importance, why = most_important(run)
-    return SweepSummary(winner, certainty(run, predictions), importance, why, cost_of(run, winner, run.trials.values()))
-
-
-def certainty(run: Run, predictions: Callable[[int], Predicted]) -> LeadCertainty:
-    """How sure it is that the winner is better than the next trial: a paired bootstrap over the validation images."""
-    ranked = ranking.ranking(run, 2)
-    if len(ranked) < 2:
-        return LeadCertainty(None, None, "no other trial has a finite val_loss")
-    cost = cost_of(run, ranked[0], [])
     try:
-        sides = [Side(f"trial {each.trial}", run, each, cost, predictions(each.trial)) for each in ranked]
-    except UserError as error:
-        return LeadCertainty(ranked[1], None, str(error))
-    paired = pairings(sides)[0]
-    losses = [each for each in paired.differences if each.metric == "val_loss"]
-    return LeadCertainty(ranked[1], losses[0] if losses else None, paired.unpaired)
+        sure = certainty(run, address)
+    except UserError as error:  # a sweep that has ended must not fail over what is said of it
+        sure = Certainty(winner.trial, untold=str(error))
+    importance, why = most_important(run)
+    return SweepSummary(winner, sure, importance, why, cost_of(run, winner, run.trials.values()))
 
 
 def most_important(run: Run) -> tuple[Importance | None, str]:
@@ -89,6 +69,10 @@ def most_important(run: Run) -> tuple[Importance | None, str]:
 
     A field of numbers explains the square of Spearman's correlation, any other the share of the ranks' variance between
     its values. How likely that is by chance is found by permutation, the most of all fields in each.
+
+    The page's importance (`fashion/page/importance.py`) says more, each rung and each field with an interval, and needs
+    optuna for it: 41 evaluations a rung, in a process that may have no optuna loaded. Here one name is wanted, at the
+    end of `run`, which must be quick: these are a few products of matrices.
     """
     columns = trial_columns(run)
     trials = [number for number, row in columns.rows.items() if row["val_loss"] is not None]

@@ -7,7 +7,7 @@ for the lowest cross entropy. The order of the classes does not change, and so n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,30 +15,63 @@ from numpy.typing import NDArray
 from fashion.statistics.outcomes import SMALLEST, HeadLabels
 from fashion.statistics.resampling import SEED
 
-BINS = 15
-COLDEST, HOTTEST = 0.05, 20.0
+BINS = 15  # of equal width, as Guo et al. have them
+COLDEST, HOTTEST = 0.05, 20.0  # beyond, a head tells nothing, or everything
 
 _Logs = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-@dataclass(frozen=True, eq=False)
+class ReliabilityBin(NamedTuple):
+    """The predictions whose confidence is above `low` and at most `high`: how many, how confident and how often right
+    on average (None for none)."""
+
+    low: float
+    high: float
+    number: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
 class Reliability:
-    """Of a head: in each of B bins of equal width of the confidence, the number of predictions, their mean confidence
-    and the share that is right, (B,) float64; NaN in a bin without any.
+    """Of a head's predictions, in bins of equal width of the confidence.
 
     A prediction is that of an image's most probable class; of a multi-label head each class of an image is one, and its
     confidence is that in 0 or 1, whichever is more probable. ece: the expected calibration error, the mean over the
-    predictions of the distance between both.
+    predictions of the distance between a bin's confidence and its accuracy. cross_entropy: the mean over the known
+    labels, in nats. Both are NaN where no label is known.
     """
 
-    counts: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
+    bins: tuple[ReliabilityBin, ...]
     ece: float
+    cross_entropy: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Reliability before and after scaling. labels: how many are known. temperature: fitted on all images; above 1 the
+    model is too confident. after: at temperatures that were fitted on other images, so that it is not flattered."""
+
+    labels: int
+    temperature: float
+    before: Reliability
+    after: Reliability
+
+
+def calibration(head: HeadLabels, probabilities: NDArray[Any]) -> Calibration | None:
+    """Of recorded probabilities (N, classes). None with fewer than two images that have a label."""
+    if int(head.known.sum()) < 2:
+        return None
+    return Calibration(
+        int(head.counts.sum()),
+        temperature(head, probabilities),
+        reliability(head, probabilities),
+        reliability(head, cross_scaled(head, probabilities)),
+    )
 
 
 def reliability(head: HeadLabels, probabilities: NDArray[Any], bins: int = BINS) -> Reliability:
-    """Of the images whose label is known. probabilities: (N, classes). The error is NaN where no label is known."""
+    """Of the images whose label is known. probabilities: (N, classes)."""
     if head.multi_label:
         known = head.labels >= 0
         single = np.asarray(probabilities)[known]
@@ -46,21 +79,24 @@ def reliability(head: HeadLabels, probabilities: NDArray[Any], bins: int = BINS)
     else:
         rows = np.asarray(probabilities)[head.known]
         confidence, right = rows.max(axis=1), rows.argmax(axis=1) == head.labels[head.known]
+    # A confidence on an edge is in the bin below it; rounding may lift one a little above 1.
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    sums = np.bincount(place, confidence, bins), np.bincount(place, right.astype(float), bins)
-    total = counts.sum()
-    ece = float(np.abs(sums[0] - sums[1]).sum() / total) if total else float("nan")
-    with np.errstate(invalid="ignore"):
-        return Reliability(counts, sums[0] / counts, sums[1] / counts, ece)
+    numbers = np.bincount(place, minlength=bins).tolist()
+    sums = [np.bincount(place, each.astype(float), bins).tolist() for each in (confidence, right)]
+    found = []
+    for index, number in enumerate(numbers):
+        means = (each[index] / number if number else None for each in sums)
+        found.append(ReliabilityBin(index / bins, (index + 1) / bins, number, *means))
+    apart = sum(abs(sure - hits) for sure, hits in zip(*sums, strict=True))
+    ece = apart / len(place) if len(place) else float("nan")
+    return Reliability(tuple(found), ece, _cross_entropy(head, probabilities))
 
 
 def temperature(head: HeadLabels, probabilities: NDArray[Any]) -> float:
     """The temperature with the lowest cross entropy, within 0.05 and 20; 1 where no label is known."""
     from scipy.optimize import minimize_scalar
 
-    logits = _log(probabilities)[head.known]
-    known = HeadLabels(head.name, head.classes, head.labels[head.known])
+    known, logits = _known(head, probabilities)
     if not len(logits):
         return 1.0
     ends = np.log(COLDEST), np.log(HOTTEST)
@@ -92,6 +128,11 @@ def cross_scaled(
     return found
 
 
+def _known(head: HeadLabels, probabilities: NDArray[Any]) -> tuple[HeadLabels, NDArray[np.float64]]:
+    """The head, and the logarithms of its probabilities, for the images of which any label is known."""
+    return HeadLabels(head.name, head.classes, head.labels[head.known]), _log(probabilities)[head.known]
+
+
 def _log(probabilities: NDArray[Any]) -> NDArray[np.float64]:
     return np.log(np.maximum(np.asarray(probabilities, np.float64), float(SMALLEST)))
 
@@ -106,6 +147,11 @@ def _softened(head: HeadLabels, logs: NDArray[np.float64], by: float) -> _Logs:
     absent = _log(-np.expm1(np.minimum(logs * by, 0))) / by
     whole = np.logaddexp(logs, absent)
     return logs - whole, absent - whole
+
+
+def _cross_entropy(head: HeadLabels, probabilities: NDArray[Any]) -> float:
+    known, logs = _known(head, probabilities)
+    return _loss(known, _softened(known, logs, 1.0)) if len(logs) else float("nan")
 
 
 def _loss(head: HeadLabels, logs: _Logs) -> float:

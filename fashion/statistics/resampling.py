@@ -144,10 +144,10 @@ def intervals(resampled: Resampled) -> list[dict[str, Interval]]:
     return found
 
 
-def difference(resampled: Resampled, metric: str, first: int, second: int) -> Difference:
+def difference(resampled: Resampled, metric: str, first: int, second: int, level: float = LEVEL) -> Difference:
     """What the first model has more of a metric than the second one, with the paired percentile interval."""
     values, draws = resampled.values[metric], resampled.draws[metric]
-    low, high = _ends((draws[first] - draws[second])[None])
+    low, high = _ends((draws[first] - draws[second])[None], level)
     value = float(values[first] - values[second])
     return Difference(value, min(float(low[0]), value), max(float(high[0]), value))
 
@@ -161,13 +161,13 @@ def _footing(outcomes: Outcomes, metric: str) -> tuple[bool, int]:
     return least >= LEAST_IMAGES, images
 
 
-def _ends(draws: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The ends of the percentile intervals of (T, B) draws: of B + 1 parts, 2.5 % lie below and above."""
+def _ends(draws: NDArray[Any], level: float = LEVEL) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The ends of the percentile intervals of (T, B) draws: of B + 1 parts, by default 2.5 % lie below and above."""
     draws = draws[:, np.isfinite(draws[0])]
     count = draws.shape[1]
     if not count:
         unknown = np.full(len(draws), np.nan)
         return unknown, unknown
-    low = max(round((count + 1) * (1 - LEVEL) / 2) - 1, 0)
+    low = max(round((count + 1) * (1 - level) / 2) - 1, 0)
     parts = np.partition(draws, (low, count - 1 - low), axis=1)
     return parts[:, low], parts[:, count - 1 - low]

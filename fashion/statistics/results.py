@@ -24,7 +24,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of two models on the same images, first less second, and its 95 % interval."""
+    """A paired difference of two models on the same images, first less second, and its interval, of 95 % unless
+    something else is said."""
 
     value: float
     low: float

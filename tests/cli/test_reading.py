@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fashion.api.recorded_run import RecordedRun
 from fashion.cli.run import _tell_findings
+from fashion.display.certainty import certainty_lines
 from fashion.record.run import Run
 from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC, record
 from tests.support.skilled_runs import CLASSES, labels_of, predicted_run, write_labels
@@ -233,13 +235,32 @@ def test_logs(stopped: Run, capsys: Shell) -> None:
 
 
 def test_what_run_says_at_its_end(storage: Path, capsys: Shell) -> None:
-    _tell_findings(Run.open(storage / "base"))
-    winner, sure, mattered, cost = capsys.readouterr().out.splitlines()
-    assert winner.startswith("Winner: trial 1, epoch 1 of 1: val_loss ")
-    assert sure.startswith("How sure: can't be told from trial 2, the next one, whose val_loss is ")
-    assert mattered == "What mattered most: 4 trials are too few to tell"
-    assert cost == "Cost: 4 trials, 4 epochs, 8 s of training, 200 images/s"
+    run = Run.open(storage / "base")
+    _tell_findings(run)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("Winner: trial 1, epoch 1 of 1: val_loss ")
+    opened = RecordedRun(run)
+    words = certainty_lines(run, opened.best(), opened.certainty())
+    assert said[1:4] == [f"  {line}" for line in words], "as `best` has it"
+    assert said[2].startswith("  can't be told from trial 2")
+    assert said[4:] == [
+        "What mattered most: 4 trials are too few to tell",
+        "Cost: 4 trials, 4 epochs, 8 s of training, 200 images/s",
+        f"Results: {run.location}",
+        f"Next: fashion-sweep best {run.location} --predict",
+        f"      fashion-sweep report {run.location}",
+    ]
     for path in (storage / "base").glob("trials/*/val-*"):
         path.unlink()
     _tell_findings(Run.open(storage / "base"))
-    assert "How sure: unknown, " in capsys.readouterr().out
+    assert "how sure this is can't be told: trials 0, 1, 2, 3 have no validation predictions" in capsys.readouterr().out
+
+
+def test_the_next_command_names_a_run_where_commands_look(
+    storage: Path, capsys: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (storage / "runs").mkdir()
+    (storage / "base").rename(storage / "runs" / "base")
+    monkeypatch.chdir(storage)
+    _tell_findings(Run.open(Path("runs/base")))
+    assert capsys.readouterr().out.endswith("      fashion-sweep report base\n")

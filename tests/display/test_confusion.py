@@ -1,28 +1,28 @@
-"""ConfusionMatrix matrices among TensorBoard's pictures, read back with its own reader."""
+"""Confusion matrices among TensorBoard's pictures, read back with its own reader."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fashion.api.confusions import show_confusions
 from fashion.api.recorded_run import open_run
-from fashion.display.confusion import confusion, picture, write_confusions
+from fashion.display.confusion import picture, write_confusions
+from fashion.reading.confusion import Confusion, confusion
 from fashion.record.trial_files import events_by_trial
 from tests.support.promoted import promoted_run
+from tests.support.skilled_runs import Predictions
 from tests.support.swept import swept
 
 
-def test_counts_are_scikit_learns_and_unknown_labels_do_not_count() -> None:
-    draw = np.random.default_rng(1)
-    labels, predicted = draw.integers(0, 4, 200), draw.integers(0, 3, 200)
-    found = confusion("a", ["w", "x", "y", "z"], np.append(labels, -1), np.append(predicted, 2))
-    np.testing.assert_array_equal(found.counts, confusion_matrix(labels, predicted, labels=range(4)))
+def confused(classes: Sequence[str], labels: Sequence[int], predicted: Sequence[int]) -> Confusion:
+    probabilities = np.eye(len(classes), dtype=np.float32)[list(predicted)]
+    return confusion(Predictions("a", tuple(classes), probabilities, np.array(labels)))
 
 
 def test_tensorboard_reads_the_winners_matrices(demo_root: Path, tmp_path: Path) -> None:
@@ -43,18 +43,18 @@ def test_tensorboard_reads_the_winners_matrices(demo_root: Path, tmp_path: Path)
 
 
 def test_a_cell_is_as_dark_as_its_share_of_the_class() -> None:
-    right = confusion("a", ["$x_1$", "y"], np.array([0] * 9 + [1]), np.array([0] * 9 + [1]))
-    wrong = confusion("a", ["$x_1$", "y"], np.array([0] * 9 + [1]), np.array([1] * 9 + [0]))
+    right = confused(["$x_1$", "y"], [0] * 9 + [1], [0] * 9 + [1])
+    wrong = confused(["$x_1$", "y"], [0] * 9 + [1], [1] * 9 + [0])
 
-    def darkness(each: object, corner: int) -> float:
-        content, width, height = picture(each, "t")  # type: ignore[arg-type]
+    def darkness(each: Confusion, corner: int) -> float:
+        content, width, height = picture(each, "t")
         grey = np.asarray(Image.open(io.BytesIO(content)).convert("L"), dtype=float)
         half = grey[height // 5 : height // 2, width // 3 : width * 3 // 5] if corner == 0 else grey
         return 255.0 - float(half.mean())
 
     assert darkness(right, 0) > darkness(wrong, 0) + 30
     many = [str(number) for number in range(40)]
-    assert picture(confusion("a", many, np.arange(40), np.arange(40)), "t")[1] > 500
+    assert picture(confused(many, range(40), range(40)), "t")[1] > 500
 
 
 def test_a_sweep_without_predictions_says_so(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_sweep_without_predictions_says_so(tmp_path: Path) -> None:
 
 
 def test_a_picture_takes_the_place_of_an_earlier_one_as_a_whole(tmp_path: Path) -> None:
-    one = confusion("a", ["x", "y"], np.array([0, 1]), np.array([0, 1]))
+    one = confused(["x", "y"], [0, 1], [0, 1])
     write_confusions(tmp_path / "tb", "t", 1, 0.0, [one])
     write_confusions(tmp_path / "tb", "t", 2, 0.0, [one])
     assert [path.name for path in (tmp_path / "tb").iterdir()] == ["winner"]

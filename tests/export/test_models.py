@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from fashion.api.recorded_run import open_run
 from fashion.data.layout import Dataset
 from fashion.data.pack import Pack
 from fashion.errors import RunError
 from fashion.export.targets import export
-from fashion.export.temperature import fit_temperature
 from fashion.prediction.predict import predict
 from fashion.prediction.promoted import load_promoted
 from fashion.record.run import Run
@@ -87,32 +86,6 @@ def test_the_program_predicts_the_same_without_this_package(
         with torch.no_grad():
             found = program(torch.from_numpy(pixels[:images]))
         agree(list(found), probabilities, says, images)
-
-
-@pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
-def test_no_other_temperature_has_a_lower_cross_entropy(sharpness: float) -> None:
-    draw = np.random.default_rng(3)
-    logits = draw.normal(size=(400, 5))
-    labels = np.array([draw.choice(5, p=row) for row in softmax(logits, axis=1)])
-    stated = log_softmax(sharpness * logits, axis=1)
-    found = fit_temperature(np.exp(stated).astype(np.float32), labels)
-
-    def loss(temperature: float) -> float:
-        return float(-log_softmax(stated / temperature, axis=1)[np.arange(400), labels].mean())
-
-    tried = np.geomspace(0.05, 20.0, 4000)
-    best = tried[np.argmin([loss(each) for each in tried])]
-    assert found == pytest.approx(best, rel=2e-3)
-    assert found == pytest.approx(sharpness, rel=0.25), "by which the logits were multiplied"
-    unknown = np.where(np.arange(800) < 400, np.concatenate([labels, labels]), -1)
-    assert fit_temperature(np.exp(np.vstack([stated, -stated])), unknown) == pytest.approx(found, rel=1e-3)
-
-
-def test_temperature_without_labels_or_with_certainty_is_a_number() -> None:
-    certain = np.eye(3, dtype=np.float32)
-    assert fit_temperature(certain, np.full(3, -1)) == 1.0
-    assert 0.05 <= fit_temperature(certain, np.arange(3)) < 5.0, "anything that leaves certainty as it is"
-    assert fit_temperature(certain, (np.arange(3) + 1) % 3) == pytest.approx(20.0, rel=1e-2)
 
 
 def test_the_card_tells_results_with_their_counts(trained: tuple[Run, Dataset], tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
 from sklearn.calibration import calibration_curve
+from sklearn.metrics import log_loss
 
-from fashion.statistics.calibration import cross_scaled, reliability, scaled, temperature
+from fashion.statistics.calibration import calibration, cross_scaled, reliability, scaled, temperature
 from fashion.statistics.outcomes import HeadLabels
 
 
@@ -43,10 +45,53 @@ def test_bins_are_scikit_learns() -> None:
     found = reliability(head, probabilities, bins=10)
     right = probabilities.argmax(axis=1) == head.labels
     accuracy, confidence = calibration_curve(right, probabilities.max(axis=1), n_bins=10)
-    filled = found.counts > 0
-    np.testing.assert_allclose(found.accuracy[filled], accuracy)
-    np.testing.assert_allclose(found.confidence[filled], confidence)
-    assert found.ece == pytest.approx((found.counts[filled] * abs(accuracy - confidence)).sum() / 500)
+    filled = [each for each in found.bins if each.number]
+    assert [each.accuracy for each in filled] == pytest.approx(accuracy.tolist())
+    assert [each.confidence for each in filled] == pytest.approx(confidence.tolist())
+    assert {(each.confidence, each.accuracy) for each in found.bins if not each.number} == {(None, None)}
+    numbers = np.array([each.number for each in filled])
+    assert numbers.sum() == 500
+    assert found.ece == pytest.approx((numbers * abs(accuracy - confidence)).sum() / 500)
+    assert found.cross_entropy == pytest.approx(log_loss(head.labels, probabilities))
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
+def test_no_other_temperature_has_a_lower_cross_entropy(sharpness: float) -> None:
+    draw = np.random.default_rng(3)
+    logits = draw.normal(size=(400, 5))
+    labels = np.array([draw.choice(5, p=row) for row in softmax(logits, axis=1)])
+    stated = log_softmax(sharpness * logits, axis=1)
+    found = temperature(HeadLabels("h", 5, labels), np.exp(stated).astype(np.float32))
+
+    def loss(of: float) -> float:
+        return float(-log_softmax(stated / of, axis=1)[np.arange(400), labels].mean())
+
+    tried = np.geomspace(0.05, 20.0, 4000)
+    best = tried[np.argmin([loss(each) for each in tried])]
+    assert found == pytest.approx(best, rel=2e-3)
+    assert found == pytest.approx(sharpness, rel=0.25), "by which the logits were multiplied"
+
+
+def test_of_certainty_the_temperature_is_a_number() -> None:
+    certain = np.eye(3, dtype=np.float32)
+    assert 0.05 <= temperature(HeadLabels("h", 3, np.arange(3)), certain) < 5.0, "anything that leaves it as it is"
+    wrong = temperature(HeadLabels("h", 3, (np.arange(3) + 1) % 3), certain)
+    assert wrong == pytest.approx(20.0, rel=1e-2)
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0])
+def test_a_calibration_tells_both_sides_of_scaling(sharpness: float) -> None:
+    head, probabilities = sampled(by=sharpness)
+    found = calibration(head, probabilities)
+    assert found is not None
+    assert found.labels == 20_000
+    assert found.temperature == pytest.approx(sharpness, rel=0.05)
+    assert found.after.ece < 0.015
+    if sharpness != 1.0:
+        assert found.before.ece > 0.05
+        assert found.after.cross_entropy < found.before.cross_entropy
+    one = np.where(np.arange(20_000) < 1, head.labels, -1)
+    assert calibration(HeadLabels("h", 3, one), probabilities) is None
 
 
 def test_labels_that_are_missing_count_nowhere() -> None:

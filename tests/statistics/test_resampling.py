@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
+from fashion.model.metrics import LabelMeter
 from fashion.statistics.outcomes import HeadLabels, Outcomes, joined, outcomes
 from fashion.statistics.resampling import difference, intervals, resample, weighted
 from tests.support.predicted import Probabilities, drawn
@@ -76,6 +79,21 @@ def test_a_multi_label_head_counts_each_of_its_labels() -> None:
     assert found["val_exact_match"][0] == pytest.approx(1 / 2)
     # Of the first class one of two is found and the one 0 is not; of the second both.
     assert found["val_balanced_accuracy"][0] == pytest.approx(np.mean([(0.5 + 0) / 2, 1]))
+
+
+def test_metrics_are_those_that_training_reports() -> None:
+    """Of a single-label and a multi-label head, both with missing labels."""
+    random = np.random.default_rng(4)
+    labels = np.concatenate([random.integers(0, 3, (80, 1)), random.integers(0, 2, (80, 4))], axis=1)
+    labels[random.random(labels.shape) < 0.15] = -1
+    logits = [random.standard_normal((80, 3)), random.standard_normal((80, 4))]
+    meter = LabelMeter((3, 4), multi_label=(False, True))
+    meter.update([torch.from_numpy(each) for each in logits], torch.from_numpy(labels))
+    reported = {f"val_{name}": value for name, value in meter.compute(["one", "many"]).items()}
+    given = [HeadLabels("one", 3, labels[:, 0]), HeadLabels("many", 4, labels[:, 1:])]
+    probabilities = [softmax(logits[0], axis=1), 1 / (1 + np.exp(-logits[1]))]
+    found = {name: float(value[0]) for name, value in values(outcomes(given, [probabilities])).items()}
+    assert found == pytest.approx(reported, rel=1e-5)
 
 
 def test_intervals_are_scipys() -> None:

@@ -131,7 +131,7 @@ def test_a_sweep_is_kept_in_the_bucket_and_read_from_it_elsewhere(s3: Server, tm
     first = Machine(tmp_path / "first", s3, spec(demo_root))
     done = first.typed("run", "s.yaml")
     assert done.returncode == 0, done
-    assert f"Results: {STORAGE}/s  (fashion-sweep best {STORAGE}/s --predict)" in done.stdout + done.stderr
+    assert f"Results: {STORAGE}/s\nNext: fashion-sweep best {STORAGE}/s --predict\n" in done.stdout + done.stderr
     assert_whole(first.run(), 3)
     assert_tidy(s3, first.run())
     second = Machine(tmp_path / "second", s3, spec(demo_root))

@@ -25,7 +25,7 @@ CLASSES: list[list[str]] = [list(map(str, each["classes"])) for each in ATTRIBUT
 
 @dataclass
 class Predictions:
-    """One head's predictions, as `fashion.reading.paired.Head` wants them."""
+    """One head's predictions, as `fashion.reading.predicted.Head` wants them."""
 
     name: str
     classes: tuple[str, ...]

@@ -72,8 +72,9 @@ def _trials(run: str, storage: str, trials: str) -> list[Side]:
 def _side(opened: RecordedRun, label: str, chosen: Ranked, whole: bool) -> Side:
     """One side. whole: it stands for its run, whose cost is then told."""
     from fashion.errors import UserError
-    from fashion.reading.compare import Predicted, Side
+    from fashion.reading.compare import Side
     from fashion.reading.cost import cost_of
+    from fashion.reading.predicted import Predicted
 
     record = opened.record
     predictions: Predicted | None = None

@@ -146,9 +146,10 @@ def _show_attribute(opened: RecordedRun, trial: int | None, attribute: str, as_j
 def _attribute_page(opened: RecordedRun, trial: int | None, attribute: str) -> AttributePage:
     from fashion.display.reading.attribute import AttributePage
     from fashion.errors import Problem, RunError
-    from fashion.reading.calibration import calibration
     from fashion.reading.confusion import confusion, named_attribute
+    from fashion.reading.predicted import head_labels
     from fashion.record.ranking import attribute_table
+    from fashion.statistics.calibration import calibration
 
     record = opened.record
     names = [each["name"] for each in record.manifest["attributes"]]
@@ -159,5 +160,5 @@ def _attribute_page(opened: RecordedRun, trial: int | None, attribute: str) -> A
     if head.labels is None:
         raise RunError(Problem(opened.location, "its validation labels are not known", predictions.labels_missing))
     majority = attribute_table(record.manifest, chosen.metrics)[index] if head.labels.ndim == 1 else None
-    found = calibration(head)
+    found = calibration(head_labels(head), head.probabilities)
     return AttributePage(chosen.trial, chosen.epoch, opened.location, confusion(head), majority, found)

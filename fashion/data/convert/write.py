@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fashion.config import SplitRule
+from fashion.data.forms.cells import NONE_OF_THEM
 from fashion.data.forms.columns import FILE_COLUMNS, SPLIT_COLUMN
-from fashion.data.forms.rows import NONE_OF_THEM, as_csv
+from fashion.data.forms.delimited import as_csv
 from fashion.data.forms.sidecar import SIDECAR, DescribedAttribute, LabelsDescription
 from fashion.data.layout import Dataset
 from fashion.data.lists import LABELLED, MISSING, SPLITS, Attribute

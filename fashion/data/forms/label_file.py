@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fashion.config import LabelReading
+from fashion.data.forms.cells import LabelTable
 from fashion.data.forms.classes import CellCodes, labels_of
 from fashion.data.forms.columns import SPLIT_WORDS, ColumnRoles, roles_of
 from fashion.data.forms.images import look_at, read_packed, report_links
-from fashion.data.forms.rows import READERS, LabelTable, open_table
+from fashion.data.forms.rows import READERS, open_table
 from fashion.data.forms.sidecar import LabelsDescription, image_folder, read_sidecar
 from fashion.data.lists import INSIDE, Attribute, Scan
 from fashion.data.splits.assign import assign_splits

@@ -1,52 +1,24 @@
 """A label file as a stream of blocks of rows, alike for CSV, TSV, JSON Lines and Parquet.
 
-Every value becomes text as a CSV has it: 3.0 is "3", true is "true", a list of names is joined by "|", and what is
-empty, null or NaN is null. A few megabytes are in memory at a time, whatever the size of the file.
+A few megabytes are in memory at a time, whatever the size of the file.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic_core import from_json
 
+from fashion.data.forms.cells import MOST_MISTAKES, LabelTable, RowBlock, as_text, first_line, without_missing
+from fashion.data.forms.delimited import open_text
 from fashion.data.lists import Scan
 
-BLOCK = 1 << 22  # bytes of text that are parsed at a time; no line may be longer
 JSON_LINES = 10_000  # lines of a block
-MOST_MISTAKES = 10_000  # of a file, after which it is not read on
-LONGEST_HEADER = 1 << 20  # bytes
-NONE_OF_THEM = "|"  # a multi-label cell: it is known that no class holds
-MISSING_WORDS = ("", "null", "NaN", "nan")
-
-
-@dataclass(frozen=True)
-class RowBlock:
-    """Rows that follow one another: the line of each, counted from 1, and their cells as text, null where missing."""
-
-    lines: NDArray[np.int64]
-    columns: Mapping[str, pa.Array]
-
-
-@dataclass(frozen=True)
-class LabelTable:
-    """A label file that was opened. names: its columns. blocks: reads the columns that it is asked for."""
-
-    names: tuple[str, ...]
-    blocks: Callable[[Sequence[str]], Iterator[RowBlock]]
 
 
 def open_table(scan: Scan, path: Path) -> LabelTable | None:
@@ -62,110 +34,8 @@ def open_table(scan: Scan, path: Path) -> LabelTable | None:
     except UnicodeDecodeError as error:
         scan.add("unreadable", place, "must be UTF-8 text", f"byte {error.object[error.start]:#04x} at {error.start}")
     except pa.ArrowException as error:
-        scan.add("unreadable", place, f"must be a whole {path.suffix[1:].upper()} file", _first_line(error))
+        scan.add("unreadable", place, f"must be a whole {path.suffix[1:].upper()} file", first_line(error))
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
-
-
-# -- CSV and TSV
-
-
-def _open_text(scan: Scan, path: Path, delimiter: str) -> LabelTable | None:
-    with open(path, "rb") as file:
-        first = file.readline(LONGEST_HEADER)
-    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
-        fix = "Save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
-        scan.add("unreadable", scan.source, "must be UTF-8 text", "UTF-16", fix)
-        return None
-    header = first.decode("utf-8-sig").splitlines() or [""]
-    if "\0" in header[0]:
-        scan.add("unreadable", scan.source, "must be text", "a NUL character")
-        return None
-    names = next(csv.reader([header[0]], delimiter=delimiter), [])
-    other = {",": ";", "\t": ","}[delimiter]
-    if len(names) < 2 and other in header[0]:
-        word = {",": "commas", "\t": "tabs"}[delimiter]
-        fix = "Save it with commas" if delimiter == "," else "Call it .csv"
-        scan.add("columns", f"{scan.source}:1", f"columns are separated by {word}", repr(header[0][:60]), fix)
-        return None
-    if not header[0].strip():
-        scan.add("empty", f"{scan.source}:1", "the first line names the columns", "an empty line")
-        return None
-    return LabelTable(tuple(name.strip() for name in names), lambda wanted: _text(scan, path, delimiter, names, wanted))
-
-
-def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: Sequence[str]) -> Iterator[RowBlock]:
-    broken: list[int] = []
-    stripped = [name.strip() for name in names]
-
-    def on_broken(row: Any) -> str:
-        broken.append(row.number)
-        rule = f"has {row.expected_columns} cells, like the first line"
-        scan.add("columns", f"{scan.source}:{row.number}", rule, f"{row.actual_columns} cells")
-        return "skip" if len(broken) < MOST_MISTAKES else "error"
-
-    unique = [f"{number}" for number in range(len(names))]  # names may be empty or occur twice
-    where = {name: unique[stripped.index(name)] for name in wanted}
-    try:
-        reader = pa.csv.open_csv(
-            path,
-            pa.csv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=unique, skip_rows=1),
-            pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=on_broken, ignore_empty_lines=False),
-            pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(where.values(), pa.binary()),
-                include_columns=list(dict.fromkeys(where.values())),
-                strings_can_be_null=False,
-            ),
-        )
-    except ValueError as error:  # ArrowInvalid, or a broken line that is no UTF-8
-        if "Empty CSV" not in str(error):  # a header alone has no rows
-            scan.add("unreadable", scan.source, "every line must be whole", _first_line(error))
-        return
-    line = 2
-    while True:
-        try:
-            batch = reader.read_next_batch()
-        except StopIteration:
-            break
-        except ValueError as error:  # ArrowInvalid, or a broken line that is no UTF-8
-            scan.add("unreadable", scan.source, "every line must be whole", _first_line(error))
-            break
-        lines, line = _numbered(line, batch.num_rows, broken)
-        columns = {name: _utf8(scan, name, batch.column(at), lines) for name, at in where.items()}
-        yield RowBlock(lines, {name: _without_missing(column) for name, column in columns.items()})
-
-
-def _numbered(first: int, count: int, broken: Sequence[int]) -> tuple[NDArray[np.int64], int]:
-    """The lines of `count` rows from line `first` on, without the broken ones; and the line after them."""
-    beside = [number for number in broken if number >= first]
-    last = first + count
-    for number in sorted(beside):
-        if number < last:
-            last += 1
-    within = [number for number in beside if number < last]
-    return np.setdiff1d(np.arange(first, last, dtype=np.int64), np.array(within, np.int64)), last
-
-
-def _utf8(scan: Scan, name: str, column: pa.Array, lines: NDArray[np.int64]) -> pa.Array:
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowInvalid:
-        texts = []
-        for line, cell in zip(lines, column.to_pylist(), strict=True):
-            try:
-                texts.append(cell.decode())
-            except UnicodeDecodeError:
-                scan.add("unreadable", f"{scan.source}:{line}, {name}", "must be UTF-8 text", ascii(cell[:60]))
-                texts.append(None)
-        return pa.array(texts, pa.string())
-
-
-def _without_missing(column: pa.Array) -> pa.Array:
-    column = pc.utf8_trim_whitespace(column)
-    return pc.if_else(pc.is_in(column, pa.array(MISSING_WORDS)), pa.scalar(None, pa.string()), column)
 
 
 # -- JSON Lines
@@ -215,33 +85,15 @@ def _json(scan: Scan, path: Path, known: set[str], wanted: Sequence[str]) -> Ite
                 numbers.append(number)
                 for name in wanted:
                     try:
-                        cells[name].append(_as_text(found.get(name)))
+                        cells[name].append(as_text(found.get(name)))
                     except (TypeError, ValueError) as error:
                         scan.add("label", f"{place}, {name}", "must be text, a number or a list of texts", str(error))
                         mistakes += 1
                         cells[name].append(None)
             if mistakes > MOST_MISTAKES:
                 return
-            columns = {name: _without_missing(pa.array(values, pa.string())) for name, values in cells.items()}
+            columns = {name: without_missing(pa.array(values, pa.string())) for name, values in cells.items()}
             yield RowBlock(np.array(numbers, np.int64), columns)
-
-
-def _as_text(value: Any) -> str | None:
-    """A JSON value as a cell of a CSV has it. Raises TypeError for an object, or a list of anything but values."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, str):
-        value.encode()  # a lone surrogate is no text: UnicodeEncodeError is a ValueError
-        return value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else repr(value)
-    if isinstance(value, list) and not any(isinstance(each, list | dict) or each is None for each in value):
-        return "|".join([*(_as_text(each) or "" for each in value), ""]) or NONE_OF_THEM
-    raise TypeError(str(value)[:60])
 
 
 # -- Parquet
@@ -261,7 +113,7 @@ def _parquet(scan: Scan, path: Path, wanted: Sequence[str]) -> Iterator[RowBlock
                 columns = {}
                 for name in wanted:
                     try:
-                        columns[name] = _without_missing(_arrow_text(batch.column(name)))
+                        columns[name] = without_missing(_arrow_text(batch.column(name)))
                     except TypeError as error:
                         if name not in refused:
                             rule = "a column holds texts, numbers, or lists of texts"
@@ -271,7 +123,7 @@ def _parquet(scan: Scan, path: Path, wanted: Sequence[str]) -> Iterator[RowBlock
                 yield RowBlock(np.arange(line, line + batch.num_rows, dtype=np.int64), columns)
                 line += batch.num_rows
     except (pa.ArrowException, OSError) as error:
-        scan.add("unreadable", scan.source, "must be a whole PARQUET file", _first_line(error))
+        scan.add("unreadable", scan.source, "must be a whole PARQUET file", first_line(error))
 
 
 def _arrow_text(column: pa.Array) -> pa.Array:
@@ -284,20 +136,13 @@ def _arrow_text(column: pa.Array) -> pa.Array:
     if pa.types.is_string_view(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return column.cast(pa.string())
     if pa.types.is_floating(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.array([_as_text(each) for each in column.to_pylist()], pa.string())
+        return pa.array([as_text(each) for each in column.to_pylist()], pa.string())
     raise TypeError(str(kind))
 
 
 READERS: Mapping[str, Callable[[Scan, Path], LabelTable | None]] = {
-    ".csv": lambda scan, path: _open_text(scan, path, ","),
-    ".tsv": lambda scan, path: _open_text(scan, path, "\t"),
+    ".csv": lambda scan, path: open_text(scan, path, ","),
+    ".tsv": lambda scan, path: open_text(scan, path, "\t"),
     ".jsonl": _open_json,
     ".parquet": _open_parquet,
 }
-
-
-def as_csv(rows: Sequence[Sequence[str]], delimiter: str = ",") -> str:
-    """Rows as text that `open_table` reads back."""
-    text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
-    return text.getvalue()

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from fashion.display import rows as words
 from fashion.errors import printable
-from fashion.reading.calibration import Calibration, ReliabilityBin
 from fashion.reading.confusion import Confusion
 from fashion.record.ranking import AttributeRow
+from fashion.statistics.calibration import Calibration, Reliability, ReliabilityBin
 
 NARROWEST = 5  # columns of a predicted class
 NAME = 18  # most columns of a class name
@@ -47,10 +47,20 @@ def attribute_json(page: AttributePage) -> dict[str, Any]:
     if page.majority is not None:
         entry["majority"] = {"class": page.majority.majority_class, "accuracy": page.majority.majority_accuracy}
     if calibration is not None:
-        bins = [each._asdict() for each in calibration.bins]
-        tempered = [each._asdict() for each in calibration.tempered_bins]
-        entry["calibration"] = {**vars(calibration), "bins": bins, "tempered_bins": tempered}
+        entry["calibration"] = {
+            "labels": calibration.labels, **_reliability_json(calibration.before),
+            "temperature": calibration.temperature,
+            "tempered": _reliability_json(calibration.after),
+        }  # fmt: skip
     return entry
+
+
+def _reliability_json(found: Reliability) -> dict[str, Any]:
+    return {
+        "ece": found.ece,
+        "cross_entropy": found.cross_entropy,
+        "bins": [each._asdict() for each in found.bins],
+    }
 
 
 def print_attribute(page: AttributePage, out: Console) -> None:
@@ -143,20 +153,17 @@ def _print_calibration(found: Calibration, out: Console) -> None:
         leaning = "it could be more confident"
     else:
         leaning = "as it is"
-    out.print(
-        f"calibration: expected error {_share(found.ece)} %, cross entropy {words.number(found.nll)}", markup=False
-    )
-    out.print(
-        f"at temperature {found.temperature:.3g} ({leaning}): {_share(found.tempered_ece)} %, "
-        f"{words.number(found.tempered_nll)}",
-        markup=False,
-    )
+    before, after = found.before, found.after
+    measured = f"expected error {_share(before.ece)} %, cross entropy {words.number(before.cross_entropy)}"
+    out.print(f"calibration: {measured}", markup=False)
+    measured = f"{_share(after.ece)} %, {words.number(after.cross_entropy)}"
+    out.print(f"at temperature {found.temperature:.3g} ({leaning}): {measured}", markup=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for head in ("says %", "labels", "confident %", "right %", "| tempered", "confident %", "right %"):
         table.add_column(head, justify="right", no_wrap=True)
-    for before, after in zip(found.bins, found.tempered_bins, strict=True):
-        if before.number or after.number:
-            table.add_row(f"{100 * before.low:.0f}-{100 * before.high:.0f}", *_bin(before), *_bin(after))
+    for one, other in zip(before.bins, after.bins, strict=True):
+        if one.number or other.number:
+            table.add_row(f"{100 * one.low:.0f}-{100 * one.high:.0f}", *_bin(one), *_bin(other))
     out.print(table)
 
 

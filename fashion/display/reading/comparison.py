@@ -14,8 +14,8 @@ from fashion.display import rows as words
 from fashion.errors import printable
 from fashion.reading.compare import FieldDifference, Pairing, Side, value_text
 from fashion.reading.cost import Cost
-from fashion.reading.paired import MetricDifference
 from fashion.record.trial import metrics_to_json
+from fashion.statistics.paired import MetricDifference
 
 LOSSES = ("val_loss",)  # metrics that are no shares
 WIDEST = 40  # columns of a value
@@ -41,14 +41,20 @@ def comparison_json(
         "paired": [
             {
                 "label": pair.label, "unpaired": pair.unpaired or None, "note": pair.note or None,
-                "differences": [
-                    {**vars(each), "difference": each.difference, "clear": each.clear} for each in pair.differences
-                ],
+                "differences": [_difference_json(each) for each in pair.differences],
             }
             for pair in pairs
         ],
         "spec": [{"field": each.field, "values": list(each.values)} for each in specs],
         "config": [{"field": each.field, "values": list(each.values)} for each in configs],
+    }  # fmt: skip
+
+
+def _difference_json(each: MetricDifference) -> dict[str, Any]:
+    found = each.difference
+    return {
+        "metric": each.metric, "first": each.first, "second": each.second, "difference": found.value,
+        "low": found.low, "high": found.high, "level": each.level, "within_noise": found.within_noise,
     }  # fmt: skip
 
 
@@ -90,10 +96,10 @@ def _verdict(first: str, pair: Pairing) -> str:
     loss = next((each for each in pair.differences if each.metric == "val_loss"), None)
     if loss is None:
         return f"{pair.label} and {first}: no common metric"
-    if not loss.clear:
+    if loss.difference.within_noise:
         return f"{pair.label} and {first} can't be told apart by val_loss"
-    better, worse = (pair.label, first) if loss.difference < 0 else (first, pair.label)
-    ends = sorted((abs(loss.low), abs(loss.high)))
+    better, worse = (pair.label, first) if loss.difference.value < 0 else (first, pair.label)
+    ends = sorted((abs(loss.difference.low), abs(loss.difference.high)))
     return f"{better} is better than {worse}: its val_loss is {ends[0]:.4f} to {ends[1]:.4f} lower"
 
 
@@ -136,10 +142,11 @@ def _table_of_differences(first: str, pair: Pairing) -> Table:
 
 
 def _cells(each: MetricDifference) -> list[str]:
+    found = each.difference
     if each.metric in LOSSES:
-        ends = f"{each.low:+.4f} to {each.high:+.4f}"
-        return [f"{each.first:.4f}", f"{each.second:.4f}", f"{each.difference:+.4f}", ends]
-    low, high, difference = (100 * value for value in (each.low, each.high, each.difference))
+        ends = f"{found.low:+.4f} to {found.high:+.4f}"
+        return [f"{each.first:.4f}", f"{each.second:.4f}", f"{found.value:+.4f}", ends]
+    low, high, difference = (100 * value for value in (found.low, found.high, found.value))
     shares = [f"{100 * each.first:.2f} %", f"{100 * each.second:.2f} %"]
     return [*shares, f"{difference + 0.0:+.2f}", f"{low + 0.0:+.2f} to {high + 0.0:+.2f}"]
 

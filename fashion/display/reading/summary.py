@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 
 from fashion.display import rows as words
+from fashion.display.certainty import certainty_lines
 from fashion.errors import printable
 from fashion.reading.summary import SweepSummary
+from fashion.record.run import Run
 
 
-def summary_lines(found: SweepSummary) -> list[str]:
-    """Four sentences of plain text, one to a line."""
-    return [printable(line) for line in (_winner(found), _sure(found), _mattered(found), _cost(found))]
+def summary_lines(run: Run, found: SweepSummary) -> list[str]:
+    """Plain text: the winner, how sure that is in the words of `best`, what mattered, and the cost."""
+    sure = certainty_lines(run, found.winner, found.certainty)
+    lines = [_winner(found), *(f"  {line}" for line in sure), _mattered(found), _cost(found)]
+    return [printable(line) for line in lines]
 
 
 def _winner(found: SweepSummary) -> str:
@@ -20,16 +24,6 @@ def _winner(found: SweepSummary) -> str:
     accuracy = words.percent(winner.metrics.get("val_accuracy", math.nan))
     loss = words.number(winner.val_loss)
     return f"Winner: trial {winner.trial}, epoch {winner.epoch} of {epochs}: val_loss {loss}, val_accuracy {accuracy} %"
-
-
-def _sure(found: SweepSummary) -> str:
-    certainty = found.certainty
-    if certainty.runner_up is None or certainty.val_loss is None:
-        return f"How sure: unknown, {certainty.unknown}"
-    each, number = certainty.val_loss, certainty.runner_up.trial
-    ends = f"95 % interval {each.low:+.4f} to {each.high:+.4f}"
-    next_one = f"trial {number}, the next one, whose val_loss is {each.difference:.4f} higher ({ends})"
-    return f"How sure: better than {next_one}" if each.clear else f"How sure: can't be told from {next_one}"
 
 
 def _mattered(found: SweepSummary) -> str:
