@@ -1,7 +1,7 @@
 """A label file as a stream of blocks of rows, alike for CSV, TSV, JSON Lines and Parquet.
 
 Every value becomes text as a CSV has it: 3.0 is "3", true is "true", a list of names is joined by "|", and what is
-empty, null or NaN is null. A few megabytes are in memory at a time, whatever the size of the file.
+empty, null or NaN is null. A few megabytes are in memory at a time.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
+from fashion.data.forms.encoding import BLOCK, MOST_MISTAKES, Legible, is_utf8, tell_lines
 from fashion.data.lists import Scan
 
-BLOCK = 1 << 22  # bytes of text that are parsed at a time; no line may be longer
 JSON_LINES = 10_000  # lines of a block
-MOST_MISTAKES = 10_000  # of a file, after which it is not read on
 LONGEST_HEADER = 1 << 20  # bytes
 NONE_OF_THEM = "|"  # a multi-label cell: it is known that no class holds
 MISSING_WORDS = ("", "null", "NaN", "nan")
@@ -109,9 +108,13 @@ def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: 
 
     unique = [f"{number}" for number in range(len(names))]  # names may be empty or occur twice
     where = {name: unique[stripped.index(name)] for name in wanted}
+    source: Any = path
+    if not is_utf8(path):
+        tell_lines(scan, path, delimiter, stripped)
+        source = Legible(path)
     try:
         reader = pa.csv.open_csv(
-            path,
+            source,
             pa.csv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=unique, skip_rows=1),
             pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=on_broken, ignore_empty_lines=False),
             pa.csv.ConvertOptions(
@@ -120,22 +123,30 @@ def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: 
                 strings_can_be_null=False,
             ),
         )
-    except ValueError as error:  # ArrowInvalid, or a broken line that is no UTF-8
+    except pa.ArrowInvalid as error:
         if "Empty CSV" not in str(error):  # a header alone has no rows
             scan.add("unreadable", scan.source, "every line must be whole", _first_line(error))
         return
-    line = 2
+    line, blank = 2, np.zeros(0, np.int64)
     while True:
         try:
             batch = reader.read_next_batch()
         except StopIteration:
             break
-        except ValueError as error:  # ArrowInvalid, or a broken line that is no UTF-8
+        except pa.ArrowInvalid as error:
             scan.add("unreadable", scan.source, "every line must be whole", _first_line(error))
             break
         lines, line = _numbered(line, batch.num_rows, broken)
-        columns = {name: _utf8(scan, name, batch.column(at), lines) for name, at in where.items()}
-        yield RowBlock(lines, {name: _without_missing(column) for name, column in columns.items()})
+        columns = {name: batch.column(at).cast(pa.string()) for name, at in where.items()}
+        columns = {name: _without_missing(column) for name, column in columns.items()}
+        filled = np.any([column.is_valid().to_numpy(zero_copy_only=False) for column in columns.values()], axis=0)
+        end = int(np.flatnonzero(filled)[-1]) + 1 if filled.any() else 0
+        if end and len(blank):
+            yield RowBlock(blank, {name: pa.nulls(len(blank), pa.string()) for name in columns})
+            blank = blank[:0]
+        if end:
+            yield RowBlock(lines[:end], {name: column.slice(0, end) for name, column in columns.items()})
+        blank = np.concatenate([blank, lines[end:]])  # at the end of a file, lines without content are no mistake
 
 
 def _numbered(first: int, count: int, broken: Sequence[int]) -> tuple[NDArray[np.int64], int]:
@@ -147,20 +158,6 @@ def _numbered(first: int, count: int, broken: Sequence[int]) -> tuple[NDArray[np
             last += 1
     within = [number for number in beside if number < last]
     return np.setdiff1d(np.arange(first, last, dtype=np.int64), np.array(within, np.int64)), last
-
-
-def _utf8(scan: Scan, name: str, column: pa.Array, lines: NDArray[np.int64]) -> pa.Array:
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowInvalid:
-        texts = []
-        for line, cell in zip(lines, column.to_pylist(), strict=True):
-            try:
-                texts.append(cell.decode())
-            except UnicodeDecodeError:
-                scan.add("unreadable", f"{scan.source}:{line}, {name}", "must be UTF-8 text", ascii(cell[:60]))
-                texts.append(None)
-        return pa.array(texts, pa.string())
 
 
 def _without_missing(column: pa.Array) -> pa.Array:
