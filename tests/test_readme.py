@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from fashion.cli.main import COMMANDS
+from fashion.data.convert.demo_labels import write_label_demo
 from fashion.data.demo import write_demo
 from fashion.data.layout import majority_baseline, read_dataset
 from fashion.record import ranking
@@ -65,6 +66,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "search": {"trials": 2},
         }
         (folder / "sweeps" / f"{name}.yaml").write_text(json.dumps(small))
+    write_label_demo(folder / "people", 96, size=48)
+    for part in ("labels.csv", "img"):
+        (folder / "people" / part).rename(folder / part)
     (folder / "photos").mkdir()
     for number, mode in enumerate(("RGB", "L", "RGBA")):
         Image.new(mode, (60 + number, 40)).save(folder / "photos" / f"{number}.png")

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from fashion.bucket.address import parse_address
 from fashion.config import Form
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pushed import PackFile, Pushed
+from fashion.data.remote.push import push
 from fashion.errors import DataError, SpecError
 from fashion.model.backbones import BACKBONES
 from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.sweep.drafts.draft import draft_text, drafted, name_for
 from fashion.sweep.drafts.recipes import Machine
 from tests.support.label_files import labelled
+from tests.support.servers.s3_server import Server
 
 BARE = Machine(2, False, ())
 LITES = tuple(name for name in BACKBONES if "lite" in name)
@@ -161,3 +164,13 @@ def test_the_size_of_the_data_sets_the_length(folder: Path) -> None:
         for each in (dataset, large)
     ]
     assert sizes == [224, 128]
+
+
+def test_a_data_set_in_a_bucket_is_drafted_for(folder: Path, s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASHION_CACHE", str(folder / "cache"))
+    dataset = read_dataset(folder, reading=load_spec("x.yaml", [WITHOUT_CAPTION], MINIMAL).trial(0).data.label_reading)
+    push(dataset, parse_address("s3://sweeps/data/kinds"), [Form(24)], False, silent)
+    path = drafted("s3://sweeps/data/kinds", [], silent, lambda: BARE).path
+    config = load_spec(path).trial(0)
+    assert (path, config.data.root) == (Path("kinds.yaml"), "s3://sweeps/data/kinds")
+    assert (config.data.resize, config.data.crop) == (24, 21)
