@@ -22,7 +22,7 @@ FOR_CPU, FOR_GPU = "efficientnet_lite0", "efficientnet_lite2"
 WITHOUT_WEIGHTS = {"cpu": "tiny", "gpu": "resnet18"}
 # What one core does in about five minutes: images that pass once through EfficientNet-Lite0 at 224 px; and training
 # images at 64 px that pass through `tiny` in a sweep that ASHA halves.
-PROBED, TRAINED = 10_000, 75_000
+PROBED, TRAINED = 10_000, 30_000
 SAMPLE = 32  # images whose sizes are looked at
 
 
