@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 from fashion.cli.main import COMMANDS
+from fashion.data.convert.demo_labels import write_label_demo
 from fashion.data.demo import write_demo
 from fashion.data.layout import majority_baseline, read_dataset
 from fashion.record import ranking
 from fashion.record.run import Run
+from fashion.sweep.drafts.draft import marker
 from tests.support.machines.programs import BIN, PATH
 from tests.support.machines.shared_ray import SharedRay
 
@@ -50,21 +52,27 @@ def rows(archive: Path) -> int:
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the README's commands find the files that they name.
 
-    The data set is a small drawn one. The two specs that the README runs need a GPU and ImageNet weights, so small
-    sweeps of the same names stand in for them. All other specs are the shipped ones.
+    The data sets are small drawn ones. The two specs that the README runs need a GPU and ImageNet weights, so small
+    sweeps of the same names stand in for them, and for the one that is drafted. All others are the shipped ones.
     """
     folder = tmp_path_factory.mktemp("readme")
     write_demo(folder / "data" / "FashionDataset", train=96, val=32, test=24, size=48)
     shutil.copytree(ROOT / "sweeps", folder / "sweeps")
-    for name in ("backbones", "lr"):
+    for name, root in (("backbones", "data/FashionDataset"), ("lr", "data/FashionDataset"), ("labels", "labels.csv")):
         small = {
             "name": name,
-            "data": {"root": "data/FashionDataset", "resize": 36, "crop": 32},
+            "data": {"root": root, "resize": 36, "crop": 32},
             "model": {"backbone": "tiny", "weights": "none"},
             "train": {"epochs": 2, "optimizer": "adamw", "lr": {"loguniform": [0.001, 0.01]}},
             "search": {"trials": 2},
         }
         (folder / "sweeps" / f"{name}.yaml").write_text(json.dumps(small))
+    drafted = folder / "sweeps" / "labels.yaml"
+    (folder / "labels.yaml").write_text(f"{marker('labels.csv')}\n{drafted.read_text()}")
+    drafted.unlink()  # the README checks sweeps/*.yaml
+    write_label_demo(folder / "people", 96, size=48)
+    for part in ("labels.csv", "img"):
+        (folder / "people" / part).rename(folder / part)
     (folder / "photos").mkdir()
     for number, mode in enumerate(("RGB", "L", "RGBA")):
         Image.new(mode, (60 + number, 40)).save(folder / "photos" / f"{number}.png")

@@ -74,6 +74,8 @@ def predict_winner(
         click.echo()
         if written.accuracy is not None:
             click.echo(f"accuracy on {name}: {written.accuracy:.2%}")
+            if len(written.accuracies) > 1:
+                click.echo("  " + ", ".join(f"{each} {share:.2%}" for each, share in written.accuracies.items()))
         without = f" ({written.without:,} of them can't be decoded)" if written.without else ""
         click.echo(f"predicted {written.images} images{without}, read back and validated:")
         for path in shown:
@@ -83,6 +85,7 @@ def predict_winner(
         "images": written.images,
         "without_prediction": written.without,
         "accuracy": written.accuracy,
+        "accuracies": dict(written.accuracies),
         "files": shown,
         "warnings": list(written.warnings),
     }
@@ -100,5 +103,5 @@ def data_root(record: Run, winner: Ranked) -> DataRoot:
     if not isinstance(written, str):
         raise RunError(Problem(str(record.journal_path), f"trial {winner.trial} has no data.root", repr(written)))
     named = parse_root(written)
-    there = not isinstance(named, Path) or os.path.isdir(named)
+    there = not isinstance(named, Path) or os.path.exists(named)
     return named if there or recorded is None else parse_root(recorded)

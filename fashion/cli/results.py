@@ -80,7 +80,7 @@ def ls(storage: str, as_json: bool) -> None:
     "--epoch", type=int, metavar="E", help="With --trial: promote its epoch E, whose weights must have been kept."
 )
 @click.option("--all", "everything", is_flag=True, help="Print every field of the configuration, and class counts.")
-@click.option("--predict", is_flag=True, help="Then predict the test split with it, and write the submission.")
+@click.option("--predict", is_flag=True, help="Then predict the test split with it, and write predictions.csv.")
 @click.option("--split", metavar="NAME", help="Predict this split instead of test.", shell_complete=complete_split)
 @click.option("--images", metavar="PATH", help="Predict every picture below the folder PATH, or the picture PATH.")
 @click.option("--follow-links", is_flag=True, help="With --images: read through symbolic links, too.")
@@ -108,10 +108,10 @@ def best(
     """Promote the checkpoint with the lowest val_loss over all epochs of all trials to RUN/best.
 
     Prints its metrics, overall and per attribute, the runner-up, how sure one can be of both, and what was sampled for
-    it. RUN is a name, a folder or an address; without it the latest run is taken. --predict writes prediction.txt,
-    prediction.txt.zip, predictions.csv and the class probabilities to RUN/predictions; what was promoted before is then
-    told in one line. A prediction that was interrupted goes on where it stopped. --trial promotes another trial, until
-    `best` is typed without it.
+    it. RUN is a name, a folder or an address; without it the latest run is taken. --predict writes predictions.csv, the
+    class probabilities and, for data in the challenge's layout, prediction.txt and prediction.txt.zip to
+    RUN/predictions; what was promoted before is then told in one line. A prediction that was interrupted goes on where
+    it stopped. --trial promotes another trial, until `best` is typed without it.
 
     \b
     Example: fashion-sweep best

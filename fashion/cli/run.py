@@ -10,6 +10,7 @@ import click
 
 from fashion.cli.completion.words import complete_file, complete_folder
 from fashion.cli.options import (
+    HomePath,
     fresh_option,
     json_option,
     mode_of,
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("spec", metavar="SPEC", shell_complete=complete_file)
+@click.argument("spec", metavar="[SPEC]", required=False, shell_complete=complete_file)
+@click.option(
+    "--data",
+    "root",
+    metavar="PATH",
+    type=HomePath(),
+    shell_complete=complete_file,
+    help="Instead of SPEC: draft one for this label file, folder or address, as NAME.yaml, and run it.",
+)
 @set_option
 @name_option
 @click.option(
@@ -44,7 +53,8 @@ if TYPE_CHECKING:
 @json_option
 @click.option("--recorded", is_flag=True, help="With --json: print first the events that are recorded already.")
 def run(
-    spec: str,
+    spec: str | None,
+    root: str | None,
     overrides: tuple[str, ...],
     name: str | None,
     storage: str | None,
@@ -61,15 +71,23 @@ def run(
     cleanly, and the same command goes on. --trials +N extends a finished sweep, even after its ranges were edited;
     trials that it already has count.
 
+    With --data no spec is needed: one with settings for these data and this machine is written into the working
+    folder, and run. The same command again uses it as it then is.
+
     \b
     Example: fashion-sweep run sweeps/quickstart.yaml
+    Example: fashion-sweep run --data labels.csv
     Example: fashion-sweep run sweeps/lr.yaml --name lr-adam --set train.optimizer=adam
     Example: fashion-sweep run sweeps/quickstart.yaml --trials +4
     """
     mode = mode_of(plain, as_json)
     if recorded and not as_json:
         raise click.UsageError("--recorded goes with --json.")
+    if (spec is None) == (root is None):
+        raise click.UsageError("Name a spec, or with --data a data set: one of the two.")
     overrides = overrides_with(overrides, name, storage)
+    spec = spec if root is None else _drafted(root, overrides)
+    assert spec is not None, "one of the two was named"
 
     from fashion.engine.start import run_spec
     from fashion.spec.sweep_spec import load_spec
@@ -88,6 +106,17 @@ def run(
     _tell_end(outcome, record.location)
     if not as_json:
         _tell_findings(record)
+
+
+def _drafted(root: str, overrides: tuple[str, ...]) -> str:
+    """The file of the spec for a data set, drafted now or earlier, which is told on stderr."""
+    from fashion.display.progress import Bars
+    from fashion.sweep.drafts.draft import drafted
+
+    with Bars() as bars:
+        draft = drafted(root, overrides, bars)
+    click.echo(draft.sentence, err=True)
+    return str(draft.path)
 
 
 def _show_confusions(record: Run) -> None:

@@ -10,7 +10,7 @@ import colorsys
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ ATTRIBUTES: dict[str, dict[str, float]] = {
     "fabric": {"cotton": 0.55, "knit": 0.2, "leather": 0.15, "chiffon": 0.1},
     "fit": {"tight": 0.25, "loose": 0.15, "regular": 0.6},
 }
+EXTRAS: dict[str, float] = {"belt": 0.3, "buttons": 0.35, "pocket": 0.25}  # each may be there or not
 _OVERSAMPLE = 2  # images are drawn larger and then reduced, for smooth edges
 _HEM = {"top_length": 0.57, "mini_length": 0.71, "maxi_length": 0.94}
 _WIDTHS = {
@@ -51,10 +52,19 @@ def write_demo(
     `train`, `val` and `test` are numbers of images, `size` their side in pixels. Raises DataError where the folder
     exists and is not empty, can't be written, or a number is out of range.
     """
+    counts = {"train": train, "val": val, "test": test}
+    return new_demo(root, counts, size, lambda folder: _write_all(folder, counts, size, seed, progress))
+
+
+def new_demo(root: str | Path, counts: Mapping[str, int], size: int, write: Callable[[Path], None]) -> Path:
+    """Make the folder `root` of what `write` puts into a folder. Raises DataError as `write_demo` does."""
     root = Path(root)
     most = max(len(classes) for classes in ATTRIBUTES.values())
-    problems = [Problem(f"--{name}", f"at least {most}, so that every class occurs", str(count))
-                for name, count in (("train", train), ("val", val), ("test", test)) if count < most]  # fmt: skip
+    problems = [
+        Problem(f"--{name}", f"at least {most}, so that every class occurs", str(count))
+        for name, count in counts.items()
+        if count < most
+    ]
     if not 16 <= size <= 1024:
         problems.append(Problem("--size", "16 to 1024 pixels", str(size)))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -71,7 +81,7 @@ def write_demo(
             "The demo data set can't be made:", [Problem(str(root.parent), "must be writable", str(error))]
         ) from error
     try:
-        _write_all(temporary, {"train": train, "val": val, "test": test}, size, seed, progress)
+        write(temporary)
         os.replace(temporary, root)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # it is gone already once it was renamed
@@ -86,7 +96,9 @@ def _write_all(
     number, total = 0, sum(counts.values())
     for stream, (split, count) in enumerate(counts.items()):
         rng = np.random.default_rng([seed, stream])
-        labels = np.stack([_labels(rng, count, list(classes.values())) for classes in ATTRIBUTES.values()], axis=1)
+        labels = np.stack(
+            [labels_by_share(rng, count, list(classes.values())) for classes in ATTRIBUTES.values()], axis=1
+        )
         images = []
         for row in labels:
             names = {
@@ -112,14 +124,15 @@ def _write_lines(path: Path, lines: list[str]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def _labels(rng: np.random.Generator, count: int, shares: list[float]) -> np.ndarray:
+def labels_by_share(rng: np.random.Generator, count: int, shares: list[float]) -> np.ndarray:
     """Shuffled labels with the given shares, every class at least once."""
     labels = np.concatenate([np.arange(len(shares)), rng.choice(len(shares), count - len(shares), p=shares)])
     return rng.permutation(labels)
 
 
-def draw_garment(names: dict[str, str], size: int, rng: np.random.Generator) -> Image.Image:
-    """Draw one (size, size) RGB image of the named classes; colours, position and scale vary with `rng`."""
+def draw_garment(names: dict[str, str], size: int, rng: np.random.Generator, extras: Sequence[str] = ()) -> Image.Image:
+    """Draw one (size, size) RGB image of the named classes; colours, position and scale vary with `rng`. extras: of
+    EXTRAS, drawn on top."""
     side = size * _OVERSAMPLE
     hue = rng.random()
     base = _rgb(hue, rng.uniform(0.45, 0.85), rng.uniform(0.4, 0.85))
@@ -139,7 +152,24 @@ def draw_garment(names: dict[str, str], size: int, rng: np.random.Generator) -> 
     picture.paste(
         tuple(int(channel * 0.45) for channel in base), (0, 0), grown.point([value // 2 for value in range(256)])
     )
+    for extra in extras:
+        _draw_extra(picture, pen, extra)
     return picture.resize((size, size), Image.Resampling.BOX)
+
+
+def _draw_extra(picture: Image.Image, pen: _Pen, extra: str) -> None:
+    """Draw something on the garment, dark with a bright edge, so that it shows on any cloth."""
+    dark, bright = (25, 22, 30), (240, 230, 200)
+    if extra == "belt":
+        pen.polygon(picture, [(-0.13, 0.425), (0.13, 0.425), (0.13, 0.465), (-0.13, 0.465)], dark)
+        pen.polygon(picture, [(-0.025, 0.42), (0.025, 0.42), (0.025, 0.47), (-0.025, 0.47)], bright)
+    elif extra == "buttons":
+        for y in (0.28, 0.33, 0.38, 0.49, 0.54):
+            pen.ellipse(picture, 0.0, y, 0.016, 0.016, bright)
+            pen.ellipse(picture, 0.0, y, 0.010, 0.010, dark)
+    else:
+        pen.polygon(picture, [(0.03, 0.27), (0.1, 0.27), (0.1, 0.36), (0.03, 0.36)], bright)
+        pen.polygon(picture, [(0.04, 0.28), (0.09, 0.28), (0.09, 0.35), (0.04, 0.35)], dark)
 
 
 class _Pen:

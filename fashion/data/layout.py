@@ -57,8 +57,8 @@ class Dataset:
 
     `packed` is set where packed caches below `root` replace the images. `skipped` are the images that the lists name
     and the splits lack, since they can't be decoded, each with the reason; `whole` is the data set with them. `form` is
-    the name of the form in which it lies, `source` its label file, as messages name it, and `rule` how its splits were
-    made, where the data had none.
+    the name of the form in which it lies, `source` its label file, as messages name it, `file_column` the column of
+    that which names the images, and `rule` how its splits were made, where the data had none.
     """
 
     root: Path
@@ -70,6 +70,7 @@ class Dataset:
     form: str = CHALLENGE
     source: str = ""
     rule: SplitRule | None = None
+    file_column: str = ""
 
     def described(self) -> dict[str, str]:
         """How the data set was read, for a record: its form, its label file and the rule of its splits."""
@@ -198,6 +199,7 @@ def dataset_of(scan: Scan) -> Dataset:
             labels.setflags(write=False)
         splits[name] = Split(name, tuple(images), labels)
     about: dict[str, Any] = {"form": scan.form, "source": scan.source, "rule": scan.rule}
+    about["file_column"] = scan.file_column
     return Dataset(scan.root, scan.attributes, splits, scan.packed, **about)
 
 

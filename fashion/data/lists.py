@@ -65,6 +65,7 @@ class Scan:
     need not be there then.
 
     form: the name of the data set's form. source: the label file, as messages name it; empty where there is none.
+    file_column: the column of the label file that names the images.
     labels: matrices (N, columns), in place of `rows`, of the forms whose labels are not lists of their own. rule: how
     the splits were made, where the data have none.
     """
@@ -82,6 +83,7 @@ class Scan:
     links: list[tuple[str, str, str]] = field(default_factory=list)
     form: str = CHALLENGE
     source: str = ""
+    file_column: str = ""
     labels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     rule: SplitRule | None = None
     _folders: dict[str, bool] = field(default_factory=dict)

@@ -25,10 +25,13 @@ PROBABILITIES_NAME = "probabilities.parquet"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def header(attributes: Sequence[Attribute], with_reasons: bool) -> list[str]:
-    """The first line of predictions.csv. Attributes hold no blanks, so no two columns have one name."""
+def header(attributes: Sequence[Attribute], with_reasons: bool, file_column: str = "") -> list[str]:
+    """The first line of predictions.csv. file_column: what the label file calls the column of the images.
+
+    Attributes hold no blanks, so no two columns have one name."""
     names = [attribute.name for attribute in attributes]
-    first = "image" if "file" in names else "file"  # `image` is never an attribute's name
+    # `image` is never an attribute's name
+    first = file_column if file_column and file_column not in names else "image" if "file" in names else "file"
     columns = [column for attribute in attributes for column in _columns(attribute)]
     return [first, *columns, *([WHY] if with_reasons else [])]
 
@@ -39,14 +42,16 @@ def _columns(attribute: Attribute) -> list[str]:
     return [attribute.name, *(f"{attribute.name} {name} probability" for name in attribute.classes)]
 
 
-def write_table(path: Path, attributes: Sequence[Attribute], pieces: Iterable[Piece], with_reasons: bool) -> None:
+def write_table(
+    path: Path, attributes: Sequence[Attribute], pieces: Iterable[Piece], with_reasons: bool, file_column: str = ""
+) -> None:
     """Write predictions.csv: a picture, then for each attribute the most probable class and its probability; for a
     multi-label one the classes whose probability is above 0.5, with | between them, and each class's probability.
 
     with_reasons: a last column says why a picture has no prediction."""
     with open(path, "w", newline="", encoding="utf-8") as stream:
         lines = csv.writer(stream, lineterminator="\n")
-        lines.writerow(header(attributes, with_reasons))
+        lines.writerow(header(attributes, with_reasons, file_column))
         for piece in pieces:
             lines.writerows(_lines(attributes, piece, with_reasons))
         stream.flush()
@@ -74,16 +79,17 @@ def cell(text: str) -> str:
 
 
 def write_answer_probabilities(
-    path: Path, attributes: Sequence[Attribute], pieces: Iterable[Piece], with_reasons: bool
+    path: Path, attributes: Sequence[Attribute], pieces: Iterable[Piece], with_reasons: bool, file_column: str = ""
 ) -> None:
     """Write the class probabilities as `submission.write_probabilities` does, a row group for each piece."""
     named = [(attribute.name, attribute.classes) for attribute in attributes]
     multi = [attribute.multi_label for attribute in attributes]
+    column = file_column if file_column not in ("", *(attribute.name for attribute in attributes)) else "image"
     with open(path, "wb") as stream:
         writer = None
         for piece in pieces:
             reasons = [piece.problems.get(row) for row in range(len(piece.names))] if with_reasons else None
-            table = probability_table(piece.names, named, piece.probabilities, reasons, multi)
+            table = probability_table(piece.names, named, piece.probabilities, reasons, multi, column)
             writer = writer or pq.ParquetWriter(stream, table.schema, compression="zstd")
             writer.write_table(table)
         if writer is not None:
@@ -103,13 +109,15 @@ def validate_answer_probabilities(path: Path, pieces: Iterable[Piece], multi_lab
         require_agreement(path, disagreements(path, found, piece.names, piece.classes, piece.predicted, multi_label))
 
 
-def validate_table(path: Path, attributes: Sequence[Attribute], pieces: Iterable[Piece], with_reasons: bool) -> None:
+def validate_table(
+    path: Path, attributes: Sequence[Attribute], pieces: Iterable[Piece], with_reasons: bool, file_column: str = ""
+) -> None:
     """Read predictions.csv back. Raises SubmissionError where it does not say what the pieces do."""
     with open(path, newline="", encoding="utf-8") as stream:
         lines = csv.reader(stream)
         wanted = (line for piece in pieces for line in _lines(attributes, piece, with_reasons))
         number = 0
-        for number, expected in enumerate(chain([header(attributes, with_reasons)], wanted), start=1):
+        for number, expected in enumerate(chain([header(attributes, with_reasons, file_column)], wanted), start=1):
             _require(path, number, next(lines, []), expected)
         _require(path, number + 1, next(lines, []), [])
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from fashion.config import DataConfig, Form
 from fashion.data.contents import default_cache_dir
 from fashion.data.images import Progress, decode_each
 from fashion.data.layout import read_dataset
+from fashion.data.lists import CHALLENGE
 from fashion.data.pack import Pack
 from fashion.data.pictures.folder import find_pictures
 from fashion.data.remote.local_copy import DataRoot, on_this_machine
@@ -54,13 +55,16 @@ class Pixels(Protocol):
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """names: of the N pictures, in order. labels: (N, columns) int64 if known. notes: what was left out, in
-    sentences."""
+    sentences. file_column: what the label file calls the column of the names; empty where there is none. submission:
+    whether the challenge's submission may be asked for, as it is for its own data and for a folder of pictures."""
 
     names: Sequence[str]
     pixels: Pixels
     on_error: str
     labels: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
+    file_column: str = ""
+    submission: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +141,10 @@ def _of_split(
     if source.split not in listed:
         place, fix = f"{source.root}/{dataset.place(source.split)}", f"It has {', '.join(listed)}"
         raise DataError("The data set has no such split:", [Problem(place, "is missing", fix=fix)])
+    told: dict[str, Any] = {"file_column": dataset.file_column, "submission": dataset.form == CHALLENGE}
     if dataset.whole is not None and source.split in dataset.skipped_counts():
         # Each line of the split's list gets a row, those without a prediction too.
         split = listed[source.split]
-        return Pictures(split.images, FilePixels(dataset.root, split.images, data.form), on_error, split.labels)
+        return Pictures(split.images, FilePixels(dataset.root, split.images, data.form), on_error, split.labels, **told)
     pack = Pack.open_or_build(dataset, source.split, *data.form, cache_dir=cache_dir, progress=progress)
-    return Pictures(pack.names, PackPixels(pack), on_error, pack.labels)
+    return Pictures(pack.names, PackPixels(pack), on_error, pack.labels, **told)

@@ -27,8 +27,9 @@ def probability_table(
     probabilities: Sequence[np.ndarray],
     reasons: Sequence[str | None] | None = None,
     multi_label: Sequence[bool] = (),
+    file_column: str = "image",
 ) -> pa.Table:
-    """A column `image`, and for each attribute a list of float32.
+    """A column of the images' names, called `file_column`, and for each attribute a list of float32.
 
     `attributes` gives each head's (name, class names); `probabilities[head]` has shape (N, classes). The class names
     stand in the column's metadata as JSON under `classes`, in the order of the list. multi_label: which attributes are,
@@ -37,7 +38,7 @@ def probability_table(
     ValueError for other shapes.
     """
     columns: list[pa.Array] = [pa.array(images, pa.string())]
-    fields = [pa.field("image", pa.string(), nullable=False)]
+    fields = [pa.field(file_column, pa.string(), nullable=False)]
     missing = None if reasons is None else pa.array([reason is not None for reason in reasons])
     named = list(attributes)
     multi = multi_label or [False] * len(named)
@@ -97,7 +98,7 @@ def row_groups(path: Path) -> Iterator[Values]:
             attributes = {field.name: tuple(json.loads(field.metadata[b"classes"])) for field in classed}
             groups = (file.read_row_group(group) for group in range(file.num_row_groups))
             for table in groups if file.num_row_groups else [schema.empty_table()]:
-                images = table.column("image").to_pylist()
+                images = table.column(0).to_pylist()
                 if not all(isinstance(image, str) for image in images):
                     raise TypeError("some images' names are no text")
                 yield images, attributes, [_values(table, *attribute) for attribute in attributes.items()]

@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,8 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Written:
-    """What `predict_into` wrote, and what is to be said of it. `accuracy` is None where the images have no labels.
+    """What `predict_into` wrote, and what is to be said of it. `accuracy` is None where the images have no labels, and
+    `accuracies` has that of each attribute that is labelled somewhere; all are shares in [0, 1] of what is labelled.
     `without` counts the images that have a row and no prediction, since they can't be decoded."""
 
     folder: Path
@@ -60,6 +61,7 @@ class Written:
     warnings: tuple[str, ...]
     names: tuple[str, ...]
     without: int = 0
+    accuracies: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def files(self) -> list[Path]:
@@ -131,19 +133,22 @@ def _pieces_folder(folder: Path) -> Iterator[Path]:
 
 def _write(pieces: Pieces, pictures: Pictures, meta: Promoted, scratch: Path, folder: Path) -> Written:
     """Write and validate every file in `scratch`."""
-    classes, without, hits, scored = _together(pieces, pictures.labels)
+    classes, without, hits, scored = _together(pieces, pictures.labels, sum(each.columns for each in meta.attributes))
     reasons = without > 0
     table, probabilities = scratch / TABLE_NAME, scratch / PROBABILITIES_NAME
-    write_table(table, meta.attributes, pieces, reasons)
-    write_answer_probabilities(probabilities, meta.attributes, pieces, reasons)
-    validate_table(table, meta.attributes, pieces, reasons)
+    column = pictures.file_column
+    write_table(table, meta.attributes, pieces, reasons, column)
+    write_answer_probabilities(probabilities, meta.attributes, pieces, reasons, column)
+    validate_table(table, meta.attributes, pieces, reasons, column)
     validate_answer_probabilities(probabilities, pieces, meta.multi_label)
     names, warnings = [TABLE_NAME, PROBABILITIES_NAME], list(pictures.notes)
     if reasons:
+        lacking = f", and there is no {TEXT_NAME}, which must have a class for each" if pictures.submission else ""
         warnings.append(
-            f"{without:,} of {len(pictures.names):,} images can't be decoded: {TABLE_NAME} says why, and there is no "
-            f"{TEXT_NAME}, which must have a class for each"
+            f"{without:,} of {len(pictures.names):,} images can't be decoded: {TABLE_NAME} says why{lacking}"
         )
+    elif not pictures.submission:
+        pass  # nobody expects one of data in another form than the challenge's
     elif any(meta.multi_label):
         multi = ", ".join(attribute.name for attribute in meta.attributes if attribute.multi_label)
         warnings.append(f"there is no {TEXT_NAME}, which has one class for each attribute: {multi} can have several")
@@ -153,8 +158,15 @@ def _write(pieces: Pieces, pictures: Pictures, meta: Promoted, scratch: Path, fo
             validate_submission(path, len(classes), meta.class_counts, expected=classes)
         names = [TEXT_NAME, ARCHIVE_NAME, *names]
     warnings += _collapsed(classes, meta)
-    accuracy = hits / scored if scored else None
-    return Written(folder, len(pictures.names), accuracy, tuple(warnings), tuple(names), without)
+    accuracy = int(hits.sum()) / int(scored.sum()) if scored.any() else None
+    accuracies = {
+        each.name: float(right.sum() / known.sum())
+        for (each, right), (_, known) in zip(
+            split_labels(meta.attributes, hits[None]), split_labels(meta.attributes, scored[None]), strict=True
+        )
+        if known.any()
+    }
+    return Written(folder, len(pictures.names), accuracy, tuple(warnings), tuple(names), without, accuracies)
 
 
 def _collapsed(classes: NDArray[np.int64], meta: Promoted) -> list[str]:
@@ -175,18 +187,21 @@ def _collapsed(classes: NDArray[np.int64], meta: Promoted) -> list[str]:
     )
 
 
-def _together(pieces: Pieces, labels: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], int, int, int]:
-    """All predicted classes (N, columns), the number of images without a prediction, and of how many known labels how
-    many were predicted: (classes, without, hits, labels)."""
-    classes, without, hits, scored, start = [], 0, 0, 0, 0
+def _together(
+    pieces: Pieces, labels: NDArray[np.int64] | None, columns: int
+) -> tuple[NDArray[np.int64], int, NDArray[np.int64], NDArray[np.int64]]:
+    """All predicted classes (N, columns), the number of images without a prediction, and for each column how many
+    labels were predicted of how many that are known: (classes, without, hits, known), the latter two (columns,)."""
+    classes, without, start = [], 0, 0
+    hits, scored = np.zeros(columns, np.int64), np.zeros(columns, np.int64)
     for piece in pieces:
         there, stop = piece.predicted, start + len(piece.names)
         classes.append(piece.classes[there])
         without += len(piece.problems)
         if labels is not None:
             known = labels[start:stop][there]
-            hits += int((piece.classes[there] == known).sum())
-            scored += int((known != MISSING).sum())
+            hits += (piece.classes[there] == known).sum(axis=0)
+            scored += (known != MISSING).sum(axis=0)
         start = stop
     return np.concatenate(classes), without, hits, scored
 

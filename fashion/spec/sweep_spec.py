@@ -158,11 +158,11 @@ class SweepSpec:
         return [f"{key}: {mine[key]} -> {theirs[key]}" for key in mine if mine[key] != theirs[key]]
 
 
-def load_spec(path: str | FilePath, overrides: Sequence[str] = ()) -> SweepSpec:
-    """Read a spec. Each override is `section.field=value`, with the value in YAML. Raises SpecError with every
-    problem."""
+def load_spec(path: str | FilePath, overrides: Sequence[str] = (), text: str | None = None) -> SweepSpec:
+    """Read a spec. Each override is `section.field=value`, with the value in YAML. text: what the file will hold, if it
+    is still to be written. Raises SpecError with every problem."""
     problems: list[Problem] = []
-    document = read_yaml(path, problems)
+    document = read_yaml(path, problems) if text is None else parse_yaml(text, str(path), problems)
     for override in overrides:
         _override(document, override, problems)
     spec = _parse(document, problems, FilePath(path).stem)
@@ -275,9 +275,14 @@ def _name_fix(raw: Mapping[str, Any], name: Any, default_name: str) -> str:
         return "The file's name is the sweep's: give it another with name: or --name"
     if not isinstance(name, str):
         return 'Write it in quotes, such as name: "20250131"'
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode())
-    plain = plain.lstrip("-_.")[:64].rstrip("-")
+    plain = plain_name(name)
     return f"For example {plain}" if plain else ""
+
+
+def plain_name(text: str) -> str:
+    """A name that a sweep may have, nearest to `text`; empty where nothing of it is left."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode())
+    return plain.lstrip("-_.")[:64].rstrip("-")
 
 
 def _flat(form: Mapping[str, Any]) -> dict[str, Any]:

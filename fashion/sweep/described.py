@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -55,6 +56,21 @@ def _val_labels(dataset: Dataset) -> bytes:
     content = io.BytesIO()
     pq.write_table(pa.table(columns), content, compression="zstd")
     return content.getvalue()
+
+
+def moved_images(run: Run, dataset: Dataset) -> str:
+    """Where the validation images of a run are in a data set that has changed since; empty where they are the same, or
+    the run does not tell."""
+    try:
+        before = pq.read_table(run.val_labels_path, columns=["image"]).column(0).to_pylist()
+    except (OSError, pa.ArrowException):  # missing or damaged: it is the changed data that are to be told of
+        return ""
+    now = {image: name for name, split in dataset.splits.items() for image in split.images}
+    counts = Counter(now.get(image, "no split") for image in before)
+    new = len(dataset.splits["val"]) - counts.pop("val", 0)
+    parts = [f"{count:,} are in {name} now" for name, count in sorted(counts.items())]
+    parts += [f"{new:,} images have come to val"] if new else []
+    return f"Of its {len(before):,} validation images, {', '.join(parts)}." if parts else ""
 
 
 def known_counts(dataset: Dataset, split: str) -> list[NDArray[np.int64]]:

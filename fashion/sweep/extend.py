@@ -111,13 +111,15 @@ def continue_with(
     data_root: Path | Address,
     data_fingerprint: str,
     models: Callable[[], list[dict[str, Any]]] = list,
+    moved: Callable[[], str] = str,
 ) -> None:
     """Make `spec` the run's, so that its trials are handed out from now on.
 
     What may differ from the recorded spec: resources, storage, where the data set lies, a larger number of trials and,
     together with it, the values and ranges of data, model and train. What was edited is noted in the manifest under
     "extensions"; trials that have begun keep their configuration. models: the manifest's entry of that name, which is
-    asked for only if the manifest is written.
+    asked for only if the manifest is written. moved: which images are in another split than they were, in a sentence,
+    which is asked for only if the data set has changed.
 
     Raises:
         RunError: it is another spec, the data set has changed, or another process drives the run. Nothing is written
@@ -140,8 +142,9 @@ def continue_with(
             f"{ANOTHER_NAME}."
         )
     if run.manifest["data_fingerprint"] != data_fingerprint:
+        how = f" {sentence}" if (sentence := moved()) else ""
         raise RunError(
-            f"{path}: the data set at {data_root} has changed since this sweep started. {ANOTHER_NAME}, "
+            f"{path}: the data set at {data_root} has changed since this sweep started.{how} {ANOTHER_NAME}, "
             "or put the data back."
         )
     asked = recorded.to_json() != spec.to_json() or run.manifest.get("data_root") != str(data_root)

@@ -20,7 +20,7 @@ from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.spec.trials.possible import every, together
 from fashion.storage.working_copy import Held, push_manifest
-from fashion.sweep.described import described, found_in, labels_of, record_findings, record_val_labels
+from fashion.sweep.described import described, found_in, labels_of, moved_images, record_findings, record_val_labels
 from fashion.sweep.extend import continue_with, known_run, run_path
 from fashion.sweep.read_data import DataRead, Progress, read_data
 from fashion.training.features import open_features
@@ -97,7 +97,7 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
     models = partial(described, prepared.weights, dataset.class_counts)
     if path.exists():
         run = known_run(spec)
-        continue_with(run, spec, prepared.source, dataset.fingerprint(), models)
+        continue_with(run, spec, prepared.source, dataset.fingerprint(), models, partial(moved_images, run, dataset))
         record_val_labels(run, dataset, bucket)
         record_findings(run, dataset)
         if bucket is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from fashion.data.layout import Dataset
 from fashion.model.classifier import build_model
 from fashion.record.run import Run
 from fashion.record.trial_files import predictions_path
-from fashion.sweep.described import described, record_findings, record_val_labels
+from fashion.sweep.described import described, moved_images, record_findings, record_val_labels
 from tests.support.promoted import promoted_run
 
 
@@ -51,6 +52,18 @@ def test_labels_are_written_once(recorded: tuple[Run, Dataset]) -> None:
     record_val_labels(run, dataset)
     after = run.val_labels_path.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_where_its_validation_images_have_gone_is_told(recorded: tuple[Run, Dataset]) -> None:
+    run, dataset = recorded
+    assert moved_images(run, dataset) == ""
+    train, val = (dataset.splits[name] for name in ("train", "val"))
+    splits = {
+        "train": replace(train, images=(*train.images[2:], *val.images[:3])),
+        "val": replace(val, images=(*val.images[4:], *train.images[:2])),
+    }
+    told = moved_images(run, replace(dataset, splits=splits))
+    assert told == "Of its 32 validation images, 1 are in no split now, 3 are in train now, 2 images have come to val."
 
 
 def test_what_is_odd_about_the_data_is_recorded(recorded: tuple[Run, Dataset]) -> None:

@@ -17,15 +17,30 @@ from fashion.cli.options import HomePath
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Another seed draws other garments."
 )
-def demo(root: str, train: int, val: int, test: int, size: int, seed: int) -> None:
+@click.option(
+    "--attributes",
+    "as_labels",
+    is_flag=True,
+    help="Write a label file without splits instead of the challenge's layout: an attribute is multi-label, some "
+    "labels are missing, and the images are of groups.",
+)
+def demo(root: str, train: int, val: int, test: int, size: int, seed: int, as_labels: bool) -> None:
     """Draw a licence-free data set of garments in the new folder ROOT.
 
     \b
     Example:
       fashion-sweep data demo data/demo
+      fashion-sweep data demo data/people --attributes
     """
+    from fashion.data.convert.demo_labels import write_label_demo
     from fashion.data.demo import write_demo
     from fashion.display.progress import Bars
+
+    if as_labels:
+        with Bars() as bars:
+            file = write_label_demo(root, train + val + test, size, seed, bars.of("drawing"))
+        click.echo(f"{file}: {train + val + test:,} images of {size} px")
+        return
 
     with Bars() as bars:
         write_demo(root, train, val, test, size, seed, bars.of("drawing"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from fashion.data.lists import Scan
 
 BLOCK = 1 << 22  # bytes of text that are parsed at a time; no line may be longer
 LONGEST_HEADER = 1 << 20  # bytes
+_QUESTION_MARKS = "fashion.question_marks"
 
 
 def open_text(scan: Scan, path: Path, delimiter: str) -> LabelTable | None:
@@ -57,9 +59,13 @@ def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: 
 
     unique = [f"{number}" for number in range(len(names))]  # names may be empty or occur twice
     where = {name: unique[stripped.index(name)] for name in wanted}
+    source: Any = path
+    if not _is_utf8(path):
+        _tell_lines(scan, path, delimiter, stripped)
+        source = _Legible(path)
     try:
         reader = pa.csv.open_csv(
-            path,
+            source,
             pa.csv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=unique, skip_rows=1),
             pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=on_broken, ignore_empty_lines=False),
             pa.csv.ConvertOptions(
@@ -68,22 +74,29 @@ def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: 
                 strings_can_be_null=False,
             ),
         )
-    except ValueError as error:  # ArrowInvalid, or a broken line that is no UTF-8
+    except pa.ArrowInvalid as error:
         if "Empty CSV" not in str(error):  # a header alone has no rows
             scan.add("unreadable", scan.source, "every line must be whole", first_line(error))
         return
-    line = 2
+    line, blank = 2, np.zeros(0, np.int64)
     while True:
         try:
             batch = reader.read_next_batch()
         except StopIteration:
             break
-        except ValueError as error:  # ArrowInvalid, or a broken line that is no UTF-8
+        except pa.ArrowInvalid as error:
             scan.add("unreadable", scan.source, "every line must be whole", first_line(error))
             break
         lines, line = _numbered(line, batch.num_rows, broken)
-        columns = {name: _utf8(scan, name, batch.column(at), lines) for name, at in where.items()}
-        yield RowBlock(lines, {name: without_missing(column) for name, column in columns.items()})
+        columns = {name: without_missing(batch.column(at).cast(pa.string())) for name, at in where.items()}
+        filled = np.any([column.is_valid().to_numpy(zero_copy_only=False) for column in columns.values()], axis=0)
+        end = int(np.flatnonzero(filled)[-1]) + 1 if filled.any() else 0
+        if end and len(blank):
+            yield RowBlock(blank, {name: pa.nulls(len(blank), pa.string()) for name in columns})
+            blank = blank[:0]
+        if end:
+            yield RowBlock(lines[:end], {name: column.slice(0, end) for name, column in columns.items()})
+        blank = np.concatenate([blank, lines[end:]])  # at the end of a file, lines without content are no mistake
 
 
 def _numbered(first: int, count: int, broken: Sequence[int]) -> tuple[NDArray[np.int64], int]:
@@ -97,18 +110,78 @@ def _numbered(first: int, count: int, broken: Sequence[int]) -> tuple[NDArray[np
     return np.setdiff1d(np.arange(first, last, dtype=np.int64), np.array(within, np.int64)), last
 
 
-def _utf8(scan: Scan, name: str, column: pa.Array, lines: NDArray[np.int64]) -> pa.Array:
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowInvalid:
-        texts = []
-        for line, cell in zip(lines, column.to_pylist(), strict=True):
+def _question_marks(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "?" * (error.end - error.start), error.end
+
+
+codecs.register_error(_QUESTION_MARKS, _question_marks)
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether a file is UTF-8 text throughout. Raises OSError where it can't be read."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open(path, "rb") as file:
+        try:
+            while block := file.read(BLOCK):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def _tell_lines(scan: Scan, path: Path, delimiter: str, names: Sequence[str]) -> None:
+    """Add a problem for each line below the first that is not UTF-8, with the cell that is not where that can be
+    told."""
+    number = told = 0
+    with open(path, "rb") as file:
+        while (line := file.readline(BLOCK)) and told < MOST_MISTAKES:
+            number += 1
             try:
-                texts.append(cell.decode())
-            except UnicodeDecodeError:
-                scan.add("unreadable", f"{scan.source}:{line}, {name}", "must be UTF-8 text", ascii(cell[:60]))
-                texts.append(None)
-        return pa.array(texts, pa.string())
+                line.decode()
+            except UnicodeDecodeError as error:
+                if number > 1:
+                    place, value = _cell(line, error, delimiter, names)
+                    scan.add("unreadable", f"{scan.source}:{number}{place}", "must be UTF-8 text", value)
+                    told += 1
+
+
+def _cell(line: bytes, error: UnicodeDecodeError, delimiter: str, names: Sequence[str]) -> tuple[str, str]:
+    """The name of the column for a message, and the cell; of a line without a cell for each column the byte."""
+    try:
+        cells = next(csv.reader([line.decode("utf-8", "surrogateescape").rstrip("\r\n")], delimiter=delimiter), [])
+    except csv.Error:
+        cells = []
+    bad = [index for index, cell in enumerate(cells) if any("\udc80" <= each <= "\udcff" for each in cell)]
+    if len(cells) != len(names) or not bad:
+        return "", f"byte {line[error.start]:#04x}"
+    return f", {names[bad[0]]}", ascii(cells[bad[0]].encode("utf-8", "surrogateescape")[:60])
+
+
+class _Legible(io.RawIOBase):
+    """A file with question marks in place of the bytes that are not UTF-8: pyarrow hands broken lines over as text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = open(path, "rb")  # noqa: SIM115 (closed with this)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(_QUESTION_MARKS)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes, or all; none at the end."""
+        while True:
+            # A character's first bytes, at most three, may be waiting for its last.
+            block = self._file.read(max(1, size - 3) if size >= 0 else -1)
+            text = self._decoder.decode(block, final=not block)
+            if text or not block:
+                return text.encode()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def as_csv(rows: Sequence[Sequence[str]], delimiter: str = ",") -> str:

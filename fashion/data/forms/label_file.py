@@ -73,6 +73,7 @@ def scan_label_file(path: Path, follow_links: bool, reading: LabelReading) -> Sc
     roles = roles_of(scan, table.names, reading, described) if table is not None else None
     if table is None or roles is None:
         return scan
+    scan.file_column = roles.file
     rows = read_rows(scan, table, roles, reading)
     _interpret(scan, rows, roles, reading, described)
     return scan

@@ -115,6 +115,33 @@ def test_all_mistakes_are_told_at_once_with_line_and_column(tmp_path: Path) -> N
     assert len(caught.value.problems) == 8
 
 
+@pytest.mark.parametrize("end", ["\n\n\n", "\n,,\n\n", "\r\n\r\n"])
+def test_empty_lines_at_the_end_are_no_mistake(tmp_path: Path, end: str) -> None:
+    path = labelled(tmp_path, "file_name,split,size\nimg/0.png,train,s\nimg/1.png,val,s")
+    fingerprint = read_dataset(path).fingerprint()
+    path.write_bytes(path.read_bytes() + end.encode())
+    assert read_dataset(path).fingerprint() == fingerprint
+    path.write_bytes(path.read_bytes() + b"\nimg/2.png,val,m")
+    with pytest.raises(DataError, match=r"labels.csv:\d, file_name: every row names an image"):
+        read_dataset(path)
+
+
+def test_every_line_that_is_not_utf_8_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whole lines by their cell, broken ones by the byte, beside the other mistakes, and nothing else is printed."""
+    path = labelled(tmp_path, "")
+    rows = b"img/0.png,train,s\nimg/1.png,val,caf\xe9\nimg/2.png,val\xe9\nimg/3.png,train,m\nimg/9.png,train,\xc3\xa9\n"
+    path.write_bytes(b"file_name,split,size\n" + rows)
+    with pytest.raises(DataError) as caught:
+        read_dataset(path)
+    assert [(each.place, each.rule, each.value) for each in caught.value.problems] == [
+        ("labels.csv:3, size", "must be UTF-8 text", r"b'caf\xe9'"),
+        ("labels.csv:4", "must be UTF-8 text", "byte 0xe9"),
+        ("labels.csv:4", "has 3 cells, like the first line", "2 cells"),
+        ("labels.csv:6, file_name", "the image file must exist", "img/9.png"),
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,10 @@ def test_a_division_is_the_same_for_ever(tmp_path: Path) -> None:
     path.write_text("\n".join([head, *rows[::-1]]))
     again = read_dataset(path, reading=reading)
     assert {n: set(s.images) for n, s in again.splits.items()} == {n: set(s.images) for n, s in first.splits.items()}
+    told = "\n".join(f"{name} {image}" for name, split in first.splits.items() for image in sorted(split.images))
+    assert hashlib.sha256(told.encode()).hexdigest()[:16] == "ef143c0319b4878b", (
+        "data that were divided would be divided anew"
+    )
     other = read_dataset(path, reading=reading._replace(split=SplitRule(seed=4)))
     assert len({each.fingerprint() for each in (first, other)}) == 2
 
