@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from fashion.data.demo import ATTRIBUTES, EXTRAS, draw_garment, labels_by_share, new_demo
-from fashion.data.forms.rows import NONE_OF_THEM, as_csv
+from fashion.data.forms.cells import NONE_OF_THEM
+from fashion.data.forms.delimited import as_csv
 
 LABEL_FILE = "labels.csv"
 TOLD = ("pattern", "sleeve", "neckline")  # the others are drawn too, without a label
