@@ -26,7 +26,6 @@ from fashion.statistics.resampling import Resampled
 from fashion.statistics.results import LEVEL, Difference, lower_is_better
 
 _TINY = 1e-6  # a standard error below it is that of two models that made the same of every image, up to rounding
-_AT_ONCE = 128  # draws that are looked at together: as many as stay in the processor's cache
 
 
 def tied_set(resampled: Resampled, metric: str = "val_loss", level: float = LEVEL) -> tuple[int, ...]:
@@ -86,16 +85,16 @@ def _within(worse: NDArray[np.float64], scales: NDArray[np.float32], critical: f
 
 def _critical(centred: NDArray[np.float32], scales: NDArray[np.float32], level: float) -> float:
     """The quantile over the draws of the largest studentised difference of any two models."""
+    most = scales.max(axis=1)
     largest = np.zeros(centred.shape[1], np.float32)
-    for start in range(0, centred.shape[1], _AT_ONCE):
-        part = np.ascontiguousarray(centred[:, start : start + _AT_ONCE])
-        room = np.empty_like(part)
-        found = largest[start : start + _AT_ONCE]
-        for index in range(len(part) - 1):
-            apart = np.subtract(part[index + 1 :], part[index], out=room[index + 1 :])
-            apart *= scales[index, index + 1 :, None]
-            np.abs(apart, out=apart)
-            np.maximum(found, apart.max(axis=0), out=found)
+    for number, values in enumerate(np.ascontiguousarray(centred.T)):
+        lowest, highest = values.argmin(), values.argmax()
+        above, below = values - values[lowest], values[highest] - values
+        reached = max((above * scales[lowest]).max(), (below * scales[highest]).max())
+        # Most models are so far from either end that no pair with them can be the largest: these are not paired.
+        able = np.flatnonzero(np.maximum(above, below) * most >= reached)
+        pairs = np.abs(values[able, None] - values[able]) * scales[np.ix_(able, able)]
+        largest[number] = pairs.max(initial=reached)
     return _quantile(largest, level)
 
 
