@@ -4,9 +4,9 @@ The idea is that of the bootstrap bias corrected cross-validation of Tsamardinos
 repeat the choice on a part of the images, and score what was chosen on the others, which had no say in it. Their parts
 are bootstrap samples, on which a choice is as noisy as with half of the images; where trials differ, that is too
 pessimistic. Here a part is two thirds of the images, drawn without replacement, and each image is scored once in each
-of so many divisions into three. The expectation is then that of a choice by two thirds of the images: on average never too high,
-and a little too low where trials differ. With nine tenths it would be nearer on average but further off in one sweep,
-since such parts nearly all choose the winner again, and score it on the images that made it win.
+of so many divisions into three. The expectation is then that of a choice by two thirds of the images: on average it is
+never too high, and a little too low where trials differ. With nine tenths it would be nearer on average but further off
+in one sweep, since such parts nearly all choose the winner again, and score it on the images that made it win.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def tied_set(resampled: Resampled, metric: str = "val_loss", level: float = LEVE
 
 def gains(resampled: Resampled, metric: str, model: int, level: float = LEVEL) -> tuple[int, Difference]:
     """The best model by a metric, and what it has more of it than `model`, with an interval that holds for all models
-    at once: where `model` is the best in truth, it lies above 0 in at most 5 % of sweeps.
+    at once: where `model` is the best in truth, it is meant to lie above 0 in 5 % of sweeps at most.
 
     The sign is such that more is better, so that of a loss it is what the best one has less."""
     worse, centred = _signed(resampled, metric)
