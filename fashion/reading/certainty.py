@@ -26,7 +26,7 @@ from fashion.statistics.results import Difference, Interval, lower_is_better
 if TYPE_CHECKING:
     from fashion.bucket.address import Address
 
-FORMAT = 1
+FORMAT = 2
 NAME = "certainty.json"
 _PLAIN = ("winner", "images", "tied", "cheapest", "fastest", "untold")  # fields that JSON keeps as they are
 

@@ -6,7 +6,7 @@ that the difference of two of them is a paired one (Efron and Tibshirani 1993, A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,16 +41,21 @@ def resample(outcomes: Outcomes, draws: int = DRAWS, seed: int = SEED) -> Resamp
     """Draw N of the N images so many times. The same seed gives the same draws, whatever the models."""
     images = outcomes.images
     values = {name: found[:, 0] for name, found in weighted(outcomes, np.ones((images, 1))).items()}
-    random = np.random.default_rng(seed)
     found: dict[str, list[NDArray[Any]]] = {name: [] for name in values}
+    for weights in drawn_weights(images, draws, seed):
+        for name, part in weighted(outcomes, weights).items():
+            found[name].append(part)
+    return Resampled(outcomes, values, {name: np.concatenate(parts, axis=1) for name, parts in found.items()})
+
+
+def drawn_weights(images: int, draws: int = DRAWS, seed: int = SEED) -> Iterator[NDArray[np.float32]]:
+    """How often each image was drawn, (N, b) float32: as many draws at a time as fit into memory, `draws` in all."""
+    random = np.random.default_rng(seed)
     step = max(_AT_ONCE // max(images, 1), 1)
     for start in range(0, draws, step):
         count = min(step, draws - start)
         drawn = random.integers(0, images, (count, images)) + images * np.arange(count)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images).T.astype(np.float32)
-        for name, part in weighted(outcomes, weights).items():
-            found[name].append(part)
-    return Resampled(outcomes, values, {name: np.concatenate(parts, axis=1) for name, parts in found.items()})
+        yield np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images).T.astype(np.float32)
 
 
 def weighted(outcomes: Outcomes, weights: NDArray[Any]) -> dict[str, NDArray[Any]]:

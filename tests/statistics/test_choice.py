@@ -9,7 +9,7 @@ from fashion.statistics.corrected import corrected
 from fashion.statistics.disagreement import other_choices
 from fashion.statistics.outcomes import HeadLabels, Outcomes
 from fashion.statistics.resampling import difference, resample, weighted
-from fashion.statistics.tied import gains, tied_set
+from fashion.statistics.tied import _critical, gains, tied_set
 from tests.support.simulated import Population
 
 
@@ -46,6 +46,20 @@ def test_models_that_did_the_same_are_never_told_apart() -> None:
     resampled = resample(noisy([0.5] * 3).chosen(np.zeros((3, 200), np.intp)))
     assert tied_set(resampled) == (0, 1, 2)
     assert tied_set(resample(noisy([0.5]))) == (0,)
+
+
+def test_the_critical_value_is_that_of_all_pairs() -> None:
+    """No pair that could be the largest is left out, also where standard errors differ widely."""
+    random = np.random.default_rng(4)
+    losses = random.standard_normal((30, 200)) * random.uniform(0.01, 2, 30)[:, None]
+    resampled = resample(made(losses.tolist()), 99)
+    centred = resampled.draws["val_loss"] - resampled.values["val_loss"][:, None]
+    apart = np.abs(centred[:, None] - centred[None])
+    pairs = losses[:, None] - losses[None]
+    errors = pairs.std(axis=2, ddof=1) / 200**0.5 + np.eye(30)
+    expected = np.sort((apart / errors[:, :, None]).max(axis=(0, 1)))[94]  # of 99 draws a further one exceeds 5 %
+    found = _critical(centred.astype(np.float32), (1 / errors - np.eye(30)).astype(np.float32), 0.95)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_more_is_better_of_shares() -> None:
