@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -148,11 +147,7 @@ def _tell_findings(record: Run) -> None:
 
 def _prediction(record: Run) -> str:
     """The options of `best` that predict something: without a list of test images others than for one with."""
-    from fashion.bucket.address import is_address
-    from fashion.data.lists import lacks_split
-
-    root = record.manifest.get("data_root", "")
-    if is_address(root) or not lacks_split(Path(root), "test"):
+    if "test" in record.manifest.get("splits", ["test"]):  # older runs recorded none
         return "--predict"
     return "--predict --split val, or --predict --images FOLDER"
 

@@ -124,15 +124,17 @@ def _key(run: Run, ranked: Sequence[Ranked]) -> str:
     folder = str(run.path)
     files = [_look(f"{folder}/{name}") for name in _files(ranked)]
     if files[0] is None:  # a run of an older version: its labels are the data set's, if that is there and unchanged
-        roots = {run.manifest.get("data_root"), run.trials[ranked[0].trial].config.get("data", {}).get("root")}
-        files += [_look(f"{root}{below}") for root in sorted(map(str, roots)) for below in ("", "/split")]
+        data = run.trials[ranked[0].trial].config.get("data")
+        named = [run.manifest.get("data_root"), data.get("root") if isinstance(data, dict) else None]
+        roots = sorted({root for root in named if isinstance(root, str)})
+        files += [_look(f"{root}{below}") for root in roots for below in ("", "/split")]
     trials = []
     for each in ranked:
         trial = run.trials[each.trial]
         epochs, seconds = trial.left_out + len(trial.reports), trial.left_out_seconds
         trials.append((each.trial, each.epoch, each.val_loss, trial.attempt, trial.origin, epochs, seconds))
-    named = run.manifest["data_fingerprint"], run.manifest.get("data_root"), run.manifest["attributes"]
-    return hashlib.sha256(repr((FORMAT, named, files, trials)).encode()).hexdigest()
+    about = run.manifest["data_fingerprint"], run.manifest.get("data_root"), run.manifest["attributes"]
+    return hashlib.sha256(repr((FORMAT, about, files, trials)).encode()).hexdigest()
 
 
 def _look(path: str) -> tuple[int, int] | None:

@@ -108,6 +108,7 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
         "data_root": str(prepared.source),
         "data_fingerprint": dataset.fingerprint(),
         "data_form": dataset.described(),
+        "splits": {name: len(split) for name, split in dataset.splits.items()},
         **labels_of(dataset),
         "models": models(),
         "findings": found_in(dataset),

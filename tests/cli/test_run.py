@@ -10,22 +10,21 @@ from click.testing import CliRunner
 from fashion.cli.run import _prediction
 from fashion.cli.run import run as run_command
 from fashion.record.run import Run
-from tests.support.layouts import small
 from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC
 
 
 @pytest.mark.parametrize(
-    ("test_list", "said"), [(True, "--predict"), (False, "--predict --split val, or --predict --images FOLDER")]
+    ("splits", "said"),
+    [
+        ({"splits": {"train": 9, "val": 3, "test": 3}}, "--predict"),
+        ({"splits": {"train": 9, "val": 3}}, "--predict --split val, or --predict --images FOLDER"),
+        ({}, "--predict"),
+    ],
+    ids=["with test", "without", "not recorded"],
 )
-def test_what_can_be_predicted_is_recommended(tmp_path: Path, test_list: bool, said: str) -> None:
-    root = small(tmp_path / "d")
-    if test_list:
-        (root / "split/test.txt").write_text("img/0.png\n")
+def test_what_can_be_predicted_is_recommended(tmp_path: Path, splits: dict[str, object], said: str) -> None:
     manifest = {"spec": SPEC, "data_fingerprint": "f", "attributes": ATTRIBUTES, "label_counts": COUNTS}
-    run = Run.create(tmp_path / "runs", "s", {**manifest, "data_root": str(root)})
-    assert _prediction(run) == said
-    run.manifest["data_root"] = "s3://bucket/data"
-    assert _prediction(run) == "--predict"
+    assert _prediction(Run.create(tmp_path / "runs", "s", {**manifest, **splits})) == said
 
 
 @pytest.mark.parametrize("arguments", [[], ["s.yaml", "--data", "labels.csv"]])
