@@ -7,10 +7,12 @@ PYTEST := $(BIN)/python -m pytest
 # Four tests at a time, on two cores too: half of a slow test's time is waiting. Those of one group (xdist_group) share
 # what is slow to make, and run one after another.
 PARALLEL := -n 4 --dist loadgroup
+# Gives up soon where no package server answers.
+APT := apt-get -qq -o Acquire::http::Timeout=20 -o Acquire::Retries=1
 REST := not further and not faults and not cluster and not slow
 
-.PHONY: help setup quickstart test test-fast test-ray test-faults test-cluster test-slow coverage bench bench-full pictures lint \
-  audit clean
+.PHONY: help setup quickstart test test-fast test-ray test-faults test-cluster test-slow coverage bench bench-full \
+  pictures lint audit clean
 
 # Times are those of two busy cores, after set-up.
 help:
@@ -49,7 +51,7 @@ quickstart: setup
 test: setup
 	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && found=1; done; \
 	if [ -z "$$found" ] && [ "`id -u`" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get > /dev/null; then \
-	  apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium || true; fi
+	  $(APT) update && $(APT) install --yes --no-install-recommends chromium || true; fi
 	$(PYTEST) $(PARALLEL) -m "$(REST)"
 
 test-fast: setup
@@ -70,7 +72,7 @@ test-slow: setup
 test-cluster: setup
 	@for name in sshd rsync ip; do PATH="$$PATH:/usr/sbin:/sbin" command -v $$name > /dev/null || missing=1; done; \
 	if [ -n "$$missing" ] && [ "`id -u`" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get > /dev/null; then \
-	  apt-get -qq update && apt-get -qq install --yes --no-install-recommends openssh-server rsync iproute2 || true; fi
+	  $(APT) update && $(APT) install --yes --no-install-recommends openssh-server rsync iproute2 || true; fi
 	$(PYTEST) -m cluster
 
 # Also of what the tests' child processes run, wherever their working directory is.
