@@ -79,6 +79,7 @@ def test_best_is_promoted_in_the_bucket(
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
 ) -> None:
+    s3.requests.clear()  # those that recorded the run
     text = typed(capsys, "best", *arguments)
     assert "trial 0, epoch 2 of 4 of s3://sweeps/team/a/lr" in text
     assert "promoted to s3://sweeps/team/a/lr/best" in text

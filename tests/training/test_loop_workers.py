@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,11 @@ def _broken_on_rank_0(rank: int, step: int) -> None:
 
     def build_broken(*arguments: Any) -> Any:
         loss = build_loss(*arguments)
-        return lambda logits, targets: loss(logits, targets) * (float("nan") if next(calls) == step else 1.0)
+
+        def broken(logits: Any, targets: Any) -> Any:
+            return loss(logits, targets) * (float("nan") if next(calls) == step else 1.0)
+
+        return SimpleNamespace(of_batch=lambda known, images, class_counts: broken)
 
     if rank == 0:
         setattr(loop, "build_loss", build_broken)  # noqa: B010 (no assignment: its type is another)
