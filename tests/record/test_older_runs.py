@@ -64,9 +64,7 @@ def test_it_goes_on_where_it_stopped(folder: Path, shared_ray: SharedRay) -> Non
     done = fashion(folder, "run", "old.yaml", "--plain", **shared_ray.joining)
     assert done.returncode == 0, done.stdout + done.stderr
     assert shown(folder)[2] in ("completed", "stopped")
-    went_on = [
-        line.split("trial=")[1].split("/")[0] for line in done.stdout.splitlines() if line.split()[1:2] == ["report"]
-    ]
+    went_on = [line.split("trial=")[1].split("/")[0] for line in done.stdout.splitlines() if " report trial=" in line]
     assert went_on[0] == "2 epoch=3"
     # What that version did not record is recorded now.
     assert open_run(folder / "runs/old").predictions().labels_missing == ""

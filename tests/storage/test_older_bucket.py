@@ -55,9 +55,7 @@ def test_it_goes_on_where_it_stopped(folder: Path, s3: Server) -> None:
     done = fashion(folder, "run", "old.yaml", "--plain")
     assert done.returncode == 0, done.stdout + done.stderr
     assert shown(folder)[2] in ("completed", "stopped")
-    went_on = [
-        line.split("trial=")[1].split("/")[0] for line in done.stdout.splitlines() if line.split()[1:2] == ["report"]
-    ]
+    went_on = [line.split("trial=")[1].split("/")[0] for line in done.stdout.splitlines() if " report trial=" in line]
     assert went_on[0] == "2 epoch=3"
     assert went_on == [f"2 epoch={epoch}" for epoch in range(3, 3 + len(went_on))]
     done = fashion(folder, "best", f"{STORAGE}/old", "--predict")

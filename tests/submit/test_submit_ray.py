@@ -173,7 +173,7 @@ def test_a_tunnel_that_breaks_is_told_and_nothing_is_told_twice(
         out, err = client.communicate(timeout=PATIENCE)
     assert client.returncode == 0, (out, err)
     assert err.count("the connection is lost") == err.count("the connection is back") == 1, err
-    epochs = [line.split(" epoch=")[1].split("/")[0] for line in out.splitlines() if line.split()[1:2] == ["report"]]
+    epochs = [line.split(" epoch=")[1].split("/")[0] for line in out.splitlines() if " report trial=" in line]
     assert epochs == [str(number) for number in range(1, 61)]
 
 
