@@ -20,7 +20,7 @@ help:
 	@echo "make quickstart    draw demo data, sweep on the CPU, predict with the best model: 2 minutes"
 	@echo "make test          all tests but those below: 15 minutes"
 	@echo "make test-fast     those of them that start no Ray: less than 15 minutes"
-	@echo "make test-ray      further tests on a real Ray: 20 minutes"
+	@echo "make test-ray      further tests on a real Ray: 22 minutes"
 	@echo "make test-faults   slow tests of faults: about 35 minutes"
 	@echo "make test-cluster  slow tests of clusters, needs root and namespaces: under 20 minutes"
 	@echo "make test-slow     other slow tests, variants of quicker ones: about 15 minutes"
