@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -264,12 +264,18 @@ def _starting() -> Iterator[None]:
                     ) from None
             time.sleep(0.1)
 
-    changes: list[tuple[Any, str, Any]] = [
+    with _replaced(
         *((Node, name, lambda *arguments, **options: None) for name in UNUSED_PROCESSES),
         (Node, "start_ray_processes", told),
         (ray._private.parameter, "RayParams", partial(parameters, runtime_env_agent_port=_free_port())),
         (ray._private.services, "get_node", wait_for),
-    ]
+    ):
+        yield
+
+
+@contextmanager
+def _replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
+    """Inside, each (owner, attribute, value) has that value."""
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     for owner, name, value in changes:
         setattr(owner, name, value)
@@ -291,13 +297,7 @@ def _free_port() -> int:
             return port
 
 
-@contextmanager
-def _without_handlers() -> Iterator[None]:
+def _without_handlers() -> AbstractContextManager[None]:
     """Inside, Ray installs no handler for SIGTERM, which it does in several places: its own would end this process at
     once, and in a thread it could install none."""
-    before = ray._private.utils.set_sigterm_handler
-    ray._private.utils.set_sigterm_handler = lambda handler: None
-    try:
-        yield
-    finally:
-        ray._private.utils.set_sigterm_handler = before
+    return _replaced((ray._private.utils, "set_sigterm_handler", lambda handler: None))
