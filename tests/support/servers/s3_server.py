@@ -4,16 +4,20 @@
         server.make_bucket("sweeps")
         server.faults.fail(503)  # until server.faults.heal()
 
-The server speaks S3's protocol over HTTP, so clients get real answers. It keeps objects in the memory of the test's
-process. `server.env` is the environment that a process needs to find it; `environment` sets it for this process.
+The server speaks S3's protocol over HTTP, so clients get real answers. It keeps objects in the memory of a process of
+its own, which nothing that a test does to its process can reach. `server.env` is the environment that a process needs
+to find it; `environment` sets it for this process.
 """
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -148,7 +152,7 @@ def s3_server(handler: type[Handler] | None = None) -> Iterator[Server]:
     proxy.told = server
     thread = threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True)
     thread.start()
-    _reset(server)  # moto's memory belongs to the process, so an earlier server may have left something
+    _reset(server)  # moto's process outlives a server, so an earlier server may have left something
     try:
         yield server
     finally:
@@ -158,15 +162,25 @@ def s3_server(handler: type[Handler] | None = None) -> Iterator[Server]:
         _reset(server)
 
 
+MOTO = """
+import sys
+from moto.server import ThreadedMotoServer
+moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+moto.start()
+print("http://{}:{}".format(*moto.get_host_and_port()), flush=True)
+sys.stdin.read()  # ends with the process that holds the other end
+"""
+
+
 @cache
 def _moto() -> str:
-    """The URL of moto's server, which lasts as long as this process: ending one takes half a second."""
-    from moto.server import ThreadedMotoServer
-
-    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    return f"http://{host}:{port}"
+    """The URL of moto's server, which lasts as long as this process: starting one takes over a second."""
+    command = [sys.executable, "-c", MOTO]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    atexit.register(process.communicate)  # closes its standard input, and waits
+    return process.stdout.readline().decode().strip()
 
 
 def _reset(server: Server) -> None:
