@@ -24,7 +24,7 @@ from fashion.cli import main as command_line
 from fashion.engine.messages import Reported, TrialMessage
 from fashion.engine.tune_trial import run_trial
 from fashion.sweep.recorder import Recorder
-from fashion.training.worker import SharedInputs
+from fashion.training.task import SharedInputs
 
 report_to_tune = fashion.engine.tune_trial._send
 

@@ -18,7 +18,8 @@ from benchmarks.case import Case, first_images, threads
 from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
-from fashion.model.weights import ResolvedWeights, resolve_weights
+from fashion.model.backbones import ResolvedWeights
+from fashion.model.weights import resolve_weights
 from fashion.training.features import open_features
 from fashion.training.feed import TrainingData
 from fashion.training.loop import TrialInputs, fit

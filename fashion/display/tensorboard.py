@@ -11,24 +11,32 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-# The synchronous writer: tensorboardX's SummaryWriter takes a process queue and a thread for every trial.
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.api_pb2 import Status as SessionStatus
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import hparams
-
 from fashion.display import rows as words
 from fashion.record.run import Run
 from fashion.record.trial import EpochReport, Trial
 from fashion.record.trial_files import EVENTS, event_folders
+
+# tensorboardX imports torch, which takes seconds, to name its tensors in annotations, and goes without where it can't.
+_TORCH = sys.modules.get("torch")
+sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # the import system's mark of what can't be imported
+try:
+    # The synchronous writer: tensorboardX's SummaryWriter takes a process queue and a thread for every trial.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.api_pb2 import Status as SessionStatus
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import hparams
+finally:
+    if _TORCH is None:
+        del sys.modules["torch"]
 
 _SHOWN = (
     "val_loss",

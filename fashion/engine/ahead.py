@@ -1,19 +1,29 @@
 """A Ray cluster that starts, or is joined, while this process does something else.
 
 Ray's processes take seconds to come up, and most of that is waiting. A sweep has enough to do in the meantime:
-importing torch, resolving weights, building caches.
+resolving weights, building caches, loading Tune. So have the processes that Ray then starts for trials: each loads
+torch, which takes seconds, before a trial is handed out.
 """
 
 from __future__ import annotations
 
+import importlib
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Self
 
+from fashion.cluster.growth import workers_that_fit
 from fashion.cluster.interrupts import deferred
-from fashion.cluster.session import cluster, coming
+from fashion.cluster.local.start import Warm, replaced
+from fashion.cluster.session import SECRETS, cluster, coming
+from fashion.model.backbones import TIMM_PREFIX, row
+from fashion.spec.sweep_spec import SweepSpec
+from fashion.spec.trials.possible import every, together
+
+TRIAL = "fashion.engine.tune_trial"
+AT_THE_END = ("matplotlib.figure", "scipy.special")  # with which the end of a command draws and computes
 
 
 class ClusterAhead:
@@ -31,10 +41,10 @@ class ClusterAhead:
         self._error: BaseException | None = None
         self._notes: list[str] = []
 
-    def begin(self, address: str | None) -> None:
-        """Start Ray, or join the cluster at `address`, in a thread of its own."""
+    def begin(self, address: str | None, warm: Warm | None) -> None:
+        """Start Ray, or join the cluster at `address`, in a thread of its own. warm: as `cluster` takes it."""
         self._begun, self._coming = True, coming(address)
-        threading.Thread(target=self._enter, args=(address,), name="cluster-ahead", daemon=True).start()
+        threading.Thread(target=self._enter, args=(address, warm), name="cluster-ahead", daemon=True).start()
 
     def wait(self, waiting: Callable[[str], None]) -> None:
         """Wait until what has begun is there, or has failed. Nothing of Ray's may be imported before: two threads that
@@ -78,8 +88,8 @@ class ClusterAhead:
                 entered.__exit__(None, None, None)
             self._left.set()
 
-    def _enter(self, address: str | None) -> None:
-        context = cluster(address, self._notes.append, waiting=lambda text: None)
+    def _enter(self, address: str | None, warm: Warm | None) -> None:
+        context = cluster(address, self._notes.append, lambda text: None, warm)
         try:
             context.__enter__()
             self._entered = context
@@ -107,3 +117,43 @@ class Taken(AbstractContextManager[None]):
             return self._entered.__exit__(kind, error, trace)
         finally:
             self._left.set()
+
+
+def load_meanwhile() -> None:
+    """Load what the end of the command needs, while this process waits for the first trial to begin."""
+
+    def load() -> None:
+        for module in AT_THE_END:
+            importlib.import_module(module)
+
+    threading.Thread(target=load, name="load-meanwhile", daemon=True).start()
+
+
+def needed(spec: SweepSpec, left: int, cpus: int) -> Warm | None:
+    """What the first trials of a sweep need that has so many `left`, on this machine of so many CPUs. A process that is
+    not among them starts when its trial does. None for trials of several workers, whose processes Train starts."""
+    resources = spec.resources
+    if resources.workers > 1:
+        return None
+    slots = workers_that_fit([{"CPU": float(cpus)}], {"CPU": float(resources.cpus_per_worker)})
+    if resources.concurrent_trials != "auto":
+        slots = min(slots, resources.concurrent_trials)
+    names = {str(each["model.backbone"]) for each in together(spec, ("model.backbone",), every)}
+    sources = {"timm" if name.startswith(TIMM_PREFIX) else row(name).source for name in names}
+    return Warm(min(slots, left), (TRIAL, *sorted(sources - {"own"})))
+
+
+@contextmanager
+def trial_environment(joined: str | None) -> Iterator[None]:
+    """Inside, Tune hands this to its actors as a runtime environment, beside what they inherit.
+
+    joined: the address of a cluster that ran before. Then what Tune would, without the keys of AWS, which Ray's agent
+    would write to its log: the nodes of a cluster have keys of their own. On this machine nothing, since actors inherit
+    the command's variables; and only so does Ray give them a process that is there already.
+    """
+    from ray.tune.execution import class_cache
+
+    handed_on = class_cache.ENV_VARS_TO_PROPAGATE - set(SECRETS) if joined else set[str]()
+    always = class_cache.DEFAULT_ENV_VARS if joined else {}
+    with replaced((class_cache, "ENV_VARS_TO_PROPAGATE", handed_on), (class_cache, "DEFAULT_ENV_VARS", always)):
+        yield

@@ -14,14 +14,14 @@ from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig
 
 from fashion.cluster.interrupts import deferred, first_asks
 from fashion.cluster.placement import Placement, Room, find_room
-from fashion.cluster.session import RayDied, cluster, keep_secrets
+from fashion.cluster.session import RayDied, cluster, joins
 from fashion.data.layout import read_unchanged
 from fashion.display.live import Display
 from fashion.display.tensorboard import EventFiles
-from fashion.engine.ahead import ClusterAhead
+from fashion.engine.ahead import ClusterAhead, load_meanwhile, trial_environment
 from fashion.engine.epoch_timeout import EpochTimeout
+from fashion.engine.trainable import run_trial
 from fashion.engine.tune_hooks import AbortStopper, NumberSearcher, RecordScheduler, SweepBlocked
-from fashion.engine.tune_trial import run_trial
 from fashion.errors import BlockedError
 from fashion.files import remove_tree, require_own
 from fashion.record import excerpt
@@ -38,7 +38,7 @@ from fashion.sweep.prepare import Prepared
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.reuse import key, trained_elsewhere
 from fashion.sweep.search import make_source
-from fashion.training.worker import SCRATCH, SharedInputs, code_here
+from fashion.training.task import SCRATCH, SharedInputs, code_here
 
 # The slot of a trial of several workers only passes reports on. Zero resources are refused by Ray, and a sliver of a
 # CPU would leave too little for the workers of a trial that takes the whole machine, so it takes a sliver of the head
@@ -125,8 +125,7 @@ def _start_and_tune(
 ) -> None:  # fmt: skip
     begun = ahead.take(recorder.note) if ahead is not None else None
     # The folder outlives Ray, whose processes write there until they end.
-    with _scratch(run), begun or cluster(address, recorder.note, recorder.waiting):
-        keep_secrets()
+    with _scratch(run), begun or cluster(address, recorder.note, recorder.waiting), trial_environment(joins(address)):
         placement = find_room(spec.resources, recorder.note)
         _tune(spec, prepared, run, recorder, run.unfinished(spec.total_trials), placement, bucket)
 
@@ -181,6 +180,7 @@ def _tune(
                 verbose=0,
             ),
         )
+        load_meanwhile()
         try:
             tuner.fit()
         except Exception as error:

@@ -18,7 +18,7 @@ from ray.train import UserCallback
 from fashion.engine.deaths import machine_went
 from fashion.engine.messages import Alive, Began, Broken, End, Failed, Noted, Reported, WorkerMessage
 from fashion.schedulers.base import Decision
-from fashion.training.worker import Task
+from fashion.training.task import Task
 
 KNOWN_SECONDS = 90.0  # after which Ray knows of any machine that is gone; with Ray's own settings that takes 65 s
 LOOK_SECONDS = 0.5

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fashion.record.trial import EpochReport
-from fashion.training.events import Heartbeat, Note, TrialEvent
+from fashion.training.task import Heartbeat, Note, TrialEvent
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fashion.cluster.placement import largest_process
 from fashion.cluster.session import cluster
 from fashion.errors import BlockedError, FashionError, UserError
 from fashion.prediction.write import PredictionInput, Written, fetch_predictions, predict_here
-from fashion.training.worker import code_here, require_code
+from fashion.training.task import code_here, require_code
 
 POLL_SECONDS = 0.25
 STOP_SECONDS = 5.0  # for a worker to end in good order when somebody asks the command to end

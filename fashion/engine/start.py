@@ -12,6 +12,7 @@ from fashion.cluster.interrupts import deferred, interruptible
 from fashion.display.live import Display, Mode
 from fashion.display.progress import Bars
 from fashion.errors import ResourcesError
+from fashion.files import usable_cpus
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.working_copy import held
@@ -63,8 +64,9 @@ def run_spec(
     bars = progress if progress is not None else Bars()
     with interruptible(), ExitStack() as stack:
         stack.callback(bars.close)
-        # First of all: a bucket that can't be used, or a sweep that is driven elsewhere, is told before torch and Ray
-        # are loaded, which takes seconds. That is also why they are imported below.
+        # First of all: a bucket that can't be used, or a sweep that is driven elsewhere, is told before Ray is loaded,
+        # which takes seconds. That is also why modules are imported below. Torch is loaded only where something has to
+        # be found out about a model (`KnownModels`).
         bucket = stack.enter_context(held(spec.storage, spec.name, say, partial(bars, "reading the record, MB")))
         before = begun(spec)
         spec = before.spec
@@ -75,16 +77,18 @@ def run_spec(
 
         found = read_data(spec, bars, before.trials)
         with deferred():
-            from fashion.engine.ahead import ClusterAhead
+            from fashion.engine.ahead import ClusterAhead, needed
 
-            # Ray starts while torch is imported. All that can still be wrong is a user's own file of weights, which
-            # torch has to open: then Ray waits, so that a mistake is told at once.
+            # Ray starts meanwhile. All that can still be wrong is a user's own file of weights: then Ray waits, so that
+            # a mistake is told at once.
             ahead, stdout = stack.enter_context(ClusterAhead()), sys.stdout
             if before.left and all(config.model.weights in ("none", "imagenet") for config in found.configs):
-                ahead.begin(address)
+                ahead.begin(address, needed(spec, before.left, usable_cpus()))
             from fashion.sweep.prepare import discard, open_run, prepare
 
         prepared = prepare(spec, bars, before.trials, found)
+        with deferred():
+            import pandas  # noqa: F401  # half of what Tune takes to load, and no part of Ray: that may still start
         bars.close()
         run, resumed = open_run(spec, prepared, bucket)
         for finding in run.manifest["findings"]:

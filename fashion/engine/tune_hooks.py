@@ -26,7 +26,7 @@ from fashion.errors import BlockedError, refusal
 from fashion.record.trial import EpochReport
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.search import ConfigSource
-from fashion.training.worker import first_line
+from fashion.training.task import first_line
 
 # The data set is checked again when a trial is handed out, but not more often than once in this many seconds.
 DATA_SECONDS = 10.0

@@ -23,7 +23,8 @@ from fashion.data.batches import Worker
 from fashion.engine.messages import Began, Blocked, Failed, Moving, TrialMessage, message_of, to_result
 from fashion.engine.worker_group import run_in_slot
 from fashion.errors import Leaving, Superseded, refusal
-from fashion.training.worker import SharedInputs, Task, describe_failure, trial_reports
+from fashion.training.task import SharedInputs, Task
+from fashion.training.worker import describe_failure, trial_reports
 
 
 def run_trial(config: dict[str, Any], shared: SharedInputs) -> None:

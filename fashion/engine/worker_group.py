@@ -49,7 +49,8 @@ from fashion.engine.messages import (
 from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
 from fashion.schedulers.base import Decision
 from fashion.training.micro_batches import OutOfMemory
-from fashion.training.worker import SharedInputs, Task, describe_failure, first_line, trial_reports
+from fashion.training.task import SharedInputs, Task, first_line
+from fashion.training.worker import describe_failure, trial_reports
 
 FREE_SECONDS = 3.0
 

@@ -59,6 +59,15 @@ class BackboneRow:
         return bool(self.weights_name or self.package or self.name.startswith(TIMM_PREFIX))
 
 
+@dataclass(frozen=True)
+class ResolvedWeights:
+    """Where a trial's initial weights come from. `path` is absolute; `sha256` is the file's, in hex."""
+
+    kind: Literal["none", "imagenet", "file"]
+    path: Path | None = None
+    sha256: str | None = None
+
+
 def _vision(name: str, size: int, parameters: int, weights: str, stages: int, **more: object) -> BackboneRow:
     known = {"least_side_alone": BELOW_ONE_POSITION, **more}
     return BackboneRow(

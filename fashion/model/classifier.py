@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from fashion.config import ModelConfig, TrainConfig
 from fashion.errors import Problem, UserError
 from fashion.model import backbones
-from fashion.model.backbones import HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneRow, Channels
+from fashion.model.backbones import HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneRow, Channels, ResolvedWeights
 from fashion.model.network import complete_row, make_backbone, stages_of
-from fashion.model.weights import ResolvedWeights, load_into
+from fashion.model.weights import load_into
 
 
 class MultiHeadClassifier(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fashion.errors import UserError
 from fashion.model.backbones import BackboneRow
 from fashion.model.classifier import MultiHeadClassifier
-from fashion.model.network import classifier_parameters, stages_of
+from fashion.model.network import classifier_parameters, complete_row, meta_backbone, stages_of
 
 
 @dataclass(frozen=True)
@@ -133,3 +133,18 @@ def _stage(name: str, module: nn.Module, shape: tuple[int, ...]) -> Stage:
 
 def _count(parameters: Any) -> int:
     return sum(p.numel() for p in parameters)
+
+
+def backbone_size(row: BackboneRow) -> dict[str, Any]:
+    """What a run's manifest keeps of a backbone: its `parameters` without a classifier, the number of its `features`,
+    and its `stages` in order of the forward pass, {name, kind, parameters} each. Raises UserError for a network that
+    timm does not have."""
+    backbone, features = meta_backbone(complete_row(row))
+    return {
+        "parameters": _count(backbone.parameters()),
+        "features": features,
+        "stages": [
+            {"name": name, "kind": type(module).__name__, "parameters": _count(module.parameters())}
+            for name, module in stages_of(backbone)
+        ],
+    }

@@ -13,7 +13,6 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +23,7 @@ from fashion.config import ModelConfig
 from fashion.errors import WeightsError
 from fashion.files import new_file
 from fashion.model import backbones
-from fashion.model.backbones import BackboneRow
+from fashion.model.backbones import BackboneRow, ResolvedWeights
 from fashion.model.network import CLASSIFIER_NAMES, complete_row, import_timm, meta_backbone
 from fashion.model.state_file import read_state
 
@@ -32,15 +31,6 @@ Progress = Callable[[int, int], None]
 
 # Seconds without an answer after which a download is given up.
 NETWORK_TIMEOUT = 10
-
-
-@dataclass(frozen=True)
-class ResolvedWeights:
-    """Where a trial's initial weights come from. `path` is absolute; `sha256` is the file's, in hex."""
-
-    kind: Literal["none", "imagenet", "file"]
-    path: Path | None = None
-    sha256: str | None = None
 
 
 def resolve_weights(model: ModelConfig, progress: Progress | None = None) -> ResolvedWeights:

@@ -1,10 +1,9 @@
-"""What readers of a run need to know of its data and models, recorded once so that they need neither."""
+"""What readers of a run need to know of its data, recorded once so that they need not have them."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -13,15 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from torch import nn
 
 from fashion.bucket.store import TakenError
 from fashion.data.check import findings_by_kind
 from fashion.data.layout import Dataset, split_labels
 from fashion.data.lists import MISSING
 from fashion.files import write_atomic
-from fashion.model.backbones import BackboneRow, row
-from fashion.model.network import complete_row, meta_backbone, stages_of
 from fashion.record.run import VAL_LABELS, Run
 from fashion.record.validate import attribute_entry
 from fashion.storage.working_copy import Held
@@ -106,29 +102,3 @@ def record_findings(run: Run, dataset: Dataset) -> None:
     """Add that to the manifest of a run which was begun before it was looked for."""
     if "findings" not in run.manifest:
         run.update_manifest(findings=found_in(dataset))
-
-
-def described(models: Iterable[tuple[str, str]], class_counts: Sequence[int]) -> list[dict[str, Any]]:
-    """Of each (backbone, weights) its parameters, and those of the backbone's stages in order of the forward pass."""
-    return [
-        {"backbone": backbone, "weights": weights, **_size(row(backbone), class_counts)}
-        for backbone, weights in sorted(set(models))
-    ]
-
-
-def _size(of: BackboneRow, class_counts: Sequence[int]) -> dict[str, Any]:
-    backbone, features = meta_backbone(complete_row(of))
-    heads = sum((features + 1) * count for count in class_counts)  # linear, with a bias
-    return {
-        "parameters": _count(backbone) + heads,
-        "backbone_parameters": _count(backbone),
-        "head_parameters": heads,
-        "stages": [
-            {"name": name, "kind": type(module).__name__, "parameters": _count(module)}
-            for name, module in stages_of(backbone)
-        ],
-    }
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

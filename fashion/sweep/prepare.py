@@ -8,22 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from fashion.bucket.address import Address
 from fashion.config import AS_WRITTEN, LabelReading, ModelConfig, TrialConfig
 from fashion.data.layout import Dataset
 from fashion.data.remote.local_copy import DataRoot
-from fashion.model.weights import ResolvedWeights, resolve_weights
+from fashion.model.backbones import ResolvedWeights
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.spec.trials.possible import every, together
 from fashion.storage.working_copy import Held, push_manifest
-from fashion.sweep.described import described, found_in, labels_of, moved_images, record_findings, record_val_labels
+from fashion.sweep.described import found_in, labels_of, moved_images, record_findings, record_val_labels
 from fashion.sweep.extend import continue_with, known_run, run_path
+from fashion.sweep.known_models import KnownModels
 from fashion.sweep.read_data import DataRead, Progress, read_data
-from fashion.training.features import open_features
 
 WEIGHTS = ("model.backbone", "model.weights")
 
@@ -60,16 +59,20 @@ def prepare(
     read = read or read_data(spec, progress, begun)
     dataset, cache_dir = read.dataset, read.cache_dir
     weights: dict[tuple[str, str], ResolvedWeights] = {}
+    known = KnownModels(cache_dir)
     named = [(str(each["model.backbone"]), str(each["model.weights"])) for each in together(spec, WEIGHTS, every)]
     for key in (*named, *((config.model.backbone, config.model.weights) for config in begun)):
         if key not in weights:
             model = ModelConfig(backbone=key[0], weights=key[1])
-            weights[key] = resolve_weights(model, partial(progress, "weights"))
+            weights[key] = known.weights(model, partial(progress, "weights"))
+    known.save()
     probes = {(c.data, c.model.backbone, c.model.weights): c for c in read.configs if c.train.mode == "probe"}
     for config in probes.values():
         resolved = weights[config.model.backbone, config.model.weights]
         # A backbone of random weights is one trial's own: that trial computes its features.
         if resolved.sha256:
+            from fashion.training.features import open_features  # here, since it takes torch
+
             for pack in read.packs[config.data.form]:
                 label = f"{pack.metadata['split']} features of {config.model.backbone} at {config.data.crop} px"
                 open_features(pack, config, resolved, _device(), partial(progress, label))
@@ -81,6 +84,8 @@ def prepare(
 
 
 def _device() -> str:
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -94,7 +99,13 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
             changed.
     """
     dataset, path = prepared.dataset, run_path(spec)
-    models = partial(described, prepared.weights, dataset.class_counts)
+
+    def models() -> list[dict[str, Any]]:
+        known = KnownModels(prepared.cache_dir)
+        found = known.described(prepared.weights, dataset.class_counts)
+        known.save()
+        return found
+
     if path.exists():
         run = known_run(spec)
         continue_with(run, spec, prepared.source, dataset.fingerprint(), models, partial(moved_images, run, dataset))

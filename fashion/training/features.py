@@ -35,9 +35,8 @@ from fashion.data.contents import require_room
 from fashion.data.pack import Pack, check_seal, write_frame, write_seal, zeros
 from fashion.errors import BlockedError
 from fashion.files import KernelLock
-from fashion.model.backbones import row
+from fashion.model.backbones import ResolvedWeights, row
 from fashion.model.classifier import build_model, normalization
-from fashion.model.weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
 
 FORMAT_VERSION = 1

@@ -24,11 +24,11 @@ from torch.nn.parallel import DistributedDataParallel
 from fashion.config import TrialConfig
 from fashion.data.batches import ALONE, Batch, Worker, steps_per_epoch
 from fashion.errors import Leaving, TrialDiverged
+from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import build_model
 from fashion.model.loss import build_loss
 from fashion.model.metrics import Meter
 from fashion.model.optim import build_ema, build_optimizer, build_schedule
-from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST
 from fashion.record.validate import attribute_entry
@@ -36,10 +36,10 @@ from fashion.storage.trial_objects import Attempt
 from fashion.storage.trial_upload import Uploads
 from fashion.training import agreement, checkpoint, micro_batches, state
 from fashion.training.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
-from fashion.training.events import TrialEvent
 from fashion.training.feed import TrainingData, make_feed
 from fashion.training.saver import Best, Saver, set_backbone_aside
 from fashion.training.state import EpochTotals, MidEpoch, TrialState
+from fashion.training.task import TrialEvent
 
 # Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
 DIVERGENCE_CHECK_STEPS = 20

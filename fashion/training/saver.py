@@ -18,14 +18,14 @@ import torch.distributed as dist
 
 from fashion.config import TrialConfig
 from fashion.data.batches import Worker
+from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import MultiHeadClassifier
-from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, best_path, predictions_path, prune
 from fashion.storage.trial_upload import AHEAD, Uploads
 from fashion.training import checkpoint
-from fashion.training.events import Heartbeat, Note, TrialEvent
 from fashion.training.state import TrialState, to_plain
+from fashion.training.task import Heartbeat, Note, TrialEvent
 
 # The longest time that a note waits while the loop waits for the bucket.
 NOTES_SECONDS = 1.0

@@ -8,10 +8,10 @@ import platform
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -19,89 +19,24 @@ import torch
 from fashion.bucket.address import Address
 from fashion.config import Form, LabelReading, TrialConfig
 from fashion.data.batches import Worker
-from fashion.data.contents import default_cache_dir
 from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
 from fashion.data.remote.fetch import Progress
 from fashion.data.remote.local_copy import DataRoot, on_this_machine
-from fashion.errors import BlockedError, DataError, FashionError, Problem, StorageError
+from fashion.errors import BlockedError, DataError, FashionError, StorageError
 from fashion.files import write_atomic
+from fashion.model.backbones import ResolvedWeights
 from fashion.model.precision import imitated
-from fashion.model.weights import ResolvedWeights, resolve_weights
-from fashion.record.manifest import code_version
 from fashion.record.trial_files import ERROR, LAST, PROGRESS, folder_name
 from fashion.storage.trial_objects import Attempt, opened
-from fashion.storage.working_copy import working_copy
 from fashion.training import checkpoint, micro_batches
-from fashion.training.events import Note, TrialEvent
 from fashion.training.features import open_features
 from fashion.training.feed import TrainingData
 from fashion.training.loop import TrialInputs, train_trial
+from fashion.training.task import Note, Task, TrialEvent, require_code
 
 PROGRESS_SECONDS = 1.0
 LARGEST_ERROR = 100_000  # bytes of a kept traceback
-SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that lasts depends on
-
-
-@dataclass(frozen=True)
-class SharedInputs:
-    """What all trials of a sweep share. run: the run directory. bucket: the run's address if the storage is a bucket;
-    `run` is then the driver's working copy, and every other machine has one of its own. code: the version of the code
-    that the driver runs (`code_here`)."""
-
-    run: Path
-    data_root: DataRoot
-    data_fingerprint: str
-    cache_dir: Path
-    weights: Mapping[tuple[str, str], ResolvedWeights]
-    workers: int
-    cpus_per_worker: int
-    gpus_per_worker: float
-    max_failures: int
-    max_preemptions: int
-    bucket: Address | None = None
-    code: str = ""
-
-    @property
-    def here(self) -> Path:
-        """The run directory on this machine."""
-        return self.run if self.bucket is None else working_copy(self.bucket)
-
-    @property
-    def scratch(self) -> Path:
-        return self.here / SCRATCH
-
-    def task(self, number: int, config: TrialConfig) -> Task:
-        key = (config.model.backbone, config.model.weights)
-        # Optuna may combine what no draw of `prepare` did.
-        weights = self.weights[key] if key in self.weights else resolve_weights(config.model)
-        return Task(
-            number, config, weights, self.run / folder_name(number), self.data_root, self.data_fingerprint,
-            self.cache_dir, self.cpus_per_worker, self.bucket, self.code,
-        ).here()  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Task:
-    """One trial as a worker needs it."""
-
-    number: int
-    config: TrialConfig
-    weights: ResolvedWeights
-    folder: Path
-    data_root: DataRoot
-    data_fingerprint: str
-    cache_dir: Path
-    threads: int
-    bucket: Address | None = None
-    code: str = ""
-
-    def here(self) -> Task:
-        """The same on this machine, whose folders, without a common disk, are its own."""
-        if self.bucket is None:
-            return self
-        folder = working_copy(self.bucket) / folder_name(self.number)
-        return replace(self, folder=folder, cache_dir=default_cache_dir().absolute())
 
 
 def trial_reports(
@@ -154,21 +89,6 @@ def trial_reports(
                 told = str(error)
             micro_batches.free(worker.device)
             yield Note(told)
-
-
-@cache
-def code_here() -> str:
-    """The version of the code that this process runs, as it was when this was first asked."""
-    return code_version()
-
-
-def require_code(version: str) -> None:
-    """Raise BlockedError unless this process runs the code of that version: the record names the driver's, and must not
-    name code that did not train."""
-    if version and version != code_here():
-        place = f"{platform.node()}: {Path(__file__).parents[1]}"
-        fix = "Install the same sources there; if they were edited while the sweep ran, the same command goes on"
-        raise BlockedError(Problem(place, f"workers must run the command's code, {version}", code_here(), fix))
 
 
 def fetch_data(task: Task) -> str:
@@ -282,11 +202,6 @@ class _ProgressNote:
         with suppress(OSError):  # a full disk is told by what has to be written
             temporary.write_text(json.dumps({"epoch": epoch, "step": step, "steps": steps}))
             os.replace(temporary, self.path)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text: Ray's go on for twenty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def bounded(text: bytes) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 from fashion.cluster.code_path import folders_for_workers
 from fashion.errors import BlockedError
-from fashion.training.worker import code_here, require_code
+from fashion.training.task import code_here, require_code
 
 
 def test_a_checkout_stands_first(tmp_path: Path) -> None:

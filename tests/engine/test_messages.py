@@ -20,7 +20,7 @@ from fashion.engine.messages import (
     to_result,
 )
 from fashion.record.trial import EpochReport
-from fashion.training.events import Heartbeat, Note
+from fashion.training.task import Heartbeat, Note
 
 REPORT = EpochReport(3, 1, 2, 5, {"val_loss": float("nan"), "val_accuracy": 0.5}, 1.25, "2026-01-02T03:04:05+00:00")
 MESSAGES: list[TrialMessage] = [

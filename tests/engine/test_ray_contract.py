@@ -21,8 +21,11 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from fashion.cluster.session import cluster, dead_daemons, keep_secrets
+from fashion.cluster.local.start import Warm
+from fashion.cluster.session import cluster, dead_daemons
+from fashion.engine.ahead import trial_environment
 from fashion.engine.worker_group import orphaned_groups
+from tests.support.machines.descendants import descendants
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray-contract")]
 
@@ -33,16 +36,39 @@ Calls = list[tuple[str, int]]
 @pytest.fixture(scope="module", autouse=True)
 def started() -> Iterator[None]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the tests are no module that workers can import
-    with cluster(None, lambda note: None):
+    with cluster(None, lambda note: None, warm=Warm(1, ("wave",))):
         yield
 
 
-def test_tune_has_no_more_secrets_to_hand_on() -> None:
-    """What it would put into a runtime environment, and so into a log, holds no key: `keep_secrets` takes AWS's out."""
-    keep_secrets()
-    assert {"RAY_CHDIR_TO_TRIAL_DIR"} <= class_cache.ENV_VARS_TO_PROPAGATE
-    words = ("KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
-    assert not [name for name in class_cache.ENV_VARS_TO_PROPAGATE if any(word in name for word in words)]
+def test_tune_has_no_secrets_to_hand_on() -> None:
+    """What it would put into a runtime environment on a cluster, and so into a log, holds no key."""
+    with trial_environment("127.0.0.1:6379"):
+        assert {"RAY_CHDIR_TO_TRIAL_DIR"} <= class_cache.ENV_VARS_TO_PROPAGATE
+        words = ("KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
+        assert not [name for name in class_cache.ENV_VARS_TO_PROPAGATE if any(word in name for word in words)]
+
+
+class Where:
+    def process(self) -> int:
+        return os.getpid()
+
+    def loaded(self, module: str) -> bool:
+        return module in sys.modules
+
+    def variable(self, name: str) -> str:
+        return os.environ[name]
+
+
+def test_a_trial_takes_a_process_that_has_loaded_what_it_needs() -> None:
+    """Ray starts as many processes as it is told to, and gives an actor of Tune's one of them."""
+    idle = {pid for pid, name in descendants(os.getpid()).items() if name.startswith("ray::IDLE")}
+    assert len(idle) == 1
+    with trial_environment(None):
+        actor = class_cache._ActorClassCache().get(Where).remote()
+    assert {ray.get(actor.process.remote())} == idle
+    assert ray.get(actor.loaded.remote("wave"))
+    assert ray.get(actor.variable.remote("RAY_CHDIR_TO_TRIAL_DIR")) == os.environ["RAY_CHDIR_TO_TRIAL_DIR"]
+    ray.kill(actor)
 
 
 class Numbers(Searcher):

@@ -28,7 +28,7 @@ from fashion.record.trial import EpochReport
 from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.training.micro_batches import OutOfMemory
-from fashion.training.worker import Task
+from fashion.training.task import Task
 from tests.support.machines.descendants import descendants
 from tests.support.running import PATIENCE, start, wait_for_reports
 

@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from fashion.config import ModelConfig
 from fashion.errors import UserError, WeightsError
 from fashion.model import backbones
+from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import build_model
 from fashion.model.network import make_backbone
 from fashion.model.state_file import read_state
-from fashion.model.weights import ResolvedWeights, resolve_weights
+from fashion.model.weights import resolve_weights
 
 
 def config(backbone: str, weights: object) -> ModelConfig:

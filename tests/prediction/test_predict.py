@@ -20,7 +20,7 @@ from fashion.data.layout import Attribute, Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.pictures.folder import find_pictures
 from fashion.errors import CheckpointError
-from fashion.model.weights import ResolvedWeights
+from fashion.model.backbones import ResolvedWeights
 from fashion.prediction.pictures import FilePixels
 from fashion.prediction.predict import accuracy, predict
 from fashion.prediction.probabilities import validate_probabilities, write_probabilities

@@ -18,7 +18,7 @@ from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.remote.push import push
 from fashion.errors import CheckpointError, DataError
-from fashion.model.weights import ResolvedWeights
+from fashion.model.backbones import ResolvedWeights
 from fashion.prediction.location import SOURCE_NAME
 from fashion.prediction.probabilities import read_probabilities
 from fashion.prediction.write import (

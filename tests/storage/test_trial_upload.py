@@ -20,13 +20,13 @@ from fashion.config import TrialConfig
 from fashion.data.batches import Worker
 from fashion.data.layout import read_dataset
 from fashion.errors import BlockedError, Leaving
-from fashion.model.weights import ResolvedWeights
+from fashion.model.backbones import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.storage import trial_objects
 from fashion.storage.trial_objects import STATE, clear
 from fashion.training import saver
-from fashion.training.events import Heartbeat, Note, TrialEvent
-from fashion.training.worker import Task, trial_reports
+from fashion.training.task import Heartbeat, Note, Task, TrialEvent
+from fashion.training.worker import trial_reports
 from tests.support.machines.process_group import leave_together
 from tests.support.machines.ray_nodes import wait_until
 from tests.support.servers.s3_server import Server

@@ -8,7 +8,7 @@ from typing import Any
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
-from fashion.model.weights import ResolvedWeights
+from fashion.model.backbones import ResolvedWeights
 from fashion.record.promote import promote
 from fashion.record.run import Run
 from fashion.training.feed import TrainingData

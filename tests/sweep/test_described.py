@@ -9,12 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fashion.config import ModelConfig
 from fashion.data.layout import Dataset
-from fashion.model.classifier import build_model
 from fashion.record.run import Run
 from fashion.record.trial_files import predictions_path
-from fashion.sweep.described import described, moved_images, record_findings, record_val_labels
+from fashion.sweep.described import moved_images, record_findings, record_val_labels
 from tests.support.promoted import promoted_run
 
 
@@ -71,15 +69,3 @@ def test_what_is_odd_about_the_data_is_recorded(recorded: tuple[Run, Dataset]) -
     record_findings(run, dataset)
     assert [each["kind"] for each in run.manifest["findings"]] == ["few"]
     assert Run.open(run.path).manifest["findings"] == run.manifest["findings"]
-
-
-def test_a_model_is_described_by_its_own_parameters() -> None:
-    counts = (7, 3)
-    (tiny, resnet) = described([("tiny", "none"), ("resnet18", "none"), ("tiny", "none")], counts)[::-1]
-    assert (tiny["backbone"], resnet["backbone"]) == ("tiny", "resnet18")
-    for entry in (tiny, resnet):
-        model = build_model(ModelConfig(backbone=entry["backbone"], weights="none"), counts)
-        assert entry["parameters"] == sum(each.numel() for each in model.parameters())
-        assert entry["parameters"] == entry["backbone_parameters"] + entry["head_parameters"]
-        assert sum(stage["parameters"] for stage in entry["stages"]) == entry["backbone_parameters"]
-    assert resnet["backbone_parameters"] == 11_176_512  # He et al. 2016, without the classifier

@@ -15,8 +15,8 @@ from fashion.data.batches import Epoch, Normalization, Worker, eval_batches, tra
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import BlockedError
+from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import build_model
-from fashion.model.weights import ResolvedWeights
 from fashion.training import features as module
 from fashion.training.features import features_path, open_features, open_or_compute
 from fashion.training.feed import FeatureFeed, PixelFeed, TrainingData

@@ -16,7 +16,7 @@ import fashion
 from fashion.api.validation import AttributePredictions, average_precision
 from fashion.data.layout import Dataset
 from fashion.data.lists import MISSING
-from fashion.model.weights import ResolvedWeights
+from fashion.model.backbones import ResolvedWeights
 from fashion.prediction.pictures import PredictionInput
 from fashion.prediction.predict import accuracy, predict
 from fashion.prediction.promoted import load_promoted

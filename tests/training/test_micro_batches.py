@@ -16,15 +16,15 @@ from fashion.config import TrialConfig
 from fashion.data.batches import Worker
 from fashion.data.layout import read_dataset
 from fashion.model import precision
+from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.loss import build_loss
-from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, MICRO_BATCHES
 from fashion.training import micro_batches
-from fashion.training.events import Note, TrialEvent
 from fashion.training.micro_batches import OutOfMemory, add_gradients, is_out_of_memory, noted_parts
-from fashion.training.worker import Task, trial_reports
+from fashion.training.task import Note, Task, TrialEvent
+from fashion.training.worker import trial_reports
 
 NONE = ResolvedWeights("none")
 

@@ -27,7 +27,8 @@ from fashion.data.remote import fetch
 from fashion.data.remote.local_copy import DataRoot, LocalCopy, on_this_machine
 from fashion.errors import BlockedError, DataError, StorageError
 from fashion.model.weights import resolve_weights
-from fashion.training.worker import Task, fetch_data, training_data
+from fashion.training.task import Task
+from fashion.training.worker import fetch_data, training_data
 from tests.support import data_in_buckets
 from tests.support.data_in_buckets import FORM, HERE, IMAGES, LISTS, names, pushed
 from tests.support.servers.s3_server import Server
