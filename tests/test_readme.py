@@ -79,7 +79,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.further
+@pytest.mark.slow
 @pytest.mark.xdist_group("shared-ray")
 @pytest.mark.ray
 def test_every_command_of_the_readme_runs(workspace: Path, shared_ray: SharedRay) -> None:

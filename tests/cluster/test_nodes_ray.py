@@ -25,6 +25,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Path:
     return undisturbed(tmp_path_factory.mktemp("alone"), demo_root, trials=4, epochs=8)
 
 
+@pytest.mark.cluster
 def test_a_node_is_added_and_one_is_lost(tmp_path: Path, demo_root: Path, alone: Path) -> None:
     write_spec(tmp_path, demo_root, trials=4, epochs=8)
     with Nodes(tmp_path) as nodes:

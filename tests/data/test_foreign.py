@@ -186,6 +186,7 @@ def test_images_of_every_mode_become_the_same_pixels(tmp_path: Path, capsys: She
     assert len(predicted(promoted_run(root, tmp_path / "runs"), capsys)) == len(images)
 
 
+@pytest.mark.slow
 def test_ten_times_the_lines_take_proportionate_time_and_memory(tmp_path: Path) -> None:
     """Ten times the lines: ten times the calls of functions (a clock would not say the same twice), and less than a
     kilobyte a line more."""

@@ -145,6 +145,7 @@ def interrupt_after(folder: Path, reports: int, send: int) -> subprocess.Complet
     return subprocess.CompletedProcess("run", process.returncode, out, err)
 
 
+@pytest.mark.further
 @pytest.mark.xdist_group("one-by-one")
 @pytest.mark.parametrize(
     "reports", [pytest.param(0, marks=pytest.mark.slow), 3, pytest.param(11, marks=pytest.mark.slow)]
@@ -235,6 +236,7 @@ def test_an_impossible_request_is_refused_before_anything_starts(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.further
 @pytest.mark.xdist_group("shared-ray")
 def test_trials_of_two_workers_share_one_warm_group(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
     (tmp_path / "s.yaml").write_text(

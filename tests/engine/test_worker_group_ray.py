@@ -221,7 +221,7 @@ def wait_for_trial(process: subprocess.Popen[str], folder: Path, trial: int) -> 
 
 
 @pytest.mark.ray
-@pytest.mark.further
+@pytest.mark.faults
 def test_killed_processes_cost_no_epoch(tmp_path: Path, demo_root: Path) -> None:
     """In one sweep, one process of each trial dies: a Train worker, the Train controller, the slot above both."""
     victims = ("ray::RayTrainWorker", "ray::TrainController", "ray::ImplicitFunc")

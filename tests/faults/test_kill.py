@@ -88,7 +88,8 @@ def test_a_driver_killed_at_ten_random_moments(folder: Path, undisturbed: Path) 
     assert max(attempts) > 1, "interrupted trials went on from their checkpoints"
 
 
-@pytest.mark.parametrize("victim", ["raylet", pytest.param("gcs_server", marks=pytest.mark.faults)])
+@pytest.mark.faults
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
 def test_a_killed_ray_process_is_started_again(folder: Path, undisturbed: Path, victim: str) -> None:
     """The command starts all of Ray on this machine again."""
     process, below = started_sweep(folder, 3)
@@ -115,6 +116,7 @@ def test_two_interrupts_end_the_sweep_at_once(folder: Path, undisturbed: Path) -
     go_on(folder, undisturbed)
 
 
+@pytest.mark.faults
 def test_a_terminals_interrupt_ends_the_sweep_cleanly(folder: Path, undisturbed: Path) -> None:
     process, below = started_sweep(folder, 5)
     os.killpg(process.pid, signal.SIGINT)

@@ -15,7 +15,7 @@ import pytest
 from fashion.record.run import Run
 from tests.support.running import PATIENCE, one_by_one
 
-pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("kill")]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.xdist_group("kill")]
 
 SMALL_SHM = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64m shm /dev/shm && exec "$@"', "sh"]
 

@@ -154,7 +154,8 @@ def test_a_sweep_is_kept_in_the_bucket_and_read_from_it_elsewhere(s3: Server, tm
     assert_tidy(s3, second.run())
 
 
-@pytest.mark.parametrize("kept", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [False, True])
 def test_a_killed_sweep_goes_on_where_there_is_only_the_bucket(
     s3: Server, tmp_path: Path, demo_root: Path, kept: bool
 ) -> None:

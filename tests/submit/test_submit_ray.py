@@ -177,6 +177,7 @@ def test_a_tunnel_that_breaks_is_told_and_nothing_is_told_twice(
     assert epochs == [str(number) for number in range(1, 61)]
 
 
+@pytest.mark.slow
 def test_what_the_head_refuses_is_told(cluster: Cluster, tmp_path: Path, demo_root: Path) -> None:
     (tmp_path / "s.yaml").write_text(one_by_one(Path("/absent/data")))
     _, err = cluster.fashion(tmp_path, "submit", "s.yaml", "--storage", str(tmp_path / "runs"), code=2)
