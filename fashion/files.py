@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import shutil
 import time
@@ -203,6 +204,14 @@ def usable_cpus() -> int:
     time (half a CPU is one)."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(math.ceil(min(float(bound), _quota())), 1)
+
+
+def visible_gpus() -> int:
+    """How many NVIDIA GPUs the machine shows this process, whether or not torch can use them."""
+    names = os.listdir("/dev") if os.path.isdir("/dev") else []
+    there = sum(bool(re.fullmatch("nvidia[0-9]+", name)) for name in names)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return there if visible is None else min(there, len([one for one in visible.split(",") if one not in ("", "-1")]))
 
 
 def _quota() -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from fashion.doctor.bucket import Bucket, examine_bucket
 from fashion.doctor.diagnosis import HERE, ClockOffset, Diagnosis
 from fashion.doctor.folder import Folder, examine_folder
 from fashion.errors import Problem, ResourcesError
+from fashion.files import visible_gpus
 from fashion.record.manifest import code_version, package_versions
 
 # Seconds. NTP keeps a clock right to milliseconds. A report carries the time of the machine that made it, and object
@@ -157,9 +157,7 @@ def _ray_files(request: Request) -> Diagnosis:
 
 
 def _gpus(request: Request) -> Diagnosis:
-    offered, by = (
-        (request.gpus, "Ray offers") if request.gpus is not None else (_gpus_of_the_driver(), "the driver has")
-    )
+    offered, by = (request.gpus, "Ray offers") if request.gpus is not None else (visible_gpus(), "the driver has")
     rule = "torch sees the GPUs that " + ("Ray offers" if request.gpus is not None else "the driver has")
     if not offered:
         return Diagnosis("gpu", request.node, True, Problem("GPU", rule, "none here"))
@@ -171,13 +169,6 @@ def _gpus(request: Request) -> Diagnosis:
     said = failed or "; ".join(answer["warnings"]) or f"built for {answer['built_for'] or 'the CPU alone'}"
     fix = "Install a build of torch that fits this machine's GPU driver, or a newer driver"
     return Diagnosis("gpu", request.node, False, Problem("GPU", rule, f"{len(names)}, {by} {offered}: {said}", fix))
-
-
-def _gpus_of_the_driver() -> int:
-    """The number of NVIDIA devices that this process may see."""
-    there = sum(bool(re.fullmatch("nvidia[0-9]+", name)) for name in os.listdir("/dev")) if os.path.isdir("/dev") else 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return there if visible is None else min(there, len([one for one in visible.split(",") if one not in ("", "-1")]))
 
 
 def ask_torch(backbones: Sequence[str] = ()) -> tuple[dict[str, Any], str]:

@@ -129,13 +129,16 @@ def load_meanwhile() -> None:
     threading.Thread(target=load, name="load-meanwhile", daemon=True).start()
 
 
-def needed(spec: SweepSpec, left: int, cpus: int) -> Warm | None:
-    """What the first trials of a sweep need that has so many `left`, on this machine of so many CPUs. A process that is
-    not among them starts when its trial does. None for trials of several workers, whose processes Train starts."""
+def needed(spec: SweepSpec, left: int, cpus: int, gpus: int) -> Warm | None:
+    """What the first trials of a sweep need that has so many `left`, on this machine of so many CPUs and GPUs. A
+    process that is not among them starts when its trial does. None for trials of several workers, whose processes Train
+    starts."""
     resources = spec.resources
     if resources.workers > 1:
         return None
-    slots = workers_that_fit([{"CPU": float(cpus)}], {"CPU": float(resources.cpus_per_worker)})
+    share = min(gpus, 1) if resources.gpus_per_worker == "auto" else resources.gpus_per_worker
+    needs = {"CPU": float(resources.cpus_per_worker), **({"GPU": float(share)} if share else {})}
+    slots = workers_that_fit([{"CPU": float(cpus), "GPU": float(gpus)}], needs)
     if resources.concurrent_trials != "auto":
         slots = min(slots, resources.concurrent_trials)
     names = {str(each["model.backbone"]) for each in together(spec, ("model.backbone",), every)}

@@ -12,7 +12,7 @@ from fashion.cluster.interrupts import deferred, interruptible
 from fashion.display.live import Display, Mode
 from fashion.display.progress import Bars
 from fashion.errors import ResourcesError
-from fashion.files import usable_cpus
+from fashion.files import usable_cpus, visible_gpus
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.storage.working_copy import held
@@ -83,7 +83,7 @@ def run_spec(
             # a mistake is told at once.
             ahead, stdout = stack.enter_context(ClusterAhead()), sys.stdout
             if before.left and all(config.model.weights in ("none", "imagenet") for config in found.configs):
-                ahead.begin(address, needed(spec, before.left, usable_cpus()))
+                ahead.begin(address, needed(spec, before.left, usable_cpus(), visible_gpus()))
             from fashion.sweep.prepare import discard, open_run, prepare
 
         prepared = prepare(spec, bars, before.trials, found)
