@@ -15,10 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from fashion.errors import Problem, UserError
-from fashion.files import now, parse, write_atomic
+from fashion.files import KernelLock, now, parse, write_atomic
 
 NAME = "submissions.jsonl"
 PATIENCE = 60  # seconds to wait for another writer
@@ -101,10 +99,13 @@ class SubmissionLog:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         try:
-            with FileLock(self.path.with_name(f".{NAME}.lock"), timeout=PATIENCE):
-                yield
-        except Timeout:
+            lock = KernelLock(self.path.with_name(f".{NAME}.lock")).acquire(PATIENCE)
+        except TimeoutError:
             raise UserError(Problem(str(self.path), f"another process has been writing it for {PATIENCE} s")) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _write(self, entries: list[LoggedSubmission]) -> None:
         lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in entries]

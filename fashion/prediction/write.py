@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from fashion.bucket.address import Address
@@ -21,7 +20,7 @@ from fashion.bucket.store import Store
 from fashion.data.layout import split_labels
 from fashion.data.lists import MISSING
 from fashion.errors import BlockedError, CheckpointError, Problem, RunError
-from fashion.files import write_atomic
+from fashion.files import KernelLock, write_atomic
 from fashion.prediction.answer import (
     PROBABILITIES_NAME,
     TABLE_NAME,
@@ -117,10 +116,10 @@ def _pieces_folder(folder: Path) -> Iterator[Path]:
     """Where the pieces for `folder` are kept, while no other process uses it. It goes if it is left empty."""
     kept = folder.with_name(f".{folder.name}.pieces")
     kept.mkdir(exist_ok=True)
-    lock = FileLock(kept / "lock")
+    lock = KernelLock(kept / "lock")
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except TimeoutError:
         raise RunError(Problem(str(folder), "another process is predicting into this folder")) from None
     try:
         yield kept
