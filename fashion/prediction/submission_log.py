@@ -47,7 +47,7 @@ class SubmissionLog:
     def entries(self) -> list[LoggedSubmission]:
         """In the order in which they were added. Raises UserError for a line that is no entry."""
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8").split("\n")  # a name may hold other line ends
         except FileNotFoundError:
             return []
         except (UnicodeDecodeError, NotADirectoryError, IsADirectoryError) as error:
@@ -109,7 +109,8 @@ class SubmissionLog:
 
     def _write(self, entries: list[LoggedSubmission]) -> None:
         lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in entries]
-        write_atomic(self.path, "".join(lines).encode())
+        # A name that is not UTF-8 becomes JSON's own escape.
+        write_atomic(self.path, "".join(lines).encode(errors="backslashreplace"))
 
     def _entry(self, number: int, line: str) -> LoggedSubmission:
         try:

@@ -48,6 +48,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+LOCK = "lock"  # in the folder of pieces
+
+
 @dataclass(frozen=True)
 class Written:
     """What `predict_into` wrote, and what is to be said of it. `accuracy` is None where the images have no labels, and
@@ -107,7 +110,9 @@ def predict_into(
                 (folder / name).unlink(missing_ok=True)  # of an earlier prediction, which it would not belong to
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(kept)
+        for path in kept.iterdir():
+            if path.name != LOCK:  # which is open: NFS would keep it under another name, and the folder with it
+                path.unlink()
     return written
 
 
@@ -116,7 +121,7 @@ def _pieces_folder(folder: Path) -> Iterator[Path]:
     """Where the pieces for `folder` are kept, while no other process uses it. It goes if it is left empty."""
     kept = folder.with_name(f".{folder.name}.pieces")
     kept.mkdir(exist_ok=True)
-    lock = KernelLock(kept / "lock")
+    lock = KernelLock(kept / LOCK)
     try:
         lock.acquire(timeout=0)
     except TimeoutError:
@@ -125,7 +130,7 @@ def _pieces_folder(folder: Path) -> Iterator[Path]:
         yield kept
     finally:
         lock.release()
-        (kept / "lock").unlink(missing_ok=True)
+        (kept / LOCK).unlink(missing_ok=True)
         if kept.is_dir() and not any(kept.iterdir()):
             kept.rmdir()
 
