@@ -142,8 +142,10 @@ def without_markup() -> Iterator[None]:
 
     known = {font.name for font in fontManager.ttflist}
     fonts = [name for name in FONTS if name in known] or ["sans-serif"]
-    settings = {"text.parse_math": False, "text.usetex": False, "font.family": fonts}
-    with rc_context(settings), warnings.catch_warnings():
+    with (
+        rc_context({"text.parse_math": False, "text.usetex": False, "font.family": fonts}),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         yield
 
