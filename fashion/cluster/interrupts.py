@@ -34,6 +34,8 @@ def interruptible() -> Iterator[None]:
 def nothing_left(code: int) -> None:
     """From here on each of the three signals ends the process at once, with `code`: what it had to do is done and
     printed, and only Python's own end is left, which takes a second where torch is loaded."""
+    if threading.current_thread() is not threading.main_thread():
+        return
     for number in ASKING:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             signal.signal(number, lambda number, frame: os._exit(code))
