@@ -148,6 +148,7 @@ _REFUSALS = {
     errno.EACCES: "Make it writable for your user",
     errno.EPERM: "Make it writable for your user",
     errno.ENOTSUP: "Its file system lacks what is needed here: choose a folder on another one",
+    errno.ENODEV: "Its file system can't map files into memory: choose a folder on another one",
     errno.EFBIG: "Its file system has no files that large: choose a folder on another one",
     errno.ENAMETOOLONG: "Choose a shorter name, or a folder on another file system",
     errno.EIO: "Its disk, or the connection to it, is failing: mend it, or choose another folder",

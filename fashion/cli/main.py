@@ -14,7 +14,7 @@ import click
 
 from fashion.cli.completion.shells import VARIABLE, prepare_completion
 from fashion.cli.options import SuggestingGroup
-from fashion.cluster.interrupts import caused_by_interrupt, interruptible
+from fashion.cluster.interrupts import caused_by_interrupt, interruptible, nothing_left
 from fashion.display.streams import guarded_streams
 from fashion.errors import Problem, UserError, refusal
 
@@ -104,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except KeyboardInterrupt:  # while the message of another one was printed
         code = INTERRUPTED
+    if arguments is None:  # this process is for the command alone
+        nothing_left(code)
     if code:
         sys.exit(code)
 

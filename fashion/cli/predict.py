@@ -77,7 +77,8 @@ def predict_winner(
             if len(written.accuracies) > 1:
                 click.echo("  " + ", ".join(f"{each} {share:.2%}" for each, share in written.accuracies.items()))
         without = f" ({written.without:,} of them can't be decoded)" if written.without else ""
-        click.echo(f"predicted {written.images} images{without}, read back and validated:")
+        images = f"{written.images:,} image{'' if written.images == 1 else 's'}"
+        click.echo(f"predicted {images}{without}, read back and validated:")
         for path in shown:
             click.echo(f"  {path}")
     return {

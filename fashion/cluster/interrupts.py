@@ -8,6 +8,7 @@ A signal that this process was started to ignore stays ignored (`nohup` does so 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -28,6 +29,16 @@ def interruptible() -> Iterator[None]:
     """Inside, each of the three signals raises KeyboardInterrupt."""
     with _handled(_interrupt):
         yield
+
+
+def nothing_left(code: int) -> None:
+    """From here on each of the three signals ends the process at once, with `code`: what it had to do is done and
+    printed, and only Python's own end is left, which takes a second where torch is loaded."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in ASKING:
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            signal.signal(number, lambda number, frame: os._exit(code))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from fashion.data.forms.table import scan_layout
 from fashion.data.images import decoded, in_threads
 from fashion.data.layout import dataset_of
 from fashion.data.lists import CHALLENGE, Scan
-from fashion.data.pictures.findings import Finding, Severity, by_kind, diagnoses, skipped_images
+from fashion.data.pictures.findings import EXAMPLES, SAME, Finding, Severity, by_kind, diagnoses, skipped_images
 from fashion.data.pictures.formats import suffixes
 from fashion.data.pictures.oddities import findings_by_kind
 from fashion.data.pushed import MANIFEST
@@ -162,7 +162,7 @@ def _identical_images(scan: Scan, digests: dict[str, bytes]) -> list[Finding]:
                     labels.add(row)
     findings = []
     for members in groups.values():
-        place = " = ".join(image for _, image in members)
+        place = SAME.join(image for _, image in members)
         splits = list(dict.fromkeys(split for split, _ in members))
         labellings = sorted(set().union(*members.values()))
         if len(splits) > 1:
@@ -171,7 +171,8 @@ def _identical_images(scan: Scan, digests: dict[str, bytes]) -> list[Finding]:
             message = f"the same bytes occur {len(members)} times in {splits[0]}"
             findings.append(Finding("warning", "identical", place, message))
         if len(labellings) > 1:
-            text = " and ".join(_in_words(scan, row) for row in labellings)
+            more = f" and {len(labellings) - EXAMPLES:,} others" if len(labellings) > EXAMPLES else ""
+            text = " and ".join(_in_words(scan, row) for row in labellings[:EXAMPLES]) + more
             findings.append(Finding("warning", "conflict", place, f"the same bytes have different labels: {text}"))
     return findings
 

@@ -60,7 +60,7 @@ def status_digest(root: Path, images: Sequence[str]) -> str:
 
     The inode's time moves even if a program sets the other one back.
     """
-    digest = hashlib.sha256(str(root.absolute()).encode())
+    digest = hashlib.sha256(os.fsencode(root.absolute()))
     for image in images:
         try:
             status = os.stat(root / image)

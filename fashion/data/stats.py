@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import math
 import os
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,13 @@ _COLOURS = {"train": "#264b6e", "val": "#e08a3c", "test": "#7a9f5a"}
 DOTS = 160  # per inch
 TALLEST = 400  # inches; the most that matplotlib draws at this many dots
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
+LONGEST = 40  # characters of a name in a figure
+# Matplotlib's own font, and those that Linux, macOS and Windows have for the writing that it lacks.
+FONTS = (
+    "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Droid Sans Fallback",
+    "Noto Sans Arabic", "Noto Naskh Arabic", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji", "Symbola",
+    "Arial Unicode MS", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Nirmala UI",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,10 @@ class ClassDistribution:
 
     def table(self) -> str:
         """Counts and shares of every class, and the majority baseline; * marks the majority class of train."""
-        width = max(len(name) for attribute in self.attributes for name in (attribute.name, *attribute.classes)) + 5
+        from rich.cells import cell_len  # what a name takes of a terminal's line: twice as much in Chinese
+
+        names = [name for attribute in self.attributes for name in (attribute.name, *attribute.classes)]
+        width = max(map(cell_len, names)) + 5
         lines = [" " * width + "".join(f"{split:>17}" for split in self.counts)]
         for head, attribute in enumerate(self.attributes):
             lines += ["", attribute.name]
@@ -63,7 +75,8 @@ class ClassDistribution:
                     f"{heads[head][label]:>9,} {heads[head][label] / self.images[split]:>6.1%}"
                     for split, heads in self.counts.items()
                 )
-                lines.append(f"{f'  {name}{mark}':<{width}}" + "".join(f"{cell:>17}" for cell in cells))
+                shown = f"  {name}{mark}"
+                lines.append(shown + " " * (width - cell_len(shown)) + "".join(f"{cell:>17}" for cell in cells))
             if any(counts[head] for counts in self.missing.values()):
                 lost = (
                     f"{counts[head]:>9,} {counts[head] / self.images[split]:>6.1%}"
@@ -120,11 +133,26 @@ def figure(dataset: Dataset, path: str | Path) -> Path:
     return path
 
 
-def without_markup() -> AbstractContextManager[None]:
-    """Texts that are drawn inside are drawn as they are: $x_1$ in a class name is no formula."""
+@contextmanager
+def without_markup() -> Iterator[None]:
+    """Texts of a figure that is made and drawn inside are drawn as they are: $x_1$ in a class name is no formula. Each
+    character is taken from the first of FONTS that has it; what no font here has is drawn as a box, without a word."""
     from matplotlib import rc_context
+    from matplotlib.font_manager import fontManager
 
-    return rc_context({"text.parse_math": False, "text.usetex": False})
+    known = {font.name for font in fontManager.ttflist}
+    fonts = [name for name in FONTS if name in known] or ["sans-serif"]
+    with (
+        rc_context({"text.parse_math": False, "text.usetex": False, "font.family": fonts}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
+
+
+def shortened(name: str, most: int = LONGEST) -> str:
+    """A name as a figure shows it, of at most so many characters: a longer one would leave no room for the figure."""
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _drawn(shown: ClassDistribution) -> Any:
@@ -181,8 +209,8 @@ def _panel(
             positions, shares, height * 0.92, color=_COLOURS[split], label=f"{split} (n = {images[split]:,})"
         )
         panel.bar_label(drawn, [f"{value:,}" for value in values], padding=3, fontsize=7.5, color="0.35")
-    panel.set_title(attribute.name, loc="left", fontweight="bold", fontsize=10.5)
-    panel.set_yticks(range(len(attribute.classes)), [name.replace("_", " ") for name in attribute.classes])
+    panel.set_title(shortened(attribute.name), loc="left", fontweight="bold", fontsize=10.5)
+    panel.set_yticks(range(len(attribute.classes)), [shortened(name.replace("_", " ")) for name in attribute.classes])
     panel.set_ylim(len(attribute.classes) - 0.5, -0.5)
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     panel.spines[["top", "right", "left"]].set_visible(False)

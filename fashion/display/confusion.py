@@ -9,8 +9,10 @@ import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
@@ -20,6 +22,7 @@ from fashion.reading.confusion import Confusion
 
 WINNER = "winner"
 DOTS = 100  # an inch
+LONGEST = 20  # characters of a class's name
 MOST_NUMBERS = 20  # classes up to which each cell has its number, and each class its name
 
 
@@ -48,34 +51,41 @@ def write_confusions(folder: Path, title: str, epoch: int, time: float, confusio
 def picture(each: Confusion, title: str) -> tuple[bytes, int, int]:
     """A PNG of a single-label attribute's matrix, and its width and height in pixels. Colours are shares of the true
     class; numbers are images. Raises ValueError for a multi-label attribute, which has no matrix."""
-    from matplotlib.figure import Figure  # without pyplot: no display, no global state
-
     from fashion.data.stats import without_markup
 
     if each.counts is None:
         raise ValueError(f"{each.attribute} has several labels for an image")
-    names = [found.name for found in each.classes]
+    buffer = io.BytesIO()
+    with without_markup():
+        figure = _drawn(each, each.counts, title)
+        figure.savefig(buffer, format="png", dpi=DOTS)
+    width, height = (round(inches * DOTS) for inches in figure.get_size_inches())
+    return buffer.getvalue(), width, height
+
+
+def _drawn(each: Confusion, counts: NDArray[np.int64], title: str) -> Any:
+    """The matplotlib figure of a matrix (classes, classes)."""
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    from fashion.data.stats import shortened
+
+    names = [shortened(found.name, LONGEST) for found in each.classes]
     count = len(names)
-    named = count <= MOST_NUMBERS
     side = min(3.0 + 0.5 * count, 12.0)
-    totals = each.counts.sum(axis=1, keepdims=True)
-    shares = each.counts / np.maximum(totals, 1)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
     figure = Figure(figsize=(side + 1.0, side), dpi=DOTS, layout="constrained")
     panel = figure.subplots()
     panel.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    if named:
+    if count <= MOST_NUMBERS:
         ticks = range(count)
         panel.set_xticks(ticks, names, rotation=45, ha="right")
         panel.set_yticks(ticks, [f"{name} ({total})" for name, total in zip(names, totals[:, 0], strict=True)])
         for row, column in np.ndindex(count, count):
             colour = "white" if shares[row, column] > 0.5 else "0.2"
-            panel.text(column, row, str(each.counts[row, column]), ha="center", va="center", color=colour, fontsize=9)
+            panel.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=9)
     panel.set_xlabel("predicted")
     panel.set_ylabel("true class (images)")
-    hits = int(np.trace(each.counts))
-    panel.set_title(f"{each.attribute}: {hits:,} of {int(each.counts.sum()):,} right\n{title}", fontsize=10)
-    buffer = io.BytesIO()
-    with without_markup():
-        figure.savefig(buffer, format="png", dpi=DOTS)
-    width, height = (round(inches * DOTS) for inches in figure.get_size_inches())
-    return buffer.getvalue(), width, height
+    right = f"{int(np.trace(counts)):,} of {int(counts.sum()):,} right"
+    panel.set_title(f"{shortened(each.attribute)}: {right}\n{title}", fontsize=10)
+    return figure

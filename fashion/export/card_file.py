@@ -24,6 +24,6 @@ def write_card(run: RecordedRun, path: Path, progress: Progress) -> Exported:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         fix = "Promote again: fashion-sweep best"
         raise RunError(Problem(str(place), "must describe a promoted model", repr(error), fix)) from error
-    write_atomic(path, text.encode())
+    write_atomic(path, text.encode(errors="backslashreplace"))
     trial, epoch = run.promoted or (0, 0)
     return Exported((path,), f"the card of trial {trial}, epoch {epoch}")

@@ -133,7 +133,8 @@ def _check_tensor(name: str, value: Tensor, wanted: Tensor, row: BackboneRow, pa
 
 
 def _local_file(value: str) -> Path:
-    path = Path(value).expanduser().absolute()  # not resolved: in a cache the link has the suffix, its target has none
+    # Not resolved: in a cache the link has the suffix, its target has none.
+    path = Path(os.path.expanduser(value)).absolute()
     if os.path.isfile(path):
         return path
     near = difflib.get_close_matches(value, ["none", "imagenet"], n=1)

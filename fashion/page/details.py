@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import os
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -118,7 +119,7 @@ def _picture(run: PageRun, image: str) -> Markup:
     from fashion.data.images import load_rgb
 
     root = run.manifest.get("data_root") or run.manifest["spec"].get("data", {}).get("root", "")
-    path = Path(str(root)).expanduser() / image
+    path = Path(os.path.expanduser(str(root))) / image
     if not path.is_file():
         return tag("p", f"not on this machine: {path}", class_="dim")
     picture = load_rgb(path)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 # Style -> (stroke, fill, width, dashes), as page.css has them in the light theme: a file on its own has no style sheet.
 STYLES: dict[str, tuple[str, str, float, str]] = {
@@ -94,7 +95,16 @@ class Drawing:
 
     def png(self, dots: int = 192) -> bytes:
         """The same as a PNG. dots: pixels of 96 units."""
-        from matplotlib.figure import Figure
+        from fashion.data.stats import without_markup
+
+        content = io.BytesIO()
+        with without_markup():
+            self._figure(dots).savefig(content, format="png", dpi=dots)
+        return content.getvalue()
+
+    def _figure(self, dots: int) -> Any:
+        """The matplotlib figure."""
+        from matplotlib.figure import Figure  # without pyplot: no display, no global state
         from matplotlib.lines import Line2D
         from matplotlib.patches import Rectangle
 
@@ -117,12 +127,9 @@ class Drawing:
                 plane.add_patch(Rectangle((each.x, each.y), each.width, each.height, facecolor=fill, edgecolor="none"))
             else:
                 weight = "bold" if each.style == "bold" else "normal"
-                # parse_math: a class called $x$ is no formula.
                 plane.text(each.x, each.y, each.text, color=fill, fontsize=FONT * points, ha=places[each.anchor],
-                           va="baseline", weight=weight, parse_math=False)  # fmt: skip
-        content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=dots)
-        return content.getvalue()
+                           va="baseline", weight=weight)  # fmt: skip
+        return figure
 
 
 def _looks(style: str) -> str:

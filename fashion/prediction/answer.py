@@ -6,7 +6,6 @@ Both are written and read back a piece at a time.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from fashion.data.layout import Attribute, split_labels
 from fashion.errors import Problem, SubmissionError
+from fashion.files import sync
 from fashion.prediction.pieces import Piece
 from fashion.prediction.probabilities import WHY, disagreements, probability_table, require_agreement, row_groups
 
@@ -55,7 +55,7 @@ def write_table(
         for piece in pieces:
             lines.writerows(_lines(attributes, piece, with_reasons))
         stream.flush()
-        os.fsync(stream.fileno())
+        sync(stream.fileno(), path)
 
 
 def _lines(attributes: Sequence[Attribute], piece: Piece, with_reasons: bool) -> Iterator[list[str]]:
@@ -95,7 +95,7 @@ def write_answer_probabilities(
         if writer is not None:
             writer.close()
         stream.flush()
-        os.fsync(stream.fileno())
+        sync(stream.fileno(), path)
 
 
 def validate_answer_probabilities(path: Path, pieces: Iterable[Piece], multi_label: Sequence[bool] = ()) -> None:

@@ -13,6 +13,7 @@ from fashion.bucket.store import NotThereError, Store
 from fashion.errors import DataError, Problem
 
 SOURCE_NAME = "source.json"  # beside an answer: of what it is
+LONGEST = 150  # bytes of a folder's or picture's name that its answer's name has
 # What is known of the answer of that name: the bytes of its SOURCE_NAME, b"" if it has none, None if there is no answer
 Said = Callable[[str], bytes | None]
 
@@ -30,13 +31,15 @@ def answer_name(place: Path, predictions: Path, location: str) -> str:
     """`images-NAME` for a folder or picture of that name. If the answer there is another folder's, or does not say
     whose it is, `images-NAME-2` and so on. predictions: the run's folder of answers on this machine. location: the run,
     which may be in a bucket."""
-    wanted = f"images-{place.name or 'root'}"
+    # Names of temporary folders are longer by some characters, and file systems allow 255 bytes.
+    said = os.fsencode(place.name or "root")
+    wanted = "images-" + (os.fsdecode(said) if len(said) <= LONGEST else said[:LONGEST].decode(errors="ignore"))
     for number in count(1):
         name = wanted if number == 1 else f"{wanted}-{number}"
-        said = [_in_folder(predictions)(name)]
+        found = [_in_folder(predictions)(name)]
         if is_address(location):
-            said.append(_in_bucket(Store(parse_address(location)))(name))
-        if all(each is None or _folder(each) == str(place) for each in said):
+            found.append(_in_bucket(Store(parse_address(location)))(name))
+        if all(each is None or _folder(each) == str(place) for each in found):
             return name
     raise AssertionError("count ends")
 

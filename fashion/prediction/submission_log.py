@@ -15,10 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from fashion.errors import Problem, UserError
-from fashion.files import now, parse, write_atomic
+from fashion.files import KernelLock, now, parse, write_atomic
 
 NAME = "submissions.jsonl"
 PATIENCE = 60  # seconds to wait for another writer
@@ -49,7 +47,7 @@ class SubmissionLog:
     def entries(self) -> list[LoggedSubmission]:
         """In the order in which they were added. Raises UserError for a line that is no entry."""
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8").split("\n")  # a name may hold other line ends
         except FileNotFoundError:
             return []
         except (UnicodeDecodeError, NotADirectoryError, IsADirectoryError) as error:
@@ -101,14 +99,18 @@ class SubmissionLog:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         try:
-            with FileLock(self.path.with_name(f".{NAME}.lock"), timeout=PATIENCE):
-                yield
-        except Timeout:
+            lock = KernelLock(self.path.with_name(f".{NAME}.lock")).acquire(PATIENCE)
+        except TimeoutError:
             raise UserError(Problem(str(self.path), f"another process has been writing it for {PATIENCE} s")) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _write(self, entries: list[LoggedSubmission]) -> None:
         lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in entries]
-        write_atomic(self.path, "".join(lines).encode())
+        # A name that is not UTF-8 becomes JSON's own escape.
+        write_atomic(self.path, "".join(lines).encode(errors="backslashreplace"))
 
     def _entry(self, number: int, line: str) -> LoggedSubmission:
         try:

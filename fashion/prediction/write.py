@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from fashion.bucket.address import Address
@@ -21,7 +20,7 @@ from fashion.bucket.store import Store
 from fashion.data.layout import split_labels
 from fashion.data.lists import MISSING
 from fashion.errors import BlockedError, CheckpointError, Problem, RunError
-from fashion.files import write_atomic
+from fashion.files import KernelLock, write_atomic
 from fashion.prediction.answer import (
     PROBABILITIES_NAME,
     TABLE_NAME,
@@ -47,6 +46,9 @@ __all__ = [
     "PROBABILITIES_NAME", "TABLE_NAME", "PredictionInput", "Written", "fetch_predictions", "fetch_promoted",
     "predict_here", "predict_in_bucket", "predict_into",
 ]  # fmt: skip
+
+
+LOCK = "lock"  # in the folder of pieces
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ def predict_into(
                 (folder / name).unlink(missing_ok=True)  # of an earlier prediction, which it would not belong to
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(kept)
+        for path in kept.iterdir():
+            if path.name != LOCK:  # which is open: NFS would keep it under another name, and the folder with it
+                path.unlink()
     return written
 
 
@@ -117,16 +121,16 @@ def _pieces_folder(folder: Path) -> Iterator[Path]:
     """Where the pieces for `folder` are kept, while no other process uses it. It goes if it is left empty."""
     kept = folder.with_name(f".{folder.name}.pieces")
     kept.mkdir(exist_ok=True)
-    lock = FileLock(kept / "lock")
+    lock = KernelLock(kept / LOCK)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except TimeoutError:
         raise RunError(Problem(str(folder), "another process is predicting into this folder")) from None
     try:
         yield kept
     finally:
         lock.release()
-        (kept / "lock").unlink(missing_ok=True)
+        (kept / LOCK).unlink(missing_ok=True)
         if kept.is_dir() and not any(kept.iterdir()):
             kept.rmdir()
 

@@ -87,7 +87,7 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
             digest, size = _whole(run, source, fresh / WEIGHTS)
             description = _description(run, winner, digest, size)
             write_atomic(fresh / "model.json", json.dumps(description, indent=2, allow_nan=False).encode() + b"\n")
-            write_atomic(fresh / CARD, model_card(run.manifest, description).encode())
+            write_atomic(fresh / CARD, model_card(run.manifest, description).encode(errors="backslashreplace"))
             if run.best_dir.exists():
                 rename_folder(run.best_dir, fresh.with_name(fresh.name + ".old"), last=WEIGHTS)
             rename_folder(fresh, run.best_dir, last="model.json")

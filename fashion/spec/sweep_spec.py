@@ -183,7 +183,7 @@ def _line(problem: Problem) -> int:
 def _override(document: Document, override: str, problems: list[Problem]) -> None:
     key, equals, text = override.partition("=")
     key = key.strip()
-    place = f"--set {key}"
+    place = f"--{key}" if key in ("name", "storage") else f"--set {key}"  # these have options of their own
     if not equals or not key:
         problems.append(Problem(f"--set {override}", "must be KEY=VALUE", fix="For example --set train.lr=0.01"))
         return

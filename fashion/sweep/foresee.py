@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fashion.bucket.address import is_address
 from fashion.cluster.growth import workers_that_fit
-from fashion.config import LabelReading
+from fashion.config import LabelReading, ModelConfig
 from fashion.data.lists import listed_images
-from fashion.errors import Problem, ResourcesError
+from fashion.errors import Problem, ResourcesError, WeightsError
 from fashion.model import backbones
 from fashion.spec.fields import show
 from fashion.spec.settings import ResourcesConfig
@@ -73,26 +74,40 @@ def foreseen(spec: SweepSpec, train_images: int | None, progress: Progress) -> l
 
 
 def foreseen_here(spec: SweepSpec, progress: Progress) -> list[Problem]:
-    """As `foreseen`, and where the data set is on this machine also what `run` would lack here: the weights' files and
-    the GPUs."""
+    """As `foreseen`, and where the data set is on this machine also what `run` would lack here: a list of images or a
+    label file that can be read, weights' files that hold the backbone's weights, and GPUs."""
     root = spec.fixed["data.root"]
     assert isinstance(root, str), "data.root is never sampled"
     reading = LabelReading(*(spec.fixed[f"data.{name}"] for name in LabelReading._fields))  # type: ignore[arg-type]
-    images = _train_images(root, bool(spec.fixed["data.follow_links"]), reading)
-    found = foreseen(spec, images, progress)
+    images, found = _train_images(root, bool(spec.fixed["data.follow_links"]), reading)
+    found += foreseen(spec, images, progress)
     if images is None:
         return found
-    found += [
-        Problem("model.weights", "there is no such file", show(each["model.weights"]))
-        for each in together(spec, ("model.weights",), every)
-        if each["model.weights"] not in ("none", "imagenet")
-        and not os.path.isfile(os.path.expanduser(str(each["model.weights"])))
-    ]
+    found += _weights_files(spec)
     try:
         require_machine(spec.resources)
     except ResourcesError as error:
         found += error.problems
     return found
+
+
+def _weights_files(spec: SweepSpec) -> list[Problem]:
+    """What is wrong with the weights' files that the spec names. Torch reads each, once for each backbone."""
+    problems = []
+    for each in together(spec, ("model.backbone", "model.weights"), every):
+        backbone, weights = str(each["model.backbone"]), str(each["model.weights"])
+        if weights in ("none", "imagenet"):
+            continue
+        if not os.path.isfile(os.path.expanduser(weights)):
+            problems.append(Problem("model.weights", "there is no such file", show(weights)))
+            continue
+        from fashion.model.weights import resolve_weights
+
+        try:
+            resolve_weights(ModelConfig(backbone=backbone, weights=weights))
+        except WeightsError as error:
+            problems += error.problems
+    return list(dict.fromkeys(problems))
 
 
 def require_machine(resources: ResourcesConfig, address: str | None = None) -> None:
@@ -118,23 +133,30 @@ def require_machine(resources: ResourcesConfig, address: str | None = None) -> N
         )
 
 
-def _train_images(root: str, follow_links: bool, reading: LabelReading) -> int | None:
-    """The number of training images of a data set on this machine; None where it is not at hand or can't be read,
-    which `data check` tells."""
-    if is_address(root):
-        return None
+def _train_images(root: str, follow_links: bool, reading: LabelReading) -> tuple[int | None, list[Problem]]:
+    """The number of training images of a data set on this machine, None where it is not at hand; and why it can't be
+    read, as far as its list of training images, or its label file, tells."""
     folder = Path(os.path.expanduser(root))
+    if is_address(root) or not folder.exists():
+        return None, []
     if (folder / "split").is_dir():
         try:
-            return len(listed_images(folder, "train"))
-        except (OSError, ValueError):
-            return None
-    if not folder.exists():
-        return None
+            return len(listed_images(folder, "train")), []
+        except (OSError, ValueError) as error:
+            reason = str(error.strerror) if isinstance(error, OSError) else str(error)
+            return None, [_unusable(root, f"split/train.txt: {reason}")]
     from fashion.data.forms.table import scan_layout  # here, since arrays take a while to load
 
     scan = scan_layout(folder, follow_links, reading)
-    return None if scan.problems else len(scan.images["train"])
+    if not scan.problems:
+        return len(scan.images["train"]), []
+    first, others = scan.problems[0][1], len(scan.problems) - 1
+    return None, [_unusable(root, f"{first}" + (f" (and {others:,} more)" if others else ""))]
+
+
+def _unusable(root: str, why: str) -> Problem:
+    shown = f"'fashion-sweep data check {shlex.quote(root)}' shows everything"
+    return Problem("data.root", "must be a data set that can be trained on", f"{root}: {why}", shown)
 
 
 def _shapes(spec: SweepSpec, train_images: int | None) -> Iterator[Shape]:

@@ -214,7 +214,7 @@ def bounded(text: bytes) -> bytes:
 
 def describe_failure(task: Task, error: BaseException) -> str:
     """Keep the whole traceback in the trial's folder, and in the bucket; return the one line that the record holds."""
-    text = bounded("".join(traceback.format_exception(error)).encode())
+    text = bounded("".join(traceback.format_exception(error)).encode(errors="backslashreplace"))
     if isinstance(error, FashionError):
         return str(error)
     location: Path | Address = task.folder / ERROR

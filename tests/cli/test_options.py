@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from fashion.cli.main import cli
 from fashion.cli.options import OTHERWISE, HomePath, SuggestingGroup, overrides_with
+from fashion.errors import SpecError
 from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.submit.command import entrypoint
 from fashion.sweep.extend import run_path
@@ -26,6 +27,11 @@ def load(folder: Path, name: str | None = None, storage: str | None = None) -> S
 @pytest.mark.parametrize("name", ["20250131", "3e5", "null", "true", "0x1F", "1.5", "12e", "no", "2025-01-31"])
 def test_a_name_is_text_whatever_yaml_takes_it_for(tmp_path: Path, name: str) -> None:
     assert load(tmp_path, name).name == name
+
+
+def test_a_name_that_is_no_folders_is_refused_by_the_option_that_gave_it(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"--name: must be up to 64 letters.*got \"-1\""):
+        load(tmp_path, "-1")
 
 
 @pytest.mark.parametrize("storage", ["my runs #2", "a: b", "[x]", "{y}", "'q\"", "*x", "&x", "wärme/🙂", "7", "C:\\r"])

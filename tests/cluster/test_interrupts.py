@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +42,14 @@ def test_what_is_ignored_stays_ignored() -> None:
         assert not asked.is_set()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", interrupts.ASKING, ids=lambda number: number.name)
+def test_a_signal_while_python_ends_changes_no_exit_code(number: signal.Signals) -> None:
+    code = "from fashion.cluster.interrupts import nothing_left; import os, signal, time; "
+    code += f"signal.signal({number.value}, signal.SIG_DFL); nothing_left(7); "  # `&` in a script leaves SIGINT ignored
+    code += f"os.kill(os.getpid(), {number.value}); time.sleep(30)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=20).returncode == 7
 
 
 def test_a_terminal_that_goes_is_one_request(monkeypatch: pytest.MonkeyPatch) -> None:

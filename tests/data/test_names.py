@@ -6,10 +6,11 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from fashion.data.forms.images import alike
-from fashion.data.layout import read_dataset
-from fashion.data.stats import figure, without_markup
+from fashion.data.layout import Attribute, Baseline, read_dataset
+from fashion.data.stats import ClassDistribution, figure, without_markup
 from fashion.errors import DataError
 from tests.support.layouts import small
 
@@ -57,3 +58,13 @@ def test_an_image_under_its_names_other_form_is_named(tmp_path: Path, listed: st
     lists.write_text(lists.read_text().replace("img/0.png", unicodedata.normalize(listed, name)))  # type: ignore[arg-type]
     with pytest.raises(DataError, match=f"It is there in Unicode's {word} form"):
         read_dataset(root)
+
+
+def test_a_table_is_aligned_whatever_its_names_are_written_in() -> None:
+    attributes = (Attribute("袖", ("長い袖", "short", "a\u0301", "👗")),)
+    shown = ClassDistribution(
+        attributes, {"train": 4}, {"train": [[1, 1, 1, 1]]}, {"train": Baseline((1,), (0.25,), 0.25)}
+    )
+    lines = [line for line in shown.table().splitlines() if line.endswith("25.0%")]
+    assert len(lines) == 4
+    assert len({cell_len(line) for line in lines}) == 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -69,3 +70,11 @@ def test_a_picture_takes_the_place_of_an_earlier_one_as_a_whole(tmp_path: Path) 
     write_confusions(tmp_path / "tb", "t", 2, 0.0, [one])
     assert [path.name for path in (tmp_path / "tb").iterdir()] == ["winner"]
     assert len(list((tmp_path / "tb" / "winner").iterdir())) == 1
+
+
+@pytest.mark.filterwarnings("error")  # which would be printed amid what the sweep came to
+@pytest.mark.parametrize("name", ["$x_{1$", "連衣裙", "👗", "x" * 300, "\\frac", "العربية"])
+def test_names_of_any_kind_are_drawn_without_a_word(name: str) -> None:
+    predictions = Predictions(name, (name, "y"), np.eye(2, dtype=np.float32), np.array([0, 1]))
+    content, width, height = picture(confusion(predictions), "t")
+    assert Image.open(io.BytesIO(content)).size == (width, height)

@@ -29,6 +29,17 @@ def test_each_folder_keeps_its_answer(tmp_path: Path) -> None:
     assert answer_name(Path("/"), answers, "runs/s") == "images-root"
 
 
+def test_a_long_name_is_cut_for_the_file_system(tmp_path: Path) -> None:
+    for name in ("x" * 250 + ".jpg", "袖" * 80 + ".jpg"):
+        answer = answer_name(Path("/a") / name, tmp_path, "runs/s")
+        (tmp_path / f".{answer}-99.pieces").mkdir()
+        assert len(answer) > 50
+        assert "袖" * 45 in answer or "x" * 100 in answer
+        answered(tmp_path / answer, Path("/a") / name)
+        assert answer_name(Path("/a") / name, tmp_path, "runs/s") == answer
+        assert answer_name(Path("/a") / name.replace(".", "y."), tmp_path, "runs/s") == f"{answer}-2"
+
+
 @pytest.mark.parametrize("said", [None, b"", b"[]", b'{"source": {"split": "test"}}'])
 def test_an_answer_that_does_not_say_whose_it_is_is_left_alone(tmp_path: Path, said: bytes | None) -> None:
     (tmp_path / "images-photos").mkdir()

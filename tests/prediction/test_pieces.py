@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -11,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from fashion.data.layout import Dataset
 from fashion.errors import DataError, RunError
+from fashion.files import KernelLock
 from fashion.prediction import pieces as module
 from fashion.prediction.location import SOURCE_NAME
 from fashion.prediction.pieces import rows_of_piece
@@ -213,7 +215,20 @@ def test_the_table_is_for_people(run: Run, photos: Path, tmp_path: Path) -> None
 def test_two_processes_never_predict_into_one_folder(run: Run, photos: Path, tmp_path: Path) -> None:
     (tmp_path / ".out.pieces").mkdir()
     with (
-        FileLock(tmp_path / ".out.pieces" / "lock"),
+        KernelLock(tmp_path / ".out.pieces" / "lock"),
         pytest.raises(RunError, match="another process is predicting into this folder"),
     ):
         predict_into(run.best_dir, PredictionInput(folder=photos), tmp_path / "out")
+
+
+def test_a_file_system_without_locks_or_fsync_holds_predictions(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*arguments: object) -> None:
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(fcntl, "flock", lacking)
+    monkeypatch.setattr(os, "fsync", lacking)
+    written = predict_into(run.best_dir, PredictionInput(folder=photos / "07.jpg"), tmp_path / "out")
+    assert written.images == 1
+    assert not [*tmp_path.glob(".out*")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def test_entries_and_scores(tmp_path: Path) -> None:
     assert lines[1]["sha256"] == digest
     assert lines[1]["bytes"] == 2
     assert lines[1]["scored"]
+
+
+@pytest.mark.parametrize("name", ["a\u2028b.zip", "a\x85b.zip", os.fsdecode(b"a\xf1b.zip"), "連衣裙.zip"])
+def test_a_file_of_any_name_is_entered(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    log = SubmissionLog(tmp_path / "runs")
+    log.add(tmp_path / name, "r", 0, 1)
+    (entry,) = log.entries()
+    assert entry.file == str(tmp_path / name)
 
 
 def test_what_is_no_entry_is_told(tmp_path: Path) -> None:

@@ -90,6 +90,36 @@ def test_here_means_where_the_data_set_is(load: Load, tmp_path: Path, monkeypatc
     assert not foreseen_here(load(*lacking, "data.root=s3://bucket/data"), quiet)
 
 
+def test_a_data_set_that_is_here_and_can_t_be_read_is_told(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut" / "split").mkdir(parents=True)
+    (tmp_path / "labels.csv").write_text("file_name,sleeve\ngone.jpg,long\n")
+    for name, said in (("empty", "an empty folder"), ("cut", "split/train.txt: No such"), ("labels.csv", "gone.jpg")):
+        (problem,) = foreseen_here(load(f"data.root={tmp_path / name}"), quiet)
+        assert problem.place == "data.root"
+        assert said in problem.value
+        assert f"fashion-sweep data check {tmp_path / name}" in problem.fix
+
+
+def test_a_file_that_holds_no_weights_of_the_backbone_is_told(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "junk.pth").write_bytes(bytes(range(256)) * 16)
+    torch.save({"stem.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    for name, said in (
+        ("junk.pth", "is no file that torch.save has written"),
+        ("other.pth", "is not of backbone tiny"),
+    ):
+        (problem,) = foreseen_here(load(f"model.weights={tmp_path / name}", "search.trials=300"), quiet)
+        assert said in str(problem)
+
+
 def test_gpus_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -55,7 +55,9 @@ def check(
         count = Counter(finding.severity for finding in result.findings)
         listed = ", ".join(f"{split} {images:,}" for split, images in result.images.items()) or "no images"
         verdict = "training may go on" if result.ok else "training may not go on"
-        click.echo(f"{listed}: {count['error']} errors, {count['warning']} warnings, {count['info']} notes; {verdict}")
+        words = {"error": "error", "warning": "warning", "info": "note"}
+        told = (f"{count[kind]:,} {word}{'' if count[kind] == 1 else 's'}" for kind, word in words.items())
+        click.echo(f"{listed}: {', '.join(told)}; {verdict}")
     sys.exit(0 if result.ok else 2)
 
 

@@ -68,7 +68,7 @@ def report(
             folder = Path(static) / run.name if len(found) > 1 else Path(static)
             click.echo(f"{folder}: {len(write_static(run, folder))} files")
     if markdown is not None:
-        write_file(Path(markdown), report_of(found[0]).encode())
+        write_file(Path(markdown), report_of(found[0]).encode(errors="backslashreplace"))
         click.echo(markdown)
     if opens:
         import webbrowser
@@ -111,5 +111,5 @@ def _write(found: Sequence[PageRun], place: Path, thumbnails: bool, watch: bool)
 
     begun = time.monotonic()
     follows = WATCH_SECONDS if watch and any(run.running for run in found) else 0.0
-    write_file(place, page_html(found, thumbnails, follows).encode())
+    write_file(place, page_html(found, thumbnails, follows).encode(errors="backslashreplace"))
     return time.monotonic() - begun

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fashion.data.layout import Dataset
@@ -12,6 +12,7 @@ from fashion.errors import printable
 
 Severity = Literal["error", "warning", "info"]
 EXAMPLES = 3  # of a kind
+SAME = " = "  # between images that are the same
 # What each kind of finding is about, in the plural.
 KINDS = {
     "missing": "files that are missing",
@@ -79,13 +80,19 @@ def by_kind(findings: Sequence[Finding], behind: Mapping[str, str]) -> list[str]
             lines.append(f"{severity}: {len(members):,} {KINDS[kind]} [{kind}] (--all shows each)")
         indent = "  " if len(members) > EXAMPLES else ""
         for finding in members[:EXAMPLES]:
-            shown = str(finding)
+            shown = str(replace(finding, place=_some(finding.place)))
             if indent:
                 shown = shown.removeprefix(f"{severity}: ").removesuffix(f" [{kind}]")
             lines.append(indent + shown)
         if kind in behind:
             lines.append(f"  {behind[kind]}")
     return lines
+
+
+def _some(place: str) -> str:
+    """A place that may be a group of images, of which the first are named: a group may be the whole data set."""
+    names = place.split(SAME)
+    return SAME.join([*names[:EXAMPLES], f"... ({len(names):,} images)"]) if len(names) > EXAMPLES + 1 else place
 
 
 def diagnoses(scan: Scan) -> dict[str, str]:

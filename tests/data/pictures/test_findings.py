@@ -88,3 +88,15 @@ def test_turned_and_deep_images_are_counted(copy: Path) -> None:
     found = {finding.kind: finding.message for finding in check(copy).findings}
     assert "this and 2 more images have an EXIF orientation" in found["rotated"]
     assert "this image has greys of more than 8 bits" in found["deep"]
+
+
+def test_of_a_large_group_of_the_same_image_a_few_are_named(copy: Path) -> None:
+    images = read_dataset(copy).splits["train"].images
+    for name in images[1:40]:
+        (copy / name).write_bytes((copy / images[0]).read_bytes())
+    result = check(copy)
+    (whole,) = (each for each in result.findings if each.kind == "identical")
+    assert whole.place.split(" = ") == list(images[:40]), "in JSON, and with --all, it has each"
+    (line,) = (line for line in result.lines() if "occur 40 times in train" in line)
+    assert " = ".join([*images[:3], "... (40 images): the same"]) in line
+    assert all(len(line) < 400 for line in result.lines())
