@@ -46,10 +46,10 @@ from fashion.engine.messages import (
     TrialMessage,
     message_of,
 )
-from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
+from fashion.errors import BlockedError, FashionError, Leaving, Superseded, first_line, refusal
 from fashion.schedulers.base import Decision
 from fashion.training.micro_batches import OutOfMemory
-from fashion.training.worker import SharedInputs, Task, describe_failure, first_line, trial_reports
+from fashion.training.worker import SharedInputs, Task, describe_failure, trial_reports
 
 FREE_SECONDS = 3.0
 

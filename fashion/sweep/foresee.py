@@ -15,7 +15,7 @@ from pathlib import Path
 from fashion.bucket.address import is_address
 from fashion.cluster.growth import workers_that_fit
 from fashion.config import LabelReading
-from fashion.data.lists import listed_images
+from fashion.data.lists import LABELLED, listed_images
 from fashion.errors import Problem, ResourcesError
 from fashion.model import backbones
 from fashion.spec.fields import show
@@ -126,7 +126,10 @@ def _train_images(root: str, follow_links: bool, reading: LabelReading) -> int |
     folder = Path(os.path.expanduser(root))
     if (folder / "split").is_dir():
         try:
-            return len(listed_images(folder, "train"))
+            if reading.folds is None:
+                return len(listed_images(folder, "train"))
+            images = sum(len(listed_images(folder, split)) for split in LABELLED)
+            return images * (reading.folds - 1) // reading.folds
         except (OSError, ValueError):
             return None
     if not folder.exists():
@@ -134,7 +137,11 @@ def _train_images(root: str, follow_links: bool, reading: LabelReading) -> int |
     from fashion.data.forms.table import scan_layout  # here, since arrays take a while to load
 
     scan = scan_layout(folder, follow_links, reading)
-    return None if scan.problems else len(scan.images["train"])
+    if scan.problems:
+        return None
+    if reading.folds is None:
+        return len(scan.images["train"])
+    return sum(len(scan.images[split]) for split in LABELLED) * (reading.folds - 1) // reading.folds
 
 
 def _shapes(spec: SweepSpec, train_images: int | None) -> Iterator[Shape]:
