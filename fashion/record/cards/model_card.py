@@ -73,8 +73,8 @@ def _folds(config: Mapping[str, Any]) -> list[str]:
     if folds is None:
         return []
     return [
-        f"- {folds} models in one, whose probabilities are averaged. Each was trained without one of {folds} parts of the "
-        "images, and the results are those of each on the part that it had not seen"
+        f"- {folds} models in one, whose probabilities are averaged. Each was trained without one of {folds} parts of "
+        "the images, and the results are those of each on the part that it had not seen"
     ]
 
 

@@ -151,6 +151,7 @@ def test_the_promoted_model_is_the_mean_of_the_folds_models(folded: Dataset, tmp
     model, promoted = load_promoted(run.best_dir)
     assert isinstance(model, FoldMean)
     assert len(model.folds) == FOLDS
+    assert "3 models in one" in (run.best_dir / "README.md").read_text()
     data = opened(folded, promoted.config)
     found = predict(model, promoted, data.val.images[:40])
     each = [predict(member, promoted, data.val.images[:40]) for member in model.folds]
