@@ -127,9 +127,11 @@ def _tell_findings(record: Run) -> None:
 
 def _prediction(record: Run) -> str:
     """The options of `best` that predict something: without a list of test images others than for one with."""
+    from fashion.record.manifest import folds_of
+
     if "test" in record.manifest.get("splits", ["test"]):  # older runs recorded none
         return "--predict"
-    if record.manifest.get("data_form", {}).get("folds"):  # val's images were trained on, too
+    if folds_of(record.manifest) is not None:  # val's images were trained on, too
         return "--predict --images FOLDER"
     return "--predict --split val, or --predict --images FOLDER"
 
