@@ -74,6 +74,7 @@ def labelled_run(folder: Path, dataset: Dataset, config: TrialConfig) -> Run:
         "spec": {"data": {}, "model": {}, "train": {}, "search": {"trials": 1}},
         "data_root": str(dataset.root),
         "data_fingerprint": dataset.fingerprint(),
+        "data_form": dataset.described(),
         **labels_of(dataset),
     }
     run = Run.create(folder, "sweep", manifest)

@@ -22,6 +22,7 @@ from fashion.model.weights import ResolvedWeights
 from fashion.prediction.predict import predict
 from fashion.prediction.promoted import load_promoted
 from fashion.reading.certainty import certainty
+from fashion.reading.cost import images_per_second
 from fashion.record.ranking import best
 from fashion.record.trial import EpochReport
 from fashion.training.features import open_features
@@ -106,6 +107,10 @@ def test_the_metrics_are_over_out_of_fold_predictions(tmp_path: Path) -> None:
     each = np.mean(losses, axis=0)
     assert winner.val_loss == pytest.approx(each.mean(), abs=1e-6)
     assert winner.metrics["val_loss_se"] == pytest.approx(each.std() / math.sqrt(len(each)), rel=1e-3)
+    trial = run.trials[0]
+    seconds = math.fsum(report.seconds for report in trial.reports)
+    trained = len(labels) * (FOLDS - 1) * len(trial.reports)
+    assert images_per_second(run, [trial]) == pytest.approx(trained / seconds)
     sure = certainty(run)
     assert (sure.images, sure.untold) == (len(labels), "")
     assert sure.intervals()["val_accuracy"].value == pytest.approx(winner.metrics["val_accuracy"])
