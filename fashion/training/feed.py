@@ -22,6 +22,8 @@ from fashion.training.features import Features
 
 # Images or features, and their mirrors where both are evaluated.
 EvalBatch = tuple[Batch, torch.Tensor | None]
+# Of training and of validation, each ascending; None for all.
+Rows = tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]
 
 
 @dataclass(frozen=True)
@@ -124,22 +126,23 @@ class PixelFeed:
 
 
 class FeatureFeed:
-    """Features that were computed once."""
+    """Features that were computed once. rows: those that are trained on, and those that are validated."""
 
     def __init__(
-        self, config: TrialConfig, data: TrainingData, features: tuple[Features, Features], worker: Worker
+        self, config: TrialConfig, features: tuple[Features, Features], worker: Worker, rows: Rows = (None, None)
     ) -> None:
-        self.config, self.data, self.worker = config, data, worker
+        self.config, self.worker = config, worker
         self.train_features, self.val_features = features
+        self.train_rows, self.val_rows = rows
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first, self.data.train_rows)
+        wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first, self.train_rows)
         return self.train_features.train_batches(self.config.data.flip, wanted, self.worker)
 
     def validate(self) -> Iterator[EvalBatch]:
         config = self.config
         size = evaluation_batch_size(config.train.batch_size, config.data.crop, self.worker.device)
-        return self.val_features.eval_batches(size, self.worker, self.data.val_rows)
+        return self.val_features.eval_batches(size, self.worker, self.val_rows)
 
 
 def make_feed(config: TrialConfig, data: TrainingData, worker: Worker) -> Feed:
@@ -148,4 +151,4 @@ def make_feed(config: TrialConfig, data: TrainingData, worker: Worker) -> Feed:
         return PixelFeed(config, data, worker)
     if data.features is None:
         raise ValueError("train.mode: probe needs the features of the backbone (features.open_or_compute)")
-    return FeatureFeed(config, data, data.features, worker)
+    return FeatureFeed(config, data.features, worker, (data.train_rows, data.val_rows))
