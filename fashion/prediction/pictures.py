@@ -24,8 +24,8 @@ from fashion.errors import DataError, Problem
 from fashion.prediction.promoted import Promoted, require_attributes
 
 SEEN = (
-    "all but one of the folds' models were trained on each image of {split}; the recorded val_accuracy says how good they "
-    "are on images that they have not seen"
+    "all but one of the folds' models were trained on each image of {split}; the recorded val_accuracy says how good "
+    "they are on images that they have not seen"
 )
 
 
