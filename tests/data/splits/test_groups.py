@@ -28,7 +28,7 @@ def test_leaking_groups_is_worth_ten_points_and_a_division_by_groups_gains_none(
     for group in (None, "person"):
         rule = SplitRule(val=0.3, test=0.0, group=group)
         dataset = read_dataset(path, reading=LabelReading(attributes=("label",), split=rule))
-        model = neighbors.KNeighborsClassifier(5).fit(*pixels(dataset, "train"))
+        model = neighbors.KNeighborsClassifier(3).fit(*pixels(dataset, "train"))
         told[group], true[group] = model.score(*pixels(dataset, "val")), model.score(*new)
     assert told[None] - true[None] > 0.10
-    assert abs(told["person"] - true["person"]) < 0.05
+    assert told["person"] < true["person"] + 0.02
