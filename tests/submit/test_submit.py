@@ -113,7 +113,7 @@ def test_a_bucket_is_no_relative_path(tmp_path: Path) -> None:
 
 
 def test_a_field_that_the_weights_depend_on_is_no_path(tmp_path: Path) -> None:
-    text = ABSOLUTE.replace("weights: none", "weights: {switch: model.backbone, cases: {tiny: none}, else: imagenet}")
+    text = ABSOLUTE.replace("weights: none", "weights: {switch: model.backbone, cases: {tiny: none}, else: none}")
     assert "switch: model.backbone" in entrypoint(text, load(tmp_path, text))
 
 

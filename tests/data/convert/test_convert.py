@@ -94,7 +94,7 @@ def test_every_form_trains_to_the_same_numbers(digits: Path, tmp_path: Path) -> 
         roots.append(tmp_path / ending)
     losses = []
     for number, root in enumerate(roots):
-        config, dataset = configured(root, epochs=1), read_dataset(root)
+        config, dataset = configured(root, epochs=1, layout="nchw"), read_dataset(root)
         train, val = (
             Pack.open_or_build(dataset, split, *config.data.form, cache_dir=tmp_path / f"cache{number}")
             for split in ("train", "val")

@@ -52,7 +52,7 @@ def folded(listed: Dataset) -> Dataset:
 
 
 def of_folds(dataset: Dataset, **train: object) -> TrialConfig:
-    return configured(dataset.root, {"folds": FOLDS}, epochs=2, **train)
+    return configured(dataset.root, {"folds": FOLDS}, epochs=2, layout="nchw", **train)
 
 
 def with_dropout(config: TrialConfig) -> TrialConfig:
