@@ -69,11 +69,12 @@ class SplitRule(Frozen):
 
 
 class LabelReading(NamedTuple):
-    """How labels are read: data.attributes, data.missing and data.split."""
+    """How labels are read: data.attributes, data.missing, data.split and data.folds."""
 
     attributes: tuple[str, ...] | None = None
     missing: int | None = None
     split: SplitRule | None = None
+    folds: int | None = None
 
 
 AS_WRITTEN = LabelReading()  # what the defaults of these fields say
@@ -96,6 +97,13 @@ class DataConfig(Frozen):
         None,
         description="how data without splits are divided, stratified over all attributes: {val: 0.15, test: "
         "0.15, seed: 0, group: COLUMN}; null: so, without groups, where a label file has no splits",
+    )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=20,
+        description="K: a trial trains K models, each without one of K folds of train and val together, and is "
+        "measured by what each predicts for the fold that it has not seen; null: one model, measured on val",
     )
     resize: int = Field(
         320, ge=8, le=2048, description="side in pixels that every image is resized to, once, into the cache"
@@ -149,7 +157,7 @@ class DataConfig(Frozen):
     @property
     def label_reading(self) -> LabelReading:
         """How the labels of the data set are read."""
-        return LabelReading(self.attributes, self.missing, self.split)
+        return LabelReading(self.attributes, self.missing, self.split, self.folds)
 
     @model_validator(mode="after")
     def _crops_fit(self) -> Self:

@@ -160,6 +160,14 @@ _REFUSALS = {
     errno.ENFILE: "Allow more open files (sysctl fs.file-max)",
 }
 
+
+def first_line(error: BaseException, most: int | None = None) -> str:
+    """The first line of an exception's text that is not blank, or else its class; at most `most` characters. Ray's go
+    on for twenty lines."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)[:most]
+
+
 # Sockets fail with these, too, which is nothing that a disk has to do with.
 _OF_SOCKETS = (errno.ENOTCONN, errno.EHOSTDOWN)
 

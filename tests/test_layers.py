@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[1] / "fashion"
 TESTS = Path(__file__).parent
 # From the ground up: a wing, or a module beside the wings, imports what stands before it here and nothing behind it.
 ORDER = (
-    "errors", "config", "files",
+    "errors", "labels", "config", "files",
     "bucket", "schedulers", "statistics", "model", "data", "record", "spec", "storage", "reading", "training",
     "cluster", "prediction", "display", "submit", "doctor", "sweep", "engine", "api", "export", "page", "cli",
     "capacity", "__main__",
@@ -31,7 +31,7 @@ WITH_RAY = (
 )  # fmt: skip
 # Wings without torch, not even inside a function: they serve commands that must start at once, or run beside any torch.
 WITHOUT_TORCH = (
-    "errors", "config", "files", "bucket", "schedulers", "statistics", "record", "spec", "storage", "reading",
+    "errors", "labels", "config", "files", "bucket", "schedulers", "statistics", "record", "spec", "storage", "reading",
     "display", "submit", "api.locate", "api.recorded_run", "api.tables", "api.validation", "api.sweeps",
     "api.confusions", "export.targets", "export.histories", "export.table_files", "export.optuna_study",
     "export.mlflow_store", "export.wandb_folder", "export.card_file", "page",

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from fashion.api.validation import predicted_columns, predicted_fields
 from fashion.bucket.address import is_address, parse_address
@@ -20,7 +21,6 @@ from fashion.data.images import ORIENTATIONS, load_rgb, resize_square, to_rgb
 from fashion.data.layout import Attribute
 from fashion.errors import DataError, Problem, RunError
 from fashion.files import usable_cpus
-from fashion.model.classifier import MultiHeadClassifier
 from fashion.prediction.predict import Predictions, predict
 from fashion.prediction.promoted import DESCRIPTION, Promoted, load_promoted
 from fashion.training.evaluate import evaluation_batch_size
@@ -35,7 +35,7 @@ BATCHES_AHEAD = 16  # batches of resized images in memory at a time
 class PredictionModel:
     """A promoted model. Its predictions equal `fashion-sweep best --predict --images` for the same images."""
 
-    def __init__(self, network: MultiHeadClassifier, promoted: Promoted, device: torch.device) -> None:
+    def __init__(self, network: nn.Module, promoted: Promoted, device: torch.device) -> None:
         self.network = network
         self.promoted = promoted
         self.device = device

@@ -6,16 +6,17 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fashion.cli.completion.words import complete_override
+from fashion.cli.completion.words import complete_file, complete_override
 
 if TYPE_CHECKING:
     from fashion.display.live import Mode
 
+Command = Callable[..., Any]
 
 # What other tools call a command.
 OTHERWISE = {
@@ -75,6 +76,38 @@ fresh_option = click.option(
 )
 plain_option = click.option("--plain", is_flag=True, help="Print one line an event, also on a terminal.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object an event to stdout.")
+
+
+def data_option(what: str) -> Callable[[Command], Command]:
+    """The option --data in place of a spec, and what the command does with the draft."""
+    return click.option(
+        "--data",
+        "root",
+        metavar="PATH",
+        type=HomePath(),
+        shell_complete=complete_file,
+        help=f"Instead of SPEC: draft one for this label file, folder or address, as NAME.yaml, and {what}.",
+    )
+
+
+def drafted_spec(root: str, overrides: tuple[str, ...]) -> str:
+    """The file of the spec for a data set, drafted now or earlier, which is told on stderr."""
+    from fashion.display.progress import Bars
+    from fashion.sweep.drafts.draft import drafted
+
+    with Bars() as bars:
+        draft = drafted(root, overrides, bars)
+    click.echo(draft.sentence, err=True)
+    return str(draft.path)
+
+
+def spec_or_draft(spec: str | None, root: str | None, overrides: tuple[str, ...]) -> str:
+    """The spec that was named, or the draft for the data set that was. Raises UsageError for both or neither."""
+    if spec is not None and root is None:
+        return spec
+    if root is not None and spec is None:
+        return drafted_spec(root, overrides)
+    raise click.UsageError("Name a spec, or with --data a data set: one of the two.")
 
 
 def nearest_word(word: str, known: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import click
 
 from fashion.cli.completion.words import complete_file, complete_folder
 from fashion.cli.options import (
-    HomePath,
+    data_option,
     fresh_option,
     json_option,
     mode_of,
@@ -17,6 +17,7 @@ from fashion.cli.options import (
     overrides_with,
     plain_option,
     set_option,
+    spec_or_draft,
     trials_option,
 )
 
@@ -28,14 +29,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("spec", metavar="[SPEC]", required=False, shell_complete=complete_file)
-@click.option(
-    "--data",
-    "root",
-    metavar="PATH",
-    type=HomePath(),
-    shell_complete=complete_file,
-    help="Instead of SPEC: draft one for this label file, folder or address, as NAME.yaml, and run it.",
-)
+@data_option("run it")
 @set_option
 @name_option
 @click.option(
@@ -82,11 +76,8 @@ def run(
     mode = mode_of(plain, as_json)
     if recorded and not as_json:
         raise click.UsageError("--recorded goes with --json.")
-    if (spec is None) == (root is None):
-        raise click.UsageError("Name a spec, or with --data a data set: one of the two.")
     overrides = overrides_with(overrides, name, storage)
-    spec = spec if root is None else _drafted(root, overrides)
-    assert spec is not None, "one of the two was named"
+    spec = spec_or_draft(spec, root, overrides)
 
     from fashion.engine.start import run_spec
     from fashion.spec.sweep_spec import load_spec
@@ -105,17 +96,6 @@ def run(
     _tell_end(outcome, record.location)
     if not as_json:
         _tell_findings(record)
-
-
-def _drafted(root: str, overrides: tuple[str, ...]) -> str:
-    """The file of the spec for a data set, drafted now or earlier, which is told on stderr."""
-    from fashion.display.progress import Bars
-    from fashion.sweep.drafts.draft import drafted
-
-    with Bars() as bars:
-        draft = drafted(root, overrides, bars)
-    click.echo(draft.sentence, err=True)
-    return str(draft.path)
 
 
 def _show_confusions(record: Run) -> None:
@@ -147,8 +127,12 @@ def _tell_findings(record: Run) -> None:
 
 def _prediction(record: Run) -> str:
     """The options of `best` that predict something: without a list of test images others than for one with."""
+    from fashion.record.manifest import folds_of
+
     if "test" in record.manifest.get("splits", ["test"]):  # older runs recorded none
         return "--predict"
+    if folds_of(record.manifest) is not None:  # val's images were trained on, too
+        return "--predict --images FOLDER"
     return "--predict --split val, or --predict --images FOLDER"
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fashion.cli.completion.words import complete_file, complete_override, complete_shipped
-from fashion.cli.options import HomePath, SuggestingGroup
+from fashion.cli.options import HomePath, SuggestingGroup, data_option, spec_or_draft
 
 if TYPE_CHECKING:
     from fashion.display.progress import Bars
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("specs", nargs=-1, required=True, metavar="SPEC...", shell_complete=complete_file)
+@click.argument("specs", nargs=-1, metavar="[SPEC]...", shell_complete=complete_file)
+@data_option("check it")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01.",
     shell_complete=complete_override,
@@ -33,22 +34,30 @@ if TYPE_CHECKING:
     help="Also check this cluster file of Ray's launcher, and whether the cluster can run the specs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {spec, ok, problems, ...} to stdout.")
-def check(specs: tuple[str, ...], overrides: tuple[str, ...], cluster: str | None, as_json: bool) -> None:
+def check(
+    specs: tuple[str, ...], root: str | None, overrides: tuple[str, ...], cluster: str | None, as_json: bool
+) -> None:
     """Check sweep specs and show what they would run.
 
     Reports every problem of every file at once and exits with 2 if there is any. Nothing is started. Where the data
     set is on this machine, what `run` would lack here is reported, too: images, weights' files and GPUs. With --cluster
     the specs are for another machine, and this one is not looked at.
-    With --cluster and --json, the list ends with {cluster, ok, problems}.
+    With --cluster and --json, the list ends with {cluster, ok, problems}. With --data the spec that `run --data` would
+    run is written, and checked.
 
     \b
     Example: fashion-sweep check sweeps/*.yaml
     Example: fashion-sweep check sweeps/lr.yaml --set search.trials=20
+    Example: fashion-sweep check --data labels.csv
     Example: fashion-sweep check --cluster cluster.yaml sweeps/*.yaml
     """
     from fashion.errors import SpecError
     from fashion.spec.sweep_spec import load_spec
 
+    if not specs:
+        specs = (spec_or_draft(None, root, overrides),)
+    elif root is not None:
+        raise click.UsageError("Name specs, or with --data a data set: one of the two.")
     results: list[dict[str, Any]] = []
     wanted = []
     for path in specs:

@@ -6,6 +6,7 @@ import click
 
 from fashion.cli.completion.words import complete_file
 from fashion.cli.options import (
+    data_option,
     fresh_option,
     json_option,
     mode_of,
@@ -13,13 +14,15 @@ from fashion.cli.options import (
     overrides_with,
     plain_option,
     set_option,
+    spec_or_draft,
     trials_option,
 )
 from fashion.cli.watch import address_option, command, follow_job, say_how
 
 
 @click.command()
-@click.argument("spec", metavar="SPEC", shell_complete=complete_file)
+@click.argument("spec", metavar="[SPEC]", required=False, shell_complete=complete_file)
+@data_option("submit it; the data must be readable here and on the cluster in the same place")
 @address_option
 @click.option("--folder", metavar="FOLDER", help="Let relative paths in the spec start in this folder of the cluster.")
 @set_option
@@ -35,16 +38,18 @@ from fashion.cli.watch import address_option, command, follow_job, say_how
 @plain_option
 @json_option
 def submit(
-    spec: str, address: str | None, folder: str | None, overrides: tuple[str, ...], name: str | None,
-    storage: str | None, trials: str | None, fresh: bool, detach: bool, plain: bool, as_json: bool,
+    spec: str | None, root: str | None, address: str | None, folder: str | None, overrides: tuple[str, ...],
+    name: str | None, storage: str | None, trials: str | None, fresh: bool, detach: bool, plain: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run a sweep on a cluster, or go on with it there, and follow it.
 
     Only the spec is sent: its paths are the cluster's. The driver runs on the cluster's head, whatever becomes of this
-    machine. Ctrl-C detaches. The exit codes are those of `run`, and 0 after detaching.
+    machine. Ctrl-C detaches. The exit codes are those of `run`, and 0 after detaching. With --data the spec is drafted
+    here, for this machine, as by `run --data`.
 
     \b
     Example: fashion-sweep submit sweeps/backbones.yaml --folder /mnt/fashion
+    Example: fashion-sweep submit --data s3://bucket/people --storage s3://bucket/runs
     Example: fashion-sweep submit sweeps/lr.yaml --storage s3://bucket/runs --set data.root=/mnt/data --detach
     """
     from fashion.spec.sweep_spec import load_spec
@@ -53,6 +58,7 @@ def submit(
 
     mode = mode_of(plain, as_json)
     overrides = overrides_with(overrides, name, storage)
+    spec = spec_or_draft(spec, root, overrides)
     sweep = load_spec(spec, overrides)
     entry = entrypoint(read_text(spec), sweep, overrides, trials, fresh, folder)
 

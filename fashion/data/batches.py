@@ -52,17 +52,20 @@ class Normalization:
 @dataclass(frozen=True)
 class Epoch:
     """The batches of one epoch. `number` counts from 1, `batch_size` is global, `first` is the batch (from 0) to begin
-    with."""
+    with. `among` (m,): the rows of the images that are trained on, ascending; None for all."""
 
     number: int
     batch_size: int
     seed: int
     first: int = 0
+    among: NDArray[np.int64] | None = None
 
     def rows(self, n: int, world_size: int) -> list[NDArray[np.int64]]:
         """The rows, of `n` images, of each global batch of the epoch, from batch 0 on; alike on all ranks."""
-        order = np.random.default_rng([self.seed, self.number, 0]).permutation(n)
-        steps = steps_per_epoch(n, self.batch_size, world_size)
+        count = n if self.among is None else len(self.among)
+        order = np.random.default_rng([self.seed, self.number, 0]).permutation(count)
+        order = order if self.among is None else self.among[order]
+        steps = steps_per_epoch(count, self.batch_size, world_size)
         return [order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(steps)]
 
     def draws(self, n: int, step: int) -> NDArray[np.float32]:
@@ -149,14 +152,15 @@ def eval_batches(
     normalization: Normalization,
     batch_size: int,
     worker: Worker = ALONE,
+    among: NDArray[np.int64] | None = None,
 ) -> Iterator[Batch]:
     """Centre crops in order: rank r takes images r, r + world_size ..., `batch_size` at a time (shards may be uneven).
 
-    `pack` may be a bare array (N, S, S, 3) uint8. The pixels equal torchvision's CenterCrop, ToTensor and Normalize to
-    the last bit.
+    `pack` may be a bare array (N, S, S, 3) uint8. among (m,): the rows that are evaluated; None for all. The pixels
+    equal torchvision's CenterCrop, ToTensor and Normalize to the last bit.
     """
     images, labels = _arrays(pack, config)
-    mine = np.arange(len(images))[worker.rank :: worker.world_size]
+    mine = (np.arange(len(images)) if among is None else among)[worker.rank :: worker.world_size]
     rows = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
     mean, std = (_rows(each, config.crop, worker.device) for each in (normalization.mean, normalization.std))
     for pixels, targets in _prefetched(_center(images, config.crop), labels, rows, worker.device):

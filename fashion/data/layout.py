@@ -22,6 +22,7 @@ from fashion.data.forms.table import scan_layout
 from fashion.data.lists import CHALLENGE, LABELLED, MISSING, Attribute, Scan
 from fashion.data.pictures.undecodable import undecodable
 from fashion.data.pushed import MANIFEST, Pushed
+from fashion.data.splits.folds import in_folds
 from fashion.errors import BlockedError, DataError, Problem
 
 __all__ = [
@@ -41,11 +42,12 @@ _SHOWN = 20  # problems of one kind that an exception lists; further ones are on
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images as paths relative to the data set's folder, and their labels (N, columns), as `Attribute` has them, or
-    None."""
+    None. groups: of each image, those which stay on one side of a division; or none."""
 
     name: str
     images: tuple[str, ...]
     labels: NDArray[np.int64] | None
+    groups: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -59,6 +61,9 @@ class Dataset:
     and the splits lack, since they can't be decoded, each with the reason; `whole` is the data set with them. `form` is
     the name of the form in which it lies, `source` its label file, as messages name it, `file_column` the column of
     that which names the images, and `rule` how its splits were made, where the data had none.
+
+    With `data.folds` train and val both are all images of the two together, `folds` (N,) uint8 is the fold of each, and
+    `undivided` the data set with its own train and val.
     """
 
     root: Path
@@ -71,14 +76,36 @@ class Dataset:
     source: str = ""
     rule: SplitRule | None = None
     file_column: str = ""
+    folds: NDArray[np.uint8] | None = None
+    undivided: Dataset | None = None
 
     def described(self) -> dict[str, str]:
         """How the data set was read, for a record: its form, its label file and the rule of its splits."""
         told = {"form": self.form, "label_file": self.source, "split": str(self.rule) if self.rule else ""}
+        told["folds"] = str(self.folds.max() + 1) if self.folds is not None else ""
         return {name: value for name, value in told.items() if value}
+
+    @property
+    def as_listed(self) -> Dataset:
+        """The data set with the splits that the data name or `data.split` made, whatever `data.folds` says."""
+        return self.undivided or self
+
+    @property
+    def packed_splits(self) -> tuple[str, ...]:
+        """The splits whose caches a trial reads. With folds that of train serves both, since they are the same."""
+        return LABELLED if self.folds is None else LABELLED[:1]
+
+    @property
+    def training_images(self) -> int:
+        """The least number of images that a model is trained on."""
+        if self.folds is None:
+            return len(self.splits["train"])
+        return len(self.folds) - int(np.bincount(self.folds).max())
 
     def skipped_counts(self) -> dict[str, int]:
         """How many images each split lacks for that; splits that are complete are left out."""
+        if self.undivided is not None:
+            return self.undivided.skipped_counts()
         if self.whole is None:
             return {}
         left = {name: len(split) for name, split in self.splits.items()}
@@ -128,6 +155,9 @@ class Dataset:
         Every call looks at the files, so a changed image is noticed. `contents_digest` says when images are read, and
         calls `progress(done, total)` meanwhile. Raises DataError where an image is missing.
         """
+        if self.undivided is not None and self.folds is not None:
+            folds = self.folds.tobytes()
+            return hashlib.sha256(self.undivided.fingerprint(progress).encode() + b"\0folds\0" + folds).hexdigest()[:16]
         if self.whole is not None:  # its images need not be read another time
             names = "\0".join(sorted(self.skipped))
             return hashlib.sha256(f"{self.whole.fingerprint(progress)}\0{names}".encode()).hexdigest()[:16]
@@ -147,8 +177,8 @@ class Dataset:
 
     def contents(self, progress: Callable[[int, int], None] | None = None) -> str:
         """`contents_digest` of all images that the lists name."""
-        if self.whole is not None:
-            return self.whole.contents(progress)
+        if (listed := self.undivided or self.whole) is not None:
+            return listed.contents(progress)
         images = [image for _, split in sorted(self.splits.items()) for image in split.images]
         return contents_digest(self.root, images, progress)
 
@@ -173,7 +203,7 @@ def read_dataset(
 
     follow_links: read through symbolic links that lead out of its folder, too. on_error: skip looks at every image, or
     remembers what came of it, and leaves out those that can't be decoded; `progress(done, total)` is called meanwhile.
-    reading: data.attributes, data.missing and data.split.
+    reading: data.attributes, data.missing, data.split and data.folds.
 
     Raises DataError with all structural problems at once, and where a labelled split would be left without images.
     """
@@ -186,7 +216,8 @@ def read_dataset(
         rule = f"must match {where}, whose fingerprint is {dataset.fingerprint()}"
         problem = Problem(MANIFEST, rule, scan.packed.fingerprint, "Push the data set again")
         raise DataError(f"The data set at {root} can't be used:", [problem])
-    return _decodable(dataset, progress) if on_error == "skip" and scan.packed is None else dataset
+    dataset = _decodable(dataset, progress) if on_error == "skip" and scan.packed is None else dataset
+    return dataset if reading.folds is None else in_folds(dataset, reading.folds, reading.split)
 
 
 def dataset_of(scan: Scan) -> Dataset:
@@ -197,7 +228,7 @@ def dataset_of(scan: Scan) -> Dataset:
         labels = scan.labels.get(name) if rows is None else np.asarray(rows, dtype=np.int64)
         if labels is not None:
             labels.setflags(write=False)
-        splits[name] = Split(name, tuple(images), labels)
+        splits[name] = Split(name, tuple(images), labels, tuple(scan.groups.get(name, ())))
     about: dict[str, Any] = {"form": scan.form, "source": scan.source, "rule": scan.rule}
     about["file_column"] = scan.file_column
     return Dataset(scan.root, scan.attributes, splits, scan.packed, **about)
@@ -228,7 +259,8 @@ def _decodable(whole: Dataset, progress: Callable[[int, int], None] | None) -> D
         labels = None if split.labels is None else split.labels[rows]
         if labels is not None:
             labels.setflags(write=False)
-        splits[name] = Split(name, tuple(split.images[row] for row in rows), labels)
+        groups = tuple(split.groups[row] for row in rows) if split.groups else ()
+        splits[name] = Split(name, tuple(split.images[row] for row in rows), labels, groups)
     return replace(whole, splits=splits, skipped=skipped, whole=whole)
 
 

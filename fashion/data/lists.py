@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fashion.config import SplitRule
 from fashion.data.pushed import Pushed
 from fashion.errors import Problem
+from fashion.labels import MISSING as MISSING
 
 if TYPE_CHECKING:  # light commands read lists, and need no arrays
     import numpy as np
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # light commands read lists, and need no arrays
 SPLITS = ("train", "val", "test")
 LABELLED = ("train", "val")  # these need labels; test may have them
 CHALLENGE = "the challenge's layout"  # the form of data sets for which nothing else is recorded
-MISSING = -1  # a label that is not known
 LARGEST_LIST = 1 << 30  # bytes; a list of ten million images takes a third of it
 INSIDE = "must lie in the data set's folder, where symbolic links lead as well"
 
@@ -67,7 +67,7 @@ class Scan:
     form: the name of the data set's form. source: the label file, as messages name it; empty where there is none.
     file_column: the column of the label file that names the images.
     labels: matrices (N, columns), in place of `rows`, of the forms whose labels are not lists of their own. rule: how
-    the splits were made, where the data have none.
+    the splits were made, where the data have none. groups: of each image of a split, those which stay on one side.
     """
 
     root: Path
@@ -86,6 +86,7 @@ class Scan:
     file_column: str = ""
     labels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     rule: SplitRule | None = None
+    groups: dict[str, list[str | None]] = field(default_factory=dict)
     _folders: dict[str, bool] = field(default_factory=dict)
 
     def elsewhere(self, name: str) -> str:

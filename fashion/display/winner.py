@@ -72,6 +72,8 @@ def print_winner(
     accuracy, majority = promoted.metrics.get("val_accuracy", math.nan), ranking.majority_accuracy(run.manifest)
     baseline = f"(majority baseline {words.percent(majority)} %, {_points(accuracy - majority)} points)"
     out.print(f"{_measured(promoted)} {baseline}")
+    if "val_loss_se" in promoted.metrics:
+        out.print(_over_folds(run, promoted), soft_wrap=True)
     others = [name for name in ("val_balanced_accuracy", "val_exact_match") if name in promoted.metrics]
     if others:
         told = {"val_exact_match": _fully_labelled(run)}
@@ -106,6 +108,14 @@ def _named(run: Run, promoted: Ranked) -> str:
 def _measured(promoted: Ranked) -> str:
     accuracy = promoted.metrics.get("val_accuracy", math.nan)
     return f"val_loss [bold]{words.number(promoted.val_loss)}[/], val_accuracy [bold]{words.percent(accuracy)} %[/]"
+
+
+def _over_folds(run: Run, promoted: Ranked) -> str:
+    """The standard error of val_loss, and each fold's own."""
+    folds = [value for name, value in promoted.metrics.items() if name.startswith("val_loss/fold_")]
+    each = ", ".join(words.number(value) for value in folds)
+    error = words.number(promoted.metrics["val_loss_se"])
+    return f"over out-of-fold predictions of {len(folds)} folds: standard error {error}; of each fold {each}"
 
 
 def _fully_labelled(run: Run) -> str:

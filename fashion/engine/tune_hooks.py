@@ -22,11 +22,10 @@ from ray.tune.search import Searcher
 from fashion.cluster.session import RayDied, dead_daemons
 from fashion.engine.deaths import Deaths, machine_went
 from fashion.engine.messages import Alive, Began, Blocked, Failed, Moving, Noted, Reported, from_result
-from fashion.errors import BlockedError, refusal
+from fashion.errors import BlockedError, first_line, refusal
 from fashion.record.trial import EpochReport
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.search import ConfigSource
-from fashion.training.task import first_line
 
 # The data set is checked again when a trial is handed out, but not more often than once in this many seconds.
 DATA_SECONDS = 10.0

@@ -46,10 +46,10 @@ from fashion.engine.messages import (
     TrialMessage,
     message_of,
 )
-from fashion.errors import BlockedError, FashionError, Leaving, Superseded, refusal
+from fashion.errors import BlockedError, FashionError, Leaving, Superseded, first_line, refusal
 from fashion.schedulers.base import Decision
 from fashion.training.micro_batches import OutOfMemory
-from fashion.training.task import SharedInputs, Task, first_line
+from fashion.training.task import SharedInputs, Task
 from fashion.training.worker import describe_failure, trial_reports
 
 FREE_SECONDS = 3.0

@@ -22,7 +22,7 @@ from fashion.data.images import PAD_COLOUR
 from fashion.data.lists import Attribute
 from fashion.errors import RunError
 from fashion.model.backbones import row
-from fashion.model.classifier import MultiHeadClassifier, normalization
+from fashion.model.classifier import normalization
 from fashion.prediction.promoted import Promoted, load_promoted
 from fashion.reading.predicted import head_labels
 from fashion.statistics.calibration import temperature
@@ -42,7 +42,7 @@ class PortableModel(nn.Module):
     std: Tensor
 
     def __init__(
-        self, model: MultiHeadClassifier, data: DataConfig, channels: tuple[Any, Any],
+        self, model: nn.Module, data: DataConfig, channels: tuple[Any, Any],
         attributes: Sequence[Attribute], temperatures: Sequence[float],
     ) -> None:  # fmt: skip
         super().__init__()

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fashion.config import TrainConfig
+from fashion.labels import MISSING as MISSING
 
-MISSING = -1  # a label that is not known, as in a data set's labels (`data.lists`)
 HeadLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # logits (n, k), targets (n,), class weights (k,) -> (n,)
 # Of a multi-label head: logits (n, k), targets (n, k) of 0 and 1, weights (k, 2) of a label that doesn't hold and one
 # that does -> (n, k).

@@ -16,12 +16,17 @@ from fashion.config import DataConfig, Form
 from fashion.data.contents import default_cache_dir
 from fashion.data.images import Progress, decode_each
 from fashion.data.layout import read_dataset
-from fashion.data.lists import CHALLENGE
+from fashion.data.lists import CHALLENGE, LABELLED
 from fashion.data.pack import Pack
 from fashion.data.pictures.folder import find_pictures
 from fashion.data.remote.local_copy import DataRoot, on_this_machine
 from fashion.errors import DataError, Problem
 from fashion.prediction.promoted import Promoted, require_attributes
+
+SEEN = (
+    "all but one of the folds' models were trained on each image of {split}; the recorded val_accuracy says how good "
+    "they are on images that they have not seen"
+)
 
 
 @dataclass(frozen=True)
@@ -137,11 +142,18 @@ def _of_split(
     )
     dataset = read_dataset(root, data.follow_links or source.follow_links, on_error, progress, data.label_reading)
     require_attributes(meta, dataset.attributes, str(source.root))
+    seen = dataset.folds is not None and source.split in LABELLED
+    notes = (SEEN.format(split=source.split),) if seen else ()
+    dataset = dataset.as_listed
     listed = (dataset.whole or dataset).splits
     if source.split not in listed:
         place, fix = f"{source.root}/{dataset.place(source.split)}", f"It has {', '.join(listed)}"
         raise DataError("The data set has no such split:", [Problem(place, "is missing", fix=fix)])
-    told: dict[str, Any] = {"file_column": dataset.file_column, "submission": dataset.form == CHALLENGE}
+    told: dict[str, Any] = {
+        "notes": notes,
+        "file_column": dataset.file_column,
+        "submission": dataset.form == CHALLENGE,
+    }
     if dataset.whole is not None and source.split in dataset.skipped_counts():
         # Each line of the split's list gets a row, those without a prediction too.
         split = listed[source.split]

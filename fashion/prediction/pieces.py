@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fashion.errors import DataError, Problem
 from fashion.files import write_atomic
-from fashion.model.classifier import MultiHeadClassifier
 from fashion.prediction.pictures import Pictures
 from fashion.prediction.predict import predict
 from fashion.prediction.promoted import Promoted
@@ -80,7 +80,7 @@ def rows_of_piece(promoted: Promoted, device: torch.device | str) -> int:
 
 
 def predict_pieces(
-    model: MultiHeadClassifier,
+    model: nn.Module,
     promoted: Promoted,
     weights: str,
     pictures: Pictures,

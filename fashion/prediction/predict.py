@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fashion.data.batches import Normalization, Worker, eval_batches
 from fashion.data.lists import MISSING
 from fashion.data.pack import Pack
 from fashion.model.backbones import row
-from fashion.model.classifier import MultiHeadClassifier, normalization
+from fashion.model.classifier import normalization
 from fashion.prediction.promoted import Promoted
 from fashion.training.evaluate import evaluation_batch_size, on_host, probabilities, scores, with_mirrors
 
@@ -37,7 +38,7 @@ class Predictions:
 
 
 def predict(
-    model: MultiHeadClassifier,
+    model: nn.Module,
     promoted: Promoted,
     images: Pack | NDArray[np.uint8],
     names: Sequence[str] | None = None,

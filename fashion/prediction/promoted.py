@@ -14,12 +14,13 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from fashion.config import TrialConfig, read_config
 from fashion.data.layout import Attribute
 from fashion.errors import CheckpointError, Problem
 from fashion.files import parse, whole
-from fashion.model.classifier import MultiHeadClassifier, build_model
+from fashion.model.folds.fold_mean import build_promoted
 from fashion.record.trial import metrics_from_json
 from fashion.record.validate import attributes_of, check, metric, multi_label_of
 
@@ -55,7 +56,7 @@ class Promoted:
         return tuple(attribute.multi_label for attribute in self.attributes)
 
 
-def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> tuple[MultiHeadClassifier, Promoted]:
+def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Promoted]:
     """Rebuild the promoted model on `device`, in evaluation mode. No code in the files is executed.
 
     Raises CheckpointError when a file is missing or damaged, or when the two files do not belong together.
@@ -82,7 +83,7 @@ def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> 
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(_problem(path, "must be a whole safetensors file", str(error))) from error
-    model = build_model(promoted.config.model, promoted.class_counts, None)
+    model = build_promoted(promoted.config, promoted.class_counts, promoted.multi_label)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:  # names or shapes of tensors

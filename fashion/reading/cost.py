@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fashion.record.manifest import folds_of
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
 from fashion.record.trial import Trial
@@ -51,9 +52,10 @@ def parameters_of(run: Run, config: Mapping[str, Any]) -> int | None:
 
 
 def images_per_second(run: Run, trials: Sequence[Trial]) -> float | None:
-    """Training images per second of these trials' epochs, validation included in their time; None before the first."""
+    """Training images per second of these trials' epochs, validation included in their time; None before the first.
+    With folds an image is trained on by all models but one."""
     counts, seconds = run.manifest.get("label_counts", {}).get("train", []), _seconds(trials)
-    images = max(map(sum, counts), default=0)
+    images = max(map(sum, counts), default=0) * ((folds_of(run.manifest) or 2) - 1)
     return float(images * _epochs(trials) / seconds) if images and seconds > 0 else None
 
 

@@ -48,6 +48,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def folds_of(manifest: Mapping[str, Any]) -> int | None:
+    """The number of folds that a run's train and val are in; None where it is of a train and a val of their own."""
+    form = manifest.get("data_form")
+    folds = form.get("folds") if isinstance(form, Mapping) else None
+    return int(folds) if isinstance(folds, str) and folds.isdecimal() else None
+
+
 def versions_of(manifest: Mapping[str, Any]) -> dict[str, str]:
     """The versions under which a run began, of the code ("fashion-sweep") and of the packages."""
     return {"fashion-sweep": str(manifest.get("code_version", "")), **manifest.get("packages", {})}

@@ -142,9 +142,18 @@ def _whole(run: Run, source: Path, target: Path) -> tuple[str, int]:
             rule = "must be a whole safetensors file"
             fix = "Restore the file, or train that trial again"
             raise CheckpointError(Problem(str(path), rule, str(error), fix)) from error
+    if folds := header["config"]["data"].get("folds"):
+        tensors = _with_backbone_in_each(tensors, folds)
     content = save(tensors, {"fashion": json.dumps(header)})
     write_atomic(target, content)
     return hashlib.sha256(content).hexdigest(), len(content)
+
+
+def _with_backbone_in_each(tensors: dict[str, Any], folds: int) -> dict[str, Any]:
+    """The backbone, which all folds' models share, under the names that it has in each of them."""
+    backbone = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
+    each = {f"folds.{fold}.{name}": tensor for fold in range(folds) for name, tensor in backbone.items()}
+    return {**{name: tensor for name, tensor in tensors.items() if name not in backbone}, **each}
 
 
 def _copy(source: Path, target: Path) -> tuple[str, int]:

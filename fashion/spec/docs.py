@@ -12,8 +12,8 @@ the name of the sweep and of its run directory (default: the file's name), and `
 or an address in a bucket such as `s3://BUCKET/PREFIX` ([storage.md](storage.md); default: `runs`).
 
 Every field of `data`, `model` and `train` takes one of these forms; `data.root` and how its labels and
-pictures are read (`attributes`, `missing`, `split`, `orientation`, `depth`, `on_error`, `follow_links`) are the same in
-all trials:
+pictures are read (`attributes`, `missing`, `split`, `folds`, `orientation`, `depth`, `on_error`, `follow_links`) are
+the same in all trials:
 
 | form | meaning |
 |---|---|

@@ -26,8 +26,8 @@ SETTINGS: dict[str, type[BaseModel]] = {
 TOP_LEVEL = ("name", *SAMPLED, *SETTINGS, "storage")
 # One sweep is over one data set, whose pictures are read one way.
 NEVER_SAMPLED = (
-    "data.root", "data.attributes", "data.missing", "data.split", "data.orientation", "data.depth", "data.on_error",
-    "data.follow_links",
+    "data.root", "data.attributes", "data.missing", "data.split", "data.folds", "data.orientation", "data.depth",
+    "data.on_error", "data.follow_links",
 )  # fmt: skip
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # a sweep's name, which also names its folder
 

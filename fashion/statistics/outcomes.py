@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MISSING = -1  # a label that is not known; the data set's word for it, which to import would bring pydantic into `best`
+from fashion.labels import MISSING as MISSING
+
 SMALLEST = np.float32(np.finfo(np.float32).tiny)  # a probability below it counts as this: its logarithm is finite
 
 

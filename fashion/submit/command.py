@@ -15,6 +15,7 @@ from fashion.spec.fields import show
 from fashion.spec.sweep_spec import SweepSpec
 
 BEGINS = "fashion-sweep's output begins"  # the first line of it
+WEIGHTS_FILES = (".safetensors", ".pth", ".pt")
 LARGEST = 120_000  # bytes: a shell gets all of it as one word, and Linux takes 128 KiB in one
 
 
@@ -72,7 +73,8 @@ def _relative(spec: SweepSpec) -> Iterator[Problem]:
     """Relative paths in the spec, where no folder says what they are relative to."""
     form = spec.to_json()
     places = [("storage", spec.storage, ("/", "~")), ("data.root", form["data"]["root"], ("/", "~"))]
-    files = [text for text in _texts(form["model"]["weights"]) if PurePosixPath(text).suffix]
+    # Not the name of a field that they depend on, such as model.backbone.
+    files = [text for text in _texts(form["model"]["weights"]) if PurePosixPath(text).suffix in WEIGHTS_FILES]
     places += [("model.weights", text, ("/", "~")) for text in files]
     for name, value, absolute in places:
         if not is_address(value) and not value.startswith(absolute):

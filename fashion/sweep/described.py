@@ -55,18 +55,27 @@ def _val_labels(dataset: Dataset) -> bytes:
 
 
 def moved_images(run: Run, dataset: Dataset) -> str:
-    """Where the validation images of a run are in a data set that has changed since; empty where they are the same, or
-    the run does not tell."""
+    """Where the validation images of a run are in a data set that has changed since, and how many images its other
+    splits have gained or lost; empty where all is the same, or the run does not tell."""
     try:
         before = pq.read_table(run.val_labels_path, columns=["image"]).column(0).to_pylist()
     except (OSError, pa.ArrowException):  # missing or damaged: it is the changed data that are to be told of
         return ""
+    sizes = {name: len(split) for name, split in dataset.as_listed.splits.items()}
+    others = {name: count for name, count in run.manifest.get("splits", sizes).items() if name != "val"}
+    told = [
+        f"{name} has {sizes.get(name, 0):,} images now, and had {others.get(name, 0):,}"
+        for name in dict.fromkeys([*others, *sizes])
+        if name != "val" and sizes.get(name, 0) != others.get(name, 0)
+    ]
     now = {image: name for name, split in dataset.splits.items() for image in split.images}
     counts = Counter(now.get(image, "no split") for image in before)
     new = len(dataset.splits["val"]) - counts.pop("val", 0)
     parts = [f"{count:,} are in {name} now" for name, count in sorted(counts.items())]
     parts += [f"{new:,} images have come to val"] if new else []
-    return f"Of its {len(before):,} validation images, {', '.join(parts)}." if parts else ""
+    moved = f"Of its {len(before):,} validation images, {', '.join(parts)}." if parts else ""
+    grown = f"{', '.join(told)}." if told else ""
+    return " ".join(filter(None, (moved, grown)))
 
 
 def known_counts(dataset: Dataset, split: str) -> list[NDArray[np.int64]]:
@@ -95,7 +104,7 @@ def labels_of(dataset: Dataset) -> dict[str, Any]:
 
 def found_in(dataset: Dataset) -> list[dict[str, Any]]:
     """What is odd about the data set, as the run's manifest has it: {kind, count, sentence}, one a kind."""
-    return [asdict(each) for each in findings_by_kind(dataset)]
+    return [asdict(each) for each in findings_by_kind(dataset.as_listed)]
 
 
 def record_findings(run: Run, dataset: Dataset) -> None:

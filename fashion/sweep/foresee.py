@@ -16,7 +16,7 @@ from pathlib import Path
 from fashion.bucket.address import is_address
 from fashion.cluster.growth import workers_that_fit
 from fashion.config import LabelReading, ModelConfig
-from fashion.data.lists import listed_images
+from fashion.data.lists import LABELLED, listed_images
 from fashion.errors import Problem, ResourcesError, WeightsError
 from fashion.model import backbones
 from fashion.spec.fields import show
@@ -140,18 +140,32 @@ def _train_images(root: str, follow_links: bool, reading: LabelReading) -> tuple
     if is_address(root) or not folder.exists():
         return None, []
     if (folder / "split").is_dir():
-        try:
-            return len(listed_images(folder, "train")), []
-        except (OSError, ValueError) as error:
-            reason = str(error.strerror) if isinstance(error, OSError) else str(error)
-            return None, [_unusable(root, f"split/train.txt: {reason}")]
+        images = {}
+        for split in _read(reading):
+            try:
+                images[split] = len(listed_images(folder, split))
+            except (OSError, ValueError) as error:
+                reason = str(error.strerror) if isinstance(error, OSError) else str(error)
+                return None, [_unusable(root, f"split/{split}.txt: {reason}")]
+        return _of_training(images, reading), []
     from fashion.data.forms.table import scan_layout  # here, since arrays take a while to load
 
     scan = scan_layout(folder, follow_links, reading)
     if not scan.problems:
-        return len(scan.images["train"]), []
+        return _of_training({split: len(scan.images[split]) for split in _read(reading)}, reading), []
     first, others = scan.problems[0][1], len(scan.problems) - 1
     return None, [_unusable(root, f"{first}" + (f" (and {others:,} more)" if others else ""))]
+
+
+def _read(reading: LabelReading) -> Sequence[str]:
+    """The splits that a trial trains on, in folds of both or on the first alone."""
+    return LABELLED if reading.folds is not None else LABELLED[:1]
+
+
+def _of_training(images: Mapping[str, int], reading: LabelReading) -> int:
+    """How many images one model is trained on, given those of each split."""
+    whole = sum(images.values())
+    return whole if reading.folds is None else whole * (reading.folds - 1) // reading.folds
 
 
 def _unusable(root: str, why: str) -> Problem:

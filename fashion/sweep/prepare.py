@@ -13,6 +13,7 @@ from typing import Any
 from fashion.bucket.address import Address
 from fashion.config import AS_WRITTEN, LabelReading, ModelConfig, TrialConfig
 from fashion.data.layout import Dataset
+from fashion.data.lists import LABELLED
 from fashion.data.remote.local_copy import DataRoot
 from fashion.model.backbones import ResolvedWeights
 from fashion.record.run import Run
@@ -73,9 +74,10 @@ def prepare(
         if resolved.sha256:
             from fashion.training.features import open_features  # here, since it takes torch
 
-            for pack in read.packs[config.data.form]:
-                label = f"{pack.metadata['split']} features of {config.model.backbone} at {config.data.crop} px"
-                open_features(pack, config, resolved, _device(), partial(progress, label))
+            packs = read.packs[config.data.form]
+            for split, pack in zip(LABELLED, (packs[0], packs[-1]), strict=True):
+                label = f"{split} features of {config.model.backbone} at {config.data.crop} px"
+                open_features(pack, config, resolved, _device(), partial(progress, label), split)
     address = read.source if isinstance(read.source, Address) else None
     data = read.configs[0].data
     return Prepared(
@@ -119,7 +121,7 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
         "data_root": str(prepared.source),
         "data_fingerprint": dataset.fingerprint(),
         "data_form": dataset.described(),
-        "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "splits": {name: len(split) for name, split in dataset.as_listed.splits.items()},
         **labels_of(dataset),
         "models": models(),
         "findings": found_in(dataset),

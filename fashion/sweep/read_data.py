@@ -57,7 +57,7 @@ def read_data(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] 
     watched = partial(progress, "images that can't be decoded")
     dataset = read_dataset(root, data.follow_links, data.on_error, watched, data.label_reading)
     require_labels(dataset)
-    problems = [*foreseen(spec, len(dataset.splits["train"]), progress), *unfit_for_labels(spec, dataset)]
+    problems = [*foreseen(spec, dataset.training_images, progress), *unfit_for_labels(spec, dataset)]
     _require(problems, spec)
     dataset.fingerprint(partial(progress, "contents of all images"))
     packs = {
@@ -66,7 +66,7 @@ def read_data(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] 
                 dataset, split, *form, cache_dir=cache_dir,
                 progress=partial(progress, f"{split} images at {form.resize} px"), verify=True,
             )
-            for split in ("train", "val")
+            for split in dataset.packed_splits
         )
         for form in forms
     }  # fmt: skip

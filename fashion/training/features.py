@@ -67,11 +67,15 @@ class Features:
             known = None if whole else count_known(self.labels[rows], worker.device)
             yield Batch(torch.from_numpy(features).to(worker.device), targets.to(worker.device), len(rows), known)
 
-    def eval_batches(self, batch_size: int, worker: Worker = ALONE) -> Iterator[tuple[Batch, torch.Tensor | None]]:
-        """This worker's rows in order; beside each batch the features of its mirrors, or None."""
-        stride, device = worker.world_size, worker.device
-        for start in range(worker.rank, len(self.plain), batch_size * stride):
-            rows = slice(start, start + batch_size * stride, stride)
+    def eval_batches(
+        self, batch_size: int, worker: Worker = ALONE, among: NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[Batch, torch.Tensor | None]]:
+        """This worker's rows in order; beside each batch the features of its mirrors, or None. among (m,): the rows
+        that are evaluated; None for all."""
+        device = worker.device
+        mine = (np.arange(len(self.plain)) if among is None else among)[worker.rank :: worker.world_size]
+        for start in range(0, len(mine), batch_size):
+            rows = mine[start : start + batch_size]
             plain, targets = torch.tensor(self.plain[rows]).to(device), torch.tensor(self.labels[rows]).to(device)
             mirrored = None if self.mirrored is None else torch.tensor(self.mirrored[rows]).to(device)
             yield Batch(plain, targets, len(plain)), mirrored
@@ -83,11 +87,12 @@ def open_features(
     weights: ResolvedWeights,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    split: str = "",
 ) -> Features:
-    """The features that a trial of `config` needs of a labelled pack, with those of the mirror images if the split's
-    images are flipped, in training or in evaluation."""
+    """The features that a trial of `config` needs of a labelled pack, with those of the mirror images if the images are
+    flipped, in training or in evaluation. split: what the images are used as; by default what the pack is of."""
     assert pack.labels is not None, "train and val have labels: read_dataset refuses them otherwise"
-    flips = config.data.flip > 0 if pack.metadata["split"] == "train" else config.data.eval_flip
+    flips = config.data.flip > 0 if (split or pack.metadata["split"]) == "train" else config.data.eval_flip
     plain = open_or_compute(pack, config, weights, False, device, progress)
     mirrored = open_or_compute(pack, config, weights, True, device, progress) if flips else None
     return Features(plain, mirrored, pack.labels)

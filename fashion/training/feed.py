@@ -4,7 +4,7 @@ features."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -22,18 +22,40 @@ from fashion.training.features import Features
 
 # Images or features, and their mirrors where both are evaluated.
 EvalBatch = tuple[Batch, torch.Tensor | None]
+# Of training and of validation, each ascending; None for all.
+Rows = tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """The two packs that a trial reads, the attributes of their labels and the data set's fingerprint; for a probe the
-    features of train and of val, too."""
+    features of train and of val, too.
+
+    folds (N,): the fold of each image, where train and val are both all N of them (`data.folds`). train_rows, val_rows:
+    those of one fold's model, ascending; None for all rows.
+    """
 
     train: Pack
     val: Pack
     attributes: tuple[Attribute, ...]
     fingerprint: str
     features: tuple[Features, Features] | None = None
+    folds: NDArray[np.uint8] | None = None
+    train_rows: NDArray[np.int64] | None = None
+    val_rows: NDArray[np.int64] | None = None
+
+    def each_model(self) -> list[TrainingData]:
+        """What each model of the trial reads: one, or one a fold."""
+        if self.folds is None:
+            return [self]
+        return [
+            replace(self, train_rows=np.flatnonzero(self.folds != fold), val_rows=np.flatnonzero(self.folds == fold))
+            for fold in range(int(self.folds.max()) + 1)
+        ]
+
+    @property
+    def training_images(self) -> int:
+        return len(self.train) if self.train_rows is None else len(self.train_rows)
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -64,8 +86,12 @@ class TrainingData:
             np.stack([np.bincount(column[column >= 0], minlength=2) for column in columns.T])
             if attribute.multi_label
             else np.bincount(columns[columns >= 0], minlength=len(attribute.classes))
-            for attribute, columns in split_labels(self.attributes, _labels(self.train))
+            for attribute, columns in split_labels(self.attributes, self._training_labels())
         ]
+
+    def _training_labels(self) -> NDArray[np.int64]:
+        labels = _labels(self.train)
+        return labels if self.train_rows is None else labels[self.train_rows]
 
 
 def _labels(pack: Pack) -> NDArray[np.int64]:
@@ -89,31 +115,34 @@ class PixelFeed:
         self.normalization = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first)
+        wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first, self.data.train_rows)
         return train_batches(self.data.train, self.config.data, self.normalization, wanted, self.worker)
 
     def validate(self) -> Iterator[EvalBatch]:
         data = self.config.data
         size = evaluation_batch_size(self.config.train.batch_size, data.crop, self.worker.device)
-        batches = eval_batches(self.data.val, data, self.normalization, size, self.worker)
+        batches = eval_batches(self.data.val, data, self.normalization, size, self.worker, self.data.val_rows)
         return with_mirrors(batches, data.eval_flip)
 
 
 class FeatureFeed:
-    """Features that were computed once."""
+    """Features that were computed once. rows: those that are trained on, and those that are validated."""
 
-    def __init__(self, config: TrialConfig, features: tuple[Features, Features], worker: Worker) -> None:
+    def __init__(
+        self, config: TrialConfig, features: tuple[Features, Features], worker: Worker, rows: Rows = (None, None)
+    ) -> None:
         self.config, self.worker = config, worker
         self.train_features, self.val_features = features
+        self.train_rows, self.val_rows = rows
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first)
+        wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first, self.train_rows)
         return self.train_features.train_batches(self.config.data.flip, wanted, self.worker)
 
     def validate(self) -> Iterator[EvalBatch]:
         config = self.config
         size = evaluation_batch_size(config.train.batch_size, config.data.crop, self.worker.device)
-        return self.val_features.eval_batches(size, self.worker)
+        return self.val_features.eval_batches(size, self.worker, self.val_rows)
 
 
 def make_feed(config: TrialConfig, data: TrainingData, worker: Worker) -> Feed:
@@ -122,4 +151,4 @@ def make_feed(config: TrialConfig, data: TrainingData, worker: Worker) -> Feed:
         return PixelFeed(config, data, worker)
     if data.features is None:
         raise ValueError("train.mode: probe needs the features of the backbone (features.open_or_compute)")
-    return FeatureFeed(config, data.features, worker)
+    return FeatureFeed(config, data.features, worker, (data.train_rows, data.val_rows))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,26 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from fashion.config import TrialConfig
-from fashion.data.batches import ALONE, Batch, Worker, steps_per_epoch
+from fashion.data.batches import ALONE, Worker, steps_per_epoch
 from fashion.errors import Leaving, TrialDiverged
 from fashion.model.backbones import ResolvedWeights
-from fashion.model.classifier import build_model
-from fashion.model.loss import build_loss
-from fashion.model.metrics import Meter
-from fashion.model.optim import build_ema, build_optimizer, build_schedule
+from fashion.model.folds.fold_mean import together
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST
 from fashion.record.validate import attribute_entry
 from fashion.storage.trial_objects import Attempt
 from fashion.storage.trial_upload import Uploads
 from fashion.training import agreement, checkpoint, micro_batches, state
-from fashion.training.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
-from fashion.training.feed import TrainingData, make_feed
-from fashion.training.saver import Best, Saver, set_backbone_aside
+from fashion.training.feed import TrainingData
+from fashion.training.learners.learner import Learner
+from fashion.training.learners.out_of_fold import validated
+from fashion.training.saver import Best, Saver
 from fashion.training.state import EpochTotals, MidEpoch, TrialState
 from fashion.training.task import TrialEvent
 
@@ -104,7 +100,7 @@ def train_trial(inputs: TrialInputs) -> Generator[TrialEvent, None, None]:
 
 
 class _Session:
-    """What changes while a trial trains: model, optimiser, schedule, average, epoch and history."""
+    """What changes while a trial trains: its models, epoch and history."""
 
     def __init__(self, inputs: TrialInputs) -> None:
         self.inputs, self.worker = inputs, inputs.worker
@@ -114,23 +110,16 @@ class _Session:
             torch.backends.cudnn.benchmark = True  # shapes are fixed
             torch.cuda.reset_peak_memory_stats(worker.device)
         last = agreement.last_state(inputs.folder, config, data.fingerprint, worker)
-        self.steps = steps_per_epoch(len(data.train.names), train.batch_size, worker.world_size)
+        read_by = data.each_model()
+        sizes = [steps_per_epoch(each.training_images, train.batch_size, worker.world_size) for each in read_by]
+        self.steps = sum(sizes)
         self.setting = agreement.setting(config, data, last, worker, train.epochs * self.steps)
         self.parts = agreement.parts(inputs.folder, last, worker)
-        torch.manual_seed(config.seed)
-        model = build_model(config.model, data.class_counts, inputs.weights)
-        self.backbone_file: str | None = None
-        if train.mode == "probe":
-            owner = inputs.folder.parent if worker.rank == 0 else None  # one file serves all trials
-            self.backbone_file = set_backbone_aside(model, config, inputs.weights, owner)
-        self.model = self.setting.arrange(model, worker.device)
-        if train.mode == "full":
-            self.model.freeze(train)
-        self.optimizer = build_optimizer(train, self.model.backbone_parameters(), self.model.head_parameters())
-        self.schedule = build_schedule(train, self.optimizer, self.steps)
-        self.ema = build_ema(train, self.model)
-        self.criterion = build_loss(train, data.class_counts, data.label_counts, data.multi_label)
-        self.feed = make_feed(config, data, worker)
+        owner = inputs.folder.parent if worker.rank == 0 else None  # one file of a backbone serves all trials
+        self.learners: list[Learner] = []
+        for each in read_by:
+            torch.manual_seed(config.seed)
+            self.learners.append(Learner(config, each, inputs.weights, worker, self.setting, owner))
         self.epoch, self.attempt, self.started = 0, 1, 0.0
         self.best_epoch, self.best_loss = inputs.best_epoch, inputs.best_loss
         self.history: list[EpochReport] = []
@@ -138,9 +127,8 @@ class _Session:
         if last is not None:
             with checkpoint.contents_of(inputs.folder / LAST):
                 self.resume(last)
-        # After loading: DDP sends rank 0's weights to every worker when it wraps the model.
-        net: nn.Module = DistributedDataParallel(self.model) if worker.world_size > 1 else self.model
-        self.net = self.setting.compiled(net)
+        for learner in self.learners:
+            learner.wrap()
         self.saver = Saver(inputs.folder, worker, Uploads(inputs.attempt) if inputs.attempt is not None else None)
 
     def run_epoch(self) -> Iterator[TrialEvent]:
@@ -149,55 +137,39 @@ class _Session:
         inputs, batch_size = self.inputs, self.inputs.config.train.batch_size
         with micro_batches.smaller_next_time(inputs.folder, self.epoch + 1, self.parts, batch_size, self.worker):
             totals = yield from self.train_one_epoch()
-        val_meter, probabilities = self.validate()
+        validation = validated([learner.validate() for learner in self.learners], inputs.data)
         yield from self.saver.delivered(wait=True)
-        self.save(self.report(totals, val_meter), probabilities)
+        self.save(self.report(totals, validation.metrics), validation.probabilities)
         if self.worker.world_size > 1:  # all workers yield at the same step
             yield from self.saver.settled()
         if self.epoch < inputs.config.train.epochs and agreement.most(inputs.leaves(), self.worker):
             raise Leaving(f"after epoch {self.epoch}")
 
     def train_one_epoch(self) -> Generator[TrialEvent, None, EpochTotals]:
-        """One pass over the training images."""
+        """One pass over the training images; with folds each model's own, one model after another."""
         worker, epoch = self.worker, self.epoch + 1
-        # So that the epoch is a pure function of the checkpoint before it: a resumed trial draws the same numbers.
-        torch.manual_seed(_mix(self.inputs.config.seed, epoch, worker.rank))
-        self.net.train()
         data = self.inputs.data
         totals = EpochTotals(data.class_counts, worker, data.multi_label, data.train_complete)
         self.resume_within(totals)
-        for batch in self.feed.train(epoch, totals.step):
-            lr = self.optimizer.param_groups[-1]["lr"]
-            logits, losses = self.optimise(batch)
-            totals.add(logits, batch.targets, losses, lr)
-            self.inputs.on_step(epoch, totals.step, self.steps)
-            yield from self.after_step(totals)
+        before = 0  # steps of the models before
+        for learner in self.learners:
+            first = totals.step - before
+            before += learner.steps
+            if first >= learner.steps > 0:
+                continue  # trained before the trial left its machine
+            if first == 0:
+                # So that the epoch is a pure function of the checkpoint before it: a resumed trial draws the same.
+                torch.manual_seed(_mix(self.inputs.config.seed, epoch, worker.rank))
+            learner.net.train()
+            for batch in learner.feed.train(epoch, first):
+                lr = learner.lr
+                logits, losses = learner.optimise(batch, self.parts)
+                totals.add(logits, batch.targets, losses, lr)
+                self.inputs.on_step(epoch, totals.step, self.steps)
+                yield from self.after_step(totals)
         totals.reduce(worker)
         self.epoch = epoch
         return totals
-
-    def optimise(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
-        """One step. Returns, detached, each head's logits (n, classes) and the losses (n,) of this worker's images."""
-        # DDP averages gradients over workers; shards may be uneven, so each counts by its images.
-        scale = self.worker.world_size / batch.global_count
-        images = batch.images if self.setting.channels_last else batch.images.contiguous()
-        clip_grad = self.inputs.config.train.clip_grad
-        criterion = self.criterion.of_batch(batch.known, batch.global_count, self.inputs.data.class_counts)
-
-        self.optimizer.zero_grad(set_to_none=True)
-        logits, losses = micro_batches.add_gradients(
-            self.net, criterion, images, batch.targets, scale, self.parts, self.autocast
-        )
-        if clip_grad > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), clip_grad)
-        self.optimizer.step()
-        self.schedule.step()
-        if self.ema is not None:
-            self.ema.update_parameters(self.model)
-        return logits, losses
-
-    def autocast(self) -> torch.autocast:
-        return self.setting.autocast(self.worker.device)
 
     def after_step(self, totals: EpochTotals) -> Iterator[TrialEvent]:
         """Between two steps: hand out reports that are ready, look for divergence, leave where the machine will go."""
@@ -212,29 +184,9 @@ class _Session:
             self.saver.save_mid_epoch(self.state(mid_epoch))
             raise Leaving(f"in epoch {epoch}, after step {step} of {self.steps}")
 
-    def validate(self) -> tuple[Meter, list[Any]]:
-        """The meter of the whole validation split and, on rank 0, its class probabilities in file order."""
-        worker, data = self.worker, self.inputs.data
-        if worker.world_size > 1:
-            with_rank_0s_buffers((self.model, self.evaluated))
-        batches, counts = self.feed.validate(), data.class_counts
-        meter, heads = evaluate(self.evaluated, batches, counts, worker.device, data.multi_label, data.val_complete)
-        meter.reduce()
-        probabilities = to_probabilities(heads, data.multi_label)
-        if worker.world_size > 1:
-            probabilities = gathered(probabilities, worker.world_size)
-        return meter, probabilities
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """The model that is validated, saved as best and promoted: the average where there is one."""
-        return self.ema.module if self.ema is not None else self.model
-
-    def report(self, totals: EpochTotals, val_meter: Meter) -> EpochReport:
+    def report(self, totals: EpochTotals, validation: Mapping[str, float]) -> EpochReport:
         """The epoch's report. Raises TrialDiverged when a loss is not finite."""
-        names = self.inputs.data.names
-        val = {f"val_{name}": value for name, value in val_meter.compute(names).items()}
-        metrics = {**totals.metrics(names), **val, "lr": totals.lr}
+        metrics = {**totals.metrics(self.inputs.data.names), **validation, "lr": totals.lr}
         if self.worker.device.type == "cuda":
             metrics["gpu_peak_gb"] = torch.cuda.max_memory_allocated(self.worker.device) / 1e9
         for name in ("train_loss", "val_loss"):
@@ -252,16 +204,17 @@ class _Session:
         best = None
         if report.metrics["val_loss"] < self.best_loss:
             self.best_loss, self.best_epoch = report.metrics["val_loss"], report.epoch
-            data = self.inputs.data
+            data, backbone = self.inputs.data, self.learners[0].backbone_file
             meta = {
                 "format": checkpoint.FORMAT,
                 "config": self.inputs.config.model_dump(mode="json"),
                 "attributes": [attribute_entry(attribute) for attribute in data.attributes],
                 "data_fingerprint": data.fingerprint,
                 "report": report.to_json(),
-                **({"backbone": self.backbone_file} if self.backbone_file else {}),
+                **({"backbone": backbone} if backbone else {}),
             }
-            best = Best(self.evaluated.state_dict(), meta, data.val.names, data.names, probabilities, data.multi_label)
+            weights = together([learner.evaluated.state_dict() for learner in self.learners])
+            best = Best(weights, meta, data.val.names, data.names, probabilities, data.multi_label)
         self.saver.save(report, self.state(), best)
 
     def state(self, mid_epoch: MidEpoch | None = None) -> TrialState:
@@ -274,10 +227,7 @@ class _Session:
             setting=self.setting,
             best_epoch=self.best_epoch,
             best_loss=self.best_loss,
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            schedule=self.schedule.state_dict(),
-            ema=self.ema.state_dict() if self.ema is not None else None,
+            learners=tuple(learner.state() for learner in self.learners),
             rng=torch.get_rng_state(),
             parts=self.parts,
             mid_epoch=mid_epoch,
@@ -286,15 +236,8 @@ class _Session:
     def resume(self, last: TrialState) -> None:
         """Go on from a state. Raises LookupError, TypeError, ValueError or RuntimeError if it is another trial's."""
         last.require_reports_of(self.inputs.trial, self.inputs.config.train.epochs)
-        self.model.load_state_dict(last.model)
-        self.optimizer.load_state_dict(last.optimizer)
-        if last.schedule.keys() != self.schedule.state_dict().keys():  # torch takes any
-            raise ValueError("its schedule is another one's")
-        self.schedule.load_state_dict(last.schedule)
-        if self.ema is not None:
-            if last.ema is None:
-                raise ValueError("it has no average of the weights")
-            self.ema.load_state_dict(last.ema)
+        for learner, state_of_it in zip(self.learners, last.learners, strict=True):
+            learner.resume(state_of_it)
         torch.set_rng_state(last.rng)
         self.history, self.mid_epoch = list(last.history), last.mid_epoch
         self.epoch, self.attempt = len(last.history), last.attempt + 1

@@ -88,7 +88,7 @@ class Saver:
             return None
         if self.waiting and (before := self.waiting[-1].written) is not None:
             before.result()  # a slow disk must not let copies pile up
-        device = next((tensor.device for tensor in last.model.values()), torch.device("cpu"))
+        device = next((tensor.device for tensor in last.learners[0].model.values()), torch.device("cpu"))
         # Both in one call: what occurs twice is copied once.
         plain, weights = _copied((to_plain(last), best.weights if best is not None else {}), {})
         copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None

@@ -81,9 +81,20 @@ class MidEpoch:
 
 
 @dataclass(frozen=True)
+class LearnerState:
+    """One model's state dictionaries, which are torch's."""
+
+    model: Mapping[str, Tensor]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    ema: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
 class TrialState:
     """All that a trial needs to go on to the same numbers. `history` holds the reports of its epochs so far;
-    `best_epoch` is 0 where there is none. The state dictionaries are torch's. `parts`: the micro-batches of a step."""
+    `best_epoch` is 0 where there is none. `learners` are its one model or, with `data.folds`, those of the folds.
+    `parts`: the micro-batches of a step."""
 
     config: TrialConfig
     fingerprint: str
@@ -92,10 +103,7 @@ class TrialState:
     setting: Setting
     best_epoch: int
     best_loss: float
-    model: Mapping[str, Tensor]
-    optimizer: dict[str, Any]
-    schedule: dict[str, Any]
-    ema: dict[str, Any] | None
+    learners: tuple[LearnerState, ...]
     rng: Tensor
     parts: int = 1
     mid_epoch: MidEpoch | None = None
@@ -115,6 +123,7 @@ class TrialState:
 
 def to_plain(state: TrialState) -> dict[str, Any]:
     """Tensors, numbers, strings and containers of them only."""
+    first, *others = state.learners
     plain = {
         "config": state.config.model_dump_json(),
         "fingerprint": state.fingerprint,
@@ -123,12 +132,11 @@ def to_plain(state: TrialState) -> dict[str, Any]:
         "setting": asdict(state.setting),
         "best_epoch": state.best_epoch,
         "best_loss": state.best_loss,
-        "model": state.model,
-        "optimizer": state.optimizer,
-        "schedule": state.schedule,
-        "ema": state.ema,
+        **vars(first),
         "rng": state.rng,
     }
+    if others:
+        plain["other_folds"] = [vars(each) for each in others]
     if state.parts > 1:
         plain["parts"] = state.parts
     if state.mid_epoch is not None:
@@ -153,14 +161,15 @@ def from_plain(plain: Mapping[str, Any]) -> TrialState:
         Setting(**plain["setting"]),
         int(plain["best_epoch"]),
         float(plain["best_loss"]),
-        plain["model"],
-        plain["optimizer"],
-        plain["schedule"],
-        plain.get("ema"),
+        tuple(_learner(each) for each in (plain, *plain.get("other_folds", ()))),
         plain["rng"],
         int(plain.get("parts", 1)),
         _mid_epoch(within) if within is not None else None,
     )
+
+
+def _learner(plain: Mapping[str, Any]) -> LearnerState:
+    return LearnerState(plain["model"], plain["optimizer"], plain["schedule"], plain.get("ema"))
 
 
 def _mid_epoch(plain: Mapping[str, Any]) -> MidEpoch:

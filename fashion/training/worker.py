@@ -163,7 +163,8 @@ def training_data(
     data = _packs(root, fingerprint, config.data.form, *how, cache_dir)
     if config.train.mode == "full":
         return data
-    train, val = (open_features(pack, config, weights, device) for pack in (data.train, data.val))
+    train = open_features(data.train, config, weights, device, split="train")
+    val = open_features(data.val, config, weights, device, split="val")
     return replace(data, features=(train, val))
 
 
@@ -179,8 +180,8 @@ def _packs(
 ) -> TrainingData:
     folder = _on_this_machine(root, fingerprint, form, cache_dir, reading)
     dataset = read_unchanged(folder, fingerprint, follow_links, on_error, reading)
-    train, val = (Pack.open_or_build(dataset, split, *form, cache_dir=cache_dir) for split in ("train", "val"))
-    return TrainingData(train, val, dataset.attributes, fingerprint)
+    packs = [Pack.open_or_build(dataset, split, *form, cache_dir=cache_dir) for split in dataset.packed_splits]
+    return TrainingData(packs[0], packs[-1], dataset.attributes, fingerprint, folds=dataset.folds)
 
 
 def _no_note(epoch: int, step: int, steps: int) -> None:

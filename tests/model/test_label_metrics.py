@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fashion.model.loss import MISSING
 from fashion.model.metrics import LabelMeter, Meter, make_meter
+from tests.support.metered import metered
 
 CLASSES, MULTI = (7, 3, 2), (False, True, False)
 NAMES = ["pattern", "parts", "hem"]
@@ -26,14 +27,7 @@ def sample(n: int = 203, seed: int = 0, missing: float = 0.3) -> tuple[list[Tens
 
 
 def measure(logits: list[Tensor], targets: Tensor, sizes: list[int]) -> dict[str, float]:
-    meter = LabelMeter(CLASSES, multi_label=MULTI)
-    start = 0
-    for size in sizes:
-        meter.update([head[start : start + size] for head in logits], targets[start : start + size])
-        start += size
-    assert start == len(targets)
-    meter.reduce()
-    return meter.compute(NAMES)
+    return metered(LabelMeter(CLASSES, multi_label=MULTI), NAMES, logits, targets, sizes)
 
 
 def test_against_scikit_learn() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from fashion.model.metrics import Meter
+from tests.support.metered import metered
 
 CLASSES = (7, 3, 2)
 NAMES = ["pattern", "sleeve", "hem"]
@@ -24,14 +25,7 @@ def sample(n: int = 203, seed: int = 0) -> tuple[list[Tensor], Tensor]:
 
 
 def measure(logits: list[Tensor], targets: Tensor, sizes: list[int]) -> dict[str, float]:
-    meter = Meter(CLASSES)
-    start = 0
-    for size in sizes:
-        meter.update([head[start : start + size] for head in logits], targets[start : start + size])
-        start += size
-    assert start == len(targets)
-    meter.reduce()
-    return meter.compute(NAMES)
+    return metered(Meter(CLASSES), NAMES, logits, targets, sizes)
 
 
 def test_against_scikit_learn() -> None:

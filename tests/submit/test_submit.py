@@ -112,6 +112,11 @@ def test_a_bucket_is_no_relative_path(tmp_path: Path) -> None:
     assert "s3://bucket/runs" in entrypoint(text, load(tmp_path, text))
 
 
+def test_a_field_that_the_weights_depend_on_is_no_path(tmp_path: Path) -> None:
+    text = ABSOLUTE.replace("weights: none", "weights: {switch: model.backbone, cases: {tiny: none}, else: none}")
+    assert "switch: model.backbone" in entrypoint(text, load(tmp_path, text))
+
+
 def test_a_relative_folder_and_a_spec_that_is_too_long_are_refused(tmp_path: Path) -> None:
     spec = load(tmp_path, ABSOLUTE)
     with pytest.raises(SpecError, match="--folder: must be an absolute path"):

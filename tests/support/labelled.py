@@ -64,8 +64,8 @@ def configured(root: Path, data: dict[str, Any] | None = None, **train: Any) -> 
 
 
 def opened(dataset: Dataset, config: TrialConfig) -> TrainingData:
-    train, val = (Pack.open_or_build(dataset, split, *config.data.form) for split in ("train", "val"))
-    return TrainingData(train, val, dataset.attributes, dataset.fingerprint())
+    packs = [Pack.open_or_build(dataset, split, *config.data.form) for split in dataset.packed_splits]
+    return TrainingData(packs[0], packs[-1], dataset.attributes, dataset.fingerprint(), folds=dataset.folds)
 
 
 def labelled_run(folder: Path, dataset: Dataset, config: TrialConfig) -> Run:
@@ -74,6 +74,7 @@ def labelled_run(folder: Path, dataset: Dataset, config: TrialConfig) -> Run:
         "spec": {"data": {}, "model": {}, "train": {}, "search": {"trials": 1}},
         "data_root": str(dataset.root),
         "data_fingerprint": dataset.fingerprint(),
+        "data_form": dataset.described(),
         **labels_of(dataset),
     }
     run = Run.create(folder, "sweep", manifest)

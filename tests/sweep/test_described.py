@@ -62,6 +62,10 @@ def test_where_its_validation_images_have_gone_is_told(recorded: tuple[Run, Data
     }
     told = moved_images(run, replace(dataset, splits=splits))
     assert told == "Of its 32 validation images, 1 are in no split now, 3 are in train now, 2 images have come to val."
+    run.update_manifest(splits={"train": 40, "val": 32, "test": 5})
+    grown = {**dataset.splits, "train": replace(train, images=(*train.images, "img/new.png"))}
+    sizes = f"train has {len(train) + 1} images now, and had 40"
+    assert sizes in moved_images(run, replace(dataset, splits=grown))
 
 
 def test_what_is_odd_about_the_data_is_recorded(recorded: tuple[Run, Dataset]) -> None:

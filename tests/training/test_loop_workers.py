@@ -28,6 +28,7 @@ from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, best_path, predictions_path
 from fashion.training import checkpoint, loop
 from fashion.training.feed import TrainingData
+from fashion.training.learners import learner
 from fashion.training.loop import TrialInputs, fit
 from tests.support.machines.process_group import leave_together
 from tests.support.workers import run_workers
@@ -97,7 +98,7 @@ def _broken_on_rank_0(rank: int, step: int) -> None:
         return SimpleNamespace(of_batch=lambda known, images, class_counts: broken)
 
     if rank == 0:
-        setattr(loop, "build_loss", build_broken)  # noqa: B010 (no assignment: its type is another)
+        setattr(learner, "build_loss", build_broken)  # noqa: B010 (no assignment: its type is another)
     loop.DIVERGENCE_CHECK_STEPS = step
 
 

@@ -52,7 +52,7 @@ def check(
     else:
         for line in map(str, result.findings) if everything else result.lines():
             click.echo(line)
-        count = Counter(finding.severity for finding in result.findings)
+        count: Counter[str] = Counter(finding.severity for finding in result.findings)
         listed = ", ".join(f"{split} {images:,}" for split, images in result.images.items()) or "no images"
         verdict = "training may go on" if result.ok else "training may not go on"
         words = {"error": "error", "warning": "warning", "info": "note"}

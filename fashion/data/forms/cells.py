@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 MOST_MISTAKES = 10_000  # of a file, after which it is not read on
 NONE_OF_THEM = "|"  # a multi-label cell: it is known that no class holds
+MOST_SAID = 200  # characters of what a library says of a file that are told
 MISSING_WORDS = ("", "null", "NaN", "nan")
 
 
@@ -59,8 +60,3 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, list) and not any(isinstance(each, list | dict) or each is None for each in value):
         return "|".join([*(as_text(each) or "" for each in value), ""]) or NONE_OF_THEM
     raise TypeError(str(value)[:60])
-
-
-def first_line(error: Exception) -> str:
-    """Of what a library says, at most 200 characters."""
-    return (str(error).splitlines() or [""])[0][:200]

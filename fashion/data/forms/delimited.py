@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from fashion.data.forms.cells import MOST_MISTAKES, LabelTable, RowBlock, first_line, without_missing
+from fashion.data.forms.cells import MOST_MISTAKES, MOST_SAID, LabelTable, RowBlock, without_missing
 from fashion.data.lists import Scan
+from fashion.errors import first_line
 
 BLOCK = 1 << 22  # bytes of text that are parsed at a time; no line may be longer
 LONGEST_HEADER = 1 << 20  # bytes
@@ -76,7 +77,7 @@ def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: 
         )
     except pa.ArrowInvalid as error:
         if "Empty CSV" not in str(error):  # a header alone has no rows
-            scan.add("unreadable", scan.source, "every line must be whole", first_line(error))
+            scan.add("unreadable", scan.source, "every line must be whole", first_line(error, MOST_SAID))
         return
     line, blank = 2, np.zeros(0, np.int64)
     while True:
@@ -85,7 +86,7 @@ def _text(scan: Scan, path: Path, delimiter: str, names: Sequence[str], wanted: 
         except StopIteration:
             break
         except pa.ArrowInvalid as error:
-            scan.add("unreadable", scan.source, "every line must be whole", first_line(error))
+            scan.add("unreadable", scan.source, "every line must be whole", first_line(error, MOST_SAID))
             break
         lines, line = _numbered(line, batch.num_rows, broken)
         columns = {name: without_missing(batch.column(at).cast(pa.string())) for name, at in where.items()}

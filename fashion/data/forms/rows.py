@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic_core import from_json
 
-from fashion.data.forms.cells import MOST_MISTAKES, LabelTable, RowBlock, as_text, first_line, without_missing
+from fashion.data.forms.cells import MOST_MISTAKES, MOST_SAID, LabelTable, RowBlock, as_text, without_missing
 from fashion.data.forms.delimited import open_text
 from fashion.data.lists import Scan
+from fashion.errors import first_line
 
 JSON_LINES = 10_000  # lines of a block
 
@@ -34,7 +35,7 @@ def open_table(scan: Scan, path: Path) -> LabelTable | None:
     except UnicodeDecodeError as error:
         scan.add("unreadable", place, "must be UTF-8 text", f"byte {error.object[error.start]:#04x} at {error.start}")
     except pa.ArrowException as error:
-        scan.add("unreadable", place, f"must be a whole {path.suffix[1:].upper()} file", first_line(error))
+        scan.add("unreadable", place, f"must be a whole {path.suffix[1:].upper()} file", first_line(error, MOST_SAID))
     return None
 
 
@@ -123,7 +124,7 @@ def _parquet(scan: Scan, path: Path, wanted: Sequence[str]) -> Iterator[RowBlock
                 yield RowBlock(np.arange(line, line + batch.num_rows, dtype=np.int64), columns)
                 line += batch.num_rows
     except (pa.ArrowException, OSError) as error:
-        scan.add("unreadable", scan.source, "must be a whole PARQUET file", first_line(error))
+        scan.add("unreadable", scan.source, "must be a whole PARQUET file", first_line(error, MOST_SAID))
 
 
 def _arrow_text(column: pa.Array) -> pa.Array:

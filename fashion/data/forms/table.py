@@ -130,7 +130,7 @@ def _scan_label_file(path: Path, follow_links: bool, reading: LabelReading) -> S
 def _scan_challenge(root: Path, follow_links: bool, reading: LabelReading) -> Scan:
     scan = scan_challenge(root, follow_links)
     for name, value in zip(reading._fields, reading, strict=True):
-        if value is not None:
+        if value is not None and name != "folds":
             rule = f"does not apply to {CHALLENGE}, whose lists say it"
             scan.add("names", f"data.{name}", rule, str(value), "`data convert` makes a label file of it")
     return scan

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fashion.config import SplitRule
 from fashion.data.lists import LABELLED, MISSING, SPLITS, Scan
-from fashion.data.splits.divide import divide
+from fashion.data.splits.divide import Undivided, divide
 
 DEFAULT_RULE = SplitRule()
 
@@ -43,7 +44,7 @@ def assign_splits(
             must = "names the split of each image, since only the images themselves tell which are alike"
             scan.add("names", scan.source or str(scan.root), must, "no splits", "Push the data set again")
         if not scan.problems:
-            splits = _divided(scan, images, labels, splits, groups, scan.rule)
+            splits = _divided(Undivided(scan.root, images, labels, scan.attributes, groups), splits, scan.rule)
     else:
         scan.rule = made_by
     named = np.array(splits)
@@ -56,6 +57,8 @@ def assign_splits(
             continue
         scan.images[split] = [images[row] for row in rows.tolist()]
         scan.lines[split] = lines[rows].tolist()
+        if groups:
+            scan.groups[split] = [groups[row] for row in rows.tolist()]
         own = labels[rows]
         if split in LABELLED or not scan.attributes or (own != MISSING).any():
             own.setflags(write=False)
@@ -64,20 +67,17 @@ def assign_splits(
             scan.add("label", scan.label_place(split), "some images must have labels", "none")
 
 
-def _divided(
-    scan: Scan,
-    images: Sequence[str],
-    labels: NDArray[np.int64],
-    splits: Sequence[str],
-    groups: Sequence[str | None],
-    rule: SplitRule,
-) -> list[str]:
+def _divided(whole: Undivided, splits: Sequence[str], rule: SplitRule) -> list[str]:
     """The splits with those of train divided. A test that is there already stays, and takes no more images."""
     rows = [row for row, split in enumerate(splits) if split == "train"]
-    shares = (rule.val, 0.0 if "test" in splits else rule.test)
-    mine = [groups[row] for row in rows] if groups else []
-    names = [images[row] for row in rows]
-    found = divide(scan.root, names, labels[rows], scan.attributes, mine, shares, rule.seed)
+    val, test = rule.val, 0.0 if "test" in splits else rule.test
+    mine = replace(
+        whole,
+        images=[whole.images[row] for row in rows],
+        labels=whole.labels[rows],
+        groups=[whole.groups[row] for row in rows] if whole.groups else [],
+    )
+    found = divide(mine, (1 - val - test, val, test), rule.seed)
     divided = list(splits)
     for row, number in zip(rows, found.tolist(), strict=True):
         divided[row] = SPLITS[number]

@@ -1,4 +1,4 @@
-"""A data set without splits divided by `data.split`: the same division on every machine, computed once on each.
+"""Images divided by `data.split` or `data.folds`: the same division on every machine, computed once on each.
 
 Images that must stay together are one unit: those of one group, and those with the same bytes. Units are taken in the
 order of a hash of the seed and their names, so that neither the order of the label file nor a generator decides.
@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,32 +26,38 @@ VERSION = 1  # of the procedure: another one would give other divisions
 _known: dict[str, NDArray[np.uint8]] = {}  # of this process, for a cache folder that can't be written
 
 
-def divide(
-    root: Path,
-    images: Sequence[str],
-    labels: NDArray[np.int64],
-    attributes: Sequence[Attribute],
-    groups: Sequence[str | None],
-    shares: tuple[float, float],
-    seed: int,
-) -> NDArray[np.uint8]:
-    """The split of each image (N): 0 train, 1 val, 2 test, stratified over all attributes at once.
+@dataclass(frozen=True, eq=False)
+class Undivided:
+    """What is to be divided.
 
     images: N names below `root`, with labels (N, columns). groups: N values, of which equal ones stay on one side, or
-    none; an image whose value is None is on its own. shares: of val and of test.
+    none; an image whose value is None is on its own.
+    """
+
+    root: Path
+    images: Sequence[str]
+    labels: NDArray[np.int64]
+    attributes: Sequence[Attribute]
+    groups: Sequence[str | None]
+
+
+def divide(undivided: Undivided, shares: Sequence[float], seed: int) -> NDArray[np.uint8]:
+    """The side of each image (N), a number below that of `shares`, which add up to 1: stratified over all attributes at
+    once, no group and no two images with the same bytes on two sides.
 
     Raises DataError where an image can't be read.
     """
-    said = hashlib.sha256(repr((VERSION, shares, seed, [(a.name, a.columns) for a in attributes])).encode())
-    said.update(status_digest(root, images).encode())
-    said.update(np.ascontiguousarray(labels).astype("<i8").tobytes())
-    said.update(repr(list(groups)).encode())
+    named = [(attribute.name, attribute.columns) for attribute in undivided.attributes]
+    said = hashlib.sha256(repr((VERSION, tuple(shares), seed, named)).encode())
+    said.update(status_digest(undivided.root, undivided.images).encode())
+    said.update(np.ascontiguousarray(undivided.labels).astype("<i8").tobytes())
+    said.update(repr(list(undivided.groups)).encode())
     key = said.hexdigest()
     if key not in _known:
         kept = default_cache_dir() / "splits" / key
-        found = _read(kept, len(images))
+        found = _read(kept, len(undivided.images), len(shares))
         if found is None:
-            found = _computed(root, images, labels, attributes, groups, shares, seed)
+            found = _computed(undivided, shares, seed)
             with contextlib.suppress(OSError):  # it only saves time: a full cache folder is no reason to stop
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(kept, found.tobytes())
@@ -58,25 +65,18 @@ def divide(
     return _known[key]
 
 
-def _read(kept: Path, count: int) -> NDArray[np.uint8] | None:
+def _read(kept: Path, count: int, sides: int) -> NDArray[np.uint8] | None:
     """The division that was kept; None where it is missing or damaged."""
     try:
         found = np.frombuffer(kept.read_bytes(), np.uint8)
     except OSError:
         return None
-    return found if len(found) == count and (found <= 2).all() else None
+    return found if len(found) == count and (found < sides).all() else None
 
 
-def _computed(
-    root: Path,
-    images: Sequence[str],
-    labels: NDArray[np.int64],
-    attributes: Sequence[Attribute],
-    groups: Sequence[str | None],
-    shares: tuple[float, float],
-    seed: int,
-) -> NDArray[np.uint8]:
-    unit_of = units(len(images), [images, groups, same_bytes(root, images)])
+def _computed(undivided: Undivided, shares: Sequence[float], seed: int) -> NDArray[np.uint8]:
+    images = undivided.images
+    unit_of = units(len(images), [images, undivided.groups, same_bytes(undivided.root, images)])
     members: dict[int, list[int]] = {}
     for row, unit in enumerate(unit_of):
         members.setdefault(unit, []).append(row)
@@ -85,9 +85,8 @@ def _computed(
         return min(hashlib.sha256(f"{seed}\0{images[row]}".encode()).digest() for row in rows)
 
     ordered = sorted(members.values(), key=drawn)
-    counts = [_label_counts(labels[rows], attributes) for rows in ordered]
-    val, test = shares
-    chosen = stratify(counts, [len(rows) for rows in ordered], (1 - val - test, val, test))
+    counts = [_label_counts(undivided.labels[rows], undivided.attributes) for rows in ordered]
+    chosen = stratify(counts, [len(rows) for rows in ordered], shares)
     found = np.zeros(len(images), np.uint8)
     for rows, to in zip(ordered, chosen, strict=True):
         found[rows] = to

@@ -63,8 +63,19 @@ def _what(model: Mapping[str, Any], backbone: str) -> str:
             f"{model['promoted']}",
             f"- weights: `{_code(weights['file'])}`, {weights['bytes']:,} bytes, sha256 `{weights['sha256']}`",
             f"- data fingerprint: `{_code(model['data_fingerprint'])}`",
+            *_folds(config),
         ]
     )
+
+
+def _folds(config: Mapping[str, Any]) -> list[str]:
+    folds = config.get("data", {}).get("folds")
+    if folds is None:
+        return []
+    return [
+        f"- {folds} models in one, whose probabilities are averaged. Each was trained without one of {folds} parts of "
+        "the images, and the results are those of each on the part that it had not seen"
+    ]
 
 
 def _results(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -> str:

@@ -39,7 +39,7 @@ from fashion.sweep.labelled import require_labels
 Progress = Callable[[str, int, int], None]  # label, done, total
 
 # What --set may say of these decides how the data are read, so it belongs into the draft.
-READ_BY = ("attributes", "missing", "split", "follow_links", "on_error")
+READ_BY = ("attributes", "missing", "split", "folds", "follow_links", "on_error")
 ASKED = (*(f"data.{name}" for name in READ_BY), "model.backbone", "name")
 MOST_NAMES = 100  # files NAME.yaml, NAME-2.yaml ... that are looked at
 
@@ -136,7 +136,7 @@ def _read(asked: SweepSpec, root: str, progress: Progress) -> Dataset:
 def draft_text(name: str, root: str, dataset: Dataset, machine: Machine, asked: SweepSpec, wanted: str = "") -> str:
     """The YAML of a draft. asked: how the data are read. wanted: the backbone, where the user named one."""
     backbone, pretrained = choose_backbone(wanted, machine)
-    images = sum(len(split) for split in dataset.splits.values())
+    images = sum(len(split) for split in dataset.as_listed.splits.values())
     if not pretrained:
         what = from_scratch(dataset, machine)
     elif machine.gpu:

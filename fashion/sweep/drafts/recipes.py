@@ -111,7 +111,8 @@ def from_scratch(dataset: Dataset, machine: Machine) -> Settings:
     side = min(most, max(32, _usual_side(dataset) // 8 * 8))
     passes = TRAINED * machine.cores * (64 / side) ** 2 * (20 if machine.gpu else 1)
     trials = 8
-    epochs = int(min(30, max(4, passes / trials / len(dataset.splits["train"]))))
+    models = 1 if dataset.folds is None else int(dataset.folds.max()) + 1
+    epochs = int(min(30, max(4, passes / trials / models / dataset.training_images)))
     data = {"resize": side + side // 8, "crop": side, "crop_mode": "random", "flip": {"choice": [0.0, 0.5]}}
     model = {"dropout": {"choice": [0.0, 0.2]}}
     train = {

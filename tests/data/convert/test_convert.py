@@ -19,8 +19,12 @@ from fashion.data.lists import Attribute
 from fashion.data.pack import Pack
 from fashion.data.remote.local_copy import on_this_machine
 from fashion.errors import DataError, UserError
+from fashion.model.backbones import ResolvedWeights
+from fashion.training.feed import TrainingData
+from fashion.training.loop import TrialInputs, fit
 from tests.support.data_in_buckets import FORM, HERE, pushed
 from tests.support.label_files import WHOLE, labelled, pictures
+from tests.support.labelled import configured
 from tests.support.servers.s3_server import Server
 
 ENDINGS = ("csv", "tsv", "jsonl", "parquet")
@@ -80,6 +84,25 @@ def test_caches_are_shared_between_forms(digits: Path, tmp_path: Path) -> None:
     assert packs[0].labels is not None
     assert packs[1].labels is not None
     assert np.array_equal(packs[0].labels, packs[1].labels)
+
+
+def test_every_form_trains_to_the_same_numbers(digits: Path, tmp_path: Path) -> None:
+    """To the last digit, each with caches of its own."""
+    roots = [digits]
+    for ending in ENDINGS:
+        convert(digits, tmp_path / ending / f"labels.{ending}", False, AS_WRITTEN)
+        roots.append(tmp_path / ending)
+    losses = []
+    for number, root in enumerate(roots):
+        config, dataset = configured(root, epochs=1, layout="nchw"), read_dataset(root)
+        train, val = (
+            Pack.open_or_build(dataset, split, *config.data.form, cache_dir=tmp_path / f"cache{number}")
+            for split in ("train", "val")
+        )
+        data = TrainingData(train, val, dataset.attributes, dataset.fingerprint())
+        (report,) = fit(TrialInputs(config, data, ResolvedWeights("none"), tmp_path / f"trial{number}"))
+        losses.append(report.metrics["val_loss"])
+    assert len(set(losses)) == 1, losses
 
 
 def test_and_back(digits: Path, tmp_path: Path) -> None:
