@@ -84,7 +84,7 @@ def run_spec(
                 ahead.begin(address)
             from fashion.sweep.prepare import discard, open_run, prepare
 
-        prepared = prepare(spec, bars, before.trials, found)
+        prepared = prepare(spec, bars, before.trials, found, say)
         bars.close()
         run, resumed = open_run(spec, prepared, bucket)
         for finding in run.manifest["findings"]:

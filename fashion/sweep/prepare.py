@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 
 from fashion.bucket.address import Address
 from fashion.config import AS_WRITTEN, LabelReading, ModelConfig, TrialConfig
+from fashion.data.cache.use import note_user
 from fashion.data.layout import Dataset
 from fashion.data.remote.local_copy import DataRoot
 from fashion.model.weights import ResolvedWeights, resolve_weights
@@ -23,7 +24,8 @@ from fashion.storage.working_copy import Held, push_manifest
 from fashion.sweep.described import described, found_in, labels_of, moved_images, record_findings, record_val_labels
 from fashion.sweep.extend import continue_with, known_run, run_path
 from fashion.sweep.read_data import DataRead, Progress, read_data
-from fashion.training.features import open_features
+from fashion.training.features import features_path, open_features
+from fashion.training.tail.plan import plan_maps
 
 WEIGHTS = ("model.backbone", "model.weights")
 
@@ -50,12 +52,18 @@ class Prepared:
 
 
 def prepare(
-    spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = (), read: DataRead | None = None
+    spec: SweepSpec,
+    progress: Progress,
+    begun: Sequence[TrialConfig] = (),
+    read: DataRead | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
-    """Resolve all weights and compute the features that this spec's trials need, and those `begun` before the spec was
-    edited. read: the data set with its caches, where that has been read already.
+    """Resolve all weights and compute the features and maps that this spec's trials need, and those `begun` before the
+    spec was edited. read: the data set with its caches, where that has been read already. say: is told what the maps
+    take before they are computed.
 
-    Raises WeightsError and what `read_data` raises, with everything that is wrong, before any trial starts.
+    Raises WeightsError and what `read_data` and `plan_maps` raise, with everything that is wrong, before any trial
+    starts.
     """
     read = read or read_data(spec, progress, begun)
     dataset, cache_dir = read.dataset, read.cache_dir
@@ -65,6 +73,8 @@ def prepare(
         if key not in weights:
             model = ModelConfig(backbone=key[0], weights=key[1])
             weights[key] = resolve_weights(model, partial(progress, "weights"))
+    plan = plan_maps(read.configs, read.packs, weights, spec.resources.maps_gb)
+    used = set[Path]()  # files of the cache folder
     probes = {(c.data, c.model.backbone, c.model.weights): c for c in read.configs if c.train.mode == "probe"}
     for config in probes.values():
         resolved = weights[config.model.backbone, config.model.weights]
@@ -73,6 +83,12 @@ def prepare(
             for pack in read.packs[config.data.form]:
                 label = f"{pack.metadata['split']} features of {config.model.backbone} at {config.data.crop} px"
                 open_features(pack, config, resolved, _device(), partial(progress, label))
+                used.add(features_path(pack, config, resolved, False))
+    plan.compute(_device(), progress, say)
+    used |= {pack.path for packs in read.packs.values() for pack in packs} | {file.path for file in plan.files}
+    for path in used:
+        if path.parent == cache_dir and path.exists():
+            note_user(path, str(run_path(spec)))
     address = read.source if isinstance(read.source, Address) else None
     data = read.configs[0].data
     return Prepared(

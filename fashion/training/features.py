@@ -31,8 +31,11 @@ from fashion.data.batches import (
     eval_batches,
     flipped,
 )
+from fashion.data.cache.arrow_files import check_seal, write_frame, write_seal, zeros
+from fashion.data.cache.entries import make_room
+from fashion.data.cache.use import keep_open
 from fashion.data.contents import require_room
-from fashion.data.pack import Pack, check_seal, write_frame, write_seal, zeros
+from fashion.data.pack import Pack
 from fashion.errors import BlockedError
 from fashion.files import KernelLock
 from fashion.model.backbones import row
@@ -127,8 +130,14 @@ def open_or_compute(
 
 def features_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> Path:
     """The cache file, named by everything that the features depend on."""
+    key = json.dumps(_described(pack, config, weights, mirrored), sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return pack.path.with_name(f"{pack.metadata['fingerprint']}-{pack.metadata['split']}-features-{digest}.arrow")
+
+
+def _described(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> dict[str, Any]:
     backbone = config.model.backbone
-    key = {
+    return {
         "pack": pack.path.name,
         "crop": config.data.crop,
         "normalization": normalization(config.data.normalize, row(backbone)),
@@ -138,8 +147,6 @@ def features_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mir
         "mirrored": mirrored,
         "format": FORMAT_VERSION,
     }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return pack.path.with_name(f"{pack.metadata['fingerprint']}-{pack.metadata['split']}-features-{digest}.arrow")
 
 
 def _valid(path: Path, count: int) -> NDArray[np.float32] | None:
@@ -164,6 +171,7 @@ def _mapped(path: Path, written: int, inode: int) -> NDArray[np.float32]:
     check_seal(path)  # first, since Arrow follows whatever offsets it finds, even out of the mapping
     column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("features")
     values: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(column), -1)
+    keep_open(path, values)
     return values
 
 
@@ -186,7 +194,9 @@ def _build(
     size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
     temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock
     try:
-        features = _framed(temporary, len(pack), model.feature_count)
+        key = json.dumps(_described(pack, config, weights, mirrored), sort_keys=True)
+        make_room("The feature cache", 4 * len(pack) * model.feature_count, path)
+        features = _framed(temporary, len(pack), model.feature_count, key)
         done = 0
         for batch in eval_batches(pack, config.data, channels, size, Worker(device=device)):
             images = batch.images.flip(-1) if mirrored else batch.images
@@ -201,9 +211,10 @@ def _build(
         temporary.unlink(missing_ok=True)
 
 
-def _framed(path: Path, count: int, width: int) -> np.memmap[Any, np.dtype[np.float32]]:
+def _framed(path: Path, count: int, width: int, key: str) -> np.memmap[Any, np.dtype[np.float32]]:
     """A new file of features, all of them 0, mapped to be written: (count, width)."""
     require_room("The feature cache", 4 * count * width, path.parent)
     values = pa.Array.from_buffers(pa.float32(), count * width, [None, zeros(4 * count * width)])
-    (start,) = write_frame(path, {"features": pa.FixedSizeListArray.from_arrays(values, width)}, ("features",))
+    columns = {"features": pa.FixedSizeListArray.from_arrays(values, width)}
+    (start,) = write_frame(path, columns, ("features",), {"of": key})
     return np.memmap(path, np.float32, "r+", start, (count, width))

@@ -1,10 +1,10 @@
-"""Where a trial's batches come from: pixels, augmented on the device, or (`train.mode: probe`) a backbone's
-features."""
+"""Where a trial's batches come from: pixels, augmented on the device, or what a frozen backbone (`train.mode: probe`)
+or its first stages (`tail`) have made of them once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,23 +17,30 @@ from fashion.data.layout import Attribute, split_labels
 from fashion.data.pack import Pack
 from fashion.model.backbones import row
 from fashion.model.classifier import normalization
+from fashion.model.weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size, with_mirrors
-from fashion.training.features import Features
+from fashion.training.features import Features, open_features
+from fashion.training.tail.maps import Maps, open_maps
 
-# Images or features, and their mirrors where both are evaluated.
+# What a trial sees in place of images.
+Cached = Features | Maps
+Opener = Callable[[Pack, TrialConfig, ResolvedWeights, "torch.device | str"], Cached]
+# How a mode that sees each image once opens, or computes, what it trains on. `full` is no row: it sees pixels.
+OPENERS: Mapping[str, Opener] = {"probe": open_features, "tail": open_maps}
+# Images, features or maps, and their mirrors where both are evaluated.
 EvalBatch = tuple[Batch, torch.Tensor | None]
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The two packs that a trial reads, the attributes of their labels and the data set's fingerprint; for a probe the
-    features of train and of val, too."""
+    """The two packs that a trial reads, the attributes of their labels and the data set's fingerprint; for a
+    probe or a tail what it sees of train and of val, too."""
 
     train: Pack
     val: Pack
     attributes: tuple[Attribute, ...]
     fingerprint: str
-    features: tuple[Features, Features] | None = None
+    cached: tuple[Cached, Cached] | None = None
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -99,27 +106,39 @@ class PixelFeed:
         return with_mirrors(batches, data.eval_flip)
 
 
-class FeatureFeed:
-    """Features that were computed once."""
+class CachedFeed:
+    """Features or maps that were computed once."""
 
-    def __init__(self, config: TrialConfig, features: tuple[Features, Features], worker: Worker) -> None:
+    def __init__(self, config: TrialConfig, cached: tuple[Cached, Cached], worker: Worker) -> None:
         self.config, self.worker = config, worker
-        self.train_features, self.val_features = features
+        self.of_train, self.of_val = cached
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first)
-        return self.train_features.train_batches(self.config.data.flip, wanted, self.worker)
+        return self.of_train.train_batches(self.config.data.flip, wanted, self.worker)
 
     def validate(self) -> Iterator[EvalBatch]:
         config = self.config
         size = evaluation_batch_size(config.train.batch_size, config.data.crop, self.worker.device)
-        return self.val_features.eval_batches(size, self.worker)
+        return self.of_val.eval_batches(size, self.worker)
 
 
 def make_feed(config: TrialConfig, data: TrainingData, worker: Worker) -> Feed:
-    """The feed that `train.mode` asks for; ValueError for a probe without features."""
+    """The feed that `train.mode` asks for; ValueError for a probe or a tail without what it trains on."""
     if config.train.mode == "full":
         return PixelFeed(config, data, worker)
-    if data.features is None:
-        raise ValueError("train.mode: probe needs the features of the backbone (features.open_or_compute)")
-    return FeatureFeed(config, data.features, worker)
+    if data.cached is None:
+        raise ValueError(f"train.mode: {config.train.mode} needs what its frozen stages make of the images (OPENERS)")
+    return CachedFeed(config, data.cached, worker)
+
+
+def with_cached(
+    data: TrainingData, config: TrialConfig, weights: ResolvedWeights, device: torch.device | str = "cpu"
+) -> TrainingData:
+    """The same with what a trial of `config` sees in place of images, if anything, computed where it is missing."""
+    if config.train.mode == "full":
+        return data
+    opened = OPENERS[config.train.mode]
+    return replace(
+        data, cached=(opened(data.train, config, weights, device), opened(data.val, config, weights, device))
+    )

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fashion.config import TrialConfig
+from fashion.data.augment import mixup
 from fashion.data.batches import ALONE, Batch, Worker, steps_per_epoch
 from fashion.errors import Leaving, TrialDiverged
 from fashion.model.classifier import build_model
-from fashion.model.loss import build_loss
+from fashion.model.loss import build_loss, mixed
 from fashion.model.metrics import Meter
 from fashion.model.optim import build_ema, build_optimizer, build_schedule
 from fashion.model.weights import ResolvedWeights
@@ -120,11 +121,11 @@ class _Session:
         torch.manual_seed(config.seed)
         model = build_model(config.model, data.class_counts, inputs.weights)
         self.backbone_file: str | None = None
-        if train.mode == "probe":
+        if train.mode != "full":
             owner = inputs.folder.parent if worker.rank == 0 else None  # one file serves all trials
             self.backbone_file = set_backbone_aside(model, config, inputs.weights, owner)
         self.model = self.setting.arrange(model, worker.device)
-        if train.mode == "full":
+        if train.mode != "probe":
             self.model.freeze(train)
         self.optimizer = build_optimizer(train, self.model.backbone_parameters(), self.model.head_parameters())
         self.schedule = build_schedule(train, self.optimizer, self.steps)
@@ -182,11 +183,17 @@ class _Session:
         scale = self.worker.world_size / batch.global_count
         images = batch.images if self.setting.channels_last else batch.images.contiguous()
         clip_grad = self.inputs.config.train.clip_grad
+        criterion: micro_batches.Criterion
         criterion = self.criterion.of_batch(batch.known, batch.global_count, self.inputs.data.class_counts)
+        targets = batch.targets
+        if self.inputs.config.train.mixup:
+            images, others, share = mixup(images, targets, self.inputs.config.train.mixup)
+            # Side by side, so that micro-batches keep them together.
+            criterion, targets = mixed(criterion, share), torch.cat([targets, others], dim=1)
 
         self.optimizer.zero_grad(set_to_none=True)
         logits, losses = micro_batches.add_gradients(
-            self.net, criterion, images, batch.targets, scale, self.parts, self.autocast
+            self.net, criterion, images, targets, scale, self.parts, self.autocast
         )
         if clip_grad > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), clip_grad)

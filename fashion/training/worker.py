@@ -34,8 +34,7 @@ from fashion.storage.trial_objects import Attempt, opened
 from fashion.storage.working_copy import working_copy
 from fashion.training import checkpoint, micro_batches
 from fashion.training.events import Note, TrialEvent
-from fashion.training.features import open_features
-from fashion.training.feed import TrainingData
+from fashion.training.feed import TrainingData, with_cached
 from fashion.training.loop import TrialInputs, train_trial
 
 PROGRESS_SECONDS = 1.0
@@ -238,13 +237,10 @@ def training_data(
     cache_dir: Path,
     device: torch.device,
 ) -> TrainingData:
-    """The packs of a trial and a probe's features, memory-mapped. A warm process keeps them open between trials."""
+    """The packs of a trial, and a probe's features or a tail's maps, memory-mapped. A warm process keeps them open
+    between trials."""
     how = (config.data.follow_links, config.data.on_error, config.data.label_reading)
-    data = _packs(root, fingerprint, config.data.form, *how, cache_dir)
-    if config.train.mode == "full":
-        return data
-    train, val = (open_features(pack, config, weights, device) for pack in (data.train, data.val))
-    return replace(data, features=(train, val))
+    return with_cached(_packs(root, fingerprint, config.data.form, *how, cache_dir), config, weights, device)
 
 
 @lru_cache(maxsize=4)
