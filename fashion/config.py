@@ -208,6 +208,11 @@ class TrainConfig(Frozen):
         description="number of the backbone's first stages that are frozen (`fashion-sweep model` lists the stages); "
         "with mode: tail, where the backbone is cut",
     )
+    init_heads: Literal["random", "probe"] = Field(
+        "random",
+        description="probe: the heads begin as the linear probe of the backbone's features, a convex problem that is "
+        "solved first (LP-FT, Kumar et al. 2022)",
+    )
     freeze_bn_stats: bool = Field(
         False,
         description="the backbone's batch normalisation keeps the statistics that came with its weights; its scale and "

@@ -24,7 +24,7 @@ from fashion.storage.working_copy import Held, push_manifest
 from fashion.sweep.described import described, found_in, labels_of, moved_images, record_findings, record_val_labels
 from fashion.sweep.extend import continue_with, known_run, run_path
 from fashion.sweep.read_data import DataRead, Progress, read_data
-from fashion.training.features import features_path, open_features
+from fashion.training.features import features_path, open_features, open_or_compute
 from fashion.training.tail.plan import plan_maps
 
 WEIGHTS = ("model.backbone", "model.weights")
@@ -74,18 +74,9 @@ def prepare(
             model = ModelConfig(backbone=key[0], weights=key[1])
             weights[key] = resolve_weights(model, partial(progress, "weights"))
     plan = plan_maps(read.configs, read.packs, weights, spec.resources.maps_gb)
-    used = set[Path]()  # files of the cache folder
-    probes = {(c.data, c.model.backbone, c.model.weights): c for c in read.configs if c.train.mode == "probe"}
-    for config in probes.values():
-        resolved = weights[config.model.backbone, config.model.weights]
-        # A backbone of random weights is one trial's own: that trial computes its features.
-        if resolved.sha256:
-            for pack in read.packs[config.data.form]:
-                label = f"{pack.metadata['split']} features of {config.model.backbone} at {config.data.crop} px"
-                open_features(pack, config, resolved, _device(), partial(progress, label))
-                used.add(features_path(pack, config, resolved, False))
     plan.compute(_device(), progress, say)
-    used |= {pack.path for packs in read.packs.values() for pack in packs} | {file.path for file in plan.files}
+    used = {file.path for file in plan.files} | {pack.path for packs in read.packs.values() for pack in packs}
+    used |= _compute_features(read, weights, progress)
     for path in used:
         if path.parent == cache_dir and path.exists():
             note_user(path, str(run_path(spec)))
@@ -94,6 +85,31 @@ def prepare(
     return Prepared(
         dataset, read.root, cache_dir, weights, address, data.follow_links, data.on_error, data.label_reading
     )
+
+
+def _compute_features(
+    read: DataRead, weights: Mapping[tuple[str, str], ResolvedWeights], progress: Progress
+) -> set[Path]:
+    """Compute the features that trials train on, or that their heads begin with. Returns their files."""
+    seen: dict[tuple[object, ...], TrialConfig] = {}
+    for config in read.configs:
+        if config.train.mode == "probe" or config.train.init_heads == "probe":
+            cut = config.train.freeze_stages if config.train.mode == "tail" else 0
+            seen[config.data, config.model.backbone, config.model.weights, config.train.mode, cut] = config
+    used = set[Path]()
+    for config in seen.values():
+        resolved = weights[config.model.backbone, config.model.weights]
+        if not resolved.sha256:
+            continue  # a backbone of random weights is one trial's own: that trial computes its features
+        for pack in read.packs[config.data.form]:
+            split = pack.metadata["split"]
+            told = partial(progress, f"{split} features of {config.model.backbone} at {config.data.crop} px")
+            if config.train.mode == "probe":
+                open_features(pack, config, resolved, _device(), told)
+            elif split == "train":
+                open_or_compute(pack, config, resolved, False, _device(), told)
+            used.add(features_path(pack, config, resolved, False))
+    return used
 
 
 def _device() -> str:

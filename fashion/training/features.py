@@ -1,4 +1,5 @@
-"""Pooled features of every image, computed once: what the trials of `train.mode: probe` train on.
+"""Pooled features of every image, computed once: what the trials of `train.mode: probe` train on, and what heads begin
+with (`train.init_heads: probe`).
 
 A frozen backbone gives an image the same features in every epoch of every trial. They are kept in one Arrow file per
 (image cache, crop, normalisation, backbone, weights, mirrored or not), beside the image caches and with the same seal.
@@ -42,6 +43,7 @@ from fashion.model.backbones import row
 from fashion.model.classifier import build_model, normalization
 from fashion.model.weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
+from fashion.training.tail.maps import Maps, open_or_compute_maps
 
 FORMAT_VERSION = 1
 
@@ -145,6 +147,8 @@ def _described(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirror
         # Random weights are the trial's own.
         "weights": weights.sha256 or f"seed {config.seed}",
         "mirrored": mirrored,
+        # Those of a tail are made of its maps, which are rounded.
+        **({"cut": config.train.freeze_stages} if config.train.mode == "tail" else {}),
         "format": FORMAT_VERSION,
     }
 
@@ -185,21 +189,29 @@ def _build(
     device: torch.device,
     progress: Progress | None,
 ) -> None:
-    """Write the file with zeros for features, then compute into it in place: memory does not grow with the images."""
+    """Write the file with zeros for features, then compute into it in place: memory does not grow with the images.
+    Those of a tail are computed from its maps, which is quicker."""
+    of_maps = config.train.mode == "tail"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = build_model(config.model, (), weights)
     model = model.to(memory_format=torch.channels_last).to(device).eval()
     channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
     size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
+    batches = eval_batches(pack, config.data, channels, size, Worker(device=device))
+    if of_maps:
+        maps = open_or_compute_maps(pack, config, weights, mirrored, device)
+        model.without_stages(config.train.freeze_stages)
+        labels = np.zeros((len(pack), 0), np.int64)
+        batches = (batch for batch, _ in Maps(maps, None, labels).eval_batches(size, Worker(device=device)))
     temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock
     try:
         key = json.dumps(_described(pack, config, weights, mirrored), sort_keys=True)
         make_room("The feature cache", 4 * len(pack) * model.feature_count, path)
         features = _framed(temporary, len(pack), model.feature_count, key)
         done = 0
-        for batch in eval_batches(pack, config.data, channels, size, Worker(device=device)):
-            images = batch.images.flip(-1) if mirrored else batch.images
+        for batch in batches:
+            images = batch.images.flip(-1) if mirrored and not of_maps else batch.images
             features[done : done + len(images)] = model.features(images).float().cpu().numpy()
             done += len(images)
             if progress is not None:

@@ -19,7 +19,7 @@ from fashion.model.backbones import row
 from fashion.model.classifier import normalization
 from fashion.model.weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size, with_mirrors
-from fashion.training.features import Features, open_features
+from fashion.training.features import Features, open_features, open_or_compute
 from fashion.training.tail.maps import Maps, open_maps
 
 # What a trial sees in place of images.
@@ -34,13 +34,15 @@ EvalBatch = tuple[Batch, torch.Tensor | None]
 @dataclass(frozen=True)
 class TrainingData:
     """The two packs that a trial reads, the attributes of their labels and the data set's fingerprint; for a
-    probe or a tail what it sees of train and of val, too."""
+    probe or a tail what it sees of train and of val, too. head_features: (N, F) of the training images, where the heads
+    begin as their linear probe."""
 
     train: Pack
     val: Pack
     attributes: tuple[Attribute, ...]
     fingerprint: str
     cached: tuple[Cached, Cached] | None = None
+    head_features: NDArray[np.float32] | None = None
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -53,6 +55,11 @@ class TrainingData:
     @property
     def multi_label(self) -> tuple[bool, ...]:
         return tuple(attribute.multi_label for attribute in self.attributes)
+
+    @property
+    def train_labels(self) -> NDArray[np.int64]:
+        """(N, columns) of the training images."""
+        return _labels(self.train)
 
     @property
     def train_complete(self) -> bool:
@@ -135,7 +142,10 @@ def make_feed(config: TrialConfig, data: TrainingData, worker: Worker) -> Feed:
 def with_cached(
     data: TrainingData, config: TrialConfig, weights: ResolvedWeights, device: torch.device | str = "cpu"
 ) -> TrainingData:
-    """The same with what a trial of `config` sees in place of images, if anything, computed where it is missing."""
+    """The same with what a trial of `config` sees in place of images, and what its heads begin with, if anything;
+    computed where it is missing."""
+    if config.train.init_heads == "probe":
+        data = replace(data, head_features=open_or_compute(data.train, config, weights, False, device))
     if config.train.mode == "full":
         return data
     opened = OPENERS[config.train.mode]

@@ -39,6 +39,7 @@ from fashion.training import agreement, checkpoint, micro_batches, state
 from fashion.training.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
 from fashion.training.events import TrialEvent
 from fashion.training.feed import TrainingData, make_feed
+from fashion.training.initial.heads import HEAD_INITS
 from fashion.training.saver import Best, Saver, set_backbone_aside
 from fashion.training.state import EpochTotals, MidEpoch, TrialState
 
@@ -120,6 +121,8 @@ class _Session:
         self.parts = agreement.parts(inputs.folder, last, worker)
         torch.manual_seed(config.seed)
         model = build_model(config.model, data.class_counts, inputs.weights)
+        if last is None:  # else they are in the checkpoint
+            HEAD_INITS[train.init_heads](model, data.head_features, data.train_labels, data.attributes)
         self.backbone_file: str | None = None
         if train.mode != "full":
             owner = inputs.folder.parent if worker.rank == 0 else None  # one file serves all trials
