@@ -43,7 +43,7 @@ from fashion.data.pack import Pack
 from fashion.errors import BlockedError, Problem, UserError
 from fashion.files import KernelLock
 from fashion.model.backbones import row
-from fashion.model.classifier import build_model, normalization
+from fashion.model.classifier import MultiHeadClassifier, build_model, normalization
 from fashion.model.network import complete_row
 from fashion.model.weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
@@ -314,7 +314,7 @@ def _build(
     seal_path(temporary).unlink(missing_ok=True)
 
 
-def frozen_model(config: TrialConfig, weights: ResolvedWeights, device: torch.device) -> Any:
+def frozen_model(config: TrialConfig, weights: ResolvedWeights, device: torch.device) -> MultiHeadClassifier:
     """The whole model in evaluation mode, with the backbone that the trial begins with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
