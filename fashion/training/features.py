@@ -43,7 +43,8 @@ from fashion.model.backbones import row
 from fashion.model.classifier import build_model, normalization
 from fashion.model.weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
-from fashion.training.tail.maps import Maps, open_or_compute_maps
+from fashion.training.tail.batches import Maps
+from fashion.training.tail.maps import open_or_compute_maps
 
 FORMAT_VERSION = 1
 

@@ -20,7 +20,8 @@ from fashion.model.classifier import normalization
 from fashion.model.weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size, with_mirrors
 from fashion.training.features import Features, open_features, open_or_compute
-from fashion.training.tail.maps import Maps, open_maps
+from fashion.training.tail.batches import Maps
+from fashion.training.tail.maps import open_maps
 
 # What a trial sees in place of images.
 Cached = Features | Maps

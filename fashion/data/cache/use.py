@@ -55,21 +55,24 @@ def unused(path: Path) -> Iterator[bool]:
     except TimeoutError:
         yield False
         return
-    with lock:
+    try:
+        handle = os.open(path, os.O_RDONLY) if path.exists() else -1  # half written, or gone
         try:
-            handle = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:  # half written, or gone
-            yield True
-            return
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            except OSError as error:
-                if not lacks_feature(error):
-                    raise
-            yield True
+            yield handle < 0 or _alone(handle)
         finally:
-            os.close(handle)
+            if handle >= 0:
+                os.close(handle)
+    finally:
+        lock.release()
+
+
+def _alone(handle: int) -> bool:
+    """Whether no other process holds the open file; it is locked against those that come."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if not lacks_feature(error):
+            raise
+    return True

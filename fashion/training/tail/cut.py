@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,30 +18,39 @@ TOLERANCE = 1e-4
 
 
 class _Reached(Exception):  # noqa: N818 (no error: it ends a forward pass that has given what was wanted)
-    def __init__(self, maps: Any) -> None:
-        self.maps = maps
+    pass
 
 
-def maps_of(backbone: nn.Module, count: int, images: Tensor) -> Tensor:
-    """What the first `count` stages of a backbone make of images (n, 3, H, W); nothing behind them is computed.
+def maps_behind(
+    backbone: nn.Module, counts: Sequence[int], images: Tensor, kind: torch.dtype = torch.float16
+) -> list[Tensor]:
+    """What the first stages of a backbone make of images (n, 3, H, W), for each of these numbers of stages, as copies
+    of the type `kind`. One forward pass, of which nothing behind the last of those stages is computed.
 
-    Raises ValueError where that is not one tensor.
+    Raises ValueError where a stage gives no single tensor.
     """
+    stages, last = stages_of(backbone), max(counts)
+    found: dict[int, Tensor] = {}
 
-    def reached(module: nn.Module, inputs: Any, output: Any) -> None:
-        raise _Reached(output)
+    def reached(count: int, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise ValueError(f"{stages[count - 1][0]} gives no single tensor")
+        found[count] = output.to(kind, copy=True)  # the next stage may change it in place
+        if count == last:
+            raise _Reached
 
-    name, last = stages_of(backbone)[count - 1]
-    handle = last.register_forward_hook(reached)
+    handles = [
+        stages[count - 1][1].register_forward_hook(lambda module, inputs, output, count=count: reached(count, output))
+        for count in set(counts)
+    ]
     try:
         backbone(images)
-    except _Reached as found:
-        if not isinstance(found.maps, Tensor):
-            raise ValueError(f"{name} gives no single tensor") from None
-        return found.maps
+    except _Reached:
+        return [found[count] for count in counts]
     finally:
-        handle.remove()
-    raise ValueError(f"{name} takes no part in a forward pass")
+        for handle in handles:
+            handle.remove()
+    raise ValueError(f"{stages[last - 1][0]} takes no part in a forward pass")
 
 
 @lru_cache(maxsize=256)
@@ -61,7 +71,7 @@ def _shape(network: nn.Module, side: int, count: int, device: str) -> tuple[int,
     network.eval()
     try:
         with torch.no_grad():
-            return tuple(maps_of(network, count, torch.zeros(1, 3, side, side, device=device)).shape[1:])
+            return tuple(maps_behind(network, [count], torch.zeros(1, 3, side, side, device=device))[0].shape[1:])
     finally:
         network.train(was_training)
 
@@ -95,7 +105,7 @@ def is_chain(row: BackboneRow, side: int, count: int) -> bool:
         backbone, width = make_backbone(row)
         model = MultiHeadClassifier(backbone, width, (), 0.0).eval()
         images = torch.rand(2, 3, side, side).sub_(0.5)
-        whole, maps = model.features(images), maps_of(backbone, count, images).clone()
+        whole, (maps,) = model.features(images), maps_behind(backbone, [count], images, torch.float32)
         try:
             cut = model.without_stages(count).features(maps)
         except (RuntimeError, ValueError, TypeError, AttributeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,7 +22,7 @@ from fashion.model.classifier import normalization
 from fashion.model.weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
 from fashion.training.tail import maps
-from fashion.training.tail.cut import maps_of
+from fashion.training.tail.cut import maps_behind
 
 # A pass of this many batches, after one that counts for nothing, says how long all will take.
 TIMED_BATCHES = 2
@@ -50,10 +51,14 @@ class MapFile:
         return maps.is_computed(self.path, len(self.pack))
 
     @property
-    def label(self) -> str:
-        config = self.config
-        what = f"{'mirrored ' if self.mirrored else ''}{self.pack.metadata['split']} maps of {config.model.backbone}"
-        return f"{what} at {config.data.crop} px, cut behind stage {config.train.freeze_stages}"
+    def cut(self) -> int:
+        return self.config.train.freeze_stages
+
+    @property
+    def together(self) -> tuple[object, ...]:
+        """Files that are alike in this differ in the cut alone, and are computed in one pass."""
+        described = maps.described(self.pack, self.config, self.weights, self.mirrored)
+        return tuple(value for name, value in described.items() if name != "cut")
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,14 @@ class MapPlan:
         shared = [file for file in self.missing if file.shared]
         if not shared:
             return
-        say(self.sentence(shared, seconds_of(shared, device)))
+        passes: dict[tuple[object, ...], list[MapFile]] = defaultdict(list)
         for file in shared:
-            maps.open_or_compute_maps(
-                file.pack, file.config, file.weights, file.mirrored, device, partial(progress, file.label)
-            )
+            passes[file.together].append(file)
+        say(self.sentence(shared, seconds_of(passes.values(), device)))
+        for files in passes.values():
+            first, configs = files[0], [file.config for file in files]
+            told = partial(progress, label(files))
+            maps.compute_maps(first.pack, configs, first.weights, first.mirrored, device, told)
 
     def sentence(self, shared: Sequence[MapFile], seconds: float) -> str:
         """What is to be computed, for people."""
@@ -128,17 +136,28 @@ def plan_maps(
     return plan
 
 
-def seconds_of(files: Sequence[MapFile], device: str) -> float:
-    """About how long it takes to compute these, from a few batches of each backbone, size and cut."""
+def label(files: Sequence[MapFile]) -> str:
+    """What one pass computes, for people."""
+    first, cuts = files[0], sorted(file.cut for file in files)
+    what = f"{'mirrored ' if first.mirrored else ''}{first.pack.metadata['split']} maps"
+    where = f"stage{'s' if len(cuts) > 1 else ''} {', '.join(map(str, cuts))}"
+    return f"{what} of {first.config.model.backbone} at {first.config.data.crop} px, cut behind {where}"
+
+
+def seconds_of(passes: Iterable[Sequence[MapFile]], device: str) -> float:
+    """About how long these passes take, from a few batches of each backbone, size and last cut."""
     speeds: dict[tuple[str, int, int], float] = {}
-    for file in files:
-        if _cut(file) not in speeds:
-            speeds[_cut(file)] = _seconds_an_image(file, device)
-    return sum(len(file.pack) * speeds[_cut(file)] for file in files)
+    total = 0.0
+    for files in passes:
+        last = max(files, key=lambda file: file.cut)
+        if _cut(last) not in speeds:
+            speeds[_cut(last)] = _seconds_an_image(last, device)
+        total += len(last.pack) * speeds[_cut(last)]
+    return total
 
 
 def _cut(file: MapFile) -> tuple[str, int, int]:
-    return file.config.model.backbone, file.config.data.crop, file.config.train.freeze_stages
+    return file.config.model.backbone, file.config.data.crop, file.cut
 
 
 @torch.inference_mode()
@@ -150,7 +169,7 @@ def _seconds_an_image(file: MapFile, device: str) -> float:
     begun, count = time.perf_counter(), 0
     some = file.pack.images[: size * (1 + TIMED_BATCHES)]
     for number, batch in enumerate(eval_batches(some, config.data, channels, size, worker)):
-        maps_of(model.backbone, config.train.freeze_stages, batch.images).sum().item()  # waits for the device
+        maps_behind(model.backbone, [file.cut], batch.images)[0].sum().item()  # waits for the device
         if number == 0:
             begun = time.perf_counter()
         else:

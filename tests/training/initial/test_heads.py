@@ -101,6 +101,7 @@ def test_heads_at_random_stay_and_a_probe_needs_features() -> None:
 def test_a_trial_begins_where_its_probe_ends(demo_root: Path, tmp_path: Path, mode: str) -> None:
     """After one epoch of next to no steps the losses are those of the solution, far below those of random heads."""
     more: dict[str, Any] = {"mode": mode, "freeze_stages": 2 if mode == "tail" else 0, "epochs": 1, "lr": 1e-7}
+    more["freeze_bn_stats"] = True  # those of random weights would change the features beyond recognition
     wanted = config(demo_root, **more)
     wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"crop_mode": "center", "flip": 0.0})})
     losses = {}

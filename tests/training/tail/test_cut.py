@@ -7,7 +7,7 @@ import torch
 
 from fashion.model.backbones import row
 from fashion.model.network import complete_row, make_backbone
-from fashion.training.tail.cut import is_chain, map_shape, maps_of, why_not_cut
+from fashion.training.tail.cut import is_chain, map_shape, maps_behind, why_not_cut
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_the_tail_of_the_maps_gives_the_features_of_the_whole(backbone: str, sid
     shape = map_shape(row(backbone), side, cut)
     network = make_backbone(row(backbone))[0].eval()
     with torch.inference_mode():
-        assert maps_of(network, cut, torch.zeros(1, 3, side, side)).shape[1:] == shape
+        assert maps_behind(network, [cut], torch.zeros(1, 3, side, side))[0].shape[1:] == shape
     assert why_not_cut(row(backbone), side, cut, crop_cells=shape[1] - 1) == ""
     assert f"{shape[1]} x {shape[1]} cells" in why_not_cut(row(backbone), side, cut, crop_cells=shape[1])
 

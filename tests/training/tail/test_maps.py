@@ -21,8 +21,9 @@ from fashion.model.weights import ResolvedWeights
 from fashion.training.feed import CachedFeed, PixelFeed, TrainingData, make_feed, with_cached
 from fashion.training.loop import TrialInputs, fit
 from fashion.training.tail import maps as module
-from fashion.training.tail.cut import maps_of
-from fashion.training.tail.maps import Maps, maps_path, open_maps, open_or_compute_maps
+from fashion.training.tail.batches import Maps
+from fashion.training.tail.cut import maps_behind
+from fashion.training.tail.maps import compute_maps, maps_path, open_maps, open_or_compute_maps
 
 NO_WEIGHTS = ResolvedWeights("none")
 
@@ -58,7 +59,8 @@ def trained(data: TrainingData, config: TrialConfig, folder: Path) -> list[dict[
 def test_a_tail_gives_the_metrics_of_the_same_stages_frozen_from_pixels(
     demo_root: Path, data: TrainingData, tmp_path: Path, cut: int
 ) -> None:
-    tail, pixels = (configured(demo_root, mode, train={"freeze_stages": cut}) for mode in ("tail", "full"))
+    train = {"freeze_stages": cut, "lr": 0.01}
+    tail, pixels = (configured(demo_root, mode, train=train) for mode in ("tail", "full"))
     quick, slow = trained(data, tail, tmp_path / "a" / "0000"), trained(data, pixels, tmp_path / "b" / "0000")
     assert len(quick) == 3
     for one, other in zip(quick, slow, strict=True):
@@ -97,13 +99,14 @@ def test_batches_are_the_maps_of_the_pixels_batches(demo_root: Path, data: Train
             for pixels, maps in zip(feeds[0].train(2, 1), feeds[1].train(2, 1), strict=True):
                 assert torch.equal(pixels.targets, maps.targets)
                 assert pixels.global_count == maps.global_count
-                expected = maps_of(model.backbone, 2, pixels.images)
+                (expected,) = maps_behind(model.backbone, [2], pixels.images, torch.float32)
                 torch.testing.assert_close(expected, maps.images, rtol=2e-3, atol=1e-3)
             for (pixels, mirrored), (maps, turned) in zip(feeds[0].validate(), feeds[1].validate(), strict=True):
                 assert torch.equal(pixels.targets, maps.targets)
                 assert mirrored is not None
                 assert turned is not None
-                torch.testing.assert_close(maps_of(model.backbone, 2, mirrored), turned, rtol=2e-3, atol=1e-3)
+                (expected,) = maps_behind(model.backbone, [2], mirrored, torch.float32)
+                torch.testing.assert_close(expected, turned, rtol=2e-3, atol=1e-3)
 
 
 def test_a_feed_needs_the_maps(demo_root: Path, data: TrainingData) -> None:
@@ -165,22 +168,43 @@ def test_maps_are_computed_once(demo_root: Path, data: TrainingData, monkeypatch
     assert len(paths) == 1
 
 
+def test_one_pass_gives_the_maps_of_several_cuts(
+    demo_root: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [configured(demo_root, train={"freeze_stages": cut}) for cut in (1, 2, 3)]
+    each = [np.array(open_or_compute_maps(data.val, config, NO_WEIGHTS)) for config in configs]
+    for config in configs[:2]:
+        maps_path(data.val, config, NO_WEIGHTS, False).unlink()
+    passes: list[list[int]] = []
+
+    def counted(backbone: Any, counts: list[int], images: torch.Tensor) -> list[torch.Tensor]:
+        passes.append(counts)
+        return maps_behind(backbone, counts, images)
+
+    monkeypatch.setattr(module, "maps_behind", counted)
+    compute_maps(data.val, configs, NO_WEIGHTS)
+    assert passes == [[1, 2]]
+    for config, expected in zip(configs, each, strict=True):
+        assert np.array_equal(open_or_compute_maps(data.val, config, NO_WEIGHTS), expected)
+    assert len(passes) == 1
+
+
 def test_an_interrupted_pass_goes_on(
     demo_root: Path, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, real = configured(demo_root), maps_of
+    config, real = configured(demo_root), maps_behind
     expected = np.array(open_or_compute_maps(data.train, config, NO_WEIGHTS))
     path = maps_path(data.train, config, NO_WEIGHTS, False)
     path.unlink()
     seen: list[int] = []
 
-    def counted(backbone: Any, count: int, images: torch.Tensor) -> torch.Tensor:
+    def counted(backbone: Any, counts: list[int], images: torch.Tensor) -> list[torch.Tensor]:
         if len(seen) == 2:
             raise KeyboardInterrupt
         seen.append(len(images))
-        return real(backbone, count, images)
+        return real(backbone, counts, images)
 
-    monkeypatch.setattr(module, "maps_of", counted)
+    monkeypatch.setattr(module, "maps_behind", counted)
     with pytest.raises(KeyboardInterrupt):
         open_or_compute_maps(data.train, config, NO_WEIGHTS)
     assert not path.exists()
@@ -222,7 +246,8 @@ def test_a_cache_that_cannot_be_written_is_a_clear_mistake(
 
 
 def test_maps_beyond_float16_are_refused(demo_root: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "maps_of", lambda backbone, count, images: torch.full((len(images), 32, 8, 8), 1e5))
+    infinite = torch.full((32, 32, 8, 8), torch.inf, dtype=torch.float16)
+    monkeypatch.setattr(module, "maps_behind", lambda backbone, counts, images: [infinite])
     with pytest.raises(UserError, match=r"too large for float16; got 2\. Cut elsewhere"):
         open_or_compute_maps(data.val, configured(demo_root), NO_WEIGHTS)
     assert not list(data.val.path.parent.glob("*maps*.arrow"))

@@ -55,7 +55,7 @@ def test_all_maps_are_computed_beforehand_as_told(load: Load, tmp_path: Path) ->
     sizes = [2 * images * cells for cells in (32 * 64, 16 * 256) for images in (32, 32, 96, 96)]
     for size, expected in zip(found(tmp_path), sorted(sizes), strict=True):
         assert 0 < size - expected < 4_000
-    assert seen["mirrored val maps of tiny at 32 px, cut behind stage 2"] == (32, 32)
+    assert seen["mirrored val maps of tiny at 32 px, cut behind stages 1, 2"] == (32, 32)
     (sentence,) = told
     assert re.fullmatch(
         r"Maps for train\.mode: tail: 8 files to compute, 0\.0031 GB, about \d+ s; all trials use them\.", sentence

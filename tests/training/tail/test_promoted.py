@@ -35,7 +35,9 @@ def test_the_whole_model_gives_the_recorded_probabilities(demo_root: Path, tmp_p
             "spec": {"data": {}, "model": {}, "train": {}, "search": {"trials": 1}},
             "data_fingerprint": dataset.fingerprint(),
             "attributes": [{"name": each.name, "classes": list(each.classes)} for each in dataset.attributes],
-            "label_counts": {},
+            "label_counts": {
+                split: [count.tolist() for count in dataset.label_counts(split)] for split in ("train", "val")
+            },
         },
     )
     run.record_trial(0, wanted.model_dump(mode="json"))
