@@ -207,7 +207,8 @@ def _steps(
     torch.manual_seed(0)
     # Without dropout: compiled code draws other random numbers, and the losses are to be compared.
     certain = config.model.model_copy(update={"dropout": 0.0, "drop_path": 0.0})
-    whole, shape = build_model(certain, class_counts), (3, side, side)
+    whole = build_model(certain, class_counts)
+    shape: tuple[int, ...] = (3, side, side)
     if config.train.mode == "tail":
         cut = config.train.freeze_stages
         shape = map_shape(complete_row(row(config.model.backbone)), side, cut)

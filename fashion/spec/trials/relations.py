@@ -99,6 +99,11 @@ def _crop_cells(values: Values, workers: int) -> Iterator[str]:
         yield f"crop_cells ({values['data.crop_cells']}) must be 0 unless train.mode is tail: it crops cached maps"
 
 
+def _init_heads(values: Values, workers: int) -> Iterator[str]:
+    if values["train.init_heads"] == "probe" and values["model.weights"] == "none":
+        yield "init_heads must be random with weights none: features of random weights are no beginning"
+
+
 def _imagenet(values: Values, workers: int) -> Iterator[str]:
     backbone = values["model.backbone"]
     if values["model.weights"] == "imagenet" and not row(backbone).has_imagenet:
@@ -179,6 +184,7 @@ FIELD_RULES = (
     _once("jitter", "be 0", lambda values: not values["data.jitter"]),
     _once("erase", "be 0", lambda values: not values["data.erase"]),
     FieldRelation("data", ("train.mode", "data.crop_cells"), _crop_cells),
+    FieldRelation("train", ("train.init_heads", "model.weights"), _init_heads),
     FieldRelation("model", ("model.backbone", "model.weights"), _imagenet),
     FieldRelation("model", ("model.backbone", "model.drop_path"), _drop_path),
     FieldRelation("train", ("train.batch_size",), _one_image_each),

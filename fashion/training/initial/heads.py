@@ -24,6 +24,7 @@ STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01)
 HELD_OUT = 0.2  # share of the images by which a head's strength is chosen
 MOST_IMAGES = 20_000  # more would cost minutes, and tell a linear head little
 ITERATIONS = 200
+LEAST_DEVIATION = 0.1  # of the mean feature's
 Solve = Callable[[MultiHeadClassifier, NDArray[np.float32] | None, NDArray[np.int64], Sequence[Attribute]], None]
 
 
@@ -60,7 +61,9 @@ def probe_heads(
         raise ValueError("train.init_heads: probe needs the features of the training images (feed.with_cached)")
     rows = np.random.default_rng(0).permutation(len(features))[:MOST_IMAGES]
     given = torch.from_numpy(np.ascontiguousarray(features[rows]))
-    mean, deviation = given.mean(0), given.std(0, correction=0).clamp_min(1e-6)
+    mean, deviation = given.mean(0), given.std(0, correction=0)
+    # A feature that is nearly always the same must not get a huge weight: it may come alive in training.
+    deviation = deviation.clamp_min(max(LEAST_DEVIATION * float(deviation.mean()), 1e-12))
     standard = (given - mean) / deviation
     with torch.no_grad():
         if isinstance(model.norm, nn.BatchNorm1d):

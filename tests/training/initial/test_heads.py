@@ -51,7 +51,7 @@ def test_it_is_the_minimum_that_scipy_finds() -> None:
 def test_the_model_takes_the_solution_in_its_own_form(norm: str) -> None:
     """Raw features of any scale go into the model; its logits are those of the solution for standardised ones."""
     standard, targets = made()
-    raw = standard * torch.tensor([0.1, 3.0, 1.0, 50.0, 1.0, 2.0]) + torch.arange(6.0)
+    raw = standard * torch.tensor([0.5, 3.0, 1.0, 5.0, 1.0, 2.0]) + torch.arange(6.0)
     labels = torch.stack([targets, (standard[:, 0] > 0).long(), (standard[:, 1] > 0.5).long()], 1).numpy()
     model = MultiHeadClassifier(torch.nn.Identity(), 6, (3, 2), 0.0, feature_norm=norm == "batch").eval()
     probe_heads(model, raw.numpy(), labels, [COLOURS, MARKS])
@@ -64,6 +64,16 @@ def test_the_model_takes_the_solution_in_its_own_form(norm: str) -> None:
         torch.testing.assert_close(outputs, standard @ found.weight.T + found.bias, rtol=1e-2, atol=1e-2)
     assert (logits[0].argmax(1) == targets).float().mean() > 0.6
     assert ((logits[1] > 0) == torch.from_numpy(labels[:, 1:] > 0)).float().mean() > 0.85
+
+
+def test_a_feature_that_is_nearly_always_the_same_gets_no_huge_weight() -> None:
+    standard, targets = made()
+    raw = torch.cat([standard, standard[:, :1] * 1e-6], 1)  # as telling as the first, in all its smallness
+    model = MultiHeadClassifier(torch.nn.Identity(), 7, (3,), 0.0).eval()
+    probe_heads(model, raw.numpy(), targets[:, None].numpy(), [COLOURS])
+    weight = model.heads[0].weight
+    assert isinstance(weight, torch.Tensor)
+    assert weight[:, 6].abs().max() < weight[:, :3].abs().max()
 
 
 def test_missing_labels_are_left_out() -> None:
@@ -90,7 +100,7 @@ def test_a_few_images_are_enough() -> None:
 
 def test_heads_at_random_stay_and_a_probe_needs_features() -> None:
     model = build_model(ModelConfig(backbone="tiny", weights="none"), (3,))
-    before = model.heads[0].weight.clone()  # type: ignore[union-attr, operator]
+    before = model.heads[0].weight.clone()  # type: ignore[operator]
     HEAD_INITS["random"](model, None, np.zeros((4, 1), np.int64), [COLOURS])
     assert torch.equal(model.heads[0].weight, before)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="init_heads: probe needs the features"):

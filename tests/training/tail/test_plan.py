@@ -103,6 +103,7 @@ def test_maps_of_random_weights_are_each_trials_own(load: Load, tmp_path: Path) 
         (["train.freeze_backbone=true"], "freeze_backbone must be false with mode tail: mode probe"),
         (["data.jitter=0.2"], "jitter must be 0 for train.mode tail, whose maps are computed once"),
         (["data.crop_mode=random"], "crop_mode must be center for train.mode tail"),
+        (["train.init_heads=probe", "model.weights=none"], "init_heads must be random with weights none"),
         (["train.mode=full", "data.crop_cells=1"], r"crop_cells \(1\) must be 0 unless train.mode is tail"),
     ],
 )
