@@ -79,7 +79,7 @@ def prepare(
     used |= _compute_features(read, weights, progress)
     for path in used:
         if path.parent == cache_dir and path.exists():
-            note_user(path, str(run_path(spec)))
+            note_user(path, str(run_path(spec).absolute()))
     address = read.source if isinstance(read.source, Address) else None
     data = read.configs[0].data
     return Prepared(

@@ -21,5 +21,5 @@ def test_the_statistics_stay_and_scale_and_shift_are_trained() -> None:
     assert changed == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
     trained = {name for name, value in model.named_parameters() if value.grad is not None}
     assert trained == {name for name, _ in model.named_parameters() if not name.startswith("backbone.stem")}
-    assert isinstance(model.backbone.stage1.norm1, nn.BatchNorm2d)
+    assert isinstance(model.backbone.get_submodule("stage1.norm1"), nn.BatchNorm2d)
     assert "backbone.stage1.norm1.weight" in trained
