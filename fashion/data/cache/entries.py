@@ -1,4 +1,5 @@
-"""What the cache folder holds: images, features, maps, and copies of data sets that are in buckets."""
+"""What the cache folder holds: images, features and maps. (Copies of data sets that are in buckets are data, and no part
+of this.)"""
 
 from __future__ import annotations
 
