@@ -3,7 +3,8 @@
 EfficientNet-Lite1 with ImageNet weights at 160 px, cut behind its third and its fifth block, through the real `fit`,
 checkpoints and all, one thread each. The maps are computed once for all trials and have a row of their own.
 
-ratio: the trial from pixels to the tail, of the same round; both reach the same val_loss, which has a row, too.
+ratio: the trial from pixels to the tail, of the same round; both reach the same val_loss, which has a row, too. The
+target is for the deeper cut, which sweeps/tail_cpu.yaml has as well.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from fashion.training.loop import TrialInputs, fit
 CASE = Case("efficientnet_lite1", 160, 160, 32)
 CUTS = {5: "the third block", 7: "the fifth block"}
 FASTER = 2.0
-TARGET = f"ratio >= {FASTER:g}"
 
 
 def run(full: bool, data: Path) -> list[Row]:
@@ -61,10 +61,11 @@ def behind(cut: int, where: str, images: int, rounds: int, found: TrainingData, 
     )
     times, ratio = medians(figures), median_ratio(figures, "pixels", "tail")
     shown = f"{images} images, cut behind {where}"
-    loss = losses["tail"]
+    loss, deep = losses["tail"], cut == max(CUTS)
+    target, met = (f"ratio >= {FASTER:g}", ratio >= FASTER) if deep else (None, None)
     return [
         Row("tail", f"an epoch from pixels, {shown}", times["pixels"], "s"),
-        Row("tail", f"an epoch of the tail, {shown}", times["tail"], "s", ratio, TARGET, ratio >= FASTER),
+        Row("tail", f"an epoch of the tail, {shown}", times["tail"], "s", ratio, target, met),
         Row("tail", f"maps, once for all trials, cut behind {where}", once, "s"),
         Row("tail", f"val_loss of the tail, cut behind {where}", loss, "nats", loss / losses["pixels"]),
     ]

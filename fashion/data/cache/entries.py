@@ -1,5 +1,4 @@
-"""What the cache folder holds: images, features and maps. (Copies of data sets that are in buckets are data, and no part
-of this.)"""
+"""What the cache folder holds: images, features and maps. Copies of data sets that are in buckets are no part of it."""
 
 from __future__ import annotations
 
