@@ -21,8 +21,8 @@ from fashion.files import write_atomic
 # id -> whether it reads the real data. Each is a module with a function `run(full, data)`, imported when its turn
 # comes.
 BENCHMARKS = {
-    "input": True, "step": True, "trial": False, "probe": True, "sweep": True, "scale": False, "predict": True,
-    "start": False, "labels": False, "page": False,
+    "input": True, "step": True, "trial": False, "probe": True, "tail": True, "sweep": True, "scale": False,
+    "predict": True, "start": False, "labels": False, "page": False,
 }  # fmt: skip
 WIDTH = 150  # characters, where the output is not a terminal
 

@@ -74,7 +74,7 @@ def delivery(dataset: Dataset, folder: Path, count: int, rounds: int) -> list[Ro
         assert pack.labels is not None
         # The package's own gathering stage; `train_batches` puts augmentation on top of it.
         order = EPOCH.rows(len(pack), 1)
-        return batches._prefetched(batches._center(pack.images, SIDE), pack.labels, order, batches.CPU)
+        return batches.prefetched(batches._center(pack.images, SIDE), pack.labels, order, batches.CPU)
 
     def normalised() -> Iterable[Any]:
         return (
@@ -142,7 +142,7 @@ class Watch:
 def waiting(case: Case, dataset: Dataset, folder: Path, steps: int) -> list[Row]:
     """Shares of the steps after the first few of an epoch of `fit`, in per cent of their time."""
     delivered, gathered = Watch(), Watch()
-    train, prefetched = PixelFeed.train, batches._prefetched
+    train, prefetched = PixelFeed.train, batches.prefetched
     marks: dict[int, tuple[float, float, float]] = {}
 
     def on_step(_: int, step: int, __: int) -> None:
@@ -153,7 +153,7 @@ def waiting(case: Case, dataset: Dataset, folder: Path, steps: int) -> list[Row]
     with (
         threads(1),
         mock.patch.object(PixelFeed, "train", lambda self, *given: delivered.over(train(self, *given))),
-        mock.patch.object(batches, "_prefetched", lambda *given: gathered.over(prefetched(*given))),
+        mock.patch.object(batches, "prefetched", lambda *given: gathered.over(prefetched(*given))),
     ):
         for _ in fit(TrialInputs(case.config(), data, ResolvedWeights("none"), folder / "trial", on_step=on_step)):
             pass

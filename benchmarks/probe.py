@@ -9,19 +9,14 @@ ratio: the trial from pixels to the probe, of the same round; both reach the sam
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from benchmarks.case import Case, first_images, threads
 from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
 from fashion.config import TrialConfig
 from fashion.data.layout import read_dataset
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.weights import resolve_weights
-from fashion.training.features import open_features
-from fashion.training.feed import TrainingData
+from fashion.training.feed import TrainingData, with_cached
 from fashion.training.loop import TrialInputs, fit
 
 CASE = Case("efficientnet_lite0", 160, 160, 32)
@@ -39,7 +34,7 @@ def run(full: bool, data: Path) -> list[Row]:
         found = first_images(dataset, CASE, images, images // 5, folder / "cache")
         tell(f"features of {images} images")
         computed: list[TrainingData] = []
-        once = seconds(lambda: computed.append(with_features(found, probe, weights)))
+        once = seconds(lambda: computed.append(with_cached(found, probe, weights)))
 
         def trial(kind: str, config: TrialConfig, given: TrainingData) -> float:
             place = Path(tempfile.mkdtemp(prefix="trial-", dir=folder)) / "0000"
@@ -77,8 +72,3 @@ def configured(mode: str, epochs: int) -> TrialConfig:
     data = config.data.model_copy(update={"flip": 0.5, "crop_mode": "center", "train_crop": None})
     model = config.model.model_copy(update={"weights": "imagenet"})
     return config.model_copy(update={"train": train.model_copy(update={"lr": 0.003}), "data": data, "model": model})
-
-
-def with_features(data: TrainingData, config: TrialConfig, weights: ResolvedWeights) -> TrainingData:
-    train, val = (open_features(pack, config, weights, torch.device("cpu")) for pack in (data.train, data.val))
-    return replace(data, features=(train, val))

@@ -144,6 +144,13 @@ class DataConfig(Frozen):
     flip: Probability = Field(0.5, description="probability of a horizontal flip in training")
     jitter: float = Field(0.0, ge=0.0, le=1.0, description="strength of random brightness and contrast in training")
     erase: Probability = Field(0.0, description="probability of random erasing in training (Zhong et al. 2020)")
+    crop_cells: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="train.mode: tail takes random crops of the maps in training, which are up to this many cells "
+        "smaller each way; 0: none",
+    )
     normalize: Literal["weights", "imagenet", "half"] = Field(
         "weights", description="channel means and deviations: the backbone weights' own, ImageNet's, or 0.5"
     )
@@ -187,10 +194,11 @@ class ModelConfig(Frozen):
 class TrainConfig(Frozen):
     """Optimisation; the defaults are the report's final recipe, with a proper cross entropy."""
 
-    mode: Literal["full", "probe"] = Field(
+    mode: Literal["full", "probe", "tail"] = Field(
         "full",
         description="probe: the backbone is frozen and sees each image once; its features are cached, and trials train "
-        "the heads alone, in seconds",
+        "the heads alone, in seconds; tail: the same for the first freeze_stages stages, whose output is cached as "
+        "maps, and trials train the rest on them",
     )
     epochs: int = Field(
         50, ge=1, le=10_000, description="passes over the training images; the schedule spans all of them"
@@ -205,7 +213,18 @@ class TrainConfig(Frozen):
     freeze_stages: int = Field(
         0,
         ge=0,
-        description="number of the backbone's first stages that are frozen (`fashion-sweep model` lists the stages)",
+        description="number of the backbone's first stages that are frozen (`fashion-sweep model` lists the stages); "
+        "with mode: tail, where the backbone is cut",
+    )
+    init_heads: Literal["random", "probe"] = Field(
+        "random",
+        description="probe: the heads begin as the linear probe of the backbone's features, a convex problem that is "
+        "solved first (LP-FT, Kumar et al. 2022)",
+    )
+    freeze_bn_stats: bool = Field(
+        False,
+        description="the backbone's batch normalisation keeps the statistics that came with its weights; its scale and "
+        "shift are trained like other weights",
     )
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="sgd's momentum; adam's beta1")
     weight_decay: float = Field(
@@ -222,6 +241,13 @@ class TrainConfig(Frozen):
     )
     label_smoothing: float = Field(
         0.0, ge=0.0, lt=1.0, description="share of the target spread over all classes (Szegedy et al. 2016)"
+    )
+    mixup: float = Field(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        description="pairs of training images are mixed by a share from Beta(mixup, mixup), and their losses alike "
+        "(Zhang et al. 2018); with mode: tail their maps; 0: none",
     )
     focal_gamma: float = Field(2.0, ge=0.0, le=10.0, description="focusing exponent of loss: focal (Lin et al. 2017)")
     class_weighting: Literal["none", "inverse", "sqrt_inverse"] = Field(
@@ -254,6 +280,14 @@ class TrainConfig(Frozen):
             raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be less than epochs ({self.epochs})")
         if self.loss == "report" and self.label_smoothing:
             raise ValueError("label_smoothing does not apply to loss: report")
+        return self
+
+    @model_validator(mode="after")
+    def _tail_has_a_cut(self) -> Self:
+        if self.mode == "tail" and self.freeze_backbone:
+            raise ValueError("freeze_backbone must be false with mode tail: mode probe trains the heads alone")
+        if self.mode == "tail" and not self.freeze_stages:
+            raise ValueError(f"freeze_stages ({self.freeze_stages}) must be at least 1 with mode tail: it is the cut")
         return self
 
 

@@ -34,6 +34,7 @@ from fashion.spec.search_methods import SEARCH_METHODS
 from fashion.spec.settings import SchedulerConfig
 from fashion.sweep.search import SOURCES
 from fashion.training.autotune import candidates
+from fashion.training.initial.heads import HEAD_INITS
 
 
 def words(field: str) -> list[str]:
@@ -48,6 +49,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "data.crop_mode": CROPS,
     "data.normalize": NORMALIZATIONS,
     "model.feature_norm": FEATURE_NORMS,
+    "train.init_heads": HEAD_INITS,
     "train.optimizer": OPTIMIZERS,
     "train.schedule": SCHEDULES,
     "train.loss": OBJECTIVES,

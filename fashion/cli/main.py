@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, str] = {
     "sweeps": "fashion.cli.spec:sweeps",
     "data": "fashion.cli.data.group:data",
     "model": "fashion.cli.model:model",
+    "cache": "fashion.cli.cache.command:cache",
     "export": "fashion.cli.outside.export:export_run",
     "submission": "fashion.cli.outside.submission:submission",
 }

@@ -30,8 +30,9 @@ from fashion.config import DataConfig
     ERASE_ASPECT,
     ERASE_TOP,
     ERASE_LEFT,
-) = range(12)
-DRAWS = 12
+    CELLS,
+) = range(13)
+DRAWS = 13
 
 
 def augment(pixels: Tensor, draw: Tensor, config: DataConfig, side: int) -> Tensor:
@@ -129,3 +130,15 @@ CROPS: Mapping[str, Callable[[Tensor, Tensor, DataConfig, int], Tensor]] = {
         unit(pixels), draw, draw[FLIP] < config.flip, config.crop_scale, side
     ),
 }
+
+
+def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor, float]:
+    """Each image (n, ...) mixed with that of another row of the batch (Zhang et al. 2018).
+
+    Returns the mixtures, the targets (n, columns) of those other rows, and the share of each image's own, at least a
+    half, which is the larger of x and 1 - x for x from Beta(alpha, alpha). Draws from torch's global generator.
+    """
+    share = float(torch.distributions.Beta(alpha, alpha).sample())
+    share = max(share, 1.0 - share)
+    other = torch.randperm(len(images)).to(images.device)
+    return torch.lerp(images[other], images, share), targets[other], share

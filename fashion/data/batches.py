@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -39,6 +40,18 @@ class Worker:
 
 
 ALONE = Worker()
+
+
+class ByRow(Protocol):
+    """What batches are gathered from: an array, or several that look like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,7 @@ def train_batches(
     share = slice(worker.rank, None, worker.world_size)
     whole = complete(labels)
     mine = [batch[share] for batch in batches[epoch.first :]]
-    for step, (pixels, targets) in enumerate(_prefetched(view, labels, mine, worker.device), epoch.first):
+    for step, (pixels, targets) in enumerate(prefetched(view, labels, mine, worker.device), epoch.first):
         draws = epoch.draws(len(batches[step]), step)
         draw = torch.from_numpy(draws[:, share]).to(worker.device, non_blocking=True)
         floats = augment(pixels, draw, config, side)
@@ -163,7 +176,7 @@ def eval_batches(
     mine = (np.arange(len(images)) if among is None else among)[worker.rank :: worker.world_size]
     rows = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
     mean, std = (_rows(each, config.crop, worker.device) for each in (normalization.mean, normalization.std))
-    for pixels, targets in _prefetched(_center(images, config.crop), labels, rows, worker.device):
+    for pixels, targets in prefetched(_center(images, config.crop), labels, rows, worker.device):
         floats = unit(pixels)
         normalize_(floats, mean, std)
         yield Batch(floats, targets, len(pixels))
@@ -187,13 +200,15 @@ def _rows(values: Sequence[float], width: int, device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device).repeat(width)
 
 
-def _prefetched(
-    images: NDArray[np.uint8],
+def prefetched(
+    images: ByRow,
     labels: NDArray[np.int64],
     batches: Sequence[NDArray[np.int64]],
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Gather the next batches in threads while one is in use: pages may have to come from the disk.
+    """The rows of each batch, as tensors on the device.
+
+    The next batches are gathered in threads while one is in use: pages may have to come from the disk.
 
     For a GPU the threads also copy them, from pinned memory and on a stream of their own, so that the copy of one batch
     overlaps with the computation on another.
@@ -211,7 +226,7 @@ def _prefetched(
 
 
 def _to_host(
-    images: NDArray[np.uint8], labels: NDArray[np.int64]
+    images: ByRow, labels: NDArray[np.int64]
 ) -> Callable[[NDArray[np.int64]], Callable[[], tuple[Tensor, Tensor]]]:
     def gather(rows: NDArray[np.int64]) -> Callable[[], tuple[Tensor, Tensor]]:
         batch = torch.from_numpy(images[rows]), torch.from_numpy(labels[rows])
@@ -221,12 +236,13 @@ def _to_host(
 
 
 def _to_gpu(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device
+    images: ByRow, labels: NDArray[np.int64], device: torch.device
 ) -> Callable[[NDArray[np.int64]], Callable[[], tuple[Tensor, Tensor]]]:
     copying = torch.cuda.Stream(device)
+    kind = torch.from_numpy(np.empty(0, images.dtype)).dtype
 
     def gather(rows: NDArray[np.int64]) -> Callable[[], tuple[Tensor, Tensor]]:
-        pixels = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        pixels = torch.empty((len(rows), *images.shape[1:]), dtype=kind, pin_memory=True)
         into = pixels.numpy()
         for position, row in enumerate(rows):  # straight into pinned memory: images[rows] would be one more copy
             into[position] = images[row]

@@ -8,29 +8,28 @@ one before anything is mapped.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import mmap
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from fashion.config import OF_ITS_TIME, Form
+from fashion.data.cache.arrow_files import check_seal, write_frame, write_seal, zeros
+from fashion.data.cache.entries import make_room
+from fashion.data.cache.use import keep_open
 from fashion.data.contents import default_cache_dir, require_room
 from fashion.data.images import Progress, decode_into
 from fashion.data.layout import Dataset
 from fashion.errors import BlockedError, DataError, Problem
-from fashion.files import KernelLock, write_atomic
+from fashion.files import KernelLock
 
 FORMAT_VERSION = 1
 _SAMPLED = 16  # rows whose checksums are compared whenever a file is opened
-_PIECE = 1 << 20  # bytes of a file that are in memory at a time while it is digested
 
 
 class Pack:
@@ -123,20 +122,33 @@ class Pack:
             return cls._pushed(dataset, form, metadata, verify)
         folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
         path = folder / f"{metadata['fingerprint']}-{split_name}-{form}-v{FORMAT_VERSION}.arrow"
-        pack = cls._valid(path, dataset, metadata, verify)
+        pack = cls._kept(path, dataset, metadata, verify)
         if pack is not None:
             return pack
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with KernelLock(f"{path}.lock"):
-                pack = cls._valid(path, dataset, metadata, verify)
+                pack = cls._kept(path, dataset, metadata, verify)
                 if pack is None:
                     _build(path, dataset, form, metadata, progress)
+                    pack = cls.open(path)
+                    keep_open(path, pack)
         except OSError as error:
             raise BlockedError(
                 f"The image cache can't be written in {folder}: {error}. Set FASHION_CACHE to a folder with room."
             ) from error
-        return pack if pack is not None else cls.open(path)
+        return pack
+
+    @classmethod
+    def _kept(cls, path: Path, dataset: Dataset, metadata: dict[str, str], verify: bool) -> Pack | None:
+        """The pack if its file is whole, and kept in the cache as long as the pack lives; None if it must be built."""
+        pack = cls._valid(path, dataset, metadata, verify)
+        if pack is not None:
+            try:
+                keep_open(path, pack)
+            except FileNotFoundError:  # removed in this moment
+                return None
+        return pack
 
     @classmethod
     def _pushed(cls, dataset: Dataset, form: Form, metadata: dict[str, str], verify: bool) -> Pack:
@@ -180,6 +192,7 @@ def _form_as_metadata(form: Form) -> dict[str, str]:
 def _build(path: Path, dataset: Dataset, form: Form, metadata: dict[str, str], progress: Progress | None) -> None:
     """Write the file with zeros for pixels, then decode into it in place: pixels are never copied in memory."""
     split, size = dataset.splits[metadata["split"]], form.resize
+    make_room("The image cache", len(split) * size * size * 3, path)
     require_room("The image cache", len(split) * size * size * 3, path.parent)
     # Always the same name, guarded by the lock: what a killed builder left is overwritten.
     temporary = path.with_name(f".{path.name}.tmp")
@@ -207,81 +220,3 @@ def _write_frame(
         columns["labels"] = pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1)), labels.shape[1])
     pixels_at, checksums_at = write_frame(path, columns, ("pixels", "crc32"), metadata)
     return pixels_at, checksums_at
-
-
-def zeros(length: int) -> pa.Buffer:
-    """`length` zero bytes that take no memory, however many they are.
-
-    Written to a file they are real, so that a full disk raises an error there, instead of a bus error later in a
-    mapping of that file. Memory that can't be written to is not counted against what the machine has either.
-    """
-    return pa.py_buffer(mmap.mmap(-1, length, mmap.MAP_PRIVATE, mmap.PROT_READ) if length else b"")
-
-
-def write_frame(
-    path: Path, columns: Mapping[str, pa.Array], wanted: Sequence[str], metadata: Mapping[str, str] | None = None
-) -> list[int]:
-    """Write an Arrow file of one batch. Returns where in it the values of the `wanted` columns begin, in bytes, so that
-    they can be filled in place."""
-    batch = pa.record_batch(dict(columns)).replace_schema_metadata(metadata)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    with pa.memory_map(str(path)) as source:
-        start = source.read_buffer(1).address
-        written = pa.ipc.open_file(source).get_batch(0)
-        return [written.column(name).buffers()[-1].address - start for name in wanted]
-
-
-def write_seal(path: Path, written: Path, pixels_at: int = 0, length: int = 0) -> None:
-    """Write the seal of the cache file `path`, whose content is in `written`.
-
-    It holds the size, the position of the pixels, and a digest of everything but the pixels (of the whole file by
-    default).
-    """
-    seal = {
-        "size": written.stat().st_size,
-        "pixels": [pixels_at, length],
-        "frame": _frame_digest(written, pixels_at, length),
-    }
-    put_seal(path, seal)
-
-
-def put_seal(path: Path, seal: Mapping[str, Any]) -> None:
-    """Write a seal that `read_seal` has read from the same file elsewhere."""
-    write_atomic(_seal_path(path), json.dumps(seal).encode())
-
-
-def read_seal(path: Path) -> dict[str, Any]:
-    """The seal of a cache file. Raises OSError or ValueError where there is no such seal."""
-    seal: dict[str, Any] = json.loads(_seal_path(path).read_text())
-    return seal
-
-
-def check_seal(path: Path) -> None:
-    """Raise ValueError unless the file has the size in its seal and everything but its pixels is as it was written."""
-    seal = read_seal(path)
-    (start, length), size = seal["pixels"], path.stat().st_size
-    if size != seal["size"] or not 0 <= start <= start + length <= size:
-        raise ValueError(f"{size} bytes, not {seal['size']}")
-    if _frame_digest(path, start, length) != seal["frame"]:
-        raise ValueError("its digest differs")
-
-
-def _seal_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.seal")
-
-
-def _frame_digest(path: Path, start: int, length: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        _digest_into(digest, file, start)
-        file.seek(start + length)
-        _digest_into(digest, file, path.stat().st_size - start - length)
-    return digest.hexdigest()
-
-
-def _digest_into(digest: hashlib._Hash, file: BinaryIO, length: int) -> None:
-    """The next `length` bytes of the file, a piece at a time: a file of features is digested whole."""
-    while length > 0 and (piece := file.read(min(length, _PIECE))):
-        digest.update(piece)
-        length -= len(piece)

@@ -86,7 +86,7 @@ def run_spec(
                 ahead.begin(address, needed(spec, before.left, usable_cpus(), visible_gpus()))
             from fashion.sweep.prepare import discard, open_run, prepare
 
-        prepared = prepare(spec, bars, before.trials, found)
+        prepared = prepare(spec, bars, before.trials, found, say)
         with deferred():
             import pandas  # noqa: F401  # half of what Tune takes to load, and no part of Ray: that may still start
         bars.close()

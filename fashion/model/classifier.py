@@ -54,6 +54,12 @@ class MultiHeadClassifier(nn.Module):
         self.backbone = nn.Identity()
         return self
 
+    def without_stages(self, count: int) -> Self:
+        """The same model for the maps that the backbone's first `count` stages make, which are taken off."""
+        for name, _ in self._first_stages(count):
+            self.backbone.set_submodule(name, nn.Identity())
+        return self
+
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         return self.backbone.parameters()
 
@@ -61,11 +67,13 @@ class MultiHeadClassifier(nn.Module):
         return self.heads.parameters()
 
     def freeze(self, train: TrainConfig) -> None:
-        """Freeze what `train` says: the backbone, its first stages, or nothing."""
+        """Freeze what `train` says: the backbone, its first stages, or nothing. (A tail is without them.)"""
         if train.freeze_backbone:
             self.freeze_backbone()
-        elif train.freeze_stages:
+        elif train.freeze_stages and train.mode != "tail":
             self.freeze_stages(train.freeze_stages)
+        if train.freeze_bn_stats:
+            self.freeze_statistics()
 
     def freeze_backbone(self) -> None:
         """Train the heads alone. The backbone stays in evaluation mode, so that its batch statistics don't change."""
@@ -77,12 +85,23 @@ class MultiHeadClassifier(nn.Module):
 
         Raises UserError unless the backbone has more than `count` stages.
         """
+        self._freeze([module for _, module in self._first_stages(count)])
+
+    def freeze_statistics(self) -> None:
+        """Keep the statistics of the backbone's batch normalisation as they are; its scale and shift are trained."""
+        self.frozen = [
+            *self.frozen,
+            *(part for part in self.backbone.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)),
+        ]
+        self.train(self.training)
+
+    def _first_stages(self, count: int) -> list[tuple[str, nn.Module]]:
         stages = stages_of(self.backbone)
         if count >= len(stages):
             listed = ", ".join(name for name, _ in stages)
             rule = f"must be less than the number of the backbone's stages ({listed})"
             raise UserError(Problem("train.freeze_stages", rule, str(count)))
-        self._freeze([module for _, module in stages[:count]])
+        return stages[:count]
 
     def _freeze(self, modules: list[nn.Module]) -> None:
         self.frozen = modules

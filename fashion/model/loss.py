@@ -117,6 +117,19 @@ class MultiHeadLoss:
         return torch.where(labelled > 0, images / labelled.clamp_min(1e-9), 0.0)
 
 
+def mixed(
+    criterion: Callable[[Sequence[Tensor], Tensor], Tensor], share: float
+) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
+    """The objective of mixed images: `share` of the loss against their own targets, the rest against the others', which
+    stand beside them, (n, 2 columns)."""
+
+    def of_both(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
+        own, others = targets.chunk(2, dim=1)
+        return share * criterion(logits, own) + (1 - share) * criterion(logits, others)
+
+    return of_both
+
+
 def columns_of_heads(targets: Tensor, class_counts: Sequence[int], multi_label: Sequence[bool]) -> list[Tensor]:
     """Targets (n, columns) by head: (n,) for a single-label head, (n, classes) for a multi-label one."""
     if not any(multi_label):

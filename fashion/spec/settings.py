@@ -136,3 +136,10 @@ class ResourcesConfig(Frozen):
         description="seconds without a report after which a trial's process is killed as hung, which counts as a "
         "failure; for the first epoch they count from the trial's start. null: no limit",
     )
+    maps_gb: float = Field(
+        20.0,
+        gt=0.0,
+        le=1e6,
+        description="most that the maps of train.mode: tail may take in the cache folder, in GB, for all trials of the "
+        "sweep; a sweep that needs more is refused before any are computed",
+    )

@@ -27,6 +27,8 @@ _NAMES: Mapping[str, str] = {
     "train.lr": "learning_rate learningrate base_lr initial_lr lr_init max_lr lrs",
     "train.backbone_lr_scale": "backbone_lr lr_mult backbone_lr_mult",
     "train.freeze_backbone": "freeze frozen linear_probe",
+    "train.freeze_bn_stats": "freeze_bn frozen_bn norm_eval bn_eval",
+    "train.mixup": "mixup_alpha mix_up",
     "train.momentum": "beta1 betas",
     "train.weight_decay": "wd decay l2 l2_penalty",
     "train.schedule": "lr_schedule lr_scheduler lr_policy",

@@ -3,7 +3,7 @@
     trials/0007/last-0004-1f3a9c02.pt    resumable state after epoch 4, put once, by the attempt of that mark
     trials/0007/last-0004.00120-….pt     the same 120 steps into epoch 5, of a trial that had to leave its machine
     trials/0007/best-0004.safetensors, val-0004.parquet
-    trials/backbone-….safetensors        a probe's frozen backbone, one for the sweep
+    trials/backbone-….safetensors        a probe's or a tail's backbone, one for the sweep
 
 A trial is a pure function of its configuration, so the furthest state of any attempt is right to go on from. That
 fences a process that was cut off and lives on, without a lock: it can only add states under its own mark.

@@ -27,8 +27,11 @@ from fashion.spec.trials.possible import every, extremes, together
 from fashion.spec.trials.relations import FROZEN
 
 Progress = Callable[[str, int, int], None]  # label, done, total
-OPENED_BY = ("model.backbone", "train.batch_size")
-SHAPED_BY = ("model.backbone", "data.crop", "data.train_crop", "train.batch_size", "model.feature_norm", *FROZEN)
+OPENED_BY = ("model.backbone", "train.batch_size", "train.mode")
+SHAPED_BY = (
+    "model.backbone", "data.crop", "data.train_crop", "data.crop_cells", "train.batch_size", "model.feature_norm",
+    *FROZEN,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Shape:
 
     trained: side in pixels of the training input, None for a probe, which never sees it. evaluated: side of the crop.
     alone: whether some worker's share of a batch is a single image. frozen: how many of the backbone's first stages
-    are frozen, None for all of it. norm: whether the pooled features are normalised by batch.
+    are frozen, None for all of it. norm: whether the pooled features are normalised by batch. crop_cells: of a tail,
+    which is cut behind its frozen stages, None for any other mode.
     """
 
     backbone: str
@@ -46,6 +50,7 @@ class Shape:
     alone: bool
     frozen: int | None
     norm: bool
+    crop_cells: int | None = None
 
 
 def foreseen(spec: SweepSpec, train_images: int | None, progress: Progress) -> list[Problem]:
@@ -195,6 +200,7 @@ def _shapes(spec: SweepSpec, train_images: int | None) -> Iterator[Shape]:
             alone=share < 2,
             frozen=None if probe or each["train.freeze_backbone"] else int(each["train.freeze_stages"] or 0),
             norm=each["model.feature_norm"] == "batch",
+            crop_cells=int(each["data.crop_cells"] or 0) if each["train.mode"] == "tail" else None,
         )
         if shape not in seen:
             seen.add(shape)
@@ -203,6 +209,8 @@ def _shapes(spec: SweepSpec, train_images: int | None) -> Iterator[Shape]:
 
 def _open(each: Mapping[str, Scalar], workers: int, train_images: int | None) -> bool:
     """Whether the rules of the spec may leave it open whether such a model can be trained."""
+    if each["train.mode"] == "tail":
+        return True
     size = int(each["train.batch_size"] or 0)
     in_table = not str(each["model.backbone"]).startswith(backbones.TIMM_PREFIX)
     return not in_table or min(size, train_images if train_images is not None else size) < 2 * workers
@@ -212,11 +220,29 @@ def _problems(shape: Shape, workers: int, train_images: int | None) -> Iterator[
     row = backbones.row(shape.backbone)
     if shape.alone and shape.norm:
         yield _of_one(workers, train_images, "with feature_norm: batch: batch normalisation needs two images")
+    if shape.crop_cells is not None and shape.frozen:
+        uncut = [*_uncut(shape)]
+        yield from uncut
+        if uncut:
+            return
     if row.native_size:
         smallest = shape.trained is not None and shape.frozen is not None and shape.trained < row.least_side_alone
         if not (shape.alone and smallest):
             return  # the rest is in the rules of the spec
     yield from _tried(shape, workers, train_images)
+
+
+def _uncut(shape: Shape) -> Iterator[Problem]:
+    """Why a tail can't be cut off."""
+    from fashion.model.network import complete_row
+    from fashion.training.tail.cut import why_not_cut
+
+    assert shape.frozen is not None, "a tail's backbone is never frozen as a whole"
+    row = complete_row(backbones.row(shape.backbone))
+    if reason := why_not_cut(row, shape.evaluated, shape.frozen, shape.crop_cells or 0):
+        rule = f"{row.name} can't be cut there at {shape.evaluated} px ({reason})"
+        fix = "Cut elsewhere (`fashion-sweep model` lists the stages), or use train.mode: full"
+        yield Problem("train.freeze_stages", rule, str(shape.frozen), fix)
 
 
 def _tried(shape: Shape, workers: int, train_images: int | None) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from fashion.bucket.address import Address
 from fashion.config import AS_WRITTEN, LabelReading, ModelConfig, TrialConfig
+from fashion.data.cache.use import note_user
 from fashion.data.layout import Dataset
 from fashion.data.lists import LABELLED
 from fashion.data.remote.local_copy import DataRoot
@@ -50,12 +51,18 @@ class Prepared:
 
 
 def prepare(
-    spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] = (), read: DataRead | None = None
+    spec: SweepSpec,
+    progress: Progress,
+    begun: Sequence[TrialConfig] = (),
+    read: DataRead | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
-    """Resolve all weights and compute the features that this spec's trials need, and those `begun` before the spec was
-    edited. read: the data set with its caches, where that has been read already.
+    """Resolve all weights and compute the features and maps that this spec's trials need, and those `begun` before the
+    spec was edited. read: the data set with its caches, where that has been read already. say: is told what the maps
+    take before they are computed.
 
-    Raises WeightsError and what `read_data` raises, with everything that is wrong, before any trial starts.
+    Raises WeightsError and what `read_data` and `plan_maps` raise, with everything that is wrong, before any trial
+    starts.
     """
     read = read or read_data(spec, progress, begun)
     dataset, cache_dir = read.dataset, read.cache_dir
@@ -67,22 +74,49 @@ def prepare(
             model = ModelConfig(backbone=key[0], weights=key[1])
             weights[key] = known.weights(model, partial(progress, "weights"))
     known.save()
-    probes = {(c.data, c.model.backbone, c.model.weights): c for c in read.configs if c.train.mode == "probe"}
-    for config in probes.values():
-        resolved = weights[config.model.backbone, config.model.weights]
-        # A backbone of random weights is one trial's own: that trial computes its features.
-        if resolved.sha256:
-            from fashion.training.features import open_features  # here, since it takes torch
+    used = {pack.path for packs in read.packs.values() for pack in packs}
+    if any(config.train.mode == "tail" for config in read.configs):
+        from fashion.training.tail.plan import plan_maps  # here, since it takes torch
 
-            packs = read.packs[config.data.form]
-            for split, pack in zip(LABELLED, (packs[0], packs[-1]), strict=True):
-                label = f"{split} features of {config.model.backbone} at {config.data.crop} px"
-                open_features(pack, config, resolved, _device(), partial(progress, label), split)
+        plan = plan_maps(read.configs, read.packs, weights, spec.resources.maps_gb)
+        plan.compute(_device(), progress, say)
+        used |= {file.path for file in plan.files}
+    used |= _compute_features(read, weights, progress)
+    for path in used:
+        if path.parent == cache_dir and path.exists():
+            note_user(path, str(run_path(spec).absolute()))
     address = read.source if isinstance(read.source, Address) else None
     data = read.configs[0].data
     return Prepared(
         dataset, read.root, cache_dir, weights, address, data.follow_links, data.on_error, data.label_reading
     )
+
+
+def _compute_features(
+    read: DataRead, weights: Mapping[tuple[str, str], ResolvedWeights], progress: Progress
+) -> set[Path]:
+    """Compute the features that trials train on, or that their heads begin with. Returns their files."""
+    seen: dict[tuple[object, ...], TrialConfig] = {}
+    for config in read.configs:
+        if config.train.mode == "probe" or config.train.init_heads == "probe":
+            cut = config.train.freeze_stages if config.train.mode == "tail" else 0
+            seen[config.data, config.model.backbone, config.model.weights, config.train.mode, cut] = config
+    used = set[Path]()
+    for config in seen.values():
+        resolved = weights[config.model.backbone, config.model.weights]
+        if not resolved.sha256:
+            continue  # a backbone of random weights is one trial's own: that trial computes its features
+        from fashion.training.features import features_path, open_features, open_or_compute  # here: they take torch
+
+        packs = read.packs[config.data.form]
+        for split, pack in zip(LABELLED, (packs[0], packs[-1]), strict=True):
+            told = partial(progress, f"{split} features of {config.model.backbone} at {config.data.crop} px")
+            if config.train.mode == "probe":
+                open_features(pack, config, resolved, _device(), told, split)
+            elif split == "train":
+                open_or_compute(pack, config, resolved, False, _device(), told)
+            used.add(features_path(pack, config, resolved, False))
+    return used
 
 
 def _device() -> str:

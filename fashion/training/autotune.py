@@ -28,8 +28,11 @@ from torch.nn import functional as F
 from fashion.config import TrialConfig
 from fashion.errors import ResourcesError
 from fashion.files import KernelLock, write_atomic
+from fashion.model.backbones import row
 from fashion.model.classifier import build_model
+from fashion.model.network import complete_row
 from fashion.model.precision import Setting, computes_bf16
+from fashion.training.tail.cut import map_shape
 
 FORMAT_VERSION = 4
 ROUNDS = 4
@@ -68,7 +71,7 @@ def choose(
     Raises ResourcesError when no setting fits into the memory that this process may use on its GPU.
     """
     allowed = candidates(config, device)
-    automatic = config.train.compile == "auto" and config.train.mode == "full" and can_compile(device)
+    automatic = config.train.compile == "auto" and config.train.mode != "probe" and can_compile(device)
     if len(allowed) == 1 and not automatic:
         return allowed[0]
     key = _key(config, device, allowed, automatic)
@@ -99,7 +102,7 @@ def candidates(config: TrialConfig, device: torch.device) -> list[Setting]:
     """What is allowed and can run here, the usual setting first; where `train.compile` is auto, before compilation."""
     train = config.train
     if train.precision == "auto":
-        precisions = [False, True] if train.mode == "full" and computes_bf16(device) else [False]
+        precisions = [False, True] if train.mode != "probe" and computes_bf16(device) else [False]
     else:
         precisions = [train.precision == "bf16"]
     layouts = [True, False] if train.layout == "auto" else [train.layout == "channels_last"]
@@ -199,15 +202,22 @@ def _first(steps: Iterator[float], device: torch.device) -> Measured:
 def _steps(
     config: TrialConfig, class_counts: tuple[int, ...], device: torch.device, setting: Setting, count: int, side: int
 ) -> Iterator[float]:
-    """Training steps from the same weights on the same random images, without end; the loss of each."""
+    """Training steps from the same weights on the same random images (a tail's: maps), without end; the loss of
+    each."""
     torch.manual_seed(0)
     # Without dropout: compiled code draws other random numbers, and the losses are to be compared.
     certain = config.model.model_copy(update={"dropout": 0.0, "drop_path": 0.0})
-    model = setting.arrange(build_model(certain, class_counts), device)
+    whole = build_model(certain, class_counts)
+    shape: tuple[int, ...] = (3, side, side)
+    if config.train.mode == "tail":
+        cut = config.train.freeze_stages
+        shape = map_shape(complete_row(row(config.model.backbone)), side, cut)
+        whole.without_stages(cut)
+    model = setting.arrange(whole, device)
     model.freeze(config.train)
-    images = torch.rand(count, 3, side, side).sub_(0.5).to(device)
+    images = torch.rand(count, *shape).sub_(0.5).to(device)
     targets = torch.randint(0, min(class_counts), (count,)).to(device)
-    if setting.channels_last:
+    if setting.channels_last and images.ndim == 4:
         images = images.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-3)
     net = setting.compiled(model)
@@ -239,6 +249,7 @@ def _key(config: TrialConfig, device: torch.device, allowed: list[Setting], auto
         "side": config.data.train_crop or config.data.crop,
         "batch_size": config.train.batch_size,
         "frozen": [config.train.freeze_backbone, config.train.freeze_stages],
+        **({"mode": "tail"} if config.train.mode == "tail" else {}),
         "allowed": [str(setting) for setting in allowed],
         "compile": automatic,
         "device": torch.cuda.get_device_name(device) if on_gpu else _processor(),

@@ -1,4 +1,5 @@
-"""Pooled features of every image, computed once: what the trials of `train.mode: probe` train on.
+"""Pooled features of every image, computed once: what the trials of `train.mode: probe` train on, and what heads begin
+with (`train.init_heads: probe`).
 
 A frozen backbone gives an image the same features in every epoch of every trial. They are kept in one Arrow file per
 (image cache, crop, normalisation, backbone, weights, mirrored or not), beside the image caches and with the same seal.
@@ -31,13 +32,18 @@ from fashion.data.batches import (
     eval_batches,
     flipped,
 )
+from fashion.data.cache.arrow_files import check_seal, write_frame, write_seal, zeros
+from fashion.data.cache.entries import make_room
+from fashion.data.cache.use import keep_open
 from fashion.data.contents import require_room
-from fashion.data.pack import Pack, check_seal, write_frame, write_seal, zeros
+from fashion.data.pack import Pack
 from fashion.errors import BlockedError
 from fashion.files import KernelLock
 from fashion.model.backbones import ResolvedWeights, row
 from fashion.model.classifier import build_model, normalization
 from fashion.training.evaluate import evaluation_batch_size
+from fashion.training.tail.batches import Maps
+from fashion.training.tail.maps import open_or_compute_maps
 
 FORMAT_VERSION = 1
 
@@ -131,8 +137,14 @@ def open_or_compute(
 
 def features_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> Path:
     """The cache file, named by everything that the features depend on."""
+    key = json.dumps(_described(pack, config, weights, mirrored), sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return pack.path.with_name(f"{pack.metadata['fingerprint']}-{pack.metadata['split']}-features-{digest}.arrow")
+
+
+def _described(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> dict[str, Any]:
     backbone = config.model.backbone
-    key = {
+    return {
         "pack": pack.path.name,
         "crop": config.data.crop,
         "normalization": normalization(config.data.normalize, row(backbone)),
@@ -140,10 +152,10 @@ def features_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mir
         # Random weights are the trial's own.
         "weights": weights.sha256 or f"seed {config.seed}",
         "mirrored": mirrored,
+        # Those of a tail are made of its maps, which are rounded.
+        **({"cut": config.train.freeze_stages} if config.train.mode == "tail" else {}),
         "format": FORMAT_VERSION,
     }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return pack.path.with_name(f"{pack.metadata['fingerprint']}-{pack.metadata['split']}-features-{digest}.arrow")
 
 
 def _valid(path: Path, count: int) -> NDArray[np.float32] | None:
@@ -168,6 +180,7 @@ def _mapped(path: Path, written: int, inode: int) -> NDArray[np.float32]:
     check_seal(path)  # first, since Arrow follows whatever offsets it finds, even out of the mapping
     column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("features")
     values: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(column), -1)
+    keep_open(path, values)
     return values
 
 
@@ -181,19 +194,29 @@ def _build(
     device: torch.device,
     progress: Progress | None,
 ) -> None:
-    """Write the file with zeros for features, then compute into it in place: memory does not grow with the images."""
+    """Write the file with zeros for features, then compute into it in place: memory does not grow with the images.
+    Those of a tail are computed from its maps, which is quicker."""
+    of_maps = config.train.mode == "tail"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = build_model(config.model, (), weights)
     model = model.to(memory_format=torch.channels_last).to(device).eval()
     channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
     size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
+    batches = eval_batches(pack, config.data, channels, size, Worker(device=device))
+    if of_maps:
+        maps = open_or_compute_maps(pack, config, weights, mirrored, device)
+        model.without_stages(config.train.freeze_stages)
+        labels = np.zeros((len(pack), 0), np.int64)
+        batches = (batch for batch, _ in Maps(maps, None, labels).eval_batches(size, Worker(device=device)))
     temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock
     try:
-        features = _framed(temporary, len(pack), model.feature_count)
+        key = json.dumps(_described(pack, config, weights, mirrored), sort_keys=True)
+        make_room("The feature cache", 4 * len(pack) * model.feature_count, path)
+        features = _framed(temporary, len(pack), model.feature_count, key)
         done = 0
-        for batch in eval_batches(pack, config.data, channels, size, Worker(device=device)):
-            images = batch.images.flip(-1) if mirrored else batch.images
+        for batch in batches:
+            images = batch.images.flip(-1) if mirrored and not of_maps else batch.images
             features[done : done + len(images)] = model.features(images).float().cpu().numpy()
             done += len(images)
             if progress is not None:
@@ -205,9 +228,10 @@ def _build(
         temporary.unlink(missing_ok=True)
 
 
-def _framed(path: Path, count: int, width: int) -> np.memmap[Any, np.dtype[np.float32]]:
+def _framed(path: Path, count: int, width: int, key: str) -> np.memmap[Any, np.dtype[np.float32]]:
     """A new file of features, all of them 0, mapped to be written: (count, width)."""
     require_room("The feature cache", 4 * count * width, path.parent)
     values = pa.Array.from_buffers(pa.float32(), count * width, [None, zeros(4 * count * width)])
-    (start,) = write_frame(path, {"features": pa.FixedSizeListArray.from_arrays(values, width)}, ("features",))
+    columns = {"features": pa.FixedSizeListArray.from_arrays(values, width)}
+    (start,) = write_frame(path, columns, ("features",), {"of": key})
     return np.memmap(path, np.float32, "r+", start, (count, width))

@@ -1,9 +1,9 @@
-"""Where a trial's batches come from: pixels, augmented on the device, or (`train.mode: probe`) a backbone's
-features."""
+"""Where a trial's batches come from: pixels, augmented on the device, or what a frozen backbone (`train.mode: probe`)
+or its first stages (`tail`) have made of them once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,12 +15,19 @@ from fashion.config import TrialConfig
 from fashion.data.batches import Batch, Epoch, Normalization, Worker, complete, eval_batches, train_batches
 from fashion.data.layout import Attribute, split_labels
 from fashion.data.pack import Pack
-from fashion.model.backbones import row
+from fashion.model.backbones import ResolvedWeights, row
 from fashion.model.classifier import normalization
 from fashion.training.evaluate import evaluation_batch_size, with_mirrors
-from fashion.training.features import Features
+from fashion.training.features import Features, open_features, open_or_compute
+from fashion.training.tail.batches import Maps
+from fashion.training.tail.maps import open_maps
 
-# Images or features, and their mirrors where both are evaluated.
+# What a trial sees in place of images.
+Cached = Features | Maps
+Opener = Callable[..., Cached]
+# How a mode that sees each image once opens, or computes, what it trains on. `full` is no row: it sees pixels.
+OPENERS: Mapping[str, Opener] = {"probe": open_features, "tail": open_maps}
+# Images, features or maps, and their mirrors where both are evaluated.
 EvalBatch = tuple[Batch, torch.Tensor | None]
 # Of training and of validation, each ascending; None for all.
 Rows = tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]
@@ -28,8 +35,9 @@ Rows = tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The two packs that a trial reads, the attributes of their labels and the data set's fingerprint; for a probe the
-    features of train and of val, too.
+    """The two packs that a trial reads, the attributes of their labels and the data set's fingerprint; for a
+    probe or a tail what it sees of train and of val, too. head_features: (N, F) of the training images, where the heads
+    begin as their linear probe.
 
     folds (N,): the fold of each image, where train and val are both all N of them (`data.folds`). train_rows, val_rows:
     those of one fold's model, ascending; None for all rows.
@@ -39,7 +47,8 @@ class TrainingData:
     val: Pack
     attributes: tuple[Attribute, ...]
     fingerprint: str
-    features: tuple[Features, Features] | None = None
+    cached: tuple[Cached, Cached] | None = None
+    head_features: NDArray[np.float32] | None = None
     folds: NDArray[np.uint8] | None = None
     train_rows: NDArray[np.int64] | None = None
     val_rows: NDArray[np.int64] | None = None
@@ -70,6 +79,18 @@ class TrainingData:
         return tuple(attribute.multi_label for attribute in self.attributes)
 
     @property
+    def train_labels(self) -> NDArray[np.int64]:
+        """(n, columns) of the images that are trained on."""
+        labels = _labels(self.train)
+        return labels if self.train_rows is None else labels[self.train_rows]
+
+    @property
+    def train_features(self) -> NDArray[np.float32] | None:
+        """(n, F) of the images that are trained on, where the heads begin as their linear probe."""
+        found = self.head_features
+        return found if found is None or self.train_rows is None else found[self.train_rows]
+
+    @property
     def train_complete(self) -> bool:
         """Whether no label of the training split is missing."""
         return complete(_labels(self.train))
@@ -86,12 +107,8 @@ class TrainingData:
             np.stack([np.bincount(column[column >= 0], minlength=2) for column in columns.T])
             if attribute.multi_label
             else np.bincount(columns[columns >= 0], minlength=len(attribute.classes))
-            for attribute, columns in split_labels(self.attributes, self._training_labels())
+            for attribute, columns in split_labels(self.attributes, self.train_labels)
         ]
-
-    def _training_labels(self) -> NDArray[np.int64]:
-        labels = _labels(self.train)
-        return labels if self.train_rows is None else labels[self.train_rows]
 
 
 def _labels(pack: Pack) -> NDArray[np.int64]:
@@ -125,30 +142,44 @@ class PixelFeed:
         return with_mirrors(batches, data.eval_flip)
 
 
-class FeatureFeed:
-    """Features that were computed once. rows: those that are trained on, and those that are validated."""
+class CachedFeed:
+    """Features or maps that were computed once. rows: those that are trained on, and those that are validated."""
 
     def __init__(
-        self, config: TrialConfig, features: tuple[Features, Features], worker: Worker, rows: Rows = (None, None)
+        self, config: TrialConfig, cached: tuple[Cached, Cached], worker: Worker, rows: Rows = (None, None)
     ) -> None:
         self.config, self.worker = config, worker
-        self.train_features, self.val_features = features
+        self.of_train, self.of_val = cached
         self.train_rows, self.val_rows = rows
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first, self.train_rows)
-        return self.train_features.train_batches(self.config.data.flip, wanted, self.worker)
+        return self.of_train.train_batches(self.config.data.flip, wanted, self.worker)
 
     def validate(self) -> Iterator[EvalBatch]:
         config = self.config
         size = evaluation_batch_size(config.train.batch_size, config.data.crop, self.worker.device)
-        return self.val_features.eval_batches(size, self.worker, self.val_rows)
+        return self.of_val.eval_batches(size, self.worker, self.val_rows)
 
 
 def make_feed(config: TrialConfig, data: TrainingData, worker: Worker) -> Feed:
-    """The feed that `train.mode` asks for; ValueError for a probe without features."""
+    """The feed that `train.mode` asks for; ValueError for a probe or a tail without what it trains on."""
     if config.train.mode == "full":
         return PixelFeed(config, data, worker)
-    if data.features is None:
-        raise ValueError("train.mode: probe needs the features of the backbone (features.open_or_compute)")
-    return FeatureFeed(config, data.features, worker, (data.train_rows, data.val_rows))
+    if data.cached is None:
+        raise ValueError(f"train.mode: {config.train.mode} needs what its frozen stages make of the images (OPENERS)")
+    return CachedFeed(config, data.cached, worker, (data.train_rows, data.val_rows))
+
+
+def with_cached(
+    data: TrainingData, config: TrialConfig, weights: ResolvedWeights, device: torch.device | str = "cpu"
+) -> TrainingData:
+    """The same with what a trial of `config` sees in place of images, and what its heads begin with, if anything;
+    computed where it is missing."""
+    if config.train.init_heads == "probe":
+        data = replace(data, head_features=open_or_compute(data.train, config, weights, False, device))
+    if config.train.mode == "full":
+        return data
+    opened = OPENERS[config.train.mode]
+    train = opened(data.train, config, weights, device, split="train")
+    return replace(data, cached=(train, opened(data.val, config, weights, device, split="val")))

@@ -119,7 +119,7 @@ class _Session:
         self.learners: list[Learner] = []
         for each in read_by:
             torch.manual_seed(config.seed)
-            self.learners.append(Learner(config, each, inputs.weights, worker, self.setting, owner))
+            self.learners.append(Learner(config, each, inputs.weights, worker, self.setting, owner, last is None))
         self.epoch, self.attempt, self.started = 0, 1, 0.0
         self.best_epoch, self.best_loss = inputs.best_epoch, inputs.best_loss
         self.history: list[EpochReport] = []

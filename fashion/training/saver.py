@@ -183,7 +183,8 @@ class Saver:
 def set_backbone_aside(
     model: MultiHeadClassifier, config: TrialConfig, weights: ResolvedWeights, folder: Path | None
 ) -> str:
-    """Take the frozen backbone off a probe's model, which is fed its features.
+    """Take the frozen backbone off a probe's model, which is fed its features, or its first stages off a tail's, which
+    is fed their maps.
 
     Returns the name of the file in `folder` that keeps it for all trials with the same weights, so that a promoted
     model can be made whole; written unless it is there, or `folder` is None.
@@ -193,7 +194,10 @@ def set_backbone_aside(
     if folder is not None and not (folder / name).exists():
         state = {f"backbone.{name}": value for name, value in model.backbone.state_dict().items()}
         checkpoint.save_weights(folder / name, state, {"format": checkpoint.FORMAT})
-    model.without_backbone()
+    if config.train.mode == "tail":
+        model.without_stages(config.train.freeze_stages)
+    else:
+        model.without_backbone()
     return name
 
 

@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,8 +29,7 @@ from fashion.model.precision import imitated
 from fashion.record.trial_files import ERROR, LAST, PROGRESS, folder_name
 from fashion.storage.trial_objects import Attempt, opened
 from fashion.training import checkpoint, micro_batches
-from fashion.training.features import open_features
-from fashion.training.feed import TrainingData
+from fashion.training.feed import TrainingData, with_cached
 from fashion.training.loop import TrialInputs, train_trial
 from fashion.training.task import Note, Task, TrialEvent, require_code
 
@@ -158,14 +156,10 @@ def training_data(
     cache_dir: Path,
     device: torch.device,
 ) -> TrainingData:
-    """The packs of a trial and a probe's features, memory-mapped. A warm process keeps them open between trials."""
+    """The packs of a trial, and a probe's features or a tail's maps, memory-mapped. A warm process keeps them open
+    between trials."""
     how = (config.data.follow_links, config.data.on_error, config.data.label_reading)
-    data = _packs(root, fingerprint, config.data.form, *how, cache_dir)
-    if config.train.mode == "full":
-        return data
-    train = open_features(data.train, config, weights, device, split="train")
-    val = open_features(data.val, config, weights, device, split="val")
-    return replace(data, features=(train, val))
+    return with_cached(_packs(root, fingerprint, config.data.form, *how, cache_dir), config, weights, device)
 
 
 @lru_cache(maxsize=4)

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from fashion.data.cache.arrow_files import check_seal, read_seal, write_seal, zeros
 from fashion.data.images import PAD_COLOUR, load_rgb, resize_square
 from fashion.data.layout import Dataset, read_dataset
-from fashion.data.pack import Pack, check_seal, read_seal, write_seal, zeros
+from fashion.data.pack import Pack
 from fashion.errors import DataError, UserError
 
 

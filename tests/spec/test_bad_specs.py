@@ -79,6 +79,7 @@ BOUNDS: dict[str, tuple[str, list[Any]]] = {
     "data.flip": ("a number from 0 to 1", [-0.1, 1.01, 50]),
     "data.jitter": ("a number from 0 to 1", [-1, 1.5]),
     "data.erase": ("a number from 0 to 1", [-0.25, 2]),
+    "data.crop_cells": ("a whole number from 0 to 64", [-1, 65]),
     "model.dropout": ("a number of at least 0 and below 1", [1, 1.5, -0.2]),
     "model.drop_path": ("a number of at least 0 and below 1", [1, -0.1]),
     "train.epochs": ("a whole number from 1 to 10,000", [0, -3, 10001]),
@@ -90,6 +91,7 @@ BOUNDS: dict[str, tuple[str, list[Any]]] = {
     "train.weight_decay": ("a number from 0 to 10", [-0.001, 10.5]),
     "train.warmup_epochs": ("a number of at least 0", [-1]),
     "train.label_smoothing": ("a number of at least 0 and below 1", [1, -0.1]),
+    "train.mixup": ("a number from 0 to 10", [-0.2, 11]),
     "train.focal_gamma": ("a number from 0 to 10", [-1, 10.1]),
     "train.ema": ("a number of at least 0 and below 1", [1, 1.2, -0.9]),
     "train.clip_grad": ("a number of at least 0", [-1]),
@@ -102,6 +104,7 @@ BOUNDS: dict[str, tuple[str, list[Any]]] = {
     "resources.cpus_per_worker": ("a whole number from 1 to 1,024", [0, 2000]),
     "resources.max_failures": ("a whole number from 0 to 100", [-1, 101]),
     "resources.gpus_per_worker": ("auto or a number from 0 to 64", [-1, 65]),
+    "resources.maps_gb": ("a number above 0 and at most 1e+06", [0, -1]),
     "resources.concurrent_trials": ("auto or a whole number from 1 to 10,000", [0, 10001]),
 }
 # field -> (a misspelt word, the word that was meant)
@@ -112,7 +115,8 @@ WORDS: dict[str, list[tuple[str, str]]] = {
     "data.normalize": [("wieghts", "weights"), ("imagnet", "imagenet")],
     "model.weights": [("imagnet", "imagenet"), ("nonee", "none")],
     "model.backbone": [("resnet5", "resnet50"), ("efficientnet-b3", "efficientnet_b3"), ("tinny", "tiny")],
-    "train.mode": [("prob", "probe"), ("ful", "full")],
+    "train.mode": [("prob", "probe"), ("ful", "full"), ("tale", "tail")],
+    "train.init_heads": [("prbe", "probe"), ("randm", "random")],
     "train.optimizer": [("adamW", "adamw"), ("SGD", "sgd"), ("adm", "adam")],
     "train.schedule": [("cosin", "cosine"), ("one_cycle", "onecycle"), ("constat", "constant")],
     "train.loss": [("crossentropy", "cross_entropy"), ("focl", "focal"), ("reprot", "report")],

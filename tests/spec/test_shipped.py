@@ -23,6 +23,7 @@ NAMES = [
     "report",
     "schedule",
     "scratch_cpu",
+    "tail_cpu",
 ]
 
 

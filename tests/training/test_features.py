@@ -19,7 +19,7 @@ from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import build_model
 from fashion.training import features as module
 from fashion.training.features import features_path, open_features, open_or_compute
-from fashion.training.feed import FeatureFeed, PixelFeed, TrainingData
+from fashion.training.feed import CachedFeed, PixelFeed, TrainingData
 from fashion.training.loop import TrialInputs, fit
 
 NO_WEIGHTS = ResolvedWeights("none")
@@ -88,9 +88,9 @@ def test_batches_are_the_pixels_batches(demo_root: Path, data: TrainingData) -> 
     model = build_model(config.model, data.class_counts, NO_WEIGHTS).eval()
     for rank in (0, 1):
         worker = Worker(rank, 2)
-        found = probing(data, config).features
+        found = probing(data, config).cached
         assert found is not None
-        feeds = PixelFeed(config, data, worker), FeatureFeed(config, found, worker)
+        feeds = PixelFeed(config, data, worker), CachedFeed(config, found, worker)
         for pixels, features in zip(feeds[0].train(2), feeds[1].train(2), strict=True):
             assert torch.equal(pixels.targets, features.targets)
             assert pixels.global_count == features.global_count

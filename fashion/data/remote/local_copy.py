@@ -19,10 +19,10 @@ from pathlib import Path
 from fashion.bucket.address import Address, is_address, parse_address
 from fashion.bucket.store import Object, Store
 from fashion.config import AS_WRITTEN, Form, LabelReading
+from fashion.data.cache.arrow_files import put_seal
 from fashion.data.contents import require_room
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.lists import LABELLED
-from fashion.data.pack import put_seal
 from fashion.data.pushed import MANIFEST, Pushed, read_manifest
 from fashion.data.remote import listing
 from fashion.data.remote.fetch import Fetch, Progress

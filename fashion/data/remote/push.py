@@ -19,10 +19,11 @@ from pathlib import Path
 from fashion.bucket.address import Address
 from fashion.bucket.store import NotThereError, Object, Store, TakenError
 from fashion.config import Form
+from fashion.data.cache.arrow_files import read_seal
 from fashion.data.convert.write import rows_of, write_labels
 from fashion.data.layout import Dataset
 from fashion.data.lists import CHALLENGE
-from fashion.data.pack import Pack, read_seal
+from fashion.data.pack import Pack
 from fashion.data.pushed import MANIFEST, PackFile, Pushed
 from fashion.data.remote.fetch import Progress
 from fashion.data.remote.listing import CLAIM, LABEL_FILES, LISTS

@@ -73,19 +73,35 @@ SECTION_RULES = (
     _validated("data", "resize", "crop", "train_crop", "crop_mode"),
     _validated("train", "epochs", "warmup_epochs"),
     _validated("train", "loss", "label_smoothing"),
+    _validated("train", "mode", "freeze_backbone", "freeze_stages"),
 )
 
 
-def _probe(field: str, wanted: str, holds: Callable[[Values], bool]) -> FieldRelation:
-    """What `train.mode: probe` asks of a field of data."""
+# What a mode computes once for each image.
+COMPUTED_ONCE: Mapping[str, str] = {"probe": "features", "tail": "maps"}
+
+
+def _once(field: str, wanted: str, holds: Callable[[Values], bool]) -> FieldRelation:
+    """What the modes that see each image once ask of a field of data."""
 
     def check(values: Values, workers: int) -> Iterator[str]:
-        if values["train.mode"] == "probe" and not holds(values):
-            why = "for train.mode probe, whose features are computed once"
+        mode = values["train.mode"]
+        if mode in COMPUTED_ONCE and not holds(values):
+            why = f"for train.mode {mode}, whose {COMPUTED_ONCE[mode]} are computed once"
             yield f"{field} must {wanted} {why} ({values[f'data.{field}']})"
 
     others = ("data.crop",) if field == "train_crop" else ()
     return FieldRelation("data", ("train.mode", f"data.{field}", *others), check)
+
+
+def _crop_cells(values: Values, workers: int) -> Iterator[str]:
+    if values["data.crop_cells"] and values["train.mode"] != "tail":
+        yield f"crop_cells ({values['data.crop_cells']}) must be 0 unless train.mode is tail: it crops cached maps"
+
+
+def _init_heads(values: Values, workers: int) -> Iterator[str]:
+    if values["train.init_heads"] == "probe" and values["model.weights"] == "none":
+        yield "init_heads must be random with weights none: features of random weights are no beginning"
 
 
 def _imagenet(values: Values, workers: int) -> Iterator[str]:
@@ -159,14 +175,16 @@ def _each_of(workers: int) -> str:
 
 FROZEN = ("train.mode", "train.freeze_backbone", "train.freeze_stages")
 FIELD_RULES = (
-    _probe("crop_mode", "be center", lambda values: values["data.crop_mode"] == "center"),
-    _probe(
+    _once("crop_mode", "be center", lambda values: values["data.crop_mode"] == "center"),
+    _once(
         "train_crop",
         "be null or equal crop",
         lambda values: values["data.train_crop"] in (None, values["data.crop"]),
     ),
-    _probe("jitter", "be 0", lambda values: not values["data.jitter"]),
-    _probe("erase", "be 0", lambda values: not values["data.erase"]),
+    _once("jitter", "be 0", lambda values: not values["data.jitter"]),
+    _once("erase", "be 0", lambda values: not values["data.erase"]),
+    FieldRelation("data", ("train.mode", "data.crop_cells"), _crop_cells),
+    FieldRelation("train", ("train.init_heads", "model.weights"), _init_heads),
     FieldRelation("model", ("model.backbone", "model.weights"), _imagenet),
     FieldRelation("model", ("model.backbone", "model.drop_path"), _drop_path),
     FieldRelation("train", ("train.batch_size",), _one_image_each),

@@ -10,20 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fashion.config import TrialConfig
+from fashion.data.augment import mixup
 from fashion.data.batches import Batch, Worker, steps_per_epoch
 from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import build_model
-from fashion.model.loss import build_loss
+from fashion.model.loss import build_loss, mixed
 from fashion.model.metrics import Meter
 from fashion.model.optim import build_ema, build_optimizer, build_schedule
 from fashion.model.precision import Setting
 from fashion.training import micro_batches
 from fashion.training.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
 from fashion.training.feed import TrainingData, make_feed
+from fashion.training.initial.heads import HEAD_INITS
 from fashion.training.saver import set_backbone_aside
 from fashion.training.state import LearnerState
 
@@ -41,21 +44,25 @@ class Learner:
     """A model with its optimiser, schedule, average and batches. The caller seeds torch's generator before it is made,
     from which random weights come.
 
-    data: what this model reads. owner: the folder that keeps a probe's backbone, or None for who doesn't write it.
+    data: what this model reads. owner: the folder that keeps the backbone of a probe or a tail, or None for who doesn't
+    write it. fresh: whether nothing will be resumed: the heads then begin as `train.init_heads` says.
     `steps` of an epoch; `lr` of the heads in the next step.
     """
 
     def __init__(
         self, config: TrialConfig, data: TrainingData, weights: ResolvedWeights, worker: Worker, setting: Setting,
-        owner: Path | None,
+        owner: Path | None, fresh: bool = True,
     ) -> None:  # fmt: skip
         train = config.train
-        self.data, self.worker, self.setting, self.clip_grad = data, worker, setting, train.clip_grad
+        self.data, self.worker, self.setting = data, worker, setting
+        self.clip_grad, self.mixup = train.clip_grad, train.mixup
         self.steps = steps_per_epoch(data.training_images, train.batch_size, worker.world_size)
         model = build_model(config.model, data.class_counts, weights)
-        self.backbone_file = set_backbone_aside(model, config, weights, owner) if train.mode == "probe" else None
+        if fresh:  # else they are in the checkpoint
+            HEAD_INITS[train.init_heads](model, data.train_features, data.train_labels, data.attributes)
+        self.backbone_file = set_backbone_aside(model, config, weights, owner) if train.mode != "full" else None
         self.model = setting.arrange(model, worker.device)
-        if train.mode == "full":
+        if train.mode != "probe":
             self.model.freeze(train)
         self.optimizer = build_optimizer(train, self.model.backbone_parameters(), self.model.head_parameters())
         self.schedule = build_schedule(train, self.optimizer, self.steps)
@@ -84,12 +91,16 @@ class Learner:
         # DDP averages gradients over workers; shards may be uneven, so each counts by its images.
         scale = self.worker.world_size / batch.global_count
         images = batch.images if self.setting.channels_last else batch.images.contiguous()
+        criterion: micro_batches.Criterion
         criterion = self.criterion.of_batch(batch.known, batch.global_count, self.data.class_counts)
+        targets = batch.targets
+        if self.mixup:
+            images, others, share = mixup(images, targets, self.mixup)
+            # Side by side, so that micro-batches keep them together.
+            criterion, targets = mixed(criterion, share), torch.cat([targets, others], dim=1)
 
         self.optimizer.zero_grad(set_to_none=True)
-        logits, losses = micro_batches.add_gradients(
-            self.net, criterion, images, batch.targets, scale, parts, self._autocast
-        )
+        logits, losses = micro_batches.add_gradients(self.net, criterion, images, targets, scale, parts, self._autocast)
         if self.clip_grad > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
         self.optimizer.step()

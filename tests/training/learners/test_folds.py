@@ -25,8 +25,7 @@ from fashion.reading.certainty import certainty
 from fashion.reading.cost import images_per_second
 from fashion.record.ranking import best
 from fashion.record.trial import EpochReport
-from fashion.training.features import open_features
-from fashion.training.feed import TrainingData
+from fashion.training.feed import TrainingData, with_cached
 from fashion.training.loop import TrialInputs, fit
 from tests.support.labelled import DIGIT, SIZE, configured, digits, labelled_run, opened
 
@@ -168,13 +167,9 @@ def test_the_promoted_model_is_the_mean_of_the_folds_models(folded: Dataset, tmp
 def test_a_probes_folds_share_the_features_and_are_promoted_whole(folded: Dataset, tmp_path: Path) -> None:
     """The heads of each fold on the features of one backbone; promoted, each has the backbone."""
     config = of_folds(folded, mode="probe", lr=0.05)
-    data = opened(folded, config)
-    features = (
-        open_features(data.train, config, NONE, split="train"),
-        open_features(data.val, config, NONE, split="val"),
-    )
+    data = with_cached(opened(folded, config), config, NONE)
     folder = tmp_path / "sweep" / "trials" / "0000"
-    (last,) = reports(config, replace(data, features=features), folder)[-1:]
+    (last,) = reports(config, data, folder)[-1:]
     assert last.metrics["val_loss"] < math.log(10)
     from safetensors.numpy import load_file
 
@@ -187,3 +182,27 @@ def test_a_probes_folds_share_the_features_and_are_promoted_whole(folded: Datase
 
     network = build_promoted(config, data.class_counts, data.multi_label)
     network.load_state_dict({name: torch.from_numpy(value) for name, value in whole.items()})
+
+
+def test_a_tails_folds_are_the_same_stages_frozen_from_pixels(folded: Dataset, tmp_path: Path) -> None:
+    """Each fold's model sees its own rows of the maps."""
+    found = []
+    for mode in ("full", "tail"):
+        config = of_folds(folded, mode=mode, freeze_stages=1, optimizer="sgd", lr=0.01)
+        data = with_cached(opened(folded, config), config, NONE)
+        found.append(metrics(reports(config, data, tmp_path / mode / "trials" / "0000")))
+    for pixels, maps in zip(*found, strict=True):
+        assert pixels.keys() == maps.keys()
+        for name, value in pixels.items():
+            assert maps[name] == pytest.approx(value, abs=0.04 if "accuracy" in name else 3e-3), name
+
+
+def test_a_folds_heads_begin_as_the_probe_of_its_own_images(folded: Dataset) -> None:
+    config = of_folds(folded, init_heads="probe")
+    data = with_cached(opened(folded, config), config, NONE)
+    assert data.head_features is not None
+    assert data.folds is not None
+    for fold, each in enumerate(data.each_model()):
+        assert each.train_features is not None
+        np.testing.assert_array_equal(each.train_features, data.head_features[data.folds != fold])
+        assert len(each.train_labels) == each.training_images == len(each.train_features)

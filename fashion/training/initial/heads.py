@@ -1,0 +1,141 @@
+"""How a trial's heads begin: at random, or as the linear probe of the backbone's features.
+
+Fine-tuning from random heads first pulls good features towards bad heads. Kumar et al. 2022 ("Fine-tuning can distort
+pretrained features and underperform out-of-distribution", LP-FT) begin with the heads that are best for the features
+as they are: a convex problem, solved here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fashion.data.layout import Attribute, split_labels
+from fashion.model.classifier import MultiHeadClassifier
+
+# Strengths of the L2 penalty on the weights for standardised features, from strong to weak.
+STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01)
+HELD_OUT = 0.2  # share of the images by which a head's strength is chosen
+MOST_IMAGES = 20_000  # more would cost minutes, and tell a linear head little
+ITERATIONS = 200
+LEAST_DEVIATION = 0.1  # of the mean feature's
+Solve = Callable[[MultiHeadClassifier, NDArray[np.float32] | None, NDArray[np.int64], Sequence[Attribute]], None]
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """`weight` (k, F) and `bias` (k,) for standardised features, and the strength of the penalty that they had."""
+
+    weight: Tensor
+    bias: Tensor
+    strength: float
+
+
+def random_heads(
+    model: MultiHeadClassifier,
+    features: NDArray[np.float32] | None,
+    labels: NDArray[np.int64],
+    attributes: Sequence[Attribute],
+) -> None:
+    """Leave the heads as they were made."""
+
+
+def probe_heads(
+    model: MultiHeadClassifier,
+    features: NDArray[np.float32] | None,
+    labels: NDArray[np.int64],
+    attributes: Sequence[Attribute],
+) -> None:
+    """Give the model the heads that fit the frozen features (N, F) best; labels (N, columns).
+
+    With `feature_norm: batch` the normalisation gets the features' means and variances, too. A head without a known
+    label stays as it is. Raises ValueError without features.
+    """
+    if features is None:
+        raise ValueError("train.init_heads: probe needs the features of the training images (feed.with_cached)")
+    rows = np.random.default_rng(0).permutation(len(features))[:MOST_IMAGES]
+    given = torch.from_numpy(np.ascontiguousarray(features[rows]))
+    mean, deviation = given.mean(0), given.std(0, correction=0)
+    # A feature that is nearly always the same must not get a huge weight: it may come alive in training.
+    deviation = deviation.clamp_min(max(LEAST_DEVIATION * float(deviation.mean()), 1e-12))
+    standard = (given - mean) / deviation
+    with torch.no_grad():
+        if isinstance(model.norm, nn.BatchNorm1d):
+            assert model.norm.running_mean is not None, "it is made with statistics"
+            assert model.norm.running_var is not None, "it is made with statistics"
+            model.norm.running_mean.copy_(mean)
+            model.norm.running_var.copy_(deviation.square())
+            mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
+    pairs = zip(model.heads, split_labels(attributes, labels[rows]), strict=True)
+    for layer, (attribute, columns) in pairs:
+        targets = torch.from_numpy(np.ascontiguousarray(columns))
+        found = solved(standard, targets, len(attribute.classes))
+        if found is not None:
+            assert isinstance(layer, nn.Linear), "the classifier's heads are"
+            with torch.no_grad():
+                layer.weight.copy_(found.weight / deviation)
+                layer.bias.copy_(found.bias - (found.weight / deviation) @ mean)
+
+
+def solved(features: Tensor, targets: Tensor, classes: int) -> LinearHead | None:
+    """The head of one attribute for standardised features (n, F), its strength chosen by a fifth of the images.
+
+    targets: (n,) class indices of a single-label attribute, (n, classes) 0 and 1 of a multi-label one; negative where
+    they are not known. None where no label is.
+    """
+    known = targets >= 0 if targets.ndim == 1 else (targets >= 0).any(1)
+    features, targets = features[known], targets[known]
+    if not len(features):
+        return None
+    held = max(1, round(HELD_OUT * len(features)))
+    strength = STRENGTHS[0]
+    if len(features) >= 2 * held:
+        weight, bias = _zero(classes, features)
+        losses = []
+        for each in STRENGTHS:
+            weight, bias = minimum(features[held:], targets[held:], each, weight, bias)  # from the one before
+            losses.append(float(_losses(features[:held] @ weight.T + bias, targets[:held])))
+        strength = STRENGTHS[int(np.argmin(losses))]
+    return LinearHead(*minimum(features, targets, strength, *_zero(classes, features)), strength)
+
+
+def minimum(features: Tensor, targets: Tensor, strength: float, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (k, F) and bias (k,) that minimise the mean loss plus half of `strength` times the squared weights; biases
+    are not penalised. L-BFGS from the given ones, which stay as they are."""
+    weight, bias = weight.clone().requires_grad_(True), bias.clone().requires_grad_(True)
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=ITERATIONS, tolerance_grad=1e-5, tolerance_change=1e-8, line_search_fn="strong_wolfe"
+    )
+
+    def objective() -> Tensor:
+        solver.zero_grad()
+        loss = _losses(features @ weight.T + bias, targets) + strength / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        solver.step(objective)
+    return weight.detach(), bias.detach()
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross entropy of a single-label head; of a multi-label one that of its known labels."""
+    if targets.ndim == 1:
+        return F.cross_entropy(logits, targets)
+    known = targets >= 0
+    each = F.binary_cross_entropy_with_logits(logits, targets.clamp_min(0).float(), reduction="none")
+    return torch.where(known, each, 0.0).sum() / known.sum()
+
+
+def _zero(classes: int, features: Tensor) -> tuple[Tensor, Tensor]:
+    return features.new_zeros(classes, features.shape[1]), features.new_zeros(classes)
+
+
+# The keys are the words that `TrainConfig.init_heads` allows.
+HEAD_INITS: Mapping[str, Solve] = {"random": random_heads, "probe": probe_heads}
