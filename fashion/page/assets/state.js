@@ -7,8 +7,21 @@
  * in picked, of which -1 stands for "not set".
  */
 
-const data = JSON.parse(document.getElementById("data").textContent);
-/** @type {Axis[]} */
+/**
+ * @typedef {{name: string, order: number, loss: number | null, half: number | null, accuracy: number | null,
+ *   epoch: number, epochs: number, status: string, reason: string | null, tied: boolean, winner: boolean,
+ *   words: string, curve: (number | null)[]}} TrialRow
+ * loss: the lowest. half: of its interval's width. epoch: how many it has reported, of so many epochs. words: what the
+ * search looks at. curve: the metric by epoch.
+ */
+
+/**
+ * @typedef {{metric: string, axes: Axis[], trials: TrialRow[], rungs: number[], fraction: boolean, watch: number}} PageData
+ * rungs: epochs, or with `fraction` % of a trial's schedule. watch: seconds between two loads, 0 for never.
+ */
+
+/** @type {PageData} */
+const data = JSON.parse(element("data", HTMLElement).textContent || "");
 const axes = data.axes;
 const count = data.trials.length;
 /** Positions of every trial on every axis, once. */
@@ -71,11 +84,7 @@ function changed() {
 }
 
 /** The view lives in the address after #, so that a page that follows a sweep, or a link, opens as it was. */
-let remembering = 0;
-function remember() {
-  clearTimeout(remembering);
-  remembering = setTimeout(rememberNow, 300);
-}
+const remember = atRest(300, rememberNow);
 
 function rememberNow() {
   const plain = JSON.stringify({ ...view, y: data.watch ? Math.round(scrollY) : 0 });
@@ -131,8 +140,8 @@ function onDark() {
 
 /** The share of each trial on the ramp: by rank, so that a few outliers do not use up the colours. */
 const shares = (() => {
-  const order = [...data.trials.keys()].filter((each) => data.trials[each].loss !== null)
-    .sort((a, b) => data.trials[a].loss - data.trials[b].loss);
+  const loss = (/** @type {number} */ trial) => data.trials[trial].loss ?? Infinity;
+  const order = [...data.trials.keys()].filter((each) => loss(each) < Infinity).sort((a, b) => loss(a) - loss(b));
   const found = new Float32Array(count).fill(1);
   order.forEach((trial, rank) => { found[trial] = order.length > 1 ? rank / (order.length - 1) : 0; });
   return found;
