@@ -236,7 +236,7 @@ def test_logs(stopped: Run, capsys: Shell) -> None:
 
 def test_what_run_says_at_its_end(storage: Path, capsys: Shell) -> None:
     run = Run.open(storage / "base")
-    _tell_findings(run)
+    _tell_findings(RecordedRun(run))
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("Winner: trial 1, epoch 1 of 1: val_loss ")
     opened = RecordedRun(run)
@@ -252,7 +252,7 @@ def test_what_run_says_at_its_end(storage: Path, capsys: Shell) -> None:
     ]
     for path in (storage / "base").glob("trials/*/val-*"):
         path.unlink()
-    _tell_findings(Run.open(storage / "base"))
+    _tell_findings(RecordedRun(Run.open(storage / "base")))
     assert "how sure this is can't be told: trials 0, 1, 2, 3 have no validation predictions" in capsys.readouterr().out
 
 
@@ -262,5 +262,5 @@ def test_the_next_command_names_a_run_where_commands_look(
     (storage / "runs").mkdir()
     (storage / "base").rename(storage / "runs" / "base")
     monkeypatch.chdir(storage)
-    _tell_findings(Run.open(Path("runs/base")))
+    _tell_findings(RecordedRun(Run.open(Path("runs/base"))))
     assert capsys.readouterr().out.endswith("      fashion-sweep report base\n")
