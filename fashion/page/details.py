@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion.config import of_its_time
 from fashion.display.rows import duration, exact, field_value, short
+from fashion.errors import DataError
 from fashion.page.attributes import AttributeResult, attribute_results, wrong_answers
 from fashion.page.charts import distribution_charts, reliability_chart, slots_chart
 from fashion.page.gather import PageRun
@@ -155,7 +157,12 @@ def _picture(run: PageRun, image: str) -> Markup:
     path = Path(str(root)).expanduser() / image
     if not path.is_file():
         return tag("p", f"not on this machine: {path}", class_="dim")
-    picture = load_rgb(path)
+    assert run.winner is not None, "it has made the predictions"
+    data = of_its_time(run.winner.config).get("data", {})
+    try:
+        picture = load_rgb(path, data.get("orientation", "apply"), data.get("depth", "declared"))
+    except DataError as error:  # of one picture of many: the page is worth having without it
+        return tag("p", str(error), class_="dim")
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=70)

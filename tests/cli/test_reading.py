@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.page_run import draw_run
 from fashion.api.recorded_run import RecordedRun
 from fashion.cli.run import _tell_findings
 from fashion.display.certainty import certainty_lines
@@ -232,6 +233,20 @@ def test_logs(stopped: Run, capsys: Shell) -> None:
     assert [each["event"] for each in events] == ["trial", "attempt", "report", "note", "end", "error"]
     assert events[-1]["text"].endswith("ValueError: bad\n")
     assert "holds no such trial" in told(capsys, "logs", str(stopped.path), "9")
+
+
+def test_show_attribute_scores_each_class_of_a_multi_label_attribute(tmp_path: Path, capsys: Shell) -> None:
+    classes = {"sleeve": ("long", "short"), "extras": ("belt", "hood", "scarf")}
+    path = draw_run(tmp_path, "several", 2, 2, 80, predicted=2, classes=classes, several=("extras",), missing=0.1).path
+    said = typed(capsys, "show", str(path), "--attribute", "extras")
+    assert "average precision" in said
+    found = json.loads(typed(capsys, "show", str(path), "--attribute", "extras", "--json"))["classes"]
+    head = RecordedRun(Run.open(path)).predictions().attributes[1]
+    assert [each["name"] for each in found] == list(classes["extras"])
+    assert [each["average_precision"]["value"] for each in found] == pytest.approx(head.average_precision())
+    assert [each["f1"]["value"] for each in found] == pytest.approx(head.f1())
+    assert all(each["f1"]["low"] < each["f1"]["value"] < each["f1"]["high"] for each in found)
+    assert all(f"{each['f1']['value']:.3f} ({each['f1']['low']:.3f} to " in said for each in found)
 
 
 def test_what_run_says_at_its_end(storage: Path, capsys: Shell) -> None:

@@ -177,6 +177,28 @@ def test_the_view_is_in_the_address(browser: Chromium, folder: Path) -> None:
     assert passing(browser) == shown != "40 of 40 trials"
 
 
+def test_a_filter_keeps_its_values_where_new_trials_move_its_axis(browser: Chromium, folder: Path) -> None:
+    browser.open(folder / "small.html")
+    filters = [
+        browser.run(f"keptFilter(axes[{axis}], {filter})")
+        for axis, filter in (("axes.length - 1", "{low: 0.1, high: 0.4, unset: false}"),
+                             ("axes.findIndex((each) => each.kind === 'category')", "{picked: [1]}"))
+    ]  # fmt: skip
+    again = browser.run(
+        f"""(() => {{
+          const [loss, names] = {json.dumps(filters)};
+          const wider = {{...axes[axes.length - 1], high: 2 * axes[axes.length - 1].high}};
+          const known = axes.find((each) => each.kind === 'category');
+          const more = {{...known, labels: ['a new one', ...known.labels]}};
+          const moved = filterFrom(wider, loss);
+          return [valueAt(wider, moved.low), valueAt(wider, moved.high), filterFrom(more, names).picked];
+        }})()"""
+    )
+    assert again == [pytest.approx(filters[0]["from"]), pytest.approx(filters[0]["to"]), [2]]
+    assert browser.run("filterFrom(axes[axes.length - 1], keptFilter(axes[axes.length - 1],"
+                       " {low: 0, high: -0.1, unset: true})).high") < 0  # fmt: skip
+
+
 def test_a_page_that_follows_loads_itself_again(browser: Chromium, folder: Path) -> None:
     browser.open(folder / "watched.html")
     browser.run("window.seen = true")
