@@ -15,7 +15,7 @@ from pathlib import Path
 from fashion.files import write_atomic
 
 BLOCK = re.compile(r"^```\n(\$ .*?)^```$", re.M | re.S)
-MOST = 24  # lines of one command's output; a longer one ends with an ellipsis
+MOST = 40  # lines of one command's output; a longer one ends with an ellipsis
 WIDTH = 110  # of a table, which would be wrapped here otherwise
 
 
