@@ -114,8 +114,8 @@ def _confusion(result: AttributeResult, counts: NDArray[np.int64]) -> Markup:
     heads = [tag("th", tag("span", name), scope="col", class_=upright) for name in result.classes]
     head = tag("tr", tag("td", ""), *heads, tag("th", "images", scope="col"))
     body = tag("table", tag("thead", head), tag("tbody", *rows), class_="confusion")
-    label = f"Confusions of {result.name}"
-    return tag("div", body, class_="scroll fit", tabindex="0", role="region", aria_label=label)
+    about = f"Confusions of {result.name}"
+    return tag("div", body, class_="scroll fit", tabindex="0", role="region", aria_label=about)
 
 
 def _most_confused(result: AttributeResult, counts: NDArray[np.int64], most: int = 15) -> Markup:
