@@ -12,7 +12,7 @@ APT := apt-get -qq -o Acquire::http::Timeout=20 -o Acquire::Retries=1
 REST := not further and not faults and not cluster and not slow
 
 .PHONY: help setup quickstart test test-fast test-ray test-faults test-cluster test-slow coverage bench bench-full \
-  pictures lint audit clean
+  pictures lint lint-js audit clean
 
 # Times are those of two busy cores, after set-up.
 help:
@@ -28,9 +28,10 @@ help:
 	@echo "make bench         every benchmark in short (DATA=folder of the data set): under 20 minutes"
 	@echo "make bench-full    every benchmark: hours"
 	@echo "make lint          ruff and mypy: 1 minute"
-	@echo "make pictures      the pictures of docs/reading.md, of the quickstart's run: 1 minute"
+	@echo "make lint-js       the page's scripts, by their types; needs Node.js and npm's registry: seconds"
+	@echo "make pictures      the pictures and transcripts of the documentation, of sweeps on demo data: 10 minutes"
 	@echo "make audit         known vulnerabilities of the dependencies, needs the network: 1 minute"
-	@echo "make clean         remove .venv, caches, the demo data and the quickstart's run: seconds"
+	@echo "make clean         remove .venv, caches, the demo data and its runs: seconds"
 
 setup: .venv/ready
 
@@ -93,16 +94,26 @@ bench: setup
 bench-full: setup
 	$(BIN)/python -m benchmarks --full --data $(DATA) --json build/bench-full.json
 
-# Of runs/quickstart, which make quickstart leaves; RUN=NAME takes another run. Needs Chromium.
-RUN ?= quickstart
-
-pictures: setup
-	$(BIN)/python -m benchmarks.pictures runs/$(RUN) docs/pictures
+# Pictures and transcripts of the documentation, of the quickstart's sweep with more trials than make quickstart has, and
+# of a second sweep beside it. Runs that are there already are not repeated. Needs Chromium.
+pictures: quickstart
+	$(BIN)/fashion-sweep run sweeps/quickstart.yaml --trials 24
+	$(BIN)/fashion-sweep run sweeps/quickstart.yaml --name quickstart-adamw --set train.optimizer=adamw \
+	  --set 'train.lr={loguniform: [0.0005, 0.01]}'
+	$(BIN)/python -m benchmarks.pictures runs/quickstart docs/pictures
+	$(BIN)/python -m benchmarks.transcripts docs/terminal.md
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# TypeScript reads the types that the scripts' comments give; nothing is translated. npx keeps it in a cache of its own.
+TYPESCRIPT ?= typescript@7.0.2
+
+lint-js:
+	@if command -v npx > /dev/null; then npx --yes --package $(TYPESCRIPT) -- tsc --project tests/page/tsconfig.json; \
+	else echo "lint-js: skipped, since there is no npx on this machine: install Node.js"; fi
 
 # In an environment of its own: the tool's dependencies are not the package's. Not part of .ci/run, which reaches nothing
 # but the package index.
@@ -112,4 +123,4 @@ audit: setup
 	.venv/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/demo runs/quickstart
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info data/demo runs/quickstart runs/quickstart-adamw

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -45,25 +46,36 @@ def spec_of(trials: int, epochs: int) -> dict[str, Any]:
 
 def draw_run(
     storage: Path, name: str, trials: int, epochs: int, images: int = 200, *, predicted: int = 40, seed: int = 0,
-    classes: dict[str, tuple[str, ...]] | None = None, ends: bool = True,
+    classes: dict[str, tuple[str, ...]] | None = None, ends: bool = True, several: Collection[str] = (),
+    missing: float = 0.0,
 ) -> Run:  # fmt: skip
     """A run of that many trials, of which one in thirty fails. predicted: for how many of the best there are
-    predictions. ends: whether the last trials have ended; otherwise they are left in the middle. Returns it closed."""
+    predictions. ends: whether the last trials have ended; otherwise they are left in the middle. several: the
+    multi-label attributes. missing: the share of the labels that are. Returns it closed."""
     classes = classes or CLASSES
     drawn = np.random.default_rng(seed)
     spec = spec_of(trials, epochs)
-    labels = {key: drawn.choice(len(names), images, p=_shares(len(names))) for key, names in classes.items()}
-    counts = [np.bincount(labels[key], minlength=len(names)) + 1 for key, names in classes.items()]
+    truths = {key: _truth(drawn, images, len(names), key in several) for key, names in classes.items()}
+    labels = {key: np.where(drawn.random(truth.shape) < missing, -1, truth) if missing else truth
+              for key, truth in truths.items()}  # fmt: skip
+    counts = [_counts(labels[key], len(names)) for key, names in classes.items()]
     models = [{"backbone": each, "weights": "imagenet", "parameters": 11_000_000 + 3_000_000 * place}
               for place, each in enumerate(spec["model"]["backbone"]["choice"])]  # fmt: skip
     manifest = {
         "spec": spec, "data_root": "data", "data_fingerprint": "0123456789abcdef", "models": models,
-        "attributes": [{"name": key, "classes": list(names)} for key, names in classes.items()],
+        "attributes": [{"name": key, "classes": list(names), **({"multi_label": True} if key in several else {})}
+                       for key, names in classes.items()],
         "label_counts": {"train": [(5 * each).tolist() for each in counts], "val": [each.tolist() for each in counts]},
     }  # fmt: skip
+    if missing or several:
+        known = [(np.atleast_2d(labels[key].T) >= 0).sum(axis=1) + 1 for key in classes]
+        manifest["known_labels"] = {
+            "train": {"columns": [(5 * each).tolist() for each in _known(known, counts)], "images": images},
+            "val": {"columns": [each.tolist() for each in _known(known, counts)], "images": images // 2},
+        }
     run = Run.create(storage, name, manifest)
     files = [f"img/{number:05d}.jpg" for number in range(images)]
-    columns = {key: pa.array(values, pa.int32()) for key, values in labels.items()}
+    columns = {key: _column(values) for key, values in labels.items()}
     pq.write_table(pa.table({"image": files, **columns}), run.val_labels_path)
     ease = drawn.normal(0, 1, images)
     with mock.patch.object(os, "fsync"):
@@ -79,12 +91,35 @@ def draw_run(
         folder = run.trial_dir(trial.number)
         folder.mkdir(parents=True, exist_ok=True)
         skill = 2.2 - 1.6 * best.metrics["val_loss"]
-        found = {key: _probabilities(drawn, values, len(classes[key]), skill, ease) for key, values in labels.items()}
+        found = {key: _probabilities(drawn, values, len(classes[key]), skill, ease) for key, values in truths.items()}
         lists = {key: pa.FixedSizeListArray.from_arrays(pa.array(v.reshape(-1), pa.float32()), v.shape[1])
                  for key, v in found.items()}  # fmt: skip
         pq.write_table(pa.table({"image": files, **lists}), folder / predictions_name(best.epoch))
     run.close()
     return run
+
+
+def _truth(drawn: np.random.Generator, images: int, count: int, several: bool) -> Any:
+    """(images,) class indices, or of a multi-label attribute (images, count) of 0 and 1."""
+    if several:
+        return (drawn.random((images, count)) < 0.8 * 0.6 ** np.arange(count)).astype(np.int64)
+    return drawn.choice(count, images, p=_shares(count))
+
+
+def _counts(labels: Any, count: int) -> Any:
+    """How often each class occurs, and once more: a manifest's counts are of classes that occur."""
+    return (labels == 1).sum(axis=0) + 1 if labels.ndim == 2 else np.bincount(labels[labels >= 0], minlength=count) + 1
+
+
+def _known(known: list[Any], counts: list[Any]) -> list[Any]:
+    """How many labels are known: of a single-label attribute as many as its classes occur."""
+    return [each if len(each) > 1 else each[:1] * 0 + count.sum() for each, count in zip(known, counts, strict=True)]
+
+
+def _column(labels: Any) -> pa.Array:
+    if labels.ndim == 1:
+        return pa.array(labels, pa.int32(), mask=labels < 0)
+    return pa.array([[None if each < 0 else each for each in row] for row in labels.tolist()], pa.list_(pa.int8()))
 
 
 def _shares(count: int) -> Any:
@@ -94,6 +129,9 @@ def _shares(count: int) -> Any:
 
 def _probabilities(drawn: np.random.Generator, labels: Any, count: int, skill: float, ease: Any) -> Any:
     """(images, count): surer, and more often right, the more skill; too sure of itself."""
+    if labels.ndim == 2:
+        logits = drawn.normal(0, 0.7, labels.shape) + (2 * labels - 1) * (skill / 2 + 0.4 * ease[:, None])
+        return (1 / (1 + np.exp(-1.6 * logits))).astype(np.float32)
     logits = drawn.normal(0, 0.7, (len(labels), count)) + 0.3 * drawn.normal(0, 1, (1, count))
     logits[np.arange(len(labels)), labels] += skill + 0.8 * ease
     values = np.exp(1.6 * (logits - logits.max(axis=1, keepdims=True)))

@@ -18,6 +18,7 @@ from fashion.record.run import Run
 from fashion.record.trial import Trial
 from fashion.record.trial_files import folder_name, predictions_name
 from fashion.record.validate import MULTI_LABEL, attributes_of, multi_label_of
+from fashion.statistics.label_scores import average_precision, f1
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class AttributePredictions:
     def average_precision(self) -> NDArray[np.float64]:
         """(classes,) the average precision of each class against all others, over the images whose label is known, as
         scikit-learn's `average_precision_score`; 0 for a class that no image has. Raises ValueError without labels."""
-        return np.array([average_precision(*each) for each in self._by_class(self.probabilities)])
+        return np.array([average_precision(*each, _once(each[0]))[0] for each in self._by_class(self.probabilities)])
 
     def f1(self) -> NDArray[np.float64]:
         """(classes,) the F1 score of each class's decisions (`predicted`), over the images whose label is known, as
@@ -55,7 +56,7 @@ class AttributePredictions:
         decided = self.predicted
         if not self.multi_label:
             decided = (decided[:, None] == np.arange(len(self.classes))).astype(np.int64)
-        return np.array([f1(*each) for each in self._by_class(decided)])
+        return np.array([f1(*each, _once(each[0]))[0] for each in self._by_class(decided.astype(bool))])
 
     def _by_class(self, scores: NDArray[Any]) -> Iterator[tuple[NDArray[np.bool_], NDArray[Any]]]:
         """For each class, of the images whose label is known, whether they have it, and their scores."""
@@ -65,6 +66,11 @@ class AttributePredictions:
             labels = self.labels[:, index] if self.multi_label else self.labels
             known = labels >= 0
             yield labels[known] == (1 if self.multi_label else index), scores[known, index]
+
+
+def _once(images: NDArray[Any]) -> NDArray[np.float64]:
+    """The weight of each image, (n, 1): as they are."""
+    return np.ones((len(images), 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,25 +135,6 @@ def predicted_fields(name: str, classes: tuple[str, ...], multi_label: bool = Fa
         pa.field(f"{name}/predicted", pa.list_(pa.string()) if multi_label else pa.string()),
         pa.field(f"{name}/probabilities", pa.list_(pa.float32(), len(classes)), metadata=metadata),
     ]
-
-
-def average_precision(holds: NDArray[np.bool_], scores: NDArray[np.floating[Any]]) -> float:
-    """The sum over thresholds of the gain in recall times the precision there, for (n,) scores of which `holds` says
-    whether they should be high; 0 where none should. Equal scores share a threshold."""
-    order = np.argsort(-scores, kind="stable")
-    held, ranked = np.cumsum(holds[order]), scores[order]
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) if len(ranked) else np.zeros(0, np.int64)
-    if not holds.any():
-        return 0.0
-    gained = np.diff(held[last], prepend=0)
-    return float((gained * held[last] / (last + 1)).sum() / held[-1])
-
-
-def f1(holds: NDArray[np.bool_], decided: NDArray[np.int64]) -> float:
-    """The harmonic mean of precision and recall of decisions (n,) of 0 and 1; 0 where there is nothing to find."""
-    found = int((holds & (decided == 1)).sum())
-    either = int(holds.sum()) + int((decided == 1).sum())
-    return 2 * found / either if either else 0.0
 
 
 def read_predictions(run: Run, trial: Trial, address: Address | None = None) -> ValidationPredictions:

@@ -22,7 +22,7 @@ from fashion.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fashion.record.run import Run
+    from fashion.api.recorded_run import RecordedRun
     from fashion.spec.sweep_spec import SweepSpec
     from fashion.sweep.outcome import SweepOutcome
 
@@ -79,6 +79,7 @@ def run(
     overrides = overrides_with(overrides, name, storage)
     spec = spec_or_draft(spec, root, overrides)
 
+    from fashion.api.recorded_run import RecordedRun
     from fashion.engine.start import run_spec
     from fashion.spec.sweep_spec import load_spec
 
@@ -91,47 +92,46 @@ def run(
         recorded=recorded,
         say=lambda text: click.echo(text, err=True),
     )
+    opened = RecordedRun(record)
     if outcome.kind == "completed":
-        _show_confusions(record)
-    _tell_end(outcome, record.location)
+        _show_confusions(opened)
+    _tell_end(outcome, opened.location)
     if not as_json:
-        _tell_findings(record)
+        _tell_findings(opened)
 
 
-def _show_confusions(record: Run) -> None:
+def _show_confusions(run: RecordedRun) -> None:
     """Put the winner's confusion matrices among the event files, or say why that is not possible."""
     from fashion.api.confusions import show_confusions
-    from fashion.api.recorded_run import RecordedRun
 
-    shown = show_confusions(RecordedRun(record))
+    shown = show_confusions(run)
     if isinstance(shown, str):
         click.echo(f"TensorBoard gets no confusion matrices: {shown}", err=True)
 
 
-def _tell_findings(record: Run) -> None:
+def _tell_findings(run: RecordedRun) -> None:
     """Say who won and how sure that is, what mattered most, what it cost, and what to type next."""
-    from fashion.api.recorded_run import RecordedRun
     from fashion.display.pages import page
     from fashion.display.reading.summary import summary_lines
     from fashion.reading.summary import summarise
 
     out = page()
-    for line in summary_lines(record, summarise(record, RecordedRun(record).address)):
+    for line in summary_lines(run.record, summarise(run.record, run.address)):
         out.print(line, markup=False)
-    click.echo(f"Results: {record.location}")
+    click.echo(f"Results: {run.location}")
     # A name alone is looked for in the folder `runs`.
-    named = shlex.quote(record.name if record.location == f"runs/{record.name}" else record.location)
-    click.echo(f"Next: fashion-sweep best {named} {_prediction(record)}")
+    named = shlex.quote(run.name if run.location == f"runs/{run.name}" else run.location)
+    click.echo(f"Next: fashion-sweep best {named} {_prediction(run)}")
     click.echo(f"      fashion-sweep report {named}")
 
 
-def _prediction(record: Run) -> str:
+def _prediction(run: RecordedRun) -> str:
     """The options of `best` that predict something: without a list of test images others than for one with."""
     from fashion.record.manifest import folds_of
 
-    if "test" in record.manifest.get("splits", ["test"]):  # older runs recorded none
+    if "test" in run.record.manifest.get("splits", ["test"]):  # older runs recorded none
         return "--predict"
-    if folds_of(record.manifest) is not None:  # val's images were trained on, too
+    if folds_of(run.record.manifest) is not None:  # val's images were trained on, too
         return "--predict --images FOLDER"
     return "--predict --split val, or --predict --images FOLDER"
 

@@ -13,7 +13,9 @@ from fashion.api.validation import AttributePredictions, ValidationPredictions
 from fashion.data.lists import MISSING
 from fashion.reading.confusion import confusion
 from fashion.reading.predicted import head_labels
+from fashion.record.ranking import AttributeRow, attribute_table
 from fashion.statistics.calibration import Calibration, calibration
+from fashion.statistics.label_scores import LabelScore, label_scores
 from fashion.statistics.outcomes import outcomes
 from fashion.statistics.resampling import difference, intervals, resample
 from fashion.statistics.results import LEAST_IMAGES, Difference, Interval
@@ -23,27 +25,33 @@ from fashion.statistics.results import LEAST_IMAGES, Difference, Interval
 class AttributeResult:
     """One attribute on the validation images whose label is known.
 
-    Shares are in [0, 1]. majority: the most frequent training class; majority_accuracy: always saying it. gain: of
-    accuracy over that, on the same images. confusion: (classes, classes) counts, the row is the label and the column
-    what was predicted. few: the classes with fewer than 20 images, on which intervals can't be relied.
+    Shares are in [0, 1]. labels: how many are known, of a multi-label attribute one for each image and class; missing:
+    how many are not. majority: the most frequent training class, of a multi-label attribute the classes that most
+    training images have; majority_accuracy: always saying it. gain: of accuracy over that, on the same images.
+    confusion: (classes, classes) counts, the row is the label and the column what was predicted; None for a multi-label
+    attribute, which has scores: one for each class. few: the classes with fewer than 20 images, on which intervals
+    can't be relied.
     """
 
     name: str
     classes: tuple[str, ...]
-    images: int
+    labels: int
+    missing: int
     accuracy: Interval
     majority: str
     majority_accuracy: float
     gain: Difference
     balanced: Interval
-    confusion: NDArray[np.int64]
+    confusion: NDArray[np.int64] | None
+    scores: tuple[LabelScore, ...]
     calibration: Calibration
     few: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class WrongAnswer:
-    """A validation image on which the model was sure and wrong. confidence: the predicted class's probability."""
+    """A validation image on which the model was sure and wrong. confidence: the probability of what it said. Of a
+    multi-label attribute, label and predicted are a class or "not" and the class."""
 
     image: str
     attribute: str
@@ -53,68 +61,71 @@ class WrongAnswer:
 
 
 def attribute_results(manifest: Mapping[str, Any], found: ValidationPredictions) -> tuple[list[AttributeResult], str]:
-    """Of each single-label attribute with two labelled images; and a sentence on those that are left out."""
-    results: list[AttributeResult] = []
-    left: list[str] = []
-    counts = (manifest["label_counts"] or {}).get("train", [])
-    for head, each in enumerate(found.attributes):
-        result = _result(each, counts[head]) if head < len(counts) and _single(each) else None
-        if result is None:
-            left.append(each.name)
-        else:
-            results.append(result)
-    sentence = f"Not shown, for want of single labels: {', '.join(left)}." if left else ""
-    return results, found.labels_missing or sentence
+    """Of each attribute with two labelled images; and a sentence on those that are left out."""
+    if found.labels_missing:
+        return [], found.labels_missing
+    rows = {row.name: row for row in attribute_table(manifest, {})} if manifest["label_counts"] else {}
+    results = [_result(each, rows[each.name]) for each in found.attributes if each.name in rows]
+    told = [each for each in results if each is not None]
+    left = sorted({each.name for each in found.attributes} - {each.name for each in told})
+    return told, f"Not shown, for want of labels: {', '.join(left)}." if left else ""
 
 
 def wrong_answers(found: ValidationPredictions, most: int = 24) -> list[WrongAnswer]:
     """The most confident mistakes over all attributes, one an image and the surest first."""
-    rows: list[tuple[float, int, AttributePredictions]] = []
-    for each in found.attributes:
-        if not _single(each):
-            continue
-        assert each.labels is not None
-        wrong = (each.predicted != each.labels) & (each.labels != MISSING)
-        confidence = each.probabilities.max(axis=1)
-        rows += [(float(confidence[row]), int(row), each) for row in np.flatnonzero(wrong)]
-    rows.sort(key=lambda row: (-row[0], row[1]))
-    seen: set[int] = set()
-    answers: list[WrongAnswer] = []
-    for confidence, row, each in rows:
-        if row in seen or len(answers) == most:
-            continue
-        seen.add(row)
-        assert each.labels is not None
-        label, predicted = each.classes[each.labels[row]], each.classes[each.predicted[row]]
-        answers.append(WrongAnswer(found.images[row], each.name, label, predicted, confidence))
-    return answers
+    rows = [row for each in found.attributes if each.labels is not None for row in _mistakes(each)]
+    answers: dict[int, WrongAnswer] = {}
+    for confidence, image, each, column in sorted(rows, key=lambda row: (-row[0], row[1])):
+        if len(answers) == most:
+            break
+        if image not in answers:
+            answers[image] = WrongAnswer(found.images[image], each.name, *_words(each, image, column), confidence)
+    return list(answers.values())
 
 
-def _single(each: AttributePredictions) -> bool:
-    """Whether every image has one class of it, or none."""
-    return each.labels is not None and each.labels.ndim == 1
+def _mistakes(each: AttributePredictions) -> list[tuple[float, int, AttributePredictions, int]]:
+    """(confidence, image, attribute, class of a multi-label one) of every wrong prediction."""
+    assert each.labels is not None
+    wrong = (each.predicted != each.labels) & (each.labels != MISSING)
+    single = each.probabilities
+    sure = np.maximum(single, 1 - single) if each.multi_label else single.max(axis=1)
+    places = np.argwhere(wrong).reshape(-1, wrong.ndim).tolist()
+    rows = zip(sure[wrong].tolist(), places, strict=True)
+    return [(confidence, place[0], each, place[-1]) for confidence, place in rows]
 
 
-def _result(each: AttributePredictions, train: list[int]) -> AttributeResult | None:
+def _words(each: AttributePredictions, image: int, column: int) -> tuple[str, str]:
+    """What the label says, and the model."""
+    assert each.labels is not None
+    if each.multi_label:
+        words = f"not {each.classes[column]}", each.classes[column]
+        label = int(each.labels[image, column])
+        return words[label], words[1 - label]
+    return each.classes[each.labels[image]], each.classes[each.predicted[image]]
+
+
+def _result(each: AttributePredictions, row: AttributeRow) -> AttributeResult | None:
     head = head_labels(each)
     counted, calibrated = confusion(each), calibration(head, each.probabilities)
-    if counted.counts is None or calibrated is None:
+    if calibrated is None:
         return None
-    majority = max(range(head.classes), key=lambda index: train[index])  # the first of equals, as `best` has it
-    always = np.zeros_like(each.probabilities)
-    always[:, majority] = 1
+    always = np.tile(np.array(row.majority, np.float32), (len(each.probabilities), 1))
     resampled = resample(outcomes([head], [[each.probabilities], [always]]))
     own, other = intervals(resampled)
+    scores = label_scores(head, each.probabilities) if each.multi_label else ()
+    having = [score.having for score in scores] or [found.images for found in counted.classes]
     return AttributeResult(
         each.name,
         each.classes,
         counted.labels,
+        head.labels.size - counted.labels,
         own["val_accuracy"],
-        each.classes[majority],
+        row.majority_class,
         other["val_accuracy"].value,
         difference(resampled, "val_accuracy", 0, 1),
         own["val_balanced_accuracy"],
         counted.counts,
+        scores,
         calibrated,
-        tuple(found.name for found in counted.classes if found.images < LEAST_IMAGES),
+        tuple(name for name, images in zip(each.classes, having, strict=True) if images < LEAST_IMAGES),
     )

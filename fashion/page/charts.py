@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from fashion.display.rows import Row, duration
@@ -11,7 +11,9 @@ from fashion.page.attributes import AttributeResult
 from fashion.page.drawing import Drawing, Point, round_ticks
 from fashion.page.gather import PageRun
 from fashion.page.importance import RungImportance
+from fashion.record.ranking import AttributeRow, attribute_table
 from fashion.record.trial import EpochReport
+from fashion.record.validate import known_counts
 
 WIDTH = 380.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 26.0, 34.0
@@ -78,18 +80,27 @@ def importance_chart(found: RungImportance, labels: Mapping[str, str]) -> Drawin
     return drawing
 
 
-def distribution_chart(
-    name: str, classes: Sequence[str], train: Sequence[int], val: Sequence[int], most: int = 30
-) -> Drawing:
+def distribution_charts(run: PageRun) -> Iterator[tuple[AttributeRow, Drawing]]:
+    """One for each attribute whose classes the run has counted."""
+    if not run.manifest["label_counts"]:
+        return
+    known = {split: known_counts(run.manifest, split) for split in ("train", "val")}
+    for head, row in enumerate(attribute_table(run.manifest, {})):
+        # Of a multi-label attribute the shares are those of the images that are labelled for most of its classes.
+        yield row, distribution_chart(row, max(known["train"][head], default=0), max(known["val"][head], default=0))
+
+
+def distribution_chart(row: AttributeRow, train_images: int, val_images: int, most: int = 30) -> Drawing:
     """The share of each class in both splits, with its count (the challenge report's Figures 1 and 2). Of more than
     `most` classes it draws the most frequent ones."""
+    classes, train, val = row.classes, row.train_counts, row.val_counts
     order = sorted(range(len(classes)), key=lambda index: -train[index])[:most] if len(classes) > most else None
     chosen = range(len(classes)) if order is None else order
-    totals = max(sum(train), 1), max(sum(val), 1)
+    totals = max(train_images, 1), max(val_images, 1)
     largest = max(max(t / totals[0], v / totals[1]) for t, v in zip(train, val, strict=True)) or 1.0
     rows, left = len(chosen), 122.0
     span = WIDTH - left - 66
-    drawing = Drawing(WIDTH, 30.0 * rows + 24, f"how often each class of {name} occurs in train and val")
+    drawing = Drawing(WIDTH, 30.0 * rows + 24, f"how often each class of {row.name} occurs in train and val")
     drawing.bar("bar-other", left, 4, 11, 11)
     drawing.word(left + 16, 14, "train")
     drawing.bar("mark", left + 70, 4, 11, 11)

@@ -13,14 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion.config import of_its_time
 from fashion.display.rows import duration, exact, field_value, short
+from fashion.errors import DataError
 from fashion.page.attributes import AttributeResult, attribute_results, wrong_answers
-from fashion.page.charts import distribution_chart, reliability_chart, slots_chart
+from fashion.page.charts import distribution_charts, reliability_chart, slots_chart
 from fashion.page.gather import PageRun
-from fashion.page.html import Markup, percent, percent_range, points, table, tag, text
+from fashion.page.html import Markup, number_range, percent, percent_range, points, table, tag, text
 from fashion.record.manifest import versions_of
 
 CONFUSED = 15  # classes up to which every pair of them is shown; of more, the most frequent confusions
+WIDEST = 28  # letters of all class names, that have room side by side above a confusion
 THUMBNAIL = 128  # pixels of its longer side
 
 
@@ -28,19 +34,25 @@ def attributes_panel(run: PageRun) -> Markup:
     if run.predictions is None:
         return tag("section", tag("h2", "By attribute"), tag("p", f"Not known: {run.unread}."), id="attributes")
     results, left = attribute_results(run.manifest, run.predictions)
+    missing = any(each.missing for each in results)
     rows = [
         (
             each.name, percent(each.accuracy.value), percent_range(each.accuracy),
-            f"{each.majority}: {percent(each.majority_accuracy)}",
-            points(each.gain), percent(each.balanced.value), percent_range(each.balanced), f"{each.images:,}",
+            f"{each.majority or 'none of them'}: {percent(each.majority_accuracy)}",
+            points(each.gain), percent(each.balanced.value), percent_range(each.balanced), f"{each.labels:,}",
+            *([f"{each.missing:,}"] if missing else []),
         )
         for each in results
     ]  # fmt: skip
     head = ("attribute", "accuracy", "95 % interval", "majority class of train", "gain, 95 % interval",
-            "balanced accuracy", "95 % interval", "images")  # fmt: skip
+            "balanced accuracy", "95 % interval", "labels", *(["missing"] if missing else []))  # fmt: skip
     parts = [tag("h2", f"By attribute: trial {run.predictions.trial} at epoch {run.predictions.epoch}")]
     if results:
         parts.append(table(head, rows, "Accuracy by attribute", left=(0, 3)))
+    if any(each.scores for each in results):
+        names = ", ".join(each.name for each in results if each.scores)
+        parts.append(tag("p", f"An image may have several classes of {names}: each class of an image is a label.",
+                         class_="dim"))  # fmt: skip
     parts += [tag("p", left, class_="warn")] if left else []
     if results:
         parts.append(tag("div", *map(_attribute_card, results), class_="cards"))
@@ -48,7 +60,6 @@ def attributes_panel(run: PageRun) -> Markup:
 
 
 def _attribute_card(result: AttributeResult) -> Markup:
-    many = len(result.classes) > CONFUSED
     drawn = Markup(reliability_chart(result).svg())
     few = f"Too few images for its interval to be relied on: {', '.join(result.few[:8])}." if result.few else ""
     if result.calibration.temperature > 1.05:
@@ -57,36 +68,61 @@ def _attribute_card(result: AttributeResult) -> Markup:
         sure = "It is less sure than it could be"
     else:
         sure = "Its confidence is about right"
+    title, counted = _counted(result)
     return tag(
-        "div", tag("h3", f"{result.name}: rows are labels, columns predictions" if not many else
-                   f"{result.name}: most frequent confusions"),
-        _most_confused(result) if many else _confusion(result),
+        "div", tag("h3", f"{result.name}: {title}"), counted,
         tag("p", f"{sure}: temperature {result.calibration.temperature:.2f}.", class_="dim"),
-        drawn, *([tag("p", few, class_="warn")] if few else []),
+        drawn, *([tag("p", few, class_="warn")] if few else []), class_="wide" if result.scores else None,
     )  # fmt: skip
 
 
-def _confusion(result: AttributeResult) -> Markup:
-    totals = result.confusion.sum(axis=1)
+def _counted(result: AttributeResult) -> tuple[str, Markup]:
+    """The attribute's classes one by one, under a title."""
+    if result.confusion is None:
+        return "each class against the rest", _scores(result)
+    if len(result.classes) > CONFUSED:
+        return "most frequent confusions", _most_confused(result, result.confusion)
+    return "rows are labels, columns predictions", _confusion(result, result.confusion)
+
+
+def _scores(result: AttributeResult) -> Markup:
+    """A row for each class of a multi-label attribute. Beside its average precision is what guessing would reach."""
+    rows = [
+        (
+            name, f"{each.having:,} of {each.images:,}", f"{each.named:,}",
+            f"{each.average_precision.value:.3f}", number_range(each.average_precision),
+            f"{each.having / each.images:.3f}" if each.images else "–", f"{each.f1.value:.3f}", number_range(each.f1),
+        )
+        for name, each in zip(result.classes, result.scores, strict=True)
+    ]  # fmt: skip
+    head = ("class", "have it", "named", "average precision", "95 % interval", "by guessing", "F1", "95 % interval")
+    return table(head, rows, f"Classes of {result.name}")
+
+
+def _confusion(result: AttributeResult, counts: NDArray[np.int64]) -> Markup:
+    totals = counts.sum(axis=1)
     rows = []
     for label, name in enumerate(result.classes):
         cells = []
-        for predicted, count in enumerate(result.confusion[label].tolist()):
+        for predicted, count in enumerate(counts[label].tolist()):
             share = count / totals[label] if totals[label] else 0.0
             step = min(int(share * 8 + 0.999), 8)
             title = f"{name} predicted as {result.classes[predicted]}: {count} of {totals[label]} ({share:.0%})"
             cells.append(tag("td", count, class_=f"heat{step}{' hit' if label == predicted else ''}", title=title))
         rows.append(tag("tr", tag("th", name, scope="row", class_="text"), *cells, tag("td", int(totals[label]))))
-    heads = [tag("th", name, scope="col") for name in result.classes]
+    # Long names stand upright, as in most printed confusions: broken into syllables nobody reads them.
+    upright = "upright" if sum(map(len, result.classes)) > WIDEST else None
+    heads = [tag("th", tag("span", name), scope="col", class_=upright) for name in result.classes]
     head = tag("tr", tag("td", ""), *heads, tag("th", "images", scope="col"))
     body = tag("table", tag("thead", head), tag("tbody", *rows), class_="confusion")
-    return tag("div", body, class_="scroll", tabindex="0", role="region", aria_label=f"Confusions of {result.name}")
+    about = f"Confusions of {result.name}"
+    return tag("div", body, class_="scroll fit", tabindex="0", role="region", aria_label=about)
 
 
-def _most_confused(result: AttributeResult, most: int = 15) -> Markup:
+def _most_confused(result: AttributeResult, counts: NDArray[np.int64], most: int = 15) -> Markup:
     pairs = [
         (count, result.classes[label], result.classes[predicted])
-        for label, row in enumerate(result.confusion.tolist())
+        for label, row in enumerate(counts.tolist())
         for predicted, count in enumerate(row)
         if count and label != predicted
     ]
@@ -122,7 +158,12 @@ def _picture(run: PageRun, image: str) -> Markup:
     path = Path(os.path.expanduser(str(root))) / image
     if not path.is_file():
         return tag("p", f"not on this machine: {path}", class_="dim")
-    picture = load_rgb(path)
+    assert run.winner is not None, "it has made the predictions"
+    data = of_its_time(run.winner.config).get("data", {})
+    try:
+        picture = load_rgb(path, data.get("orientation", "apply"), data.get("depth", "declared"))
+    except DataError as error:  # of one picture of many: the page is worth having without it
+        return tag("p", str(error), class_="dim")
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=70)
@@ -131,15 +172,9 @@ def _picture(run: PageRun, image: str) -> Markup:
 
 
 def distributions_panel(run: PageRun) -> Markup:
-    counts = run.manifest["label_counts"]
-    if not counts or not run.manifest["attributes"]:
+    cards = [tag("div", tag("h3", row.name), Markup(drawing.svg())) for row, drawing in distribution_charts(run)]
+    if not cards:
         return Markup("")
-    drawings = [
-        distribution_chart(each["name"], each["classes"], train, val)
-        for each, train, val in zip(run.manifest["attributes"], counts["train"], counts["val"], strict=True)
-    ]
-    cards = [tag("div", tag("h3", each["name"]), Markup(drawing.svg()))
-             for each, drawing in zip(run.manifest["attributes"], drawings, strict=True)]  # fmt: skip
     return tag("section", tag("h2", "Class distributions"), tag("div", *cards, class_="cards"), id="classes")
 
 

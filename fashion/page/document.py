@@ -19,7 +19,7 @@ from fashion.page.html import Markup, joined, tag, text
 from fashion.page.payload import distinct_names, payload, to_script
 
 # In the order in which they run: a script uses what stands before it.
-SCRIPTS = ("scales", "state", "plot", "parallel", "curves", "slices", "filters", "table", "main")
+SCRIPTS = ("dom", "scales", "state", "plot", "parallel", "curves", "slices", "filters", "table", "main")
 CONTENTS = (
     ("answer", "Answer"), ("runs", "Side by side"), ("leaderboard", "Leaderboard"),
     ("coordinates", "Parallel coordinates"), ("learning", "Learning curves"), ("all-trials", "Trials"),

@@ -127,7 +127,7 @@ def winner_curves_panel(run: PageRun) -> Markup:
         return Markup("")
     return tag(
         "section", tag("h2", f"The winner's curves: trial {run.winner.trial}"),
-        tag("div", *(tag("div", Markup(each.svg())) for each in drawings), class_="cards"),
+        tag("div", *(tag("div", Markup(each.svg())) for each in drawings), class_="cards two"),
     )  # fmt: skip
 
 

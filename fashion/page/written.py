@@ -18,6 +18,7 @@ from fashion.page.drawing import Drawing
 from fashion.page.gather import PageRun
 from fashion.page.panels import answer_sentences, leaders
 from fashion.record.manifest import versions_of
+from fashion.statistics.results import Interval
 
 Rows = Sequence[Sequence[object]]
 
@@ -67,10 +68,8 @@ def _drawings(run: PageRun) -> Iterable[tuple[str, Drawing]]:
             yield f"mattered_{place}", charts.importance_chart(found, run.labels)
     for place, result in enumerate(_results(run), start=1):
         yield f"reliability_{place}", charts.reliability_chart(result)
-    counts = run.manifest["label_counts"]
-    for place, each in enumerate(run.manifest["attributes"] if counts else [], start=1):
-        train, val = counts["train"][place - 1], counts["val"][place - 1]
-        yield f"classes_{place}", charts.distribution_chart(each["name"], each["classes"], train, val)
+    for place, (_, drawing) in enumerate(charts.distribution_charts(run), start=1):
+        yield f"classes_{place}", drawing
     slots = charts.slots_chart(run)
     if slots is not None:
         yield "slots", slots
@@ -96,16 +95,26 @@ def _tables(run: PageRun) -> Iterable[tuple[str, Rows]]:
                                   for found in run.mattered for each in found.fields)]  # fmt: skip
     results = _results(run)
     yield "attributes", [
-        ("attribute", "images", "accuracy", "low", "high", "majority_class", "majority_accuracy", "balanced_accuracy",
-         "balanced_low", "balanced_high", "temperature", "error_before", "error_after"),
-        *((each.name, each.images, each.accuracy.value, each.accuracy.low, each.accuracy.high, each.majority,
-           each.majority_accuracy, each.balanced.value, each.balanced.low, each.balanced.high,
+        ("attribute", "labels", "missing", "accuracy", "low", "high", "majority_class", "majority_accuracy",
+         "balanced_accuracy", "balanced_low", "balanced_high", "temperature", "error_before", "error_after"),
+        *((each.name, each.labels, each.missing, *_ends(each.accuracy), each.majority, each.majority_accuracy,
+           *_ends(each.balanced),
            each.calibration.temperature, each.calibration.before.ece, each.calibration.after.ece)
           for each in results),
     ]  # fmt: skip
     for place, result in enumerate(results, start=1):
-        cells = [(name, *counts) for name, counts in zip(result.classes, result.confusion.tolist(), strict=True)]
-        yield f"confusion_{place}", [(f"{result.name} label", *result.classes), *cells]
+        if result.confusion is not None:
+            cells = [(name, *counts) for name, counts in zip(result.classes, result.confusion.tolist(), strict=True)]
+            yield f"confusion_{place}", [(f"{result.name} label", *result.classes), *cells]
+            continue
+        head = ("images", "having", "named", "average_precision", "low", "high", "f1", "f1_low", "f1_high")
+        scores = [(name, each.images, each.having, each.named, *_ends(each.average_precision), *_ends(each.f1))
+                  for name, each in zip(result.classes, result.scores, strict=True)]  # fmt: skip
+        yield f"scores_{place}", [(f"{result.name} class", *head), *scores]
+
+
+def _ends(interval: Interval) -> tuple[float, float, float]:
+    return interval.value, interval.low, interval.high
 
 
 def _plain(value: float) -> object:

@@ -31,7 +31,7 @@ class AttributeRow:
     `images` are those whose label is known, `correct` those of them that are right. `majority_accuracy` is the accuracy
     on them of always predicting the most frequent training class. For a multi-label attribute `images` and `correct`
     count labels, one for each image and class; the baseline predicts for each class what most training images have, and
-    `majority_class` names the classes that it says an image has.
+    `majority_class` names the classes that it says an image has. `majority`: for each class whether it says it.
     """
 
     name: str
@@ -43,6 +43,7 @@ class AttributeRow:
     majority_accuracy: float
     train_counts: tuple[int, ...]
     val_counts: tuple[int, ...]
+    majority: tuple[bool, ...]
     multi_label: bool = False
 
     @property
@@ -126,6 +127,7 @@ def attribute_table(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -
             majority_class = "|".join(name for name, holds in zip(classes, held, strict=True) if holds)
         else:
             majority = max(range(len(train)), key=lambda index: train[index])  # the first of equally frequent ones
+            held = [index == majority for index in range(len(train))]
             hits, majority_class = val[majority], classes[majority]
         rows.append(
             AttributeRow(
@@ -138,6 +140,7 @@ def attribute_table(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -
                 hits / images,
                 tuple(train),
                 tuple(val),
+                tuple(held),
                 multi,
             )
         )

@@ -137,7 +137,7 @@ def intervals(resampled: Resampled) -> list[dict[str, Interval]]:
     """
     found: list[dict[str, Interval]] = [{} for _ in range(resampled.outcomes.models)]
     for name, values in resampled.values.items():
-        low, high = _ends(resampled.draws[name])
+        low, high = interval_ends(resampled.draws[name])
         reliable, images = _footing(resampled.outcomes, name)
         bound = ((1 - LEVEL) / 2) ** (1 / max(images, 1))
         for model, value in enumerate(values.tolist()):
@@ -152,7 +152,7 @@ def intervals(resampled: Resampled) -> list[dict[str, Interval]]:
 def difference(resampled: Resampled, metric: str, first: int, second: int, level: float = LEVEL) -> Difference:
     """What the first model has more of a metric than the second one, with the paired percentile interval."""
     values, draws = resampled.values[metric], resampled.draws[metric]
-    low, high = _ends((draws[first] - draws[second])[None], level)
+    low, high = interval_ends((draws[first] - draws[second])[None], level)
     value = float(values[first] - values[second])
     return Difference(value, min(float(low[0]), value), max(float(high[0]), value))
 
@@ -166,7 +166,7 @@ def _footing(outcomes: Outcomes, metric: str) -> tuple[bool, int]:
     return least >= LEAST_IMAGES, images
 
 
-def _ends(draws: NDArray[Any], level: float = LEVEL) -> tuple[NDArray[Any], NDArray[Any]]:
+def interval_ends(draws: NDArray[Any], level: float = LEVEL) -> tuple[NDArray[Any], NDArray[Any]]:
     """The ends of the percentile intervals of (T, B) draws: of B + 1 parts, by default 2.5 % lie below and above."""
     draws = draws[:, np.isfinite(draws[0])]
     count = draws.shape[1]

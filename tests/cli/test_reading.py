@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.page_run import draw_run
 from fashion.api.recorded_run import RecordedRun
 from fashion.cli.run import _tell_findings
 from fashion.display.certainty import certainty_lines
@@ -234,9 +235,23 @@ def test_logs(stopped: Run, capsys: Shell) -> None:
     assert "holds no such trial" in told(capsys, "logs", str(stopped.path), "9")
 
 
+def test_show_attribute_scores_each_class_of_a_multi_label_attribute(tmp_path: Path, capsys: Shell) -> None:
+    classes = {"sleeve": ("long", "short"), "extras": ("belt", "hood", "scarf")}
+    path = draw_run(tmp_path, "several", 2, 2, 80, predicted=2, classes=classes, several=("extras",), missing=0.1).path
+    said = typed(capsys, "show", str(path), "--attribute", "extras")
+    assert "average precision" in said
+    found = json.loads(typed(capsys, "show", str(path), "--attribute", "extras", "--json"))["classes"]
+    head = RecordedRun(Run.open(path)).predictions().attributes[1]
+    assert [each["name"] for each in found] == list(classes["extras"])
+    assert [each["average_precision"]["value"] for each in found] == pytest.approx(head.average_precision())
+    assert [each["f1"]["value"] for each in found] == pytest.approx(head.f1())
+    assert all(each["f1"]["low"] < each["f1"]["value"] < each["f1"]["high"] for each in found)
+    assert all(f"{each['f1']['value']:.3f} ({each['f1']['low']:.3f} to " in said for each in found)
+
+
 def test_what_run_says_at_its_end(storage: Path, capsys: Shell) -> None:
     run = Run.open(storage / "base")
-    _tell_findings(run)
+    _tell_findings(RecordedRun(run))
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("Winner: trial 1, epoch 1 of 1: val_loss ")
     opened = RecordedRun(run)
@@ -252,7 +267,7 @@ def test_what_run_says_at_its_end(storage: Path, capsys: Shell) -> None:
     ]
     for path in (storage / "base").glob("trials/*/val-*"):
         path.unlink()
-    _tell_findings(Run.open(storage / "base"))
+    _tell_findings(RecordedRun(Run.open(storage / "base")))
     assert "how sure this is can't be told: trials 0, 1, 2, 3 have no validation predictions" in capsys.readouterr().out
 
 
@@ -262,5 +277,5 @@ def test_the_next_command_names_a_run_where_commands_look(
     (storage / "runs").mkdir()
     (storage / "base").rename(storage / "runs" / "base")
     monkeypatch.chdir(storage)
-    _tell_findings(Run.open(Path("runs/base")))
+    _tell_findings(RecordedRun(Run.open(Path("runs/base"))))
     assert capsys.readouterr().out.endswith("      fashion-sweep report base\n")

@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from fashion.api.recorded_run import RecordedRun
 from fashion.cli.run import _prediction
 from fashion.cli.run import run as run_command
 from fashion.cli.spec import check
@@ -31,7 +32,7 @@ from tests.support.recorded import ATTRIBUTES, COUNTS, SPEC
 )
 def test_what_can_be_predicted_is_recommended(tmp_path: Path, splits: dict[str, object], said: str) -> None:
     manifest = {"spec": SPEC, "data_fingerprint": "f", "attributes": ATTRIBUTES, "label_counts": COUNTS}
-    assert _prediction(Run.create(tmp_path / "runs", "s", {**manifest, **splits})) == said
+    assert _prediction(RecordedRun(Run.create(tmp_path / "runs", "s", {**manifest, **splits}))) == said
 
 
 @pytest.mark.parametrize("arguments", [[], ["s.yaml", "--data", "labels.csv"]])

@@ -19,6 +19,7 @@ from fashion.export.targets import export
 from fashion.prediction.predict import predict
 from fashion.prediction.promoted import load_promoted
 from fashion.record.run import Run
+from tests.support.labelled import configured, digits, labelled_run
 from tests.support.promoted import promoted_run
 from tests.support.swept import swept
 
@@ -86,6 +87,28 @@ def test_the_program_predicts_the_same_without_this_package(
         with torch.no_grad():
             found = program(torch.from_numpy(pixels[:images]))
         agree(list(found), probabilities, says, images)
+
+
+def test_a_multi_label_attribute_keeps_its_own_probabilities(tmp_path: Path) -> None:
+    dataset = digits(tmp_path / "digits")
+    run = labelled_run(tmp_path / "runs", dataset, configured(dataset.root, {"eval_flip": True}))
+    model, promoted = load_promoted(run.best_dir)
+    pack = Pack.open_or_build(dataset, "val", *promoted.config.data.form)
+    pixels, wanted = np.array(pack.images), list(predict(model, promoted, pack).probabilities)
+    for target in ("onnx", "torch"):
+        export(open_run(run.path), target, tmp_path / target)
+    session = onnxruntime.InferenceSession(tmp_path / "onnx", providers=["CPUExecutionProvider"])
+    says = described(session.get_modelmeta().custom_metadata_map["fashion-sweep"])
+    assert [(each["values"], each["temperature"] == 1) for each in says["outputs"]] == [
+        ("softmax", False), ("softmax", False), ("sigmoid", True),
+    ]  # fmt: skip
+    program = torch.export.load(tmp_path / "torch").module()
+    for images in (1, 5, len(pixels)):
+        with torch.no_grad():
+            found = program(torch.from_numpy(pixels[:images]))
+        for heads in (session.run(None, {"images": pixels[:images]}), list(found)):
+            agree(heads[:2], wanted[:2], {"outputs": says["outputs"][:2]}, images)
+            np.testing.assert_allclose(np.asarray(heads[2]), wanted[2][:images], atol=1e-4)
 
 
 def test_the_card_tells_results_with_their_counts(trained: tuple[Run, Dataset], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Exports for MLflow and W&B, read back with MLflow's client and wandb's own messages, in environments of their own.
+"""Exports read back with MLflow's client, wandb's own messages and optuna-dashboard, in environments of their own.
 
 Their packages want other versions than this one's environment has, so a test makes one with pip and lets the package
 run there from this checkout. That takes minutes and the package index.
@@ -68,7 +68,35 @@ for path in glob.glob(f"{sys.argv[1]}/wandb/offline-run-*/run-*.wandb"):
     found.append([name, group, config["sampled"]["train.lr"], history, summary.get("best/val_loss"), code, path])
 print(json.dumps(sorted(found)))
 """,
+    "optuna-dashboard": """
+import json, sys
+from wsgiref.util import setup_testing_defaults
+from optuna_dashboard import wsgi
+app = wsgi(f"sqlite:///{sys.argv[1]}")
+def asked(path):
+    request, told = {}, []
+    setup_testing_defaults(request)
+    request["PATH_INFO"] = path
+    body = b"".join(app(request, lambda status, headers, error=None: told.append(status)))
+    assert told[0].startswith("200"), (told, body)
+    return json.loads(body)
+assert b"<html" in b"".join(app({**(lambda e: (setup_testing_defaults(e), e)[1])({}), "PATH_INFO": "/dashboard/"},
+                                lambda *_: None)).lower()
+(study,) = asked("/api/studies")["study_summaries"]
+assert study["study_name"] == "lr"
+found = []
+for trial in asked(f"/api/studies/{study['study_id']}")["trials"]:
+    params = {each["name"]: each["param_external_value"] for each in trial["params"]}
+    title = f"{trial['number']:04d} {params['train.optimizer'].strip(chr(39))} lr={params['train.lr']}"
+    history = [[each["step"], str(each["value"])] for each in trial["intermediate_values"]]
+    attributes = {each["key"]: each["value"] for each in trial["user_attrs"]}
+    best = attributes.get("val_loss")
+    found.append([title, trial["state"], params["train.lr"], history, best and float(best)])
+print(json.dumps(found))
+""",
 }
+# Tool -> what `export --to` calls its form, and its file or folder.
+FORMS = {"mlflow": ("mlflow", "m.db"), "wandb": ("wandb", "wandb"), "optuna-dashboard": ("optuna", "s.db")}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +120,7 @@ def exported(environments: Path, tool: str, run: Run, out: Path) -> list[list[ob
     python = environments / tool / "bin" / "python"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_SILENT": "true"}
     for arguments in (
-        ["-m", "fashion", "export", str(run.path), "--to", tool, "--out", str(out)],
+        ["-m", "fashion", "export", str(run.path), "--to", FORMS[tool][0], "--out", str(out)],
         ["-c", READERS[tool], str(out)],
     ):
         done = subprocess.run(
@@ -108,12 +136,12 @@ def exported(environments: Path, tool: str, run: Run, out: Path) -> list[list[ob
 @pytest.mark.parametrize("tool", READERS)
 def test_the_tool_itself_reads_the_sweep(environments: Path, tool: str, tmp_path: Path) -> None:
     run, spec = swept(tmp_path / "runs")
-    out = tmp_path / "out" / ("wandb" if tool == "wandb" else "m.db")
+    out = tmp_path / "out" / FORMS[tool][1]
     out.parent.mkdir()
     first = exported(environments, tool, run, out)
     assert len(first) == 4
     title, _, lr, history, best, *_ = first[0]
-    assert str(title).startswith("0000 lr=")
+    assert str(title).startswith("0000 adamw lr=")
     assert float(str(lr)) == run.trials[0].config["train"]["lr"]
     assert isinstance(history, list)
     assert [(step, float(loss)) for step, loss, *_ in history] == [(1, 0.9), (2, 0.4), (3, 0.5), (4, 0.6)]

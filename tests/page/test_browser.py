@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.chromium import Chromium, find_chromium
-from benchmarks.page_run import draw_run
+from benchmarks.page_run import CLASSES, draw_run
 from fashion.api.recorded_run import RecordedRun
 from fashion.page.document import page_html
 from fashion.page.gather import PageRun, gather
@@ -26,6 +27,7 @@ pytestmark = [
 HOSTILE: dict[str, tuple[str, ...]] = {
     '<b>at&"tr</b>': ("</script><script>bad()</script>", "<img src=x onerror=bad()>", "$x_1$")
 }
+EXTRAS: dict[str, tuple[str, ...]] = {"extras": ("belt", "hood", "scarf")}
 SECTIONS = "[...document.querySelectorAll('main section')].map((each) => each.getBoundingClientRect().height)"
 
 
@@ -35,17 +37,23 @@ def gathered(run: Run) -> PageRun:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pages of a usual run, of two, of one whose names are HTML, of a failed one, and of one that still runs."""
+    """Pages of a usual run, of two, of one whose names are HTML, of one with a multi-label attribute and with labels
+    missing, of a failed one, and of one that still runs."""
     place = tmp_path_factory.mktemp("pages")
     small = gathered(draw_run(place / "runs", "small", 40, 8, 60, predicted=6))
     other = gathered(draw_run(place / "runs", "other", 5, 8, 60, predicted=2, seed=0))
     hostile = gathered(draw_run(place / "runs", "hostile", 6, 4, 40, predicted=2, classes=HOSTILE))
+    several = gathered(draw_run(place / "runs", "several", 5, 3, 60, predicted=2, classes={**CLASSES, **EXTRAS},
+                                several=EXTRAS, missing=0.2))  # fmt: skip
     failed = Run.create(place / "runs", "failed", {**small.manifest, "name": "failed"})
     failed.record_trial(0, {"train": {"epochs": 4, "lr": 0.1}})
     failed.record_attempt(0)
     failed.record_end(0, "failed", "out of memory <b>")
     failed.close()
-    pages = {"small": [small], "both": [small, other], "hostile": [hostile], "failed": [gathered(failed)]}
+    pages = {
+        "small": [small], "both": [small, other], "hostile": [hostile], "several": [several],
+        "failed": [gathered(failed)],
+    }  # fmt: skip
     for name, runs in pages.items():
         (place / f"{name}.html").write_text(page_html(runs))
     (place / "watched.html").write_text(page_html([small], watch=1.0))
@@ -169,6 +177,28 @@ def test_the_view_is_in_the_address(browser: Chromium, folder: Path) -> None:
     assert passing(browser) == shown != "40 of 40 trials"
 
 
+def test_a_filter_keeps_its_values_where_new_trials_move_its_axis(browser: Chromium, folder: Path) -> None:
+    browser.open(folder / "small.html")
+    filters = [
+        browser.run(f"keptFilter(axes[{axis}], {filter})")
+        for axis, filter in (("axes.length - 1", "{low: 0.1, high: 0.4, unset: false}"),
+                             ("axes.findIndex((each) => each.kind === 'category')", "{picked: [1]}"))
+    ]  # fmt: skip
+    again = browser.run(
+        f"""(() => {{
+          const [loss, names] = {json.dumps(filters)};
+          const wider = {{...axes[axes.length - 1], high: 2 * axes[axes.length - 1].high}};
+          const known = axes.find((each) => each.kind === 'category');
+          const more = {{...known, labels: ['a new one', ...known.labels]}};
+          const moved = filterFrom(wider, loss);
+          return [valueAt(wider, moved.low), valueAt(wider, moved.high), filterFrom(more, names).picked];
+        }})()"""
+    )
+    assert again == [pytest.approx(filters[0]["from"]), pytest.approx(filters[0]["to"]), [2]]
+    assert browser.run("filterFrom(axes[axes.length - 1], keptFilter(axes[axes.length - 1],"
+                       " {low: 0, high: -0.1, unset: true})).high") < 0  # fmt: skip
+
+
 def test_a_page_that_follows_loads_itself_again(browser: Chromium, folder: Path) -> None:
     browser.open(folder / "watched.html")
     browser.run("window.seen = true")
@@ -207,7 +237,28 @@ def test_two_runs_stand_side_by_side(browser: Chromium, folder: Path) -> None:
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize("name", ["small", "both", "hostile"])
+@pytest.mark.parametrize(
+    ("name", "dark"),
+    [("several", False), ("several", True), pytest.param("both", True, marks=pytest.mark.slow)],
+)
+def test_axe_finds_no_violation(browser: Chromium, folder: Path, name: str, dark: bool) -> None:
+    browser.look(dark=dark)
+    browser.open(folder / f"{name}.html")
+    browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    browser.run(files("axe_core_python").joinpath("axe.min.js").read_text() + "; 0")
+    told = browser.run("axe.run({resultTypes: ['violations']}).then((told) => told.violations)")
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in told] == []
+
+
+def test_classes_of_a_multi_label_attribute_have_a_row_each(browser: Chromium, folder: Path) -> None:
+    browser.open(folder / "several.html")
+    rows = browser.run("[...document.querySelectorAll('[aria-label=\"Classes of extras\"] tbody tr')]"
+                       ".map((row) => [...row.cells].map((cell) => cell.textContent))")  # fmt: skip
+    assert [row[0] for row in rows] == list(EXTRAS["extras"])
+    assert all(0 < float(row[3]) <= 1 and " of " in row[1] for row in rows)
+
+
+@pytest.mark.parametrize("name", ["small", "both", "hostile", "several"])
 def test_a_phone_scrolls_one_way_only(browser: Chromium, folder: Path, name: str) -> None:
     browser.look(390, 844)
     browser.open(folder / f"{name}.html")

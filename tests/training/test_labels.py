@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import fashion
-from fashion.api.validation import AttributePredictions, average_precision
+from fashion.api.validation import AttributePredictions
 from fashion.data.layout import Dataset
 from fashion.data.lists import MISSING
 from fashion.model.backbones import ResolvedWeights
@@ -81,20 +80,6 @@ def test_average_precision_and_f1_are_scikit_learns(run: Run) -> None:
             expected = metrics.average_precision_score(holds, each.probabilities[known, index])
             assert each.average_precision()[index] == pytest.approx(expected, rel=1e-12)
             assert each.f1()[index] == pytest.approx(metrics.f1_score(holds, decided[known]), rel=1e-12)
-
-
-def test_average_precision_with_ties_and_without_positives() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        holds, scores = rng.random(30) < 0.3, rng.integers(0, 6, 30) / 5
-        expected = metrics.average_precision_score(holds, scores)
-        assert average_precision(holds, scores) == pytest.approx(expected, rel=1e-12)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        nothing = np.zeros(3, bool)
-        assert average_precision(nothing, np.ones(3)) == metrics.average_precision_score(nothing, np.ones(3)) == 0
-    assert average_precision(np.zeros(0, bool), np.zeros(0)) == 0
 
 
 def test_the_majority_baseline_is_that_of_the_labels(dataset: Dataset, run: Run) -> None:

@@ -150,6 +150,7 @@ def _attribute_page(opened: RecordedRun, trial: int | None, attribute: str) -> A
     from fashion.reading.predicted import head_labels
     from fashion.record.ranking import attribute_table
     from fashion.statistics.calibration import calibration
+    from fashion.statistics.label_scores import label_scores
 
     record = opened.record
     names = [each["name"] for each in record.manifest["attributes"]]
@@ -160,5 +161,7 @@ def _attribute_page(opened: RecordedRun, trial: int | None, attribute: str) -> A
     if head.labels is None:
         raise RunError(Problem(opened.location, "its validation labels are not known", predictions.labels_missing))
     majority = attribute_table(record.manifest, chosen.metrics)[index] if head.labels.ndim == 1 else None
-    found = calibration(head_labels(head), head.probabilities)
-    return AttributePage(chosen.trial, chosen.epoch, opened.location, confusion(head), majority, found)
+    labels = head_labels(head)
+    found = calibration(labels, head.probabilities)
+    scores = label_scores(labels, head.probabilities) if head.multi_label else ()
+    return AttributePage(chosen.trial, chosen.epoch, opened.location, confusion(head), majority, found, scores)

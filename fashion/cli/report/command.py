@@ -61,7 +61,8 @@ def report(
         raise click.UsageError("--markdown takes one run.")
     found = _gathered(runs, storage)
     place = Path(out) if out is not None else _place(found)
-    spent = _write(found, place, thumbnails, watch)
+    running = watch and any(run.running for run in found)
+    spent = _write(found, place, thumbnails, running)
     click.echo(str(place))
     if static is not None:
         for run in found:
@@ -75,10 +76,13 @@ def report(
 
         if not webbrowser.open(place.absolute().as_uri()):
             click.echo(f"No browser was found: open {place} yourself.", err=True)
-    while watch and any(run.running for run in found):
+    while running:
         time.sleep(max(WATCH_SECONDS, SHARE * spent))
         found = _gathered(runs, storage)
-        spent = _write(found, place, thumbnails, watch)
+        running = any(run.running for run in found)
+        if not running:  # it has ended, perhaps since its record was read: nobody loads the last page again
+            found = _gathered(runs, storage)
+        spent = _write(found, place, thumbnails, running)
 
 
 def _gathered(names: Sequence[str], storage: str) -> list[PageRun]:
@@ -104,12 +108,12 @@ def _place(found: Sequence[PageRun]) -> Path:
     return Path(f"{first.name}.html") if first.address is not None else first.record.path / "report.html"
 
 
-def _write(found: Sequence[PageRun], place: Path, thumbnails: bool, watch: bool) -> float:
-    """Write the page; returns the seconds that it took. A page of a sweep that has ended follows nothing."""
+def _write(found: Sequence[PageRun], place: Path, thumbnails: bool, running: bool) -> float:
+    """Write the page; returns the seconds that it took. running: whether it loads itself again."""
     from fashion.page.document import page_html
     from fashion.page.written import write_file
 
     begun = time.monotonic()
-    follows = WATCH_SECONDS if watch and any(run.running for run in found) else 0.0
-    write_file(place, page_html(found, thumbnails, follows).encode(errors="backslashreplace"))
+    content = page_html(found, thumbnails, WATCH_SECONDS if running else 0.0)
+    write_file(place, content.encode(errors="backslashreplace"))
     return time.monotonic() - begun

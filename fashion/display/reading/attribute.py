@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -16,6 +17,7 @@ from fashion.errors import printable
 from fashion.reading.confusion import Confusion
 from fashion.record.ranking import AttributeRow
 from fashion.statistics.calibration import Calibration, Reliability, ReliabilityBin
+from fashion.statistics.label_scores import LabelScore
 
 NARROWEST = 5  # columns of a predicted class
 NAME = 18  # most columns of a class name
@@ -24,7 +26,8 @@ MISTAKES = 12  # that are listed where the matrix has no room
 
 @dataclass(frozen=True)
 class AttributePage:
-    """majority: of the manifest's counts; None for a multi-label attribute. calibration: None with too few labels."""
+    """majority: of the manifest's counts; None for a multi-label attribute. calibration: None with too few labels.
+    scores: of each class of a multi-label attribute; empty for others."""
 
     trial: int
     epoch: int
@@ -32,12 +35,17 @@ class AttributePage:
     confusion: Confusion
     majority: AttributeRow | None
     calibration: Calibration | None
+    scores: tuple[LabelScore, ...] = ()
 
 
 def attribute_json(page: AttributePage) -> dict[str, Any]:
     """The page as JSON values. Shares are from 0 to 1, null where nothing was counted; confusion is by true class."""
     found, calibration = page.confusion, page.calibration
-    classes = [{**each._asdict(), "recall": each.recall, "precision": each.precision} for each in found.classes]
+    classes: list[dict[str, Any]] = [
+        {**each._asdict(), "recall": each.recall, "precision": each.precision} for each in found.classes
+    ]
+    for each, score in zip(classes, page.scores, strict=False):
+        each |= {"average_precision": asdict(score.average_precision), "f1": asdict(score.f1)}
     entry: dict[str, Any] = {
         "trial": page.trial, "epoch": page.epoch, "attribute": found.attribute, "labels": found.labels,
         "missing": found.missing, "accuracy": found.accuracy, "balanced_accuracy": found.balanced_accuracy,
@@ -71,7 +79,7 @@ def print_attribute(page: AttributePage, out: Console) -> None:
     for line in _headlines(page):
         out.print(line, markup=False)
     out.print()
-    out.print(_classes(found))
+    out.print(_classes(found, page.scores))
     out.print()
     _print_confusion(found, out)
     if page.calibration is not None:
@@ -97,15 +105,19 @@ def _headlines(page: AttributePage) -> list[str]:
     return lines
 
 
-def _classes(found: Confusion) -> Table:
+def _classes(found: Confusion, scores: Sequence[LabelScore]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("class", no_wrap=True)
     for head in ("images", "predicted", "right", "recall %", "precision %"):
         table.add_column(head, justify="right", no_wrap=True)
-    for each in found.classes:
+    for head in ("average precision", "F1") if scores else ():
+        table.add_column(head, justify="right", no_wrap=True)
+    for index, each in enumerate(found.classes):
         shares = (_share(each.recall), _share(each.precision))
         counts = map(str, (each.images, each.predicted, each.right))
-        table.add_row(Text(_cut(each.name, NAME)), *counts, *shares)
+        both = (scores[index].average_precision, scores[index].f1) if scores else ()
+        ranges = (f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})" for value in both)
+        table.add_row(Text(_cut(each.name, NAME)), *counts, *shares, *ranges)
     return table
 
 

@@ -24,13 +24,13 @@ function curvesPanel() {
   /** @param {number} value */
   const y = (value) => plot.height - margin.bottom
     - positionOf(vertical, value) * (plot.height - margin.bottom - margin.top);
-  /** @param {any} trial @param {number} index */
+  /** @param {TrialRow} trial @param {number} index */
   const place = (trial, index) => x(data.fraction ? (100 * (index + 1)) / trial.epochs : index + 1);
 
   function lay() {
     fit(plot);
     drawAxes();
-    drawAll();
+    lines.all();
   }
 
   function drawAxes() {
@@ -50,7 +50,7 @@ function curvesPanel() {
       shape("text", { class: "dim", x: (left + right) / 2, y: bottom + 33, "text-anchor": "middle" }, name));
     plot.svg.append(shape("text", { class: "dim", x: 4, y: 12 }, data.metric));
     let before = -100;
-    for (const rung of data.rungs.filter((/** @type {number} */ each) => each <= longest)) {
+    for (const rung of data.rungs.filter((each) => each <= longest)) {
       const at = x(rung);
       plot.svg.append(shape("line", { class: "rung", x1: at, x2: at, y1: margin.top, y2: bottom }));
       if (at - before < 48) continue;
@@ -94,35 +94,7 @@ function curvesPanel() {
     }
   }
 
-  function drawAll() {
-    wipe(plot.back, plot);
-    plot.back.strokeStyle = colour("--dim");
-    plot.back.globalAlpha = opacityOf(count) * 0.28;
-    for (const trial of drawOrder) line(plot.back, trial);
-    drawPassing();
-  }
-
-  function drawPassing() {
-    const context = plot.front;
-    wipe(context, plot);
-    const colours = trialColours();
-    const shown = passingCount();
-    plot.back.canvas.style.visibility = shown === count ? "hidden" : "visible";
-    context.lineWidth = shown < 30 ? 1.6 : 1;
-    context.globalAlpha = Math.min(0.9, opacityOf(shown) * 1.4);
-    for (const trial of drawOrder) {
-      if (!passing[trial] || trial === winner) continue;
-      context.strokeStyle = colours[trial];
-      line(context, trial);
-    }
-    if (winner >= 0 && passing[winner]) {
-      context.globalAlpha = 1;
-      context.lineWidth = 2.4;
-      context.strokeStyle = colour("--winner");
-      line(context, winner);
-    }
-  }
-
-  listeners.push(drawPassing);
+  const lines = trialLines(plot, line, 1.4);
+  listeners.push(lines.those);
   return lay;
 }

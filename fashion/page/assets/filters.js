@@ -2,8 +2,9 @@
 /* The same filters as a form: for the keyboard, for touch, and for exact values. */
 
 function filtersPanel() {
-  const box = document.getElementById("filters");
-  const text = document.getElementById("passing");
+  const box = element("filters", HTMLElement);
+  const form = checked(box.parentElement, HTMLDetailsElement, "around the filters");
+  const text = element("passing", HTMLElement);
   /** @type {(() => void)[]} */
   const show = [];
 
@@ -77,21 +78,18 @@ function filtersPanel() {
     };
   }
 
-  document.getElementById("clear").addEventListener("click", () => {
+  element("clear", HTMLButtonElement).addEventListener("click", () => {
     view.filters = {};
     view.search = "";
-    /** @type {HTMLInputElement} */ (document.getElementById("search")).value = "";
+    element("search", HTMLInputElement).value = "";
     changed();
   });
 
-  let pending = 0;
-  function update() {
-    clearTimeout(pending);
-    pending = setTimeout(() => {
-      text.textContent = `${passingCount()} of ${count} trial${count === 1 ? "" : "s"}`;
-      for (const each of show) each();
-    }, 80);
-  }
+  const update = atRest(80, () => {
+    text.textContent = `${passingCount()} of ${count} trial${count === 1 ? "" : "s"}`;
+    if (form.open) for (const each of show) each();
+  });
+  form.addEventListener("toggle", update);
   listeners.push(update);
   update();
 }

@@ -6,8 +6,8 @@
   const draw = [parallelPanel(), curvesPanel(), slicesPanel()];
   const fill = tablePanel();
   filtersPanel();
-  document.getElementById("coordinates").hidden = axes.length < 2; // there is nothing to compare
-  document.getElementById("curves-and-slices").hidden = data.trials.every((trial) => trial.loss === null);
+  element("coordinates", HTMLElement).hidden = axes.length < 2; // there is nothing to compare
+  element("curves-and-slices", HTMLElement).hidden = data.trials.every((trial) => trial.loss === null);
   const all = () => draw.forEach((each) => each());
   all();
   fill();
@@ -31,7 +31,7 @@
 
   if (data.watch) {
     // A page from a disk can't ask whether its file has changed: it loads itself again, unless somebody is using it.
-    const follow = /** @type {HTMLInputElement} */ (document.getElementById("follow"));
+    const follow = element("follow", HTMLInputElement);
     let touched = 0;
     for (const kind of ["pointerdown", "keydown", "input"]) addEventListener(kind, () => { touched = Date.now(); });
     setInterval(() => {

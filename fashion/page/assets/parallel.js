@@ -33,7 +33,8 @@ function parallelPanel() {
     }
     along = places.map((at, axis) => Float32Array.from(at, (each) => point(axis, each)[flat ? 0 : 1]));
     drawAxes();
-    drawAll();
+    lines.all();
+    drawBrushes();
   }
 
   /** @param {CanvasRenderingContext2D} context @param {number} trial */
@@ -46,36 +47,7 @@ function parallelPanel() {
     context.stroke();
   }
 
-  function drawAll() {
-    wipe(plot.back, plot);
-    plot.back.strokeStyle = colour("--dim");
-    plot.back.lineWidth = 1;
-    plot.back.globalAlpha = opacityOf(count) * 0.28;
-    for (const trial of drawOrder) line(plot.back, trial);
-    drawPassing();
-  }
-
-  function drawPassing() {
-    const context = plot.front;
-    wipe(context, plot);
-    const colours = trialColours();
-    const shown = passingCount();
-    plot.back.canvas.style.visibility = shown === count ? "hidden" : "visible";
-    context.lineWidth = shown < 30 ? 1.6 : 1;
-    context.globalAlpha = opacityOf(shown);
-    for (const trial of drawOrder) {
-      if (!passing[trial] || trial === winner) continue;
-      context.strokeStyle = colours[trial];
-      line(context, trial);
-    }
-    if (winner >= 0 && passing[winner]) {
-      context.globalAlpha = 1;
-      context.lineWidth = 2.4;
-      context.strokeStyle = colour("--winner");
-      line(context, winner);
-    }
-    drawBrushes();
-  }
+  const lines = trialLines(plot, line);
 
   function drawAxes() {
     axes.forEach((axis, index) => {
@@ -126,18 +98,19 @@ function parallelPanel() {
     area.addEventListener("pointerdown", (event) => {
       area.setPointerCapture(event.pointerId);
       from = at(event);
-      moving = true;
+      moving = brushing.now = true;
     });
     area.addEventListener("pointermove", (event) => {
       if (moving) brush(axis, Math.min(from, at(event)), Math.max(from, at(event)));
     });
     const end = (/** @type {PointerEvent} */ event) => {
       if (!moving) return;
-      moving = false;
-      if (Math.abs(at(event) - from) < 0.012) setFilter(axis, null);
+      moving = brushing.now = false;
+      if (event.type === "pointerup" && Math.abs(at(event) - from) < 0.012) setFilter(axis, null);
+      else changed(); // for the work that waited while it was brushed
     };
     area.addEventListener("pointerup", end);
-    area.addEventListener("pointercancel", () => { moving = false; });
+    area.addEventListener("pointercancel", end);
     plot.svg.append(area);
   }
 
@@ -180,6 +153,6 @@ function parallelPanel() {
     });
   }
 
-  listeners.push(drawPassing);
+  listeners.push(lines.those, drawBrushes);
   return lay;
 }

@@ -1,16 +1,6 @@
 "use strict";
 /* A canvas or two for the many lines, and an SVG above them for axes and words. */
 
-const SVG = "http://www.w3.org/2000/svg";
-
-/** @param {string} kind @param {Record<string, string | number>} attributes @param {string} [text] */
-function shape(kind, attributes, text) {
-  const made = document.createElementNS(SVG, kind);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
 /**
  * @typedef {{box: HTMLElement, back: CanvasRenderingContext2D, front: CanvasRenderingContext2D, svg: SVGSVGElement,
  *   width: number, height: number}} Plot
@@ -18,11 +8,17 @@ function shape(kind, attributes, text) {
 
 /** @param {string} id @returns {Plot} */
 function makePlot(id) {
-  const box = document.getElementById(id);
-  const [back, front] = [document.createElement("canvas"), document.createElement("canvas")];
+  const box = element(id, HTMLElement);
   const svg = shape("svg", { "aria-hidden": "true" });
-  box.replaceChildren(back, front, svg);
-  return { box, back: back.getContext("2d"), front: front.getContext("2d"), svg, width: 0, height: 0 };
+  const [back, front] = [canvas(), canvas()];
+  box.replaceChildren(back.canvas, front.canvas, svg);
+  return { box, back, front, svg, width: 0, height: 0 };
+}
+
+function canvas() {
+  const context = document.createElement("canvas").getContext("2d");
+  if (!context) throw new Error("this browser draws nothing");
+  return context;
 }
 
 /**
@@ -54,6 +50,45 @@ function wipe(context, plot) {
 /** How opaque one of so many lines is. @param {number} lines */
 function opacityOf(lines) {
   return Math.min(0.9, Math.max(0.16, 9 / Math.sqrt(Math.max(lines, 1)) / 1.3));
+}
+
+/**
+ * A line a trial: all of them faintly on the back, those that pass in their colours before it, and the winner on top.
+ * @param {Plot} plot @param {(context: CanvasRenderingContext2D, trial: number) => void} line strokes one
+ * @param {number} strength of the lines that pass, 1 or more
+ */
+function trialLines(plot, line, strength = 1) {
+  function all() {
+    wipe(plot.back, plot);
+    plot.back.strokeStyle = colour("--dim");
+    plot.back.lineWidth = 1;
+    plot.back.globalAlpha = opacityOf(count) * 0.28;
+    for (const trial of drawOrder) line(plot.back, trial);
+    those();
+  }
+
+  function those() {
+    const context = plot.front;
+    wipe(context, plot);
+    const colours = trialColours();
+    const shown = passingCount();
+    plot.back.canvas.style.visibility = shown === count ? "hidden" : "visible";
+    context.lineWidth = shown < 30 ? 1.6 : 1;
+    context.globalAlpha = Math.min(0.9, opacityOf(shown) * strength);
+    for (const trial of drawOrder) {
+      if (!passing[trial] || trial === winner) continue;
+      context.strokeStyle = colours[trial];
+      line(context, trial);
+    }
+    if (winner >= 0 && passing[winner]) {
+      context.globalAlpha = 1;
+      context.lineWidth = 2.4;
+      context.strokeStyle = colour("--winner");
+      line(context, winner);
+    }
+  }
+
+  return { all, those };
 }
 
 function passingCount() {

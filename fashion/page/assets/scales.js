@@ -44,8 +44,12 @@ function ticksOf(axis, most) {
     return axis.labels.map((text, index) => ({ at: positionOf(axis, index), text }))
       .filter((_, index) => index % every === 0);
   }
-  let values = [];
-  if (axis.kind === "log") {
+  let values = [...new Set(axis.values)].filter((each) => each !== null);
+  // A choice of a few round numbers has a tick at each.
+  if (values.length && values.length <= most && values.every((each) => Number(each.toPrecision(3)) === each)) {
+    values.sort((a, b) => a - b);
+  } else if (axis.kind === "log") {
+    values = [];
     for (let power = Math.ceil(Math.log10(axis.low) - 1e-9); power <= Math.log10(axis.high) + 1e-9; power += 1) {
       values.push(Math.pow(10, power));
     }

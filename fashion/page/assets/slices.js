@@ -3,13 +3,13 @@
 
 function slicesPanel() {
   const plot = makePlot("slices");
-  const choice = /** @type {HTMLSelectElement} */ (document.getElementById("slice"));
+  const choice = element("slice", HTMLSelectElement);
   const vertical = axes[axes.length - 1];
   const fields = axes.slice(0, -1);
   choice.replaceChildren(...fields.map((axis) => new Option(axis.name, axis.name)));
   choice.value = view.slice || (fields.length ? fields[0].name : "");
   choice.addEventListener("change", () => { view.slice = choice.value; lay(); remember(); });
-  document.getElementById("slice-panel").hidden = !fields.length; // nothing differs between the trials
+  element("slice-panel", HTMLElement).hidden = !fields.length; // nothing differs between the trials
   const margin = { top: 14, right: 16, bottom: 40, left: 52 };
 
   const chosen = () => Math.max(0, fields.findIndex((axis) => axis.name === choice.value));

@@ -7,8 +7,21 @@
  * in picked, of which -1 stands for "not set".
  */
 
-const data = JSON.parse(document.getElementById("data").textContent);
-/** @type {Axis[]} */
+/**
+ * @typedef {{name: string, order: number, loss: number | null, half: number | null, accuracy: number | null,
+ *   epoch: number, epochs: number, status: string, reason: string | null, tied: boolean, winner: boolean,
+ *   words: string, curve: (number | null)[]}} TrialRow
+ * loss: the lowest. half: of its interval's width. epoch: how many it has reported, of so many epochs. words: what the
+ * search looks at. curve: the metric by epoch.
+ */
+
+/**
+ * @typedef {{metric: string, axes: Axis[], trials: TrialRow[], rungs: number[], fraction: boolean, watch: number}} PageData
+ * rungs: epochs, or with `fraction` % of a trial's schedule. watch: seconds between two loads, 0 for never.
+ */
+
+/** @type {PageData} */
+const data = JSON.parse(element("data", HTMLElement).textContent || "");
 const axes = data.axes;
 const count = data.trials.length;
 /** Positions of every trial on every axis, once. */
@@ -71,14 +84,39 @@ function changed() {
 }
 
 /** The view lives in the address after #, so that a page that follows a sweep, or a link, opens as it was. */
-let remembering = 0;
-function remember() {
-  clearTimeout(remembering);
-  remembering = setTimeout(rememberNow, 300);
+const remember = atRest(300, rememberNow);
+
+/**
+ * A filter as the address has it, in values and labels: positions move when a sweep has new trials.
+ * @typedef {{labels: (string | null)[]} | {from: number | null, to: number | null, unset: boolean, lane: boolean}} KeptFilter
+ */
+
+/** @param {Axis} axis @param {AxisFilter} filter @returns {KeptFilter} */
+function keptFilter(axis, filter) {
+  if ("picked" in filter) return { labels: filter.picked.map((each) => (each < 0 ? null : axis.labels[each])) };
+  return { from: filter.low > 0 ? valueAt(axis, filter.low) : null, to: filter.high < 1 ? valueAt(axis, filter.high) : null,
+    unset: filter.unset, lane: filter.high < filter.low };
+}
+
+/** @param {Axis} axis @param {any} kept what somebody's address says @returns {AxisFilter | null} null for no filter */
+function filterFrom(axis, kept) {
+  if (axis.kind === "category") {
+    if (!Array.isArray(kept.labels)) return null;
+    const at = kept.labels.map((/** @type {string | null} */ each) => (each === null ? -1 : axis.labels.indexOf(each)));
+    return { picked: at.filter((/** @type {number} */ each, /** @type {number} */ index) =>
+      each >= 0 || kept.labels[index] === null) };
+  }
+  if (kept.lane) return { low: 0, high: -0.1, unset: true };
+  const usable = (/** @type {any} */ value) => typeof value === "number" && (axis.kind !== "log" || value > 0);
+  if (!usable(kept.from) && !usable(kept.to) && kept.unset !== false) return null;
+  return { low: usable(kept.from) ? positionOf(axis, kept.from) : 0, high: usable(kept.to) ? positionOf(axis, kept.to) : 1,
+    unset: kept.unset === true };
 }
 
 function rememberNow() {
-  const plain = JSON.stringify({ ...view, y: data.watch ? Math.round(scrollY) : 0 });
+  const filters = Object.fromEntries(axes.filter((axis) => axis.name in view.filters)
+    .map((axis) => [axis.name, keptFilter(axis, view.filters[axis.name])]));
+  const plain = JSON.stringify({ ...view, filters, y: data.watch ? Math.round(scrollY) : 0 });
   history.replaceState(null, "", "#" + encodeURIComponent(plain));
 }
 
@@ -90,10 +128,10 @@ function recall() {
   } catch {
     return; // somebody else's address
   }
-  for (const [name, filter] of Object.entries(found.filters || {})) {
+  for (const [name, kept] of Object.entries(found.filters || {})) {
     const axis = axes.find((each) => each.name === name);
-    const fits = axis && (axis.kind === "category" ? Array.isArray(filter.picked) : typeof filter.low === "number");
-    if (fits) view.filters[name] = filter;
+    const filter = axis && kept ? filterFrom(axis, kept) : null;
+    if (filter) view.filters[name] = filter;
   }
   if (axes.some((axis) => axis.name === found.slice)) view.slice = found.slice;
   if (typeof found.sort === "string") view.sort = found.sort;
@@ -131,8 +169,8 @@ function onDark() {
 
 /** The share of each trial on the ramp: by rank, so that a few outliers do not use up the colours. */
 const shares = (() => {
-  const order = [...data.trials.keys()].filter((each) => data.trials[each].loss !== null)
-    .sort((a, b) => data.trials[a].loss - data.trials[b].loss);
+  const loss = (/** @type {number} */ trial) => data.trials[trial].loss ?? Infinity;
+  const order = [...data.trials.keys()].filter((each) => loss(each) < Infinity).sort((a, b) => loss(a) - loss(b));
   const found = new Float32Array(count).fill(1);
   order.forEach((trial, rank) => { found[trial] = order.length > 1 ? rank / (order.length - 1) : 0; });
   return found;

@@ -4,12 +4,12 @@
 const FIRST_ROWS = 100;
 
 function tablePanel() {
-  const table = document.getElementById("trials");
-  const head = table.querySelector("thead tr");
-  const box = table.parentElement;
-  const body = table.querySelector("tbody");
-  const more = /** @type {HTMLButtonElement} */ (document.getElementById("more"));
-  const search = /** @type {HTMLInputElement} */ (document.getElementById("search"));
+  const table = element("trials", HTMLTableElement);
+  const head = checked(table.querySelector("thead tr"), HTMLTableRowElement, "of the table's head");
+  const body = checked(table.querySelector("tbody"), HTMLTableSectionElement, "of the table's body");
+  const box = checked(table.parentElement, HTMLElement, "around the table");
+  const more = element("more", HTMLButtonElement);
+  const search = element("search", HTMLInputElement);
   let everything = false;
 
   /** @type {{name: string, text: boolean, value: (trial: number) => any, show: (trial: number) => string}[]} */
@@ -92,10 +92,6 @@ function tablePanel() {
   search.value = view.search;
   search.addEventListener("input", () => { view.search = search.value; changed(); });
 
-  let pending = 0;
-  listeners.push(() => {
-    clearTimeout(pending);
-    pending = setTimeout(fill, 150);
-  });
+  listeners.push(atRest(150, fill));
   return fill;
 }
