@@ -188,6 +188,11 @@ class TrainConfig(Frozen):
         50, ge=1, le=10_000, description="passes over the training images; the schedule spans all of them"
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="global: split over the workers of a trial")
+    fit_on: Literal["train", "train+val"] = Field(
+        "train",
+        description="train+val: the validation images are trained on, too, so that no score of them counts and a "
+        "trial's last epoch is its best; for one trial, as `run --refit` trains it",
+    )
     optimizer: Literal["sgd", "adam", "adamw"] = Field(
         "sgd", description="adamw leaves biases and normalisation scales undecayed"
     )

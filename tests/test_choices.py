@@ -58,7 +58,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
 }
 # Choices whose words switch something on, or off, where it is used: held by the tests below.
 ELSEWHERE = {"data.fit", "data.interpolation", "train.precision", "train.layout", "train.compile", "train.mode"}
-ELSEWHERE |= {"scheduler.compare", "data.on_error"}
+ELSEWHERE |= {"scheduler.compare", "data.on_error", "train.fit_on"}
 
 
 def trial(**fields: str) -> TrialConfig:

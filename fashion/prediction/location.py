@@ -26,11 +26,11 @@ def picture_place(text: str) -> Path:
     return place
 
 
-def answer_name(place: Path, predictions: Path, location: str) -> str:
-    """`images-NAME` for a folder or picture of that name. If the answer there is another folder's, or does not say
-    whose it is, `images-NAME-2` and so on. predictions: the run's folder of answers on this machine. location: the run,
-    which may be in a bucket."""
-    wanted = f"images-{place.name or 'root'}"
+def answer_name(place: Path, predictions: Path, location: str, before: str = "") -> str:
+    """`images-NAME`, with `before` in front, for a folder or picture of that name. If the answer there is another
+    folder's, or does not say whose it is, `images-NAME-2` and so on. predictions: the run's folder of answers on this
+    machine. location: the run, which may be in a bucket."""
+    wanted = f"{before}images-{place.name or 'root'}"
     for number in count(1):
         name = wanted if number == 1 else f"{wanted}-{number}"
         said = [_in_folder(predictions)(name)]

@@ -88,7 +88,7 @@ def open_features(
     """The features that a trial of `config` needs of a labelled pack, with those of the mirror images if the split's
     images are flipped, in training or in evaluation."""
     assert pack.labels is not None, "train and val have labels: read_dataset refuses them otherwise"
-    flips = config.data.flip > 0 if pack.metadata["split"] == "train" else config.data.eval_flip
+    flips = config.data.flip > 0 if pack.metadata["split"] != "val" else config.data.eval_flip
     plain = open_or_compute(pack, config, weights, False, device, progress)
     mirrored = open_or_compute(pack, config, weights, True, device, progress) if flips else None
     return Features(plain, mirrored, pack.labels)

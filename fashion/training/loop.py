@@ -250,7 +250,7 @@ class _Session:
         """Begin to write this epoch's files."""
         self.history.append(report)
         best = None
-        if report.metrics["val_loss"] < self.best_loss:
+        if report.metrics["val_loss"] < self.best_loss or self.inputs.config.train.fit_on != "train":
             self.best_loss, self.best_epoch = report.metrics["val_loss"], report.epoch
             data = self.inputs.data
             meta = {

@@ -24,6 +24,7 @@ from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
 from fashion.data.remote.fetch import Progress
 from fashion.data.remote.local_copy import DataRoot, on_this_machine
+from fashion.data.splits.joined import JOINED, joined_pack
 from fashion.errors import BlockedError, DataError, FashionError, Problem, StorageError
 from fashion.files import write_atomic
 from fashion.model.precision import imitated
@@ -241,6 +242,8 @@ def training_data(
     """The packs of a trial and a probe's features, memory-mapped. A warm process keeps them open between trials."""
     how = (config.data.follow_links, config.data.on_error, config.data.label_reading)
     data = _packs(root, fingerprint, config.data.form, *how, cache_dir)
+    if config.train.fit_on == JOINED:
+        data = replace(data, train=joined_pack(data.train, data.val, cache_dir))
     if config.train.mode == "full":
         return data
     train, val = (open_features(pack, config, weights, device) for pack in (data.train, data.val))
