@@ -71,6 +71,7 @@ def _pairing(first: Side, other: Side, level: float) -> Pairing:
     for side in (first, other):
         if trained_on_val(side.chosen.config):
             return unpaired(f"{side.label} has no validation score: {TRAINED_ON_VAL}")
+    for side in (first, other):
         if side.predictions is None:
             return unpaired(f"the predictions of {side.label} can't be read: {side.unread}")
         if side.predictions.labels_missing:

@@ -24,10 +24,10 @@ from torch.nn.parallel import DistributedDataParallel
 from fashion.config import TrialConfig
 from fashion.data.batches import ALONE, Batch, Worker, steps_per_epoch
 from fashion.errors import Leaving, TrialDiverged
-from fashion.model.classifier import build_model
+from fashion.model.classifier import BIAS_INITS, build_model
 from fashion.model.loss import build_loss
 from fashion.model.metrics import Meter
-from fashion.model.optim import build_ema, build_optimizer, build_schedule
+from fashion.model.optim import OPTIMIZERS, build_ema, build_optimizer, build_schedule
 from fashion.model.weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST
@@ -36,9 +36,10 @@ from fashion.storage.trial_objects import Attempt
 from fashion.storage.trial_upload import Uploads
 from fashion.training import agreement, checkpoint, micro_batches, state
 from fashion.training.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
-from fashion.training.events import TrialEvent
+from fashion.training.events import Note, TrialEvent
 from fashion.training.feed import TrainingData, make_feed
 from fashion.training.saver import Best, Saver, set_backbone_aside
+from fashion.training.solved.heads import measured, solve_heads
 from fashion.training.state import EpochTotals, MidEpoch, TrialState
 
 # Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
@@ -119,6 +120,7 @@ class _Session:
         self.parts = agreement.parts(inputs.folder, last, worker)
         torch.manual_seed(config.seed)
         model = build_model(config.model, data.class_counts, inputs.weights)
+        BIAS_INITS[train.init_biases](model, data.label_counts)
         self.backbone_file: str | None = None
         if train.mode == "probe":
             owner = inputs.folder.parent if worker.rank == 0 else None  # one file serves all trials
@@ -166,6 +168,11 @@ class _Session:
         data = self.inputs.data
         totals = EpochTotals(data.class_counts, worker, data.multi_label, data.train_complete)
         self.resume_within(totals)
+        if OPTIMIZERS[self.inputs.config.train.optimizer].solves and totals.step == 0:
+            assert data.features is not None, "lbfgs goes with mode: probe"
+            strengths = solve_heads(self.model, data.features[0], data.attributes, self.inputs.config)
+            if worker.rank == 0:
+                yield Note(strengths)
         for batch in self.feed.train(epoch, totals.step):
             lr = self.optimizer.param_groups[-1]["lr"]
             logits, losses = self.optimise(batch)
@@ -183,6 +190,8 @@ class _Session:
         images = batch.images if self.setting.channels_last else batch.images.contiguous()
         clip_grad = self.inputs.config.train.clip_grad
         criterion = self.criterion.of_batch(batch.known, batch.global_count, self.inputs.data.class_counts)
+        if OPTIMIZERS[self.inputs.config.train.optimizer].solves:
+            return measured(self.model, criterion, batch)
 
         self.optimizer.zero_grad(set_to_none=True)
         logits, losses = micro_batches.add_gradients(

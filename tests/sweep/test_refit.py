@@ -160,7 +160,12 @@ def test_specs_that_could_not_be_ranked(
     tmp_path: Path, train: dict[str, Any], search: dict[str, Any], rule: str
 ) -> None:
     spec = tmp_path / "spec.yaml"
-    sections = {"data": {"root": "d"}, "model": {"backbone": "tiny"}, "train": train, "search": search}
+    sections = {
+        "data": {"root": "d"},
+        "model": {"backbone": "tiny", "weights": "none"},
+        "train": train,
+        "search": search,
+    }
     spec.write_text(json.dumps(sections))
     with pytest.raises(SpecError, match=rule):
         load_spec(spec)
