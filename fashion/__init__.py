@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fashion.api.model import EnsembleModel as EnsembleModel
     from fashion.api.model import ImageLike as ImageLike
     from fashion.api.model import Prediction as Prediction
     from fashion.api.model import PredictionModel as PredictionModel
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from fashion.reading.certainty import Certainty as Certainty
     from fashion.reading.certainty import Disagreement as Disagreement
     from fashion.reading.certainty import TrialCertainty as TrialCertainty
+    from fashion.reading.ensembles.found import Ensemble as Ensemble
+    from fashion.reading.ensembles.found import EnsembleMember as EnsembleMember
     from fashion.record.ranking import Ranked as Ranked
     from fashion.spec.sweep_spec import SweepSpec as SweepSpec
     from fashion.statistics.results import Difference as Difference
@@ -52,6 +55,9 @@ _MODULES = {
     "DataError": "fashion.errors",
     "Difference": "fashion.statistics.results",
     "Disagreement": "fashion.reading.certainty",
+    "Ensemble": "fashion.reading.ensembles.found",
+    "EnsembleMember": "fashion.reading.ensembles.found",
+    "EnsembleModel": "fashion.api.model",
     "ImageLike": "fashion.api.model",
     "Interval": "fashion.statistics.results",
     "Prediction": "fashion.api.model",
@@ -86,6 +92,9 @@ __all__ = [
     "DataError",
     "Difference",
     "Disagreement",
+    "Ensemble",
+    "EnsembleMember",
+    "EnsembleModel",
     "ImageLike",
     "Interval",
     "Prediction",

@@ -16,7 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 # default. A record lacks a field if it was written before the field existed. So a new field whose default changes what
 # a trial does gets an entry here, with the value that gives the behaviour of the versions before it; a new field whose
 # default is that behaviour needs none.
-OF_ITS_TIME: dict[str, Any] = {"data.orientation": "ignore", "data.depth": "maximum"}
+OF_ITS_TIME: dict[str, Any] = {
+    "data.orientation": "ignore",
+    "data.depth": "maximum",
+    "train.decay_biases": "optimizer",
+}
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -200,12 +204,30 @@ class TrainConfig(Frozen):
         "the heads alone, in seconds; tail: the same for the first freeze_stages stages, whose output is cached as "
         "maps, and trials train the rest on them",
     )
+    fit_on: Literal["train", "train+val"] = Field(
+        "train",
+        description="train+val: the validation images are trained on, too, so that no score of them counts and a "
+        "trial's last epoch is its best; for one trial, as `run --refit` trains it",
+    )
     epochs: int = Field(
         50, ge=1, le=10_000, description="passes over the training images; the schedule spans all of them"
     )
     batch_size: int = Field(32, ge=1, le=65_536, description="global: split over the workers of a trial")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field(
-        "sgd", description="adamw leaves biases and normalisation scales undecayed"
+    optimizer: Literal["sgd", "adam", "adamw", "lbfgs"] = Field(
+        "sgd",
+        description="adamw leaves biases and normalisation scales undecayed; lbfgs, with mode: probe and epochs: 1, "
+        "solves the heads, each with an L2 strength that folds of the training images choose; lr, weight_decay and "
+        "dropout then have no say",
+    )
+    decay_biases: Literal["auto", "optimizer", "always", "never"] = Field(
+        "auto",
+        description="whether biases and normalisation scales are decayed; optimizer: sgd and adam do, as the report "
+        "did, adamw does not; auto: the same, but never those of a probe's heads",
+    )
+    init_biases: Literal["random", "prior"] = Field(
+        "random",
+        description="prior: the heads' biases start as the logarithms of how often the classes occur in training (Lin "
+        "et al. 2017)",
     )
     lr: float = Field(0.1, gt=0.0, le=100.0, description="peak learning rate of the heads")
     backbone_lr_scale: float = Field(1.0, gt=0.0, le=10.0, description="the backbone's learning rate is lr times this")

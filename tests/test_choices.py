@@ -20,11 +20,11 @@ from fashion.data.augment import CROPS
 from fashion.data.images import ORIENTATIONS, resize_square
 from fashion.data.pictures.depth import DEPTHS
 from fashion.model.backbones import BACKBONES
-from fashion.model.classifier import FEATURE_NORMS, NORMALIZATIONS, build_model
+from fashion.model.classifier import BIAS_INITS, FEATURE_NORMS, NORMALIZATIONS, build_model
 from fashion.model.loss import CLASS_WEIGHTINGS, OBJECTIVES, build_loss
 from fashion.model.metrics import Meter
 from fashion.model.network import BUILDERS, OWN, WITH_CLASSIFIER
-from fashion.model.optim import OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
+from fashion.model.optim import DECAYS, OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
 from fashion.record.validate import SCHEDULER
 from fashion.schedulers.metrics import METRICS
 from fashion.schedulers.registry import SCHEDULERS, make_scheduler
@@ -51,6 +51,8 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "model.feature_norm": FEATURE_NORMS,
     "train.init_heads": HEAD_INITS,
     "train.optimizer": OPTIMIZERS,
+    "train.decay_biases": DECAYS,
+    "train.init_biases": BIAS_INITS,
     "train.schedule": SCHEDULES,
     "train.loss": OBJECTIVES,
     "train.class_weighting": CLASS_WEIGHTINGS,
@@ -60,7 +62,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
 }
 # Choices whose words switch something on, or off, where it is used: held by the tests below.
 ELSEWHERE = {"data.fit", "data.interpolation", "train.precision", "train.layout", "train.compile", "train.mode"}
-ELSEWHERE |= {"scheduler.compare", "data.on_error"}
+ELSEWHERE |= {"scheduler.compare", "data.on_error", "train.fit_on"}
 
 
 def trial(**fields: str) -> TrialConfig:

@@ -21,8 +21,10 @@ from fashion.data.images import ORIENTATIONS, load_rgb, resize_square, to_rgb
 from fashion.data.layout import Attribute
 from fashion.errors import DataError, Problem, RunError
 from fashion.files import usable_cpus
+from fashion.prediction.ensembles.promoted_ensemble import PromotedEnsemble, read_ensemble
 from fashion.prediction.predict import Predictions, predict
 from fashion.prediction.promoted import DESCRIPTION, Promoted, load_promoted
+from fashion.record.ensembles.promote_ensemble import FOLDER
 from fashion.training.evaluate import evaluation_batch_size
 
 # A PIL image of any mode, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, or a file.
@@ -128,9 +130,34 @@ class PredictionModel:
         return pixels
 
 
+class EnsembleModel(PredictionModel):
+    """A promoted ensemble, which predicts as one model: the mean of its members' probabilities, scaled by a temperature
+    for each attribute. `network`, `promoted` and `config` are those of the member that weighs most, the first."""
+
+    def __init__(self, members: tuple[PredictionModel, ...], ensemble: PromotedEnsemble) -> None:
+        first = members[0]
+        super().__init__(first.network, first.promoted, first.device)
+        self.members = members
+        self.ensemble = ensemble
+
+    def __repr__(self) -> str:
+        names = ", ".join(member.config.model.backbone for member in self.members)
+        heads = ", ".join(attribute.name for attribute in self.attributes)
+        return f"<{type(self).__name__} {names} on {self.device}: {heads}>"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The cross-fitted metrics of the ensemble: losses in nats, shares in [0, 1]."""
+        return dict(self.ensemble.metrics)
+
+    def _predictions(self, images: Sequence[ImageLike]) -> Predictions:
+        found = [member._predictions(images) for member in self.members]
+        return Predictions(found[0].names, *self.ensemble.together([each.probabilities for each in found]))
+
+
 def load_model(location: str | Path, device: torch.device | str = "auto") -> PredictionModel:
     """Load a promoted model from its folder (RUN/best, wherever it was copied to), from a run's folder, or from a run's
-    or its best folder's address in a bucket (s3://, gs://).
+    or its best folder's address in a bucket (s3://, gs://). RUN/ensemble gives an `EnsembleModel`.
 
     device: a torch device; auto is a GPU where there is one.
 
@@ -147,21 +174,27 @@ def load_model(location: str | Path, device: torch.device | str = "auto") -> Pre
         raise RunError(Problem("device", "must be auto or a torch device", repr(device))) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RunError(Problem("device", "must be on this machine", repr(str(device)), "auto takes what is there"))
-    network, promoted = load_promoted(_folder(str(location)), device)
-    return PredictionModel(network, promoted, device)
+    folder = _folder(str(location))
+    ensemble = read_ensemble(folder)
+    if ensemble is None:
+        return PredictionModel(*load_promoted(folder, device), device)
+    members = tuple(PredictionModel(*load_promoted(folder, device, name), device) for name in ensemble.descriptions)
+    return EnsembleModel(members, ensemble)
 
 
 def _folder(location: str) -> Path:
     """The promoted folder on this machine."""
     if is_address(location):
-        from fashion.prediction.write import fetch_promoted
+        from fashion.prediction.write import BEST, fetch_promoted
         from fashion.storage.working_copy import working_copy
 
+        place = location.rstrip("/")
+        name = FOLDER if place.endswith(f"/{FOLDER}") else BEST
         try:
-            address = parse_address(location.rstrip("/").removesuffix("/best"))
+            address = parse_address(place.removesuffix(f"/{name}"))
         except ValueError as error:
             raise RunError(Problem("location", f"must {error}", repr(location))) from None
-        folder = working_copy(address) / "best"
+        folder = working_copy(address) / name
         fetch_promoted(address, folder)
         return folder
     path = Path(os.path.expanduser(location))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fashion.api.validation import ValidationPredictions
     from fashion.reading.certainty import Certainty
+    from fashion.reading.ensembles.found import Ensemble
 
 # Called with a label, how much is done, and the total.
 Progress = Callable[[str, int, int], None]
@@ -147,6 +148,45 @@ class RecordedRun:
         fetch_best(Store(self.address), self.record.path, winner.trial, winner.epoch)
         folder = promote.promote(self.record, winner)
         push_folder(self.address, folder, last="model.json")
+        return folder
+
+    def ensemble(self, picks: int = 5, others: Sequence[RecordedRun] = ()) -> Ensemble:
+        """The trials of this run, and of the others, that predict best together: up to so many picks, of which several
+        may be the same trial, by the recorded validation predictions (`fashion.statistics.ensemble`).
+
+        Raises:
+            RunError: no trial can be chosen, labels are not known, or the runs were validated on other images.
+            StorageError: a run is kept in a bucket that can't be read.
+        """
+        from fashion.reading.ensembles.found import find_ensemble
+
+        if picks < 1:
+            raise RunError(Problem("picks", "must be at least 1", str(picks)))
+        return find_ensemble([(run.record, run.address) for run in (self, *others)], picks)
+
+    def promote_ensemble(self, found: Ensemble | None = None) -> Path:
+        """Copy an ensemble's members to the run's folder `ensemble`, as `fashion-sweep best --ensemble` does; returns
+        that folder. found: what `ensemble` returned, by default that of five picks.
+
+        Raises what `ensemble` and `promote` raise.
+        """
+        from fashion.reading.ensembles.as_json import ensemble_json
+        from fashion.record.ensembles.promote_ensemble import promote_ensemble
+
+        found = found if found is not None else self.ensemble()
+        for member in found.members:
+            if is_address(member.run.location):
+                from fashion.bucket.store import Store
+                from fashion.storage.trial_objects import fetch_best
+
+                store = Store(parse_address(member.run.location))
+                fetch_best(store, member.run.path, member.chosen.trial, member.chosen.epoch)
+        members = [(member.run, member.chosen, member.count) for member in found.members]
+        folder = promote_ensemble(self.record, members, ensemble_json(found))
+        if self.address is not None:
+            from fashion.storage.working_copy import push_folder
+
+            push_folder(self.address, folder, last="model.json")
         return folder
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 
 class SweptRun(RecordedRun):
-    """A run that `fashion.run` has just carried out. outcome: what the sweep came to."""
+    """A run that `fashion.run` has just carried out. outcome: what the sweep came to. refit: its winner trained again
+    on training and validation images, where that was asked for and the sweep was completed."""
 
     def __init__(self, record: Run, outcome: SweepOutcome) -> None:
         super().__init__(record)
         self.outcome = outcome
+        self.refit: SweptRun | None = None
 
 
 def load_spec(path: str | Path, overrides: Mapping[str, Any] | None = None) -> SweepSpec:
@@ -53,12 +55,15 @@ def load_spec(path: str | Path, overrides: Mapping[str, Any] | None = None) -> S
     return sweep_spec.load_spec(path, settings)
 
 
-def run(spec: SweepSpec, *, address: str | None = None, fresh: bool = False, mode: Mode = "auto") -> SweptRun:
+def run(
+    spec: SweepSpec, *, address: str | None = None, fresh: bool = False, mode: Mode = "auto", refit: bool = False
+) -> SweptRun:
     """Run a sweep, or go on with it where it stopped, as `fashion-sweep run` does; returns its run when it has ended.
 
     address: of the Ray cluster to join; by default Ray is started on this machine. fresh: train also what a sweep
     beside this one has trained already. mode: how the progress is shown on standard output; auto is a live picture on a
-    terminal and one line per event elsewhere, which includes notebooks.
+    terminal and one line per event elsewhere, which includes notebooks. refit: afterwards train the winner again on
+    training and validation images together, and promote that to RUN/refit/best (`refit`).
 
     An interrupted or failed sweep raises nothing: the run's `outcome` tells. Raises UserError for whatever keeps the
     sweep from starting or going on."""
@@ -67,7 +72,37 @@ def run(spec: SweepSpec, *, address: str | None = None, fresh: bool = False, mod
     swept = SweptRun(*run_spec(spec, address=address, fresh=fresh, mode=mode))
     if swept.outcome.kind == "completed":
         show_confusions(swept)
+        if refit:
+            swept.refit = refit_winner(swept, spec, address=address, mode=mode)
     return swept
+
+
+def refit_winner(
+    swept: RecordedRun,
+    spec: SweepSpec,
+    *,
+    address: str | None = None,
+    mode: Mode = "auto",
+    say: Callable[[str], None] = lambda text: None,
+) -> SweptRun:
+    """Train a run's winner again on training and validation images together, as many epochs as were best, and promote
+    it to RUN/refit/best. Returns that run of one trial; one that has been trained already is returned as it is.
+
+    spec: the sweep's, whose resources it has. No validation score of it exists, and so no measured gain: its card and
+    `best RUN/refit` say what can be expected.
+
+    Raises RunError where RUN/refit is another winner's, and what `run` raises.
+    """
+    from fashion.engine.start import run_spec
+    from fashion.sweep.refit import note_origin, refit_spec
+
+    winner = swept.best()
+    wanted = refit_spec(swept.record, winner, spec)
+    done = SweptRun(*run_spec(wanted, address=address, mode=mode, say=say))
+    if done.outcome.kind == "completed":
+        note_origin(done.record, swept.record, winner)
+        done.promote()
+    return done
 
 
 def _plain(value: Any) -> Any:

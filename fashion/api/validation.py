@@ -15,7 +15,7 @@ from fashion.bucket.address import Address
 from fashion.errors import Problem, RunError
 from fashion.reading.validation_files import fetched, read_labels, read_probabilities
 from fashion.record.run import Run
-from fashion.record.trial import Trial
+from fashion.record.trial import TRAINED_ON_VAL, Trial, trained_on_val
 from fashion.record.trial_files import folder_name, predictions_name
 from fashion.record.validate import MULTI_LABEL, attributes_of, multi_label_of
 from fashion.statistics.label_scores import average_precision, f1
@@ -142,13 +142,15 @@ def read_predictions(run: Run, trial: Trial, address: Address | None = None) -> 
     lacks is fetched from there.
 
     Raises:
-        RunError: the trial has no finite val_loss, or a file is missing or damaged.
+        RunError: the trial has no finite val_loss or was trained on these images, too, or a file is missing or damaged.
         StorageError: the bucket can't be read.
     """
     best = trial.best()
     if best is None:
         rule = f"trial {trial.number} has reported no finite val_loss"
         raise RunError(Problem(run.location, rule, fix="`show` tells why it failed"))
+    if trained_on_val(trial.config):
+        raise RunError(Problem(run.location, f"trial {trial.number} has no validation score", TRAINED_ON_VAL))
     name = f"{folder_name(trial.number)}/{predictions_name(best.epoch)}"
     path = fetched(run, address, [name])[0]
     if not path.is_file():

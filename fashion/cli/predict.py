@@ -28,8 +28,11 @@ def predict_winner(
     quiet: bool,
     follow_links: bool = False,
     on_error: Literal["refuse", "skip"] | None = None,
+    model: str = "best",
 ) -> dict[str, Any]:
-    """Predict with the promoted model, print the result, and return it for --json.
+    """Predict with what is promoted in the run's folder `model`, print the result, and return it for --json. winner:
+    the trial of which it is; of an ensemble any one, whose spec names the data set. What an ensemble predicts is kept
+    apart from what the winner does.
 
     Raises DataError, CheckpointError, RunError, StorageError or SubmissionError where nothing can be predicted.
     """
@@ -37,18 +40,19 @@ def predict_winner(
 
     with deferred():  # an interrupt within their imports can become any other exception
         from fashion.prediction.location import answer_name, picture_place
-        from fashion.prediction.write import PredictionInput, predict_here
+        from fashion.prediction.write import BEST, PredictionInput, predict_here
 
     if images is not None:
         place = picture_place(images)
-        name = answer_name(place, record.predictions_dir, record.location)
+        name = answer_name(place, record.predictions_dir, record.location, "" if model == BEST else f"{model}-")
         source = PredictionInput(folder=place, follow_links=follow_links, on_error=on_error)
     else:
-        name = split or "test"
-        source = PredictionInput(data_root(record, winner), name, follow_links=follow_links, on_error=on_error)
+        wanted = split or "test"
+        name = wanted if model == BEST else f"{model}-{wanted}"
+        source = PredictionInput(data_root(record, winner), wanted, follow_links=follow_links, on_error=on_error)
     target = record.predictions_dir / name
     require_own(record.predictions_dir, deep=True)
-    promoted = parse_address(record.location) if is_address(record.location) else record.best_dir.absolute()
+    promoted = parse_address(record.location) if is_address(record.location) else (record.path / model).absolute()
     # In a submitted job Ray's variable names the cluster that the job runs on.
     address = address or os.environ.get("RAY_ADDRESS")
     with Bars() as bars:
@@ -64,9 +68,9 @@ def predict_winner(
                 if not quiet:
                     click.echo(text, err=True)
 
-            written = predict_on_cluster(promoted, source, target.absolute(), note, progress, address)
+            written = predict_on_cluster(promoted, source, target.absolute(), note, progress, address, model)
         else:
-            written = predict_here(promoted, source, target.absolute(), progress)
+            written = predict_here(promoted, source, target.absolute(), progress, model)
     shown = [f"{record.location}/predictions/{name}/{path.name}" for path in written.files]
     for warning in written.warnings:
         click.echo(f"Warning: {warning}", err=True)

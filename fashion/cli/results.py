@@ -79,6 +79,14 @@ def ls(storage: str, as_json: bool) -> None:
 @click.option(
     "--epoch", type=int, metavar="E", help="With --trial: promote its epoch E, whose weights must have been kept."
 )
+@click.option(
+    "--ensemble", type=click.IntRange(1, 1_000), metavar="N",
+    help="Promote N picks of trials that predict best together to RUN/ensemble instead, and say what that is worth.",
+)  # fmt: skip
+@click.option(
+    "--with", "others", multiple=True, metavar="RUN", shell_complete=complete_run,
+    help="With --ensemble: choose from this run's trials, too. May be given several times.",
+)  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="Print every field of the configuration, and class counts.")
 @click.option("--predict", is_flag=True, help="Then predict the test split with it, and write predictions.csv.")
 @click.option("--split", metavar="NAME", help="Predict this split instead of test.", shell_complete=complete_split)
@@ -96,6 +104,8 @@ def best(
     storage: str,
     trial: int | None,
     epoch: int | None,
+    ensemble: int | None,
+    others: tuple[str, ...],
     everything: bool,
     predict: bool,
     split: str | None,
@@ -113,12 +123,16 @@ def best(
     RUN/predictions; what was promoted before is then told in one line. A prediction that was interrupted goes on where
     it stopped. --trial promotes another trial, until `best` is typed without it.
 
+    --ensemble N averages trials that predict better together: N picks, greedily, of which several may be the same
+    trial, with a score from images that had no say in the choice. RUN/best stays what it is.
+
     \b
     Example: fashion-sweep best
     Example: fashion-sweep best backbones --json
     Example: fashion-sweep best backbones --trial 7
     Example: fashion-sweep best --predict
     Example: fashion-sweep best --predict --images photos
+    Example: fashion-sweep best backbones --ensemble 5 --with finetune --predict
     """
     from fashion.display.pages import page
     from fashion.display.winner import print_winner, print_winner_again, winner_json
@@ -129,7 +143,17 @@ def best(
         raise click.UsageError("--split and --images exclude each other.")
     if epoch is not None and trial is None:
         raise click.UsageError("--epoch goes with --trial.")
+    if others and ensemble is None:
+        raise click.UsageError("--with goes with --ensemble.")
+    if ensemble is not None and (trial is not None or everything):
+        raise click.UsageError("--ensemble excludes --trial, --epoch and --all.")
     opened = open_named(storage, run)
+    if ensemble is not None:
+        from fashion.cli.reading.ensemble import best_ensemble
+
+        asked = (split, images, address, follow_links, on_error) if predict else None
+        best_ensemble(opened, [open_named(storage, each) for each in others], ensemble, asked, as_json)
+        return
     winner = opened.best() if trial is None else opened.at(trial, epoch)
     before = opened.promoted
     folder: str | None = f"{opened.record.location}/best"

@@ -23,6 +23,7 @@ from fashion.cli.options import (
 
 if TYPE_CHECKING:
     from fashion.api.recorded_run import RecordedRun
+    from fashion.display.live import Mode
     from fashion.spec.sweep_spec import SweepSpec
     from fashion.sweep.outcome import SweepOutcome
 
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
 )
 @plain_option
 @json_option
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Then train the winner again on train and val together, and promote it to RUN/refit/best.",
+)
 @click.option("--recorded", is_flag=True, help="With --json: print first the events that are recorded already.")
 def run(
     spec: str | None,
@@ -56,6 +62,7 @@ def run(
     address: str | None,
     plain: bool,
     as_json: bool,
+    refit: bool,
     recorded: bool,
 ) -> None:
     """Run a sweep, or go on with it where it stopped. SPEC is a file, or - for standard input.
@@ -67,11 +74,15 @@ def run(
     With --data no spec is needed: one with settings for these data and this machine is written into the working
     folder, and run. The same command again uses it as it then is.
 
+    --refit gives the best model that these data make, and no score of it: nothing is left to measure it on. RUN/best
+    stays what it is. A finished sweep can be refitted at any time, by the same command.
+
     \b
     Example: fashion-sweep run sweeps/quickstart.yaml
     Example: fashion-sweep run --data labels.csv
     Example: fashion-sweep run sweeps/lr.yaml --name lr-adam --set train.optimizer=adam
     Example: fashion-sweep run sweeps/quickstart.yaml --trials +4
+    Example: fashion-sweep run sweeps/quickstart.yaml --refit
     """
     mode = mode_of(plain, as_json)
     if recorded and not as_json:
@@ -98,6 +109,25 @@ def run(
     _tell_end(outcome, opened.location)
     if not as_json:
         _tell_findings(opened)
+    if refit:
+        _refit(opened, sweep, address, mode, as_json)
+
+
+def _refit(run: RecordedRun, sweep: SweepSpec, address: str | None, mode: Mode, as_json: bool) -> None:
+    """Train the winner on both splits, and say what that is and what it is not."""
+    from fashion.api.sweeps import refit_winner
+    from fashion.display.pages import page
+    from fashion.display.reading.refit import print_refit
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    say(f"Refit: the winner's configuration on train and val, in {run.location}/refit")
+    done = refit_winner(run, sweep, address=address, mode=mode, say=say)
+    _tell_end(done.outcome, done.location)
+    if not as_json:
+        print_refit(done.record, done.best(), f"{done.location}/best", page())
+        click.echo(f"Next: fashion-sweep best {shlex.quote(done.location)} {_prediction(done)}")
 
 
 def _show_confusions(run: RecordedRun) -> None:

@@ -197,7 +197,7 @@ def _build(path: Path, dataset: Dataset, form: Form, metadata: dict[str, str], p
     # Always the same name, guarded by the lock: what a killed builder left is overwritten.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        pixels_at, checksums_at = _write_frame(temporary, split.images, split.labels, size, metadata)
+        pixels_at, checksums_at = write_pack_frame(temporary, split.images, split.labels, size, metadata)
         images = np.memmap(temporary, np.uint8, "r+", pixels_at, (len(split), size, size, 3))
         checksums = np.memmap(temporary, np.uint32, "r+", checksums_at, (len(split),))
         decode_into(images, checksums, dataset.root, split.images, form, progress)
@@ -209,7 +209,7 @@ def _build(path: Path, dataset: Dataset, form: Form, metadata: dict[str, str], p
         temporary.unlink(missing_ok=True)
 
 
-def _write_frame(
+def write_pack_frame(
     path: Path, names: Sequence[str], labels: NDArray[np.int64] | None, size: int, metadata: dict[str, str]
 ) -> tuple[int, int]:
     """Write the Arrow file with zeros for pixels. Returns the offsets of pixels and checksums in it, in bytes."""

@@ -13,10 +13,11 @@ from fashion.display import rows as words
 from fashion.display.rows import Row
 from fashion.display.tables import View, picture
 from fashion.errors import printable
+from fashion.record.cards.refit_words import NO_SCORE
 from fashion.record.manifest import versions_in_words
 from fashion.record.run import Run
 from fashion.record.scheduler import scheduler_of
-from fashion.record.trial import metrics_to_json
+from fashion.record.trial import metrics_to_json, trained_on_val
 
 PIPED_WIDTH = 200  # columns without a terminal, so that nothing is cut off that a script may look for
 
@@ -114,6 +115,8 @@ def print_run(run: Run, out: Console, most: int | None = None) -> None:
         ascii=not out.encoding.lower().startswith("utf"),
     )
     out.print(picture(view, out.width, None, most), markup=False)
+    if any(trained_on_val(trial.config) for trial in run.trials.values()):
+        out.print(f"{NO_SCORE}.", soft_wrap=True)
     for text in _under_other_versions(run):
         out.print(printable(text), markup=False, soft_wrap=True)
 

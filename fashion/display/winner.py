@@ -12,18 +12,22 @@ from rich.table import Table
 from fashion.display import rows as words
 from fashion.display.certainty import certainty_json, certainty_lines, disagreement_lines
 from fashion.display.pages import final, overview, print_config, table
+from fashion.display.reading.refit import print_refit
 from fashion.errors import printable
 from fashion.reading.certainty import Certainty
 from fashion.record import ranking
+from fashion.record.cards.refit_words import refit_sentences, unseen
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
-from fashion.record.trial import metrics_to_json
+from fashion.record.trial import metrics_to_json, trained_on_val
 from fashion.record.validate import fully_labelled
 
 
 def winner_json(run: Run, promoted: Ranked, folder: str | None, found: Certainty) -> dict[str, Any]:
     """What `best` prints as JSON values. Shares are in [0, 1], losses in nats; a positive lead favours the winner, and
     `tied` holds the runner-up where that is within noise.
+
+    Of a trial that was trained on the validation images no validation metric is told, and `refit` says so.
 
     `promoted` may be another trial or epoch than the best: then `runner_up` is null. `best` tells which one that is.
     `folder` is where it was promoted to, None where that was not possible.
@@ -36,14 +40,15 @@ def winner_json(run: Run, promoted: Ranked, folder: str | None, found: Certainty
         ahead = metrics_to_json({"val_loss": lead.val_loss, "val_accuracy": lead.val_accuracy})
         runner_up = {"trial": lead.runner_up.trial, "epoch": lead.runner_up.epoch, "ahead_by": ahead}
     attributes = []
-    for row in ranking.attribute_table(run.manifest, promoted.metrics):
+    for row in ranking.attribute_table(run.manifest, unseen(promoted.metrics, trained_on_val(promoted.config))):
         shares = {"accuracy": row.accuracy, "gain": row.gain}
         attributes.append({**vars(row), **metrics_to_json(shares)})
     return {
         "run": run.name,
         "trial": promoted.trial,
         "epoch": promoted.epoch,
-        "metrics": metrics_to_json(promoted.metrics),
+        "metrics": metrics_to_json(unseen(promoted.metrics, trained_on_val(promoted.config))),
+        **({"refit": refit_sentences(run.manifest)} if trained_on_val(promoted.config) else {}),
         "majority_accuracy": ranking.majority_accuracy(run.manifest),
         **_counted(run),
         "attributes": attributes,
@@ -66,6 +71,9 @@ def print_winner(
     """Print what was promoted: its metrics beside the majority baseline, overall and per attribute, the runner-up, how
     sure all that is, and what was sampled for it; with `everything` its whole configuration, how often each class
     occurs, and which trials are the best by other metrics."""
+    if trained_on_val(promoted.config):
+        print_refit(run, promoted, folder, out)
+        return
     entry = overview(run)
     state = f"{final(entry['counts'])} of {entry['trials']} trials final"
     out.print(f"{_named(run, promoted)} ({state})", soft_wrap=True)
@@ -97,6 +105,9 @@ def print_winner(
 
 def print_winner_again(run: Run, promoted: Ranked, out: Console) -> None:
     """One line on what was promoted before and is now to be used."""
+    if trained_on_val(promoted.config):
+        out.print(_named(run, promoted), soft_wrap=True)
+        return
     out.print(f"{_named(run, promoted)}: {_measured(promoted)}", soft_wrap=True)
 
 

@@ -14,7 +14,7 @@ from fashion.cluster.interrupts import deferred, interruptible
 from fashion.cluster.placement import largest_process
 from fashion.cluster.session import cluster
 from fashion.errors import BlockedError, FashionError, UserError
-from fashion.prediction.write import PredictionInput, Written, fetch_predictions, predict_here
+from fashion.prediction.write import BEST, PredictionInput, Written, fetch_predictions, predict_here
 from fashion.training.task import code_here, require_code
 
 POLL_SECONDS = 0.25
@@ -33,10 +33,12 @@ class Predictor:
         torch.set_num_threads(threads)
         self.done, self.stopped = (0, 0), False
 
-    def run(self, promoted: Path | Address, source: PredictionInput, folder: Path, code: str) -> Written | UserError:
+    def run(
+        self, promoted: Path | Address, source: PredictionInput, folder: Path, model: str, code: str
+    ) -> Written | UserError:
         try:
             require_code(code)
-            return predict_here(promoted, source, folder, self._note)
+            return predict_here(promoted, source, folder, self._note, model)
         except UserError as error:
             # As a value: Ray would wrap a raised one in its own type and traceback.
             return error
@@ -63,6 +65,7 @@ def predict_on_cluster(
     note: Callable[[str], None],
     progress: Callable[[int, int], None],
     address: str,
+    model: str = BEST,
 ) -> Written:
     """Run `predict_here` as a job of the Ray cluster at `address` and follow it.
 
@@ -73,7 +76,7 @@ def predict_on_cluster(
         cpus, gpu = largest_process()
         cpus = 1 if gpu else cpus
         predictor = Predictor.options(num_cpus=cpus, num_gpus=1 if gpu else 0).remote(cpus)  # type: ignore[attr-defined]  # Ray's decorator
-        pending = predictor.run.remote(promoted, source, folder, code_here())
+        pending = predictor.run.remote(promoted, source, folder, model, code_here())
         try:
             while not ray.wait([pending], timeout=POLL_SECONDS)[0]:
                 done, total = ray.get(predictor.progress.remote())

@@ -25,6 +25,7 @@ from fashion.model.backbones import row
 from fashion.model.classifier import normalization
 from fashion.prediction.promoted import Promoted, load_promoted
 from fashion.reading.predicted import head_labels
+from fashion.record.trial import TRAINED_ON_VAL
 from fashion.statistics.calibration import temperature
 
 INPUT = "images"
@@ -157,6 +158,8 @@ def _temperatures(run: RecordedRun, promoted: Promoted) -> tuple[tuple[float, ..
     """A temperature for each head, from the validation predictions that the trial's best epoch left; and a note where
     they are 1 because those can't be had."""
     none = (1.0,) * len(promoted.attributes)
+    if promoted.config.train.fit_on != "train":
+        return none, f"not calibrated: {TRAINED_ON_VAL}"
     try:
         best = run.trial(promoted.trial).best()
         if best is None or best.epoch != promoted.epoch:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fashion.config import ModelConfig, TrainConfig
@@ -135,6 +138,32 @@ def build_model(
 
 # The keys are the words that `ModelConfig.feature_norm` allows: whether a batch normalisation comes before the heads.
 FEATURE_NORMS: Mapping[str, bool] = {"none": False, "batch": True}
+
+
+def prior_biases(model: MultiHeadClassifier, label_counts: Sequence[NDArray[Any]]) -> None:
+    """Let the heads begin with what is known without looking at an image: each bias is the logarithm of how often its
+    class occurs, of a multi-label head its odds (Lin et al. 2017, Focal Loss for Dense Object Detection, 3.3).
+
+    label_counts: for each head (classes,) training images of each class, of a multi-label head (classes, 2), those
+    that don't have it and those that do. One of each is added, so that a class without images has a finite bias.
+    """
+    for head, counts in zip(model.heads, label_counts, strict=True):
+        assert isinstance(head, nn.Linear), "heads are linear"
+        shares = np.log(np.asarray(counts, float) + 1)
+        bias = shares[:, 1] - shares[:, 0] if shares.ndim == 2 else shares - np.log(np.exp(shares).sum())
+        with torch.no_grad():
+            head.bias.copy_(torch.from_numpy(bias))
+
+
+def random_biases(model: MultiHeadClassifier, label_counts: Sequence[NDArray[Any]]) -> None:
+    """Leave the heads as they were made."""
+
+
+# The keys are the words that `TrainConfig.init_biases` allows.
+BIAS_INITS: Mapping[str, Callable[[MultiHeadClassifier, Sequence[NDArray[Any]]], None]] = {
+    "random": random_biases,
+    "prior": prior_biases,
+}
 
 
 def normalization(normalize: str, row: BackboneRow) -> tuple[Channels, Channels]:

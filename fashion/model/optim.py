@@ -20,10 +20,19 @@ Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 @dataclass(frozen=True)
 class OptimizerRow:
     """make: from the settings and the groups of parameters. decays_all: whether weight decay applies to biases and
-    normalisation scales, too."""
+    normalisation scales, too. solves: whether it solves the heads once (`training/solved`) and steps no further."""
 
     make: Callable[[TrainConfig, list[Group]], torch.optim.Optimizer]
     decays_all: bool
+    solves: bool = False
+
+
+def lbfgs(groups: list[Group]) -> torch.optim.LBFGS:
+    """L-BFGS as a solver (Liu and Nocedal 1989): one `step` with the whole objective goes on until it is solved."""
+    return torch.optim.LBFGS(
+        groups, lr=1.0, max_iter=500, tolerance_grad=1e-6, tolerance_change=1e-12, history_size=20,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
 
 
 # torch's fused kernels update all parameters in one pass, on CPUs as on GPUs. The keys are the words that
@@ -41,6 +50,16 @@ OPTIMIZERS: Mapping[str, OptimizerRow] = {
         lambda train, groups: torch.optim.AdamW(groups, lr=train.lr, betas=(train.momentum, 0.999), fused=True),
         decays_all=False,
     ),
+    "lbfgs": OptimizerRow(lambda train, groups: lbfgs(groups), decays_all=True, solves=True),
+}
+
+# Whether biases and normalisation scales are decayed, from an optimiser's row and whether only heads are trained. The
+# keys are the words that `TrainConfig.decay_biases` allows.
+DECAYS: Mapping[str, Callable[[OptimizerRow, bool], bool]] = {
+    "auto": lambda row, probe: row.decays_all and not probe,
+    "optimizer": lambda row, probe: row.decays_all,
+    "always": lambda row, probe: True,
+    "never": lambda row, probe: False,
 }
 
 
@@ -52,10 +71,11 @@ def build_optimizer(
     The heads learn at `train.lr`, the backbone at `train.lr * train.backbone_lr_scale`.
     """
     chosen = OPTIMIZERS[train.optimizer]
+    decays_all = chosen.solves or DECAYS[train.decay_biases](chosen, train.mode == "probe")
     groups: list[Group] = []
     for parameters, lr in ((backbone, train.lr * train.backbone_lr_scale), (heads, train.lr)):
         trainable = [p for p in parameters if p.requires_grad]
-        plain = [] if chosen.decays_all else [p for p in trainable if p.ndim <= 1]
+        plain = [] if decays_all else [p for p in trainable if p.ndim <= 1]
         kept = {id(p) for p in plain}
         decayed = [p for p in trainable if id(p) not in kept]
         if decayed:

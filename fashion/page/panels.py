@@ -12,6 +12,8 @@ from fashion.page.html import Markup, joined, number_range, percent, percent_ran
 from fashion.page.payload import distinct_names
 from fashion.reading.compare import Pairing, Side, pairings
 from fashion.reading.cost import cost_of
+from fashion.record.cards.refit_words import refit_sentences
+from fashion.record.trial import trained_on_val
 
 LEADERS = 15  # trials on the leaderboard
 
@@ -26,6 +28,8 @@ def answer_sentences(run: PageRun) -> list[str]:
         failed = [row.reason for row in run.rows if row.status == "failed" and row.reason]
         reason = f" The first failure: {failed[0]}." if failed else ""
         return [f"There is no winner: no trial has reported a finite val_loss.{reason}", *found]
+    if trained_on_val(run.winner.config):
+        return [*refit_sentences(run.manifest), *found]
     accuracy = run.winner.metrics.get("val_accuracy", math.nan)
     chosen = ", ".join(f"{run.labels[name]} {short(field_value(run.winner.config, name))}" for name in run.fields[:4])
     first = f"Trial {run.winner.trial} at epoch {run.winner.epoch} has the lowest val_loss, {run.winner.val_loss:.4f}"

@@ -27,13 +27,14 @@ def picture_place(text: str) -> Path:
     return place
 
 
-def answer_name(place: Path, predictions: Path, location: str) -> str:
-    """`images-NAME` for a folder or picture of that name. If the answer there is another folder's, or does not say
-    whose it is, `images-NAME-2` and so on. predictions: the run's folder of answers on this machine. location: the run,
-    which may be in a bucket."""
+def answer_name(place: Path, predictions: Path, location: str, before: str = "") -> str:
+    """`images-NAME`, with `before` in front, for a folder or picture of that name. If the answer there is another
+    folder's, or does not say whose it is, `images-NAME-2` and so on. predictions: the run's folder of answers on this
+    machine. location: the run, which may be in a bucket."""
     # Names of temporary folders are longer by some characters, and file systems allow 255 bytes.
     said = os.fsencode(place.name or "root")
-    wanted = "images-" + (os.fsdecode(said) if len(said) <= LONGEST else said[:LONGEST].decode(errors="ignore"))
+    name = os.fsdecode(said) if len(said) <= LONGEST else said[:LONGEST].decode(errors="ignore")
+    wanted = f"{before}images-{name}"
     for number in count(1):
         name = wanted if number == 1 else f"{wanted}-{number}"
         found = [_in_folder(predictions)(name)]

@@ -55,26 +55,25 @@ class Promoted:
     def multi_label(self) -> tuple[bool, ...]:
         return tuple(attribute.multi_label for attribute in self.attributes)
 
+    def identity(self) -> dict[str, Any]:
+        """What names the model, for a record of what it predicted."""
+        return {"run": self.run, "trial": self.trial, "epoch": self.epoch, "weights": self.weights_digest}
 
-def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Promoted]:
-    """Rebuild the promoted model on `device`, in evaluation mode. No code in the files is executed.
+
+def load_promoted(
+    directory: str | Path, device: torch.device | str = "cpu", description: str = DESCRIPTION
+) -> tuple[nn.Module, Promoted]:
+    """Rebuild the promoted model on `device`, in evaluation mode. No code in the files is executed. description: the
+    file that says what it is; a member of an ensemble has one of its own.
 
     Raises CheckpointError when a file is missing or damaged, or when the two files do not belong together.
     """
     directory = Path(directory)
-    place = directory / DESCRIPTION
-    try:
-        content = parse(place.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(
-            _problem(place, "is missing", fix="Promote a run's winner first: fashion-sweep best")
-        ) from None
-    except (ValueError, IsADirectoryError) as error:
-        raise CheckpointError(_problem(place, "must be JSON", str(error))) from error
-    promoted, weights, digest = _description(content, place)
+    place = directory / description
+    promoted, weights, digest = _description(read_description(place), place)
     path = directory / weights
     if not os.path.isfile(path):
-        raise CheckpointError(_problem(path, "is missing", fix=f"{DESCRIPTION} and {weights} belong in one folder"))
+        raise CheckpointError(_problem(path, "is missing", fix=f"{description} and {weights} belong in one folder"))
     if (found := _sha256(path)) != digest:
         raise CheckpointError(
             _problem(path, f"its sha256 must be {digest}", found, "Promote again: fashion-sweep best")
@@ -93,6 +92,23 @@ def load_promoted(directory: str | Path, device: torch.device | str = "cpu") -> 
     if promoted.config.train.layout != "nchw":
         model = model.to(memory_format=torch.channels_last)
     return model.to(device).eval(), promoted
+
+
+def read_description(place: Path) -> Any:
+    """The JSON of a file that says what is promoted. Raises CheckpointError where it is missing or no JSON."""
+    try:
+        return parse(place.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(
+            _problem(place, "is missing", fix="Promote a run's winner first: fashion-sweep best")
+        ) from None
+    except (ValueError, IsADirectoryError) as error:
+        raise CheckpointError(_problem(place, "must be JSON", str(error))) from error
+
+
+def described(place: Path) -> Promoted:
+    """What a file says of the weights beside it, which are not looked at. Raises CheckpointError."""
+    return _description(read_description(place), place)[0]
 
 
 def require_attributes(promoted: Promoted, attributes: Sequence[Attribute], place: str) -> None:
@@ -125,7 +141,7 @@ def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
             data_fingerprint=str(content["data_fingerprint"]),
             metrics=metrics_from_json(content["metrics"]),
             weights_digest=str(content["weights"]["sha256"]),
-            shares=_shares(content.get("label_counts"), attributes),
+            shares=shares_of(content.get("label_counts"), attributes),
         )
         weights, digest = str(content["weights"]["file"]), promoted.weights_digest
     except ValidationError as error:
@@ -137,7 +153,7 @@ def _description(content: Any, place: Path) -> tuple[Promoted, str, str]:
     return promoted, weights, digest
 
 
-def _shares(counts: Any, attributes: Sequence[Attribute]) -> tuple[tuple[float, ...], ...] | None:
+def shares_of(counts: Any, attributes: Sequence[Attribute]) -> tuple[tuple[float, ...], ...] | None:
     """Each class's share of the training images; None where the counts are missing or are another data set's."""
     train = counts.get("train") if isinstance(counts, dict) else None
     if not isinstance(train, list) or len(train) != len(attributes):

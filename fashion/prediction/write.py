@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,10 +29,12 @@ from fashion.prediction.answer import (
     write_answer_probabilities,
     write_table,
 )
+from fashion.prediction.ensembles.opened import opened_for
+from fashion.prediction.ensembles.promoted_ensemble import PromotedEnsemble
 from fashion.prediction.location import SOURCE_NAME
-from fashion.prediction.pictures import Pictures, PredictionInput, pictures_of
-from fashion.prediction.pieces import Pieces, predict_pieces
-from fashion.prediction.promoted import DESCRIPTION, Promoted, load_promoted
+from fashion.prediction.pictures import Pictures, PredictionInput
+from fashion.prediction.pieces import Piece
+from fashion.prediction.promoted import DESCRIPTION, Promoted
 from fashion.prediction.submission import (
     ARCHIVE_NAME,
     TEXT_NAME,
@@ -40,12 +42,15 @@ from fashion.prediction.submission import (
     validate_submission,
     write_submission,
 )
+from fashion.record.trial import TRAINED_ON_VAL
 from fashion.storage.working_copy import push_folder, working_copy
 
 __all__ = [
     "PROBABILITIES_NAME", "TABLE_NAME", "PredictionInput", "Written", "fetch_predictions", "fetch_promoted",
     "predict_here", "predict_in_bucket", "predict_into",
 ]  # fmt: skip
+
+BEST = "best"  # the run's folder of its promoted winner
 
 
 LOCK = "lock"  # in the folder of pieces
@@ -92,16 +97,20 @@ def predict_into(
         StorageError: the data set's bucket can't be read.
         SubmissionError: what was written is not valid, because of a full or failing disk.
     """
-    model, meta = load_promoted(promoted, device)
-    pictures = pictures_of(source, meta, cache_dir, progress)
+    model = opened_for(promoted, source, cache_dir, device, progress)
+    meta, pictures = model.meta, model.pictures
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is not a folder")
     with _pieces_folder(folder) as kept:
-        pieces = predict_pieces(model, meta, meta.weights_digest, pictures, kept, device, progress)
+        pieces = model.predict(kept)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             written = _write(pieces, pictures, meta, scratch, folder)
+            on_val = source.folder is None and source.split == "val"
+            if on_val and isinstance(meta, Promoted) and meta.config.train.fit_on != "train":
+                seen = f"what the model makes of val says nothing of new images: {TRAINED_ON_VAL}"
+                written = replace(written, warnings=(*written.warnings, seen))
             write_atomic(scratch / SOURCE_NAME, _source(source, meta, written))
             folder.mkdir(exist_ok=True)
             for path in scratch.iterdir():
@@ -135,7 +144,9 @@ def _pieces_folder(folder: Path) -> Iterator[Path]:
             kept.rmdir()
 
 
-def _write(pieces: Pieces, pictures: Pictures, meta: Promoted, scratch: Path, folder: Path) -> Written:
+def _write(
+    pieces: Iterable[Piece], pictures: Pictures, meta: Promoted | PromotedEnsemble, scratch: Path, folder: Path
+) -> Written:
     """Write and validate every file in `scratch`."""
     classes, without, hits, scored = _together(pieces, pictures.labels, sum(each.columns for each in meta.attributes))
     reasons = without > 0
@@ -173,7 +184,7 @@ def _write(pieces: Pieces, pictures: Pictures, meta: Promoted, scratch: Path, fo
     return Written(folder, len(pictures.names), accuracy, tuple(warnings), tuple(names), without, accuracies)
 
 
-def _collapsed(classes: NDArray[np.int64], meta: Promoted) -> list[str]:
+def _collapsed(classes: NDArray[np.int64], meta: Promoted | PromotedEnsemble) -> list[str]:
     """`collapsed_heads` of the single-label attributes."""
     heads = [
         (head, each, columns)
@@ -192,7 +203,7 @@ def _collapsed(classes: NDArray[np.int64], meta: Promoted) -> list[str]:
 
 
 def _together(
-    pieces: Pieces, labels: NDArray[np.int64] | None, columns: int
+    pieces: Iterable[Piece], labels: NDArray[np.int64] | None, columns: int
 ) -> tuple[NDArray[np.int64], int, NDArray[np.int64], NDArray[np.int64]]:
     """All predicted classes (N, columns), the number of images without a prediction, and for each column how many
     labels were predicted of how many that are known: (classes, without, hits, known), the latter two (columns,)."""
@@ -210,12 +221,12 @@ def _together(
     return np.concatenate(classes), without, hits, scored
 
 
-def _source(source: PredictionInput, meta: Promoted, written: Written) -> bytes:
+def _source(source: PredictionInput, meta: Promoted | PromotedEnsemble, written: Written) -> bytes:
     """What `source.json` says of the prediction beside it."""
     where = {"folder": os.fspath(source.folder)} if source.folder is not None else {"split": source.split}
     said = {
         "source": where,
-        "model": {"run": meta.run, "trial": meta.trial, "epoch": meta.epoch, "weights": meta.weights_digest},
+        "model": meta.identity(),
         "images": written.images,
         "without_prediction": written.without,
     }
@@ -227,15 +238,17 @@ def predict_here(
     source: PredictionInput,
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
+    model: str = BEST,
 ) -> Written:
     """Predict in this process, on its GPU if it has one: `predict_into`, or `predict_in_bucket` for a run in a bucket.
+    model: which of a bucket's promoted folders is meant.
 
     Raises what these raise, and BlockedError where there is too little memory.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         if isinstance(promoted, Address):
-            return predict_in_bucket(promoted, source, folder.name, device, progress)
+            return predict_in_bucket(promoted, source, folder.name, device, progress, model)
         return predict_into(promoted, source, folder, None, device, progress)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise BlockedError(f"There is too little memory for the model and one batch of images: {error}") from error
@@ -247,30 +260,31 @@ def predict_in_bucket(
     name: str,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
+    model: str = BEST,
 ) -> Written:
     """`predict_into` for a run in a bucket, on any machine.
 
-    Uses the model that is promoted there. Writes to predictions/NAME both there (source.json last) and in this
-    machine's working copy. Raises what `predict_into` raises, and StorageError.
+    Uses the model that is promoted there, in the run's folder `model`. Writes to predictions/NAME both there
+    (source.json last) and in this machine's working copy. Raises what `predict_into` raises, and StorageError.
     """
     copy = working_copy(bucket)
-    fetch_promoted(bucket, copy / "best")
-    written = predict_into(copy / "best", source, copy / "predictions" / name, None, device, progress)
+    fetch_promoted(bucket, copy / model)
+    written = predict_into(copy / model, source, copy / "predictions" / name, None, device, progress)
     push_folder(bucket, written.folder, last=SOURCE_NAME)
     return written
 
 
 def fetch_promoted(bucket: Address, folder: Path) -> None:
-    """Make `folder` equal to what is promoted in the bucket, fetching it only if it differs.
+    """Make `folder` equal to what is promoted in the bucket's folder of that name, fetching it only if it differs.
 
     Raises CheckpointError where nothing is promoted.
     """
     store = Store(bucket)
-    there = {each.name.rpartition("/")[2]: each for each in store.objects("best")}
+    there = {each.name.rpartition("/")[2]: each for each in store.objects(folder.name)}
     if DESCRIPTION not in there:
         fix = "Promote a run's winner first: fashion-sweep best"
-        raise CheckpointError(Problem(str(bucket / "best" / DESCRIPTION), "is missing", fix=fix))
-    description = store.get(f"best/{DESCRIPTION}")
+        raise CheckpointError(Problem(str(bucket / folder.name / DESCRIPTION), "is missing", fix=fix))
+    description = store.get(f"{folder.name}/{DESCRIPTION}")
     path = folder / DESCRIPTION
     same = path.is_file() and path.read_bytes() == description
     if same and all(
@@ -279,7 +293,7 @@ def fetch_promoted(bucket: Address, folder: Path) -> None:
         return
     path.unlink(missing_ok=True)
     for name in sorted(there, key=lambda name: name == DESCRIPTION):  # last, as it says that the folder is whole
-        store.fetch(f"best/{name}", folder / name)
+        store.fetch(f"{folder.name}/{name}", folder / name)
 
 
 def fetch_predictions(bucket: Address, name: str, written: Written) -> Written:

@@ -20,6 +20,7 @@ from fashion.files import parse, write_atomic
 from fashion.reading.cost import images_per_second, parameters_of
 from fashion.record.ranking import Ranked, best, ranking
 from fashion.record.run import VAL_LABELS, Run
+from fashion.record.trial import TRAINED_ON_VAL, trained_on_val
 from fashion.record.trial_files import folder_name, predictions_name
 from fashion.statistics.results import Difference, Interval, lower_is_better
 
@@ -99,6 +100,8 @@ def certainty(run: Run, address: Address | None = None) -> Certainty:
         StorageError: the bucket can't be read.
     """
     ranked = ranking(run) or [best(run)]  # which raises where there is none
+    if trained_on_val(ranked[0].config):
+        return Certainty(ranked[0].trial, untold=TRAINED_ON_VAL)
     if address is not None and not all(os.path.isfile(run.path / name) for name in _files(ranked)):
         from fashion.reading.validation_files import fetched
 

@@ -16,6 +16,7 @@ from fashion.reading.cost import Cost
 from fashion.reading.predicted import Predicted, head_labels
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
+from fashion.record.trial import TRAINED_ON_VAL, trained_on_val
 from fashion.statistics.paired import MetricDifference, metric_differences
 from fashion.statistics.results import LEVEL
 
@@ -67,6 +68,9 @@ def _pairing(first: Side, other: Side, level: float) -> Pairing:
     def unpaired(why: str) -> Pairing:
         return Pairing(other.label, (), why)
 
+    for side in (first, other):
+        if trained_on_val(side.chosen.config):
+            return unpaired(f"{side.label} has no validation score: {TRAINED_ON_VAL}")
     for side in (first, other):
         if side.predictions is None:
             return unpaired(f"the predictions of {side.label} can't be read: {side.unread}")

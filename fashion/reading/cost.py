@@ -10,7 +10,7 @@ from typing import Any
 from fashion.record.manifest import folds_of
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
-from fashion.record.trial import Trial
+from fashion.record.trial import Trial, trained_on_val
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,10 @@ def parameters_of(run: Run, config: Mapping[str, Any]) -> int | None:
 def images_per_second(run: Run, trials: Sequence[Trial]) -> float | None:
     """Training images per second of these trials' epochs, validation included in their time; None before the first.
     With folds an image is trained on by all models but one."""
-    counts, seconds = run.manifest.get("label_counts", {}).get("train", []), _seconds(trials)
-    images = max(map(sum, counts), default=0) * ((folds_of(run.manifest) or 2) - 1)
+    counts, seconds = run.manifest.get("label_counts", {}), _seconds(trials)
+    both = any(trained_on_val(trial.config) for trial in trials)
+    images = sum(max(map(sum, counts.get(split, [])), default=0) for split in ("train", *(["val"] * both)))
+    images *= (folds_of(run.manifest) or 2) - 1
     return float(images * _epochs(trials) / seconds) if images and seconds > 0 else None
 
 

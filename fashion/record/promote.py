@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,16 @@ from fashion.files import (
 )
 from fashion.record.cards.model_card import NAME as CARD
 from fashion.record.cards.model_card import model_card
+from fashion.record.cards.refit_words import unseen
 from fashion.record.manifest import versions_of
 from fashion.record.ranking import Ranked, best
 from fashion.record.run import Run
-from fashion.record.trial import metrics_to_json, placeless
+from fashion.record.trial import metrics_to_json, placeless, trained_on_val
 from fashion.record.trial_files import read_header
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
 LOCK_SECONDS = 60.0
 
 
@@ -65,47 +69,69 @@ def promote(run: Run, winner: Ranked | None = None) -> Path:
     """Copy the winner's weights to best/model.safetensors, and write best/model.json and the card beside it. Returns
     `best/`.
 
-    The folder is made under another name and then renamed, so that it is either whole or absent. Raises RunError where
+    The folder is whole or absent at any moment. Raises RunError where
     there is nothing to promote, CheckpointError where the checkpoint is missing, damaged or not the recorded one.
     """
     winner = winner or best(run)
     source = run.checkpoint_path(winner.trial, winner.epoch)
+    with replacing(run, run.best_dir.name, WEIGHTS, lambda: check_checkpoint(run, winner, source)) as fresh:
+        description = write_model(run, winner, fresh, WEIGHTS, DESCRIPTION)
+        write_atomic(fresh / CARD, model_card(run.manifest, description).encode(errors="backslashreplace"))
+    return run.best_dir
+
+
+@contextmanager
+def replacing(run: Run, name: str, last_gone: str, check: Callable[[], None]) -> Iterator[Path]:
+    """A new folder, which takes the place of the run's folder `name` when the block ends. It is made under another name
+    and then renamed, so that `name` is whole or absent. last_gone: of the files that were there the last to go, where
+    a folder can't be renamed. check: is called first, while no other process promotes.
+
+    Raises RunError where another process keeps promoting, and what `check` and the block raise; all stays as it was
+    then.
+    """
+    target = run.path / name
     require_own(run.path)
     lock = KernelLock(run.path / "best.lock")
     try:
         lock.acquire(timeout=LOCK_SECONDS)
     except TimeoutError:
-        raise RunError(
-            Problem(str(run.best_dir), f"another process has been promoting for {LOCK_SECONDS:g} s")
-        ) from None
+        raise RunError(Problem(str(target), f"another process has been promoting for {LOCK_SECONDS:g} s")) from None
     try:
-        check_checkpoint(run, winner, source)
-        for leftover in run.path.glob(".best.*"):  # left by a killed promotion: the lock says that none is running
+        check()
+        for leftover in run.path.glob(f".{name}.*"):  # left by a killed promotion: the lock says that none is running
             _remove(leftover)
-        fresh = new_folder(run.best_dir)
+        fresh = new_folder(target)
         try:
-            digest, size = _whole(run, source, fresh / WEIGHTS)
-            description = _description(run, winner, digest, size)
-            write_atomic(fresh / "model.json", json.dumps(description, indent=2, allow_nan=False).encode() + b"\n")
-            write_atomic(fresh / CARD, model_card(run.manifest, description).encode(errors="backslashreplace"))
-            if run.best_dir.exists():
-                rename_folder(run.best_dir, fresh.with_name(fresh.name + ".old"), last=WEIGHTS)
-            rename_folder(fresh, run.best_dir, last="model.json")
+            yield fresh
+            if target.exists():
+                rename_folder(target, fresh.with_name(fresh.name + ".old"), last=last_gone)
+            rename_folder(fresh, target, last=DESCRIPTION)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
         sync_folder(run.path)
-        for replaced in run.path.glob(".best.*"):
+        for replaced in run.path.glob(f".{name}.*"):
             _remove(replaced)
     finally:
         lock.release()
-    return run.best_dir
+
+
+def write_model(run: Run, winner: Ranked, folder: Path, weights: str, description: str) -> dict[str, Any]:
+    """Write a trial's whole weights and what is to be said of them into a folder, under these names. Returns what the
+    description says.
+
+    Raises CheckpointError where a file is missing or damaged.
+    """
+    digest, size = _whole(run, run.checkpoint_path(winner.trial, winner.epoch), folder / weights)
+    said = _description(run, winner, weights, digest, size)
+    write_atomic(folder / description, json.dumps(said, indent=2, allow_nan=False).encode() + b"\n")
+    return said
 
 
 def promoted(run: Run) -> tuple[int, int] | None:
     """The trial and the epoch of what `best/` holds; None where it holds nothing whole."""
     try:
-        content = parse((run.best_dir / "model.json").read_bytes())
+        content = parse((run.best_dir / DESCRIPTION).read_bytes())
         return (content["trial"], content["epoch"]) if (run.best_dir / WEIGHTS).is_file() else None
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None  # absent or damaged: it will be written anew
@@ -174,7 +200,7 @@ def _versions(run: Run, number: int) -> dict[str, str]:
     return {name: version for name, version in {**versions_of(run.manifest), **changed}.items() if version}
 
 
-def _description(run: Run, winner: Ranked, digest: str, size: int) -> dict[str, Any]:
+def _description(run: Run, winner: Ranked, weights: str, digest: str, size: int) -> dict[str, Any]:
     """What model.json says."""
     manifest = run.manifest
     return {
@@ -188,9 +214,9 @@ def _description(run: Run, winner: Ranked, digest: str, size: int) -> dict[str, 
             for entry in manifest["attributes"]
         ],
         "data_fingerprint": manifest["data_fingerprint"],
-        "metrics": metrics_to_json(winner.metrics),
+        "metrics": metrics_to_json(unseen(winner.metrics, trained_on_val(winner.config))),
         "label_counts": manifest["label_counts"],
-        "weights": {"file": WEIGHTS, "sha256": digest, "bytes": size},
+        "weights": {"file": weights, "sha256": digest, "bytes": size},
         "versions": _versions(run, winner.trial),
         "promoted": now(),
     }

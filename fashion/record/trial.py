@@ -142,9 +142,21 @@ class Trial:
         return self.status in get_args(End)
 
     def best(self) -> EpochReport | None:
-        """The report with the lowest finite val_loss. Of equal ones it is the earliest, whose weights are kept."""
+        """The report with the lowest finite val_loss. Of equal ones it is the earliest, whose weights are kept. Of a
+        trial that was trained on the validation images it is the last one."""
+        if trained_on_val(self.config):
+            return self.reports[-1] if self.reports and not self.diverged else None
         finite = [report for report in self.reports if math.isfinite(report.metrics.get("val_loss", math.nan))]
         return min(finite, key=lambda report: report.metrics["val_loss"], default=None)
+
+
+TRAINED_ON_VAL = "it was trained on the validation images, too, so that they score it no more"
+
+
+def trained_on_val(config: Any) -> bool:
+    """Whether a recorded configuration trains on the validation images, too, so that no score of them counts."""
+    train = config.get("train") if isinstance(config, Mapping) else None
+    return isinstance(train, Mapping) and train.get("fit_on", "train") != "train"
 
 
 def placeless(config: Any) -> Any:

@@ -105,6 +105,16 @@ def crossing(spec: SweepSpec, report: OnProblem) -> None:
         report(("search",), rule, ..., "List fewer values, or use choice and method random")
 
 
+def fitted_once(spec: SweepSpec, report: OnProblem) -> None:
+    """Trials that are trained on the validation images can't be ranked by them: there may be one."""
+    fit_on = spec.expressions["train.fit_on"]
+    if not isinstance(fit_on, str):
+        report(_path("train.fit_on"), "must be the same in all trials", to_json(fit_on))
+    elif fit_on != "train" and spec.total_trials > 1:
+        rule = f"goes with search.trials: 1, since no validation score could rank {spec.total_trials}"
+        report(_path("train.fit_on"), rule, fit_on, "Sweep without it, then add --refit to `run`")
+
+
 def _drawn_at_random(expressions: Mapping[str, Expression], expression: Expression) -> set[str]:
     """The fields behind the expression's conditions, however far, that are sampled."""
     found: set[str] = set()

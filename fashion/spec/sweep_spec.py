@@ -262,6 +262,7 @@ def _parse(
         name=name, **sections, search=search, scheduler=scheduler, resources=resources, storage=storage, written=written
     )
     rules.crossing(spec, parser.problem)
+    rules.fitted_once(spec, parser.problem)
     if problems or not search.exhaustive:
         return spec
     trials = len(spec.combinations)

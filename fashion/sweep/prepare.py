@@ -23,7 +23,7 @@ from fashion.spec.trials.possible import every, together
 from fashion.storage.working_copy import Held, push_manifest
 from fashion.sweep.described import found_in, labels_of, moved_images, record_findings, record_val_labels
 from fashion.sweep.extend import continue_with, known_run, run_path
-from fashion.sweep.known_models import KnownModels
+from fashion.sweep.models.known_models import KnownModels
 from fashion.sweep.read_data import DataRead, Progress, read_data
 
 WEIGHTS = ("model.backbone", "model.weights")

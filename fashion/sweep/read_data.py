@@ -13,6 +13,7 @@ from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.remote.local_copy import DataRoot, on_this_machine, parse_root
+from fashion.data.splits.joined import JOINED, joined_pack
 from fashion.errors import Problem, SpecError
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.spec.trials.possible import MOST_DRAWN, few
@@ -70,6 +71,10 @@ def read_data(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] 
         )
         for form in forms
     }  # fmt: skip
+    for form in {config.data.form for config in configs if config.train.fit_on == JOINED}:
+        train, val = packs[form]
+        joining = partial(progress, f"{JOINED} images at {form.resize} px")
+        packs[form] = (joined_pack(train, val, cache_dir, joining, verify=True), val)
     return DataRead(tuple(configs), source, root, cache_dir, dataset, packs)
 
 

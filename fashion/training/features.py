@@ -73,6 +73,13 @@ class Features:
             known = None if whole else count_known(self.labels[rows], worker.device)
             yield Batch(torch.from_numpy(features).to(worker.device), targets.to(worker.device), len(rows), known)
 
+    def among(self, rows: NDArray[np.int64] | None) -> Features:
+        """Those of some images; None for all."""
+        if rows is None:
+            return self
+        mirrored = None if self.mirrored is None else self.mirrored[rows]
+        return Features(self.plain[rows], mirrored, self.labels[rows])
+
     def eval_batches(
         self, batch_size: int, worker: Worker = ALONE, among: NDArray[np.int64] | None = None
     ) -> Iterator[tuple[Batch, torch.Tensor | None]]:
@@ -98,7 +105,7 @@ def open_features(
     """The features that a trial of `config` needs of a labelled pack, with those of the mirror images if the images are
     flipped, in training or in evaluation. split: what the images are used as; by default what the pack is of."""
     assert pack.labels is not None, "train and val have labels: read_dataset refuses them otherwise"
-    flips = config.data.flip > 0 if (split or pack.metadata["split"]) == "train" else config.data.eval_flip
+    flips = config.data.flip > 0 if (split or pack.metadata["split"]) != "val" else config.data.eval_flip
     plain = open_or_compute(pack, config, weights, False, device, progress)
     mirrored = open_or_compute(pack, config, weights, True, device, progress) if flips else None
     return Features(plain, mirrored, pack.labels)

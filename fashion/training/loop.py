@@ -35,7 +35,7 @@ from fashion.training.learners.learner import Learner
 from fashion.training.learners.out_of_fold import validated
 from fashion.training.saver import Best, Saver
 from fashion.training.state import EpochTotals, MidEpoch, TrialState
-from fashion.training.task import TrialEvent
+from fashion.training.task import Note, TrialEvent
 
 # Often enough that a diverged trial wastes seconds, seldom enough that the device is not stalled.
 DIVERGENCE_CHECK_STEPS = 20
@@ -160,6 +160,8 @@ class _Session:
             if first == 0:
                 # So that the epoch is a pure function of the checkpoint before it: a resumed trial draws the same.
                 torch.manual_seed(_mix(self.inputs.config.seed, epoch, worker.rank))
+                if (told := learner.solve()) and worker.rank == 0:
+                    yield Note(told)
             learner.net.train()
             for batch in learner.feed.train(epoch, first):
                 lr = learner.lr
@@ -202,7 +204,7 @@ class _Session:
         """Begin to write this epoch's files."""
         self.history.append(report)
         best = None
-        if report.metrics["val_loss"] < self.best_loss:
+        if report.metrics["val_loss"] < self.best_loss or self.inputs.config.train.fit_on != "train":
             self.best_loss, self.best_epoch = report.metrics["val_loss"], report.epoch
             data, backbone = self.inputs.data, self.learners[0].backbone_file
             meta = {

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
 from fashion.data.remote.fetch import Progress
 from fashion.data.remote.local_copy import DataRoot, on_this_machine
+from fashion.data.splits.joined import JOINED, joined_pack
 from fashion.errors import BlockedError, DataError, FashionError, StorageError
 from fashion.files import write_atomic
 from fashion.model.backbones import ResolvedWeights
@@ -159,7 +161,10 @@ def training_data(
     """The packs of a trial, and a probe's features or a tail's maps, memory-mapped. A warm process keeps them open
     between trials."""
     how = (config.data.follow_links, config.data.on_error, config.data.label_reading)
-    return with_cached(_packs(root, fingerprint, config.data.form, *how, cache_dir), config, weights, device)
+    data = _packs(root, fingerprint, config.data.form, *how, cache_dir)
+    if config.train.fit_on == JOINED:
+        data = replace(data, train=joined_pack(data.train, data.val, cache_dir))
+    return with_cached(data, config, weights, device)
 
 
 @lru_cache(maxsize=4)

@@ -90,7 +90,7 @@ def test_keys_of_a_spec(command: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("train.optimizer=", ["sgd", "adam", "adamw"]),
+        ("train.optimizer=", ["sgd", "adam", "adamw", "lbfgs"]),
         ("train.optimizer=ada", ["adam", "adamw"]),
         ("scheduler.name=", ["asha", "fifo", "median", "hyperband"]),
         ("data.eval_flip=", ["true", "false"]),
@@ -156,7 +156,7 @@ def shell(line: str, folder: Path, script: str = "") -> subprocess.CompletedProc
         ("fashion-sweep best --storage other ", ["loss"]),
         # bash replaces only what follows the `=`
         ("fashion-sweep run lr.yaml --set train.optimizer=ada", ["adam", "adamw"]),
-        ("fashion-sweep run lr.yaml --set train.optimizer=", ["sgd", "adam", "adamw"]),
+        ("fashion-sweep run lr.yaml --set train.optimizer=", ["sgd", "adam", "adamw", "lbfgs"]),
         # no space behind a key, whose value comes next
         ("fashion-sweep run lr.yaml --set train.mom", ["compopt -o nospace", "train.momentum="]),
         ("fashion-sweep run ", ["compopt -o default", ""]),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -18,7 +19,7 @@ from fashion.cli.model import model as command
 from fashion.config import ModelConfig
 from fashion.errors import UserError
 from fashion.model import backbones
-from fashion.model.classifier import MultiHeadClassifier, build_model, normalization
+from fashion.model.classifier import BIAS_INITS, MultiHeadClassifier, build_model, normalization, prior_biases
 from fashion.model.loss import cross_entropy
 from fashion.model.network import classifier_parameters, complete_row, make_backbone
 from fashion.model.summary import summarize
@@ -252,6 +253,20 @@ def test_the_command_prints_table_and_json(tmp_path: Path) -> None:
     assert all(name in listed for name in backbones.BACKBONES)
     rows = json.loads(CliRunner().invoke(command, ["--list", "--json"]).stdout)
     assert [row["name"] for row in rows] == list(backbones.BACKBONES)
+
+
+def test_heads_may_begin_with_what_occurs_how_often() -> None:
+    model = build("tiny", (3, 2))
+    before = [head.get_parameter("weight").clone() for head in model.heads]
+    BIAS_INITS["random"](model, [np.array([1, 2, 3]), np.array([[1, 2], [3, 4]])])
+    prior_biases(model, [np.array([69, 29, 0]), np.array([[79, 19], [9, 89]])])
+    assert model.heads[0].get_parameter("bias").softmax(0).tolist() == pytest.approx(
+        [70 / 101, 30 / 101, 1 / 101], abs=1e-6
+    )
+    assert model.heads[1].get_parameter("bias").sigmoid().tolist() == pytest.approx([0.2, 0.9], abs=1e-6)
+    assert all(
+        torch.equal(head.get_parameter("weight"), weight) for head, weight in zip(model.heads, before, strict=True)
+    )
 
 
 @pytest.mark.real

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fashion.config import TrainConfig
+from fashion.config import TrainConfig, read_config
 from fashion.model.optim import build_ema, build_optimizer, build_schedule
 
 STEPS = 10  # an epoch
@@ -175,3 +175,29 @@ def test_the_average_goes_on_from_its_saved_state() -> None:
         second.update_parameters(net)
     for name, value in whole.state_dict().items():
         assert torch.equal(second.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "mode", "word", "decayed"),
+    [
+        ("sgd", "full", "auto", True),
+        ("adam", "full", "auto", True),
+        ("adamw", "full", "auto", False),
+        ("sgd", "probe", "auto", False),
+        ("sgd", "probe", "optimizer", True),
+        ("adamw", "full", "always", True),
+        ("sgd", "full", "never", False),
+    ],
+)
+def test_which_biases_are_decayed(optimizer: str, mode: str, word: str, decayed: bool) -> None:
+    net = Net()
+    train = settings(optimizer=optimizer, mode=mode, decay_biases=word, weight_decay=0.1, lr=0.01)
+    decays = {id(p): group["weight_decay"] for group in optimizer_of(net, train).param_groups for p in group["params"]}
+    assert {decays[id(p)] for p in net.parameters() if p.ndim > 1} == {0.1}
+    assert {decays[id(p)] for p in net.parameters() if p.ndim <= 1} == {0.1 if decayed else 0.0}
+
+
+def test_a_record_without_the_field_decays_as_its_optimiser_did() -> None:
+    recorded = {"data": {"root": "d"}, "model": {"backbone": "tiny"}, "train": {"mode": "probe", "optimizer": "sgd"}}
+    assert read_config(recorded).train.decay_biases == "optimizer"
+    assert TrainConfig().decay_biases == "auto"

@@ -511,7 +511,7 @@ ALIASES = "".join(f", &a{number} [*a{number - 1}]" for number in range(1, 3000))
         (BASE + '  "\\e[2J\\e]0;owned\\a": 1\n', "s.yaml:4 train.\\x1b[2J\\x1b]0;owned\\x07: unknown field"),
         (
             BASE + '  optimizer: "sgd\\u202e"\n',
-            's.yaml:4 train.optimizer: must be one of sgd, adam, adamw; got "sgd\\u202e"',
+            's.yaml:4 train.optimizer: must be one of sgd, adam, adamw, lbfgs; got "sgd\\u202e"',
         ),
         (
             BASE + "  lr: {when: {train.optimizer: sgd}, " + "value: {when: {train.optimizer: sgd}, " * 80 + "}" * 81,

@@ -65,7 +65,8 @@ def test_all_problems_at_once_in_the_order_of_the_file(problems: Problems) -> No
     for expected in (
         "data.root is missing", "Did you mean model?", "Did you mean tiny?", "Did you mean imagenet?",
         'a whole number from 1 to 10,000; got "10". Write it without quotes', "above 0 and at most 100; got 0",
-        'one of sgd, adam, adamw; got "Adam". Did you mean adam?', "Did you mean train.lr?", "got 32.0. Write 32",
+        'one of sgd, adam, adamw, lbfgs; got "Adam". Did you mean adam?', "Did you mean train.lr?",
+        "got 32.0. Write 32",
         "twice, first on line 10", "Did you mean asha?", 'auto or a number from 0 to 64; got "all"',
     ):  # fmt: skip
         assert expected in text
@@ -94,7 +95,7 @@ def test_all_problems_at_once_in_the_order_of_the_file(problems: Problems) -> No
         ("epochs: {int: [2, 8], step: 2, log: true}", "exclude each other"),
         (
             "optimizer: {uniform: [0, 1]}",
-            "one of sgd, adam, adamw, which has no ranges; got [0, 1]. List values: {choice: [\"sgd\"",
+            "one of sgd, adam, adamw, lbfgs, which has no ranges; got [0, 1]. List values: {choice: [\"sgd\"",
         ),
         ("freeze_backbone: {int: [0, 1]}", "must be true or false, which has no ranges"),
         (

@@ -186,6 +186,8 @@ def _origin(run: RecordedRun, file: Path) -> tuple[int | None, int | None]:
             if hashlib.sha256(written.read_bytes()).digest() == wanted:
                 try:
                     model = parse((written.parent / SOURCE_NAME).read_bytes())["model"]
+                    if "ensemble" in model:
+                        return None, None  # of several trials
                     return int(model["trial"]), int(model["epoch"])
                 except (OSError, ValueError, KeyError, TypeError):
                     break  # an earlier version's prediction, which does not say whose it is

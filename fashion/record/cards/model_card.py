@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fashion.errors import printable
+from fashion.record.cards.refit_words import refit_sentences
 from fashion.record.ranking import attribute_table, majority_accuracy
+from fashion.record.trial import trained_on_val
 
 NAME = "README.md"
 SHARES = ("val_accuracy", "val_balanced_accuracy", "val_exact_match")
@@ -31,15 +33,16 @@ def model_card(manifest: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     same model has the same card."""
     config, metrics = model["config"], {name: float(value) for name, value in model["metrics"].items()}
     backbone = str(config.get("model", {}).get("backbone", "unknown"))
+    results = " ".join(refit_sentences(manifest)) if trained_on_val(config) else _results(manifest, metrics)
     sections = [
         _front(backbone),
-        f"# {_cell(model['run'])}, trial {model['trial']}\n\n{_what(model, backbone)}",
-        f"## Results\n\n{_results(manifest, metrics)}",
-        f"## Classes\n\n{_classes(manifest)}",
+        f"# {cell(model['run'])}, trial {model['trial']}\n\n{_what(model, backbone)}",
+        f"## Results\n\n{results}",
+        f"## Classes\n\n{classes_table(manifest)}",
         f"## Input\n\n{_input(config.get('data', {}))}",
         f"## Use\n\n{_use()}",
         f"## Training\n\n{_training(config, model.get('versions', {}))}",
-        f"## Limits\n\n{_limits(manifest)}",
+        f"## Limits\n\n{limits(manifest)}",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -56,13 +59,13 @@ def _what(model: Mapping[str, Any], backbone: str) -> str:
     start = config.get("model", {}).get("weights", "unknown")
     return "\n".join(
         [
-            f"An image classifier with one backbone (`{_code(backbone)}`, started from weights `{_code(start)}`) and "
+            f"An image classifier with one backbone (`{code(backbone)}`, started from weights `{code(start)}`) and "
             f"{heads} head{'s' if heads != 1 else ''}, one per attribute.",
             "",
-            f"- run `{_code(model['run'])}`, trial {model['trial']}, epoch {model['epoch']}; promoted "
+            f"- run `{code(model['run'])}`, trial {model['trial']}, epoch {model['epoch']}; promoted "
             f"{model['promoted']}",
-            f"- weights: `{_code(weights['file'])}`, {weights['bytes']:,} bytes, sha256 `{weights['sha256']}`",
-            f"- data fingerprint: `{_code(model['data_fingerprint'])}`",
+            f"- weights: `{code(weights['file'])}`, {weights['bytes']:,} bytes, sha256 `{weights['sha256']}`",
+            f"- data fingerprint: `{code(model['data_fingerprint'])}`",
             *_folds(config),
         ]
     )
@@ -81,14 +84,14 @@ def _folds(config: Mapping[str, Any]) -> list[str]:
 def _results(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
     rows = attribute_table(manifest, metrics)
     lines = [f"On the {rows[0].images:,} validation images:" if rows else "On the validation images:", ""]
-    lines += ["| metric | value |", "|---|---:|", f"| val_loss (nats) | {_number(metrics.get('val_loss', math.nan))} |"]
-    lines += [f"| {name} | {_percent(metrics[name])} |" for name in SHARES if name in metrics]
+    lines += ["| metric | value |", "|---|---:|", f"| val_loss (nats) | {number(metrics.get('val_loss', math.nan))} |"]
+    lines += [f"| {name} | {percent(metrics[name])} |" for name in SHARES if name in metrics]
     if rows:
-        lines.append(f"| accuracy of always predicting the majority | {_percent(majority_accuracy(manifest))} |")
+        lines.append(f"| accuracy of always predicting the majority | {percent(majority_accuracy(manifest))} |")
         lines += ["", "| attribute | correct | accuracy | majority | its class |", "|---|---:|---:|---:|---|"]
         lines += [
-            f"| {_cell(row.name)} | {row.correct:,} of {row.images:,} | {_percent(row.accuracy)} | "
-            f"{_percent(row.majority_accuracy)} | {_cell(row.majority_class)} |"
+            f"| {cell(row.name)} | {row.correct:,} of {row.images:,} | {percent(row.accuracy)} | "
+            f"{percent(row.majority_accuracy)} | {cell(row.majority_class)} |"
             for row in rows
         ]
     lines += [
@@ -99,18 +102,19 @@ def _results(manifest: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _classes(manifest: Mapping[str, Any]) -> str:
+def classes_table(manifest: Mapping[str, Any]) -> str:
+    """Every class with its images, in the order of the model's outputs."""
     lines = ["In the order of the model's outputs.", "", "| attribute | class | train | val |", "|---|---|---:|---:|"]
     for row in attribute_table(manifest, {}):
         for name, train, val in zip(row.classes, row.train_counts, row.val_counts, strict=True):
-            lines.append(f"| {_cell(row.name)} | {_cell(name)} | {train:,} | {val:,} |")
+            lines.append(f"| {cell(row.name)} | {cell(name)} | {train:,} | {val:,} |")
     return "\n".join(lines)
 
 
 def _input(data: Mapping[str, Any]) -> str:
     lines = ["An RGB image; transparent pixels are white.", "", "| step | value | |", "|---|---|---|"]
     lines += [
-        f"| `data.{name}` | `{_code(json.dumps(data[name]))}` | {about} |"
+        f"| `data.{name}` | `{code(json.dumps(data[name]))}` | {about} |"
         for name, about in PREPROCESSING
         if name in data
     ]
@@ -136,19 +140,20 @@ def _use() -> str:
 
 
 def _training(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    listed = ", ".join(f"{_cell(name)} {_cell(version)}" for name, version in versions.items() if version)
+    listed = ", ".join(f"{cell(name)} {cell(version)}" for name, version in versions.items() if version)
     body = json.dumps(config, indent=2, ensure_ascii=True).replace("`", "\\u0060")
     return f"Versions: {listed or 'not recorded'}.\n\n```json\n{body}\n```"
 
 
-def _limits(manifest: Mapping[str, Any]) -> str:
+def limits(manifest: Mapping[str, Any]) -> str:
+    """What a reader of the results should know of the data."""
     rare = [
-        f"{_cell(row.name)} {_cell(name)} ({count:,})"
+        f"{cell(row.name)} {cell(name)} ({count:,})"
         for row in attribute_table(manifest, {})
         for name, count in zip(row.classes, row.val_counts, strict=True)
         if count < 20
     ]
-    said = [f"- {_cell(str(each.get('sentence', '')))}." for each in manifest.get("findings", [])]
+    said = [f"- {cell(str(each.get('sentence', '')))}." for each in manifest.get("findings", [])]
     if rare:
         said.append(
             f"- Classes with fewer than 20 validation images, of which the results say little: {', '.join(rare)}."
@@ -157,15 +162,17 @@ def _limits(manifest: Mapping[str, Any]) -> str:
     return "\n".join(said)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share in [0, 1] in per cent; a dash for NaN."""
     return f"{100 * share:.2f} %" if math.isfinite(share) else "-"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A loss; a dash for NaN."""
     return f"{value:.4f}" if math.isfinite(value) else "-"
 
 
-def _cell(text: Any) -> str:
+def cell(text: Any) -> str:
     """Text that neither ends a table's cell nor is taken for markup."""
     shown = printable(str(text)).replace("\n", " ").replace("\\", "\\\\")
     for mark in "|*_[]`<>":
@@ -173,6 +180,6 @@ def _cell(text: Any) -> str:
     return shown
 
 
-def _code(text: Any) -> str:
+def code(text: Any) -> str:
     """Text between backticks, in a table or outside of one."""
     return printable(str(text)).replace("\n", " ").replace("`", "'").replace("|", "\\|")

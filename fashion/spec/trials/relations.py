@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -104,6 +105,22 @@ def _init_heads(values: Values, workers: int) -> Iterator[str]:
         yield "init_heads must be random with weights none: features of random weights are no beginning"
 
 
+def _fit_on(values: Values, workers: int) -> Iterator[str]:
+    if values["train.fit_on"] != "train" and values["data.folds"] is not None:
+        yield f"fit_on must be train with data.folds ({values['data.folds']}), which train on both splits already"
+
+
+def _solved(field: str, wanted: Any) -> FieldRelation:
+    """What `train.optimizer: lbfgs` asks of a field: a convex problem, solved once."""
+
+    def check(values: Values, workers: int) -> Iterator[str]:
+        if values["train.optimizer"] == "lbfgs" and values[f"train.{field}"] != wanted:
+            why = "for train.optimizer lbfgs, which solves the heads of a probe once"
+            yield f"{field} must be {wanted} {why} ({values[f'train.{field}']})"
+
+    return FieldRelation("train", ("train.optimizer", f"train.{field}"), check)
+
+
 def _imagenet(values: Values, workers: int) -> Iterator[str]:
     backbone = values["model.backbone"]
     if values["model.weights"] == "imagenet" and not row(backbone).has_imagenet:
@@ -173,6 +190,17 @@ def _each_of(workers: int) -> str:
     return f", two for each of {workers} workers" if workers > 1 else ""
 
 
+# What a convex problem that is solved once leaves no room for.
+SOLVED: Mapping[str, Any] = {
+    "mode": "probe",
+    "epochs": 1,
+    "loss": "cross_entropy",
+    "class_weighting": "none",
+    "label_smoothing": 0,
+    "mixup": 0,
+    "init_heads": "random",
+    "ema": 0,
+}
 FROZEN = ("train.mode", "train.freeze_backbone", "train.freeze_stages")
 FIELD_RULES = (
     _once("crop_mode", "be center", lambda values: values["data.crop_mode"] == "center"),
@@ -185,6 +213,8 @@ FIELD_RULES = (
     _once("erase", "be 0", lambda values: not values["data.erase"]),
     FieldRelation("data", ("train.mode", "data.crop_cells"), _crop_cells),
     FieldRelation("train", ("train.init_heads", "model.weights"), _init_heads),
+    FieldRelation("train", ("train.fit_on", "data.folds"), _fit_on),
+    *starmap(_solved, SOLVED.items()),
     FieldRelation("model", ("model.backbone", "model.weights"), _imagenet),
     FieldRelation("model", ("model.backbone", "model.drop_path"), _drop_path),
     FieldRelation("train", ("train.batch_size",), _one_image_each),

@@ -18,16 +18,18 @@ from fashion.config import TrialConfig
 from fashion.data.augment import mixup
 from fashion.data.batches import Batch, Worker, steps_per_epoch
 from fashion.model.backbones import ResolvedWeights
-from fashion.model.classifier import build_model
+from fashion.model.classifier import BIAS_INITS, build_model
 from fashion.model.loss import build_loss, mixed
 from fashion.model.metrics import Meter
-from fashion.model.optim import build_ema, build_optimizer, build_schedule
+from fashion.model.optim import OPTIMIZERS, build_ema, build_optimizer, build_schedule
 from fashion.model.precision import Setting
 from fashion.training import micro_batches
 from fashion.training.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
+from fashion.training.features import Features
 from fashion.training.feed import TrainingData, make_feed
 from fashion.training.initial.heads import HEAD_INITS
 from fashion.training.saver import set_backbone_aside
+from fashion.training.solved.heads import measured, solve_heads
 from fashion.training.state import LearnerState
 
 
@@ -58,6 +60,8 @@ class Learner:
         self.clip_grad, self.mixup = train.clip_grad, train.mixup
         self.steps = steps_per_epoch(data.training_images, train.batch_size, worker.world_size)
         model = build_model(config.model, data.class_counts, weights)
+        self.config, self.solves = config, OPTIMIZERS[train.optimizer].solves
+        BIAS_INITS[train.init_biases](model, data.label_counts)
         if fresh:  # else they are in the checkpoint
             HEAD_INITS[train.init_heads](model, data.train_features, data.train_labels, data.attributes)
         self.backbone_file = set_backbone_aside(model, config, weights, owner) if train.mode != "full" else None
@@ -85,6 +89,16 @@ class Learner:
         """The model that is validated, saved as best and promoted: the average where there is one."""
         return self.ema.module if self.ema is not None else self.model
 
+    def solve(self) -> str:
+        """Where the optimiser solves the heads, on all training images at once, do that. Returns what is to be told of
+        it; empty where it doesn't."""
+        if not self.solves:
+            return ""
+        assert self.data.cached is not None, "lbfgs goes with mode: probe"
+        features, rows = self.data.cached[0], self.data.train_rows
+        assert isinstance(features, Features), "a probe's"
+        return solve_heads(self.model, features.among(rows), self.data.attributes, self.config)
+
     def optimise(self, batch: Batch, parts: int) -> tuple[tuple[Tensor, ...], Tensor]:
         """One step. Returns, detached, each head's logits (n, classes) and the losses (n,) of this worker's images.
         parts: the number of micro-batches."""
@@ -93,6 +107,8 @@ class Learner:
         images = batch.images if self.setting.channels_last else batch.images.contiguous()
         criterion: micro_batches.Criterion
         criterion = self.criterion.of_batch(batch.known, batch.global_count, self.data.class_counts)
+        if self.solves:
+            return measured(self.model, criterion, batch)
         targets = batch.targets
         if self.mixup:
             images, others, share = mixup(images, targets, self.mixup)

@@ -15,7 +15,7 @@ from fashion.config import ModelConfig
 from fashion.errors import WeightsError
 from fashion.model import summary, weights
 from fashion.model.classifier import build_model
-from fashion.sweep.known_models import FILE, KnownModels
+from fashion.sweep.models.known_models import FILE, KnownModels
 
 PREPARED = """
 import sys

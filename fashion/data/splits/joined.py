@@ -1,0 +1,102 @@
+"""Training and validation images as one cache, for a model that is trained on both (`train.fit_on`)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion.data.cache.arrow_files import write_seal
+from fashion.data.contents import default_cache_dir, require_room
+from fashion.data.images import Progress
+from fashion.data.pack import Pack, write_pack_frame
+from fashion.errors import BlockedError, DataError
+from fashion.files import KernelLock
+
+JOINED = "train+val"  # the split that such a cache says it is of
+_AT_ONCE = 64 << 20  # bytes of pixels that are in memory at a time
+
+
+def joined_pack(
+    train: Pack, val: Pack, cache_dir: str | Path | None = None, progress: Progress | None = None, verify: bool = False
+) -> Pack:
+    """The cache of the images of both, those of `train` first, built from theirs if it is missing or damaged. An image
+    that is in both is there once, with its labels in `train`.
+
+    Processes that ask at the same time wait for one builder; the file appears by a rename. Raises BlockedError where
+    the cache folder can't be written or is full.
+    """
+    assert train.labels is not None
+    assert val.labels is not None
+    known = set(train.names)
+    rows = np.array([row for row, name in enumerate(val.names) if name not in known], np.int64)
+    names = [*train.names, *(val.names[row] for row in rows)]
+    labels = np.concatenate([train.labels, val.labels[rows]])
+    metadata = {**train.metadata, "split": JOINED, "rows": str(len(names))}
+    folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    prefix = f"{metadata['fingerprint']}-train-"
+    path = folder / train.path.name.replace(prefix, f"{metadata['fingerprint']}-{JOINED}-", 1)
+    found = _valid(path, metadata, names, labels, verify)
+    if found is not None:
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with KernelLock(f"{path}.lock"):
+            found = _valid(path, metadata, names, labels, verify)
+            if found is None:
+                _build(path, train, val, rows, names, labels, metadata, progress)
+    except OSError as error:
+        raise BlockedError(
+            f"The image cache can't be written in {folder}: {error}. Set FASHION_CACHE to a folder with room."
+        ) from error
+    return found if found is not None else Pack.open(path)
+
+
+def _valid(
+    path: Path, metadata: dict[str, str], names: list[str], labels: NDArray[np.int64], verify: bool
+) -> Pack | None:
+    if not path.exists():
+        return None
+    try:
+        pack = Pack.open(path, verify)
+    except DataError:
+        return None  # a damaged cache is rebuilt, never a reason to stop
+    same = pack.metadata == metadata and pack.names == names
+    same = same and pack.labels is not None and np.array_equal(pack.labels, labels)
+    return pack if same else None
+
+
+def _build(
+    path: Path,
+    train: Pack,
+    val: Pack,
+    rows: NDArray[np.int64],
+    names: list[str],
+    labels: NDArray[np.int64],
+    metadata: dict[str, str],
+    progress: Progress | None,
+) -> None:
+    size = int(metadata["resize"])
+    require_room("The image cache", len(names) * size * size * 3, path.parent)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        pixels_at, checksums_at = write_pack_frame(temporary, names, labels, size, metadata)
+        images = np.memmap(temporary, np.uint8, "r+", pixels_at, (len(names), size, size, 3))
+        checksums = np.memmap(temporary, np.uint32, "r+", checksums_at, (len(names),))
+        step, done = max(_AT_ONCE // (size * size * 3), 1), 0
+        for pack, wanted in ((train, np.arange(len(train))), (val, rows)):
+            for start in range(0, len(wanted), step):
+                part = wanted[start : start + step]
+                images[done : done + len(part)] = pack.images[part]
+                checksums[done : done + len(part)] = pack.checksums[part]
+                done += len(part)
+                if progress is not None:
+                    progress(done, len(names))
+        images.flush()
+        checksums.flush()
+        write_seal(path, temporary, pixels_at, images.nbytes)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
