@@ -20,10 +20,8 @@ def print_ensemble(found: Ensemble, asked: int, folder: str, out: Console) -> No
     several = len({member.run.location for member in found.members}) > 1
     few = f" ({asked} were asked for; more would not have helped)" if found.picks < asked else ""
     count = len(found.members)
-    noun = "trial" if count == 1 else "trials"
-    out.print(
-        f"[bold]an ensemble of {count} {noun}[/], {found.picks} pick{'s' if found.picks > 1 else ''} of {found.candidates} trials{few}"
-    )
+    noun, picked = "trial" if count == 1 else "trials", f"{found.picks} pick{'' if found.picks == 1 else 's'}"
+    out.print(f"[bold]an ensemble of {count} {noun}[/], {picked} of {found.candidates} trials{few}")
     members = table("picked", "trial", "epoch", "backbone", "crop", "val_loss", "val_acc %", left=("backbone",))
     if several:
         members.add_column("run")
