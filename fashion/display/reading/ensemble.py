@@ -20,8 +20,8 @@ def print_ensemble(found: Ensemble, asked: int, folder: str, out: Console) -> No
     several = len({member.run.location for member in found.members}) > 1
     few = f" ({asked} were asked for; more would not have helped)" if found.picks < asked else ""
     count = len(found.members)
-    noun = "trial" if count == 1 else "trials"
-    out.print(f"[bold]an ensemble of {count} {noun}[/], {found.picks} picks of {found.candidates} trials{few}")
+    noun, picked = "trial" if count == 1 else "trials", f"{found.picks} pick{'' if found.picks == 1 else 's'}"
+    out.print(f"[bold]an ensemble of {count} {noun}[/], {picked} of {found.candidates} trials{few}")
     members = table("picked", "trial", "epoch", "backbone", "crop", "val_loss", "val_acc %", left=("backbone",))
     if several:
         members.add_column("run")
@@ -60,7 +60,7 @@ def _lines(found: Ensemble) -> list[str]:
     scaled = ", ".join(f"{name} {value:.2f}" for name, value in found.temperatures.items())
     return [
         f"The ensemble's are of {found.images:,} validation images, each predicted by what was picked without it; the "
-        "single model was chosen by these same images, which flatters it.",
+        "single model was chosen by these same images, which flatters it, and is not scaled.",
         *([_verdict(loss)] if loss is not None else []),
         f"temperatures: {scaled}",
         _cost(found),
