@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def _typed(transcript: str) -> str:
 
 def _printed(command: str) -> str:
     environment = {**os.environ, "COLUMNS": str(WIDTH), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, timeout=600)
+    done = subprocess.run([*shlex.split(command)], capture_output=True, text=True, env=environment, timeout=600)
     if done.returncode != 0:
         raise RuntimeError(f"{command}: exit code {done.returncode}\n{done.stderr}")
     lines = [line.rstrip() for line in done.stdout.replace(f"{os.getcwd()}/", "").splitlines()]

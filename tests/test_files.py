@@ -115,8 +115,8 @@ def test_a_lock_whose_file_was_removed_is_taken_anew(tmp_path: Path) -> None:
 
 def test_what_a_file_system_may_lack_is_asked_for_here_alone() -> None:
     """Elsewhere it would be an error where it should be a warning. Ray's folder is on this machine, `doctor` measures,
-    and record/lock.py only looks."""
-    there = {"files.py", "cluster/ray_folder.py", "doctor/folder.py", "record/lock.py"}
+    record/lock.py only looks, and the cache does without."""
+    there = {"files.py", "cluster/ray_folder.py", "doctor/folder.py", "record/lock.py", "data/cache/use.py"}
     package = Path(fashion.__file__).parent
     for path in sorted(package.rglob("*.py")):
         if path.relative_to(package).as_posix() not in there:

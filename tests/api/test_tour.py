@@ -51,6 +51,6 @@ def test_the_page_names_what_there_is() -> None:
     assert functions <= set(re.findall(r"\bfashion\.(\w+)\(", text))
     assert set(re.findall(r"\bfashion\.(\w+)\b", text)) - {"UserError"} <= functions
     methods = set(re.findall(r"\brun\.(\w+)\(", text))
-    assert {"trials", "reports", "best", "at", "certainty", "predictions", "promote"} == methods
+    assert {"trials", "reports", "best", "at", "certainty", "predictions", "promote", "promote_ensemble"} == methods
     assert all(hasattr(fashion.RecordedRun, name) for name in methods)
     assert all(hasattr(PredictionModel, name) for name in re.findall(r"\bmodel\.(\w+)\b", text))

@@ -8,33 +8,22 @@ as they are: a convex problem, solved here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fashion.data.layout import Attribute, split_labels
 from fashion.model.classifier import MultiHeadClassifier
+from fashion.training.solved.logistic import LogisticHead, mean_loss, minimum
 
 # Strengths of the L2 penalty on the weights for standardised features, from strong to weak.
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01)
 HELD_OUT = 0.2  # share of the images by which a head's strength is chosen
 MOST_IMAGES = 20_000  # more would cost minutes, and tell a linear head little
-ITERATIONS = 200
 LEAST_DEVIATION = 0.1  # of the mean feature's
 Solve = Callable[[MultiHeadClassifier, NDArray[np.float32] | None, NDArray[np.int64], Sequence[Attribute]], None]
-
-
-@dataclass(frozen=True)
-class LinearHead:
-    """`weight` (k, F) and `bias` (k,) for standardised features, and the strength of the penalty that they had."""
-
-    weight: Tensor
-    bias: Tensor
-    strength: float
 
 
 def random_heads(
@@ -83,7 +72,7 @@ def probe_heads(
                 layer.bias.copy_(found.bias - (found.weight / deviation) @ mean)
 
 
-def solved(features: Tensor, targets: Tensor, classes: int) -> LinearHead | None:
+def solved(features: Tensor, targets: Tensor, classes: int) -> LogisticHead | None:
     """The head of one attribute for standardised features (n, F), its strength chosen by a fifth of the images.
 
     targets: (n,) class indices of a single-label attribute, (n, classes) 0 and 1 of a multi-label one; negative where
@@ -93,44 +82,17 @@ def solved(features: Tensor, targets: Tensor, classes: int) -> LinearHead | None
     features, targets = features[known], targets[known]
     if not len(features):
         return None
-    held = max(1, round(HELD_OUT * len(features)))
+    held, weights = max(1, round(HELD_OUT * len(features))), torch.ones_like(features[:, 0])
     strength = STRENGTHS[0]
     if len(features) >= 2 * held:
         weight, bias = _zero(classes, features)
         losses = []
         for each in STRENGTHS:
-            weight, bias = minimum(features[held:], targets[held:], each, weight, bias)  # from the one before
-            losses.append(float(_losses(features[:held] @ weight.T + bias, targets[:held])))
+            # Each is the next one's start.
+            weight, bias = minimum(features[held:], targets[held:], weights[held:], each, weight, bias)
+            losses.append(float(mean_loss(features[:held] @ weight.T + bias, targets[:held], weights[:held])))
         strength = STRENGTHS[int(np.argmin(losses))]
-    return LinearHead(*minimum(features, targets, strength, *_zero(classes, features)), strength)
-
-
-def minimum(features: Tensor, targets: Tensor, strength: float, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight (k, F) and bias (k,) that minimise the mean loss plus half of `strength` times the squared weights; biases
-    are not penalised. L-BFGS from the given ones, which stay as they are."""
-    weight, bias = weight.clone().requires_grad_(True), bias.clone().requires_grad_(True)
-    solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=ITERATIONS, tolerance_grad=1e-5, tolerance_change=1e-8, line_search_fn="strong_wolfe"
-    )
-
-    def objective() -> Tensor:
-        solver.zero_grad()
-        loss = _losses(features @ weight.T + bias, targets) + strength / 2 * weight.square().sum()
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        solver.step(objective)
-    return weight.detach(), bias.detach()
-
-
-def _losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """The mean cross entropy of a single-label head; of a multi-label one that of its known labels."""
-    if targets.ndim == 1:
-        return F.cross_entropy(logits, targets)
-    known = targets >= 0
-    each = F.binary_cross_entropy_with_logits(logits, targets.clamp_min(0).float(), reduction="none")
-    return torch.where(known, each, 0.0).sum() / known.sum()
+    return LogisticHead(*minimum(features, targets, weights, strength, *_zero(classes, features)), strength)
 
 
 def _zero(classes: int, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,12 +66,11 @@ def minimum(
 ) -> tuple[Tensor, Tensor]:
     """Weight (k, F) and bias (k,) of the lowest objective, by L-BFGS from the given ones, which stay as they are."""
     weight, bias = weight.clone().requires_grad_(True), bias.clone().requires_grad_(True)
-    counted = _counted(targets, weights)
     solver = lbfgs([{"params": [weight, bias]}])
 
     def objective() -> Tensor:
         solver.zero_grad()
-        loss = _summed(features @ weight.T + bias, targets, weights) / counted
+        loss = mean_loss(features @ weight.T + bias, targets, weights)
         loss = loss + strength / 2 * weight.square().sum()
         loss.backward()
         return loss
@@ -79,6 +78,11 @@ def minimum(
     with torch.enable_grad():
         solver.step(objective)
     return weight.detach(), bias.detach()
+
+
+def mean_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean of the cross entropy of the known labels, in nats."""
+    return _summed(logits, targets, weights) / _counted(targets, weights)
 
 
 def _summed(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

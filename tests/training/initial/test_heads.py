@@ -15,8 +15,9 @@ from fashion.config import ModelConfig
 from fashion.data.lists import Attribute
 from fashion.model.classifier import MultiHeadClassifier, build_model
 from fashion.training.feed import with_cached
-from fashion.training.initial.heads import HEAD_INITS, minimum, probe_heads, solved
+from fashion.training.initial.heads import HEAD_INITS, probe_heads, solved
 from fashion.training.loop import TrialInputs, fit
+from fashion.training.solved.logistic import minimum
 from tests.support.trained import NONE, config, packs
 
 COLOURS = Attribute("colour", ("a", "b", "c"))
@@ -40,7 +41,7 @@ def test_it_is_the_minimum_that_scipy_finds() -> None:
         return float(-told.mean() + strength / 2 * (weight**2).sum())
 
     expected = minimize(objective, np.zeros(21), method="BFGS", options={"gtol": 1e-7})
-    weight, bias = minimum(features, targets, strength, torch.zeros(3, 6), torch.zeros(3))
+    weight, bias = minimum(features, targets, torch.ones(len(targets)), strength, torch.zeros(3, 6), torch.zeros(3))
     found = np.concatenate([weight.double().numpy().ravel(), bias.double().numpy()])
     assert objective(found) == pytest.approx(expected.fun, abs=1e-6)
     np.testing.assert_allclose(weight.numpy().ravel(), expected.x[:18], atol=2e-3)
