@@ -16,6 +16,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.mark.ray
+@pytest.mark.further
 @pytest.mark.xdist_group("shared-ray")
 def test_the_notebook_runs(tmp_path: Path, shared_ray: SharedRay, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient

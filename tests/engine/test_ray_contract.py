@@ -27,7 +27,7 @@ from fashion.engine.ahead import trial_environment
 from fashion.engine.worker_group import orphaned_groups
 from tests.support.machines.descendants import descendants
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray-contract")]
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("ray-contract")]
 
 STOPPED, KILLED, LONG = 1, 2, 5  # trials that the scheduler stops and that lose their process; epochs
 Calls = list[tuple[str, int]]

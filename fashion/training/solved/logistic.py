@@ -54,7 +54,8 @@ def solve_head(
         kept, left = fold != each, fold == each
         weight, bias = nothing
         for place, strength in enumerate(STRENGTHS):
-            weight, bias = minimum(features[kept], targets[kept], weights[kept], strength, weight, bias)
+            # Roughly: what comes of it is compared with other strengths, and they are half a decade apart.
+            weight, bias = minimum(features[kept], targets[kept], weights[kept], strength, weight, bias, rough=True)
             losses[place] += float(_summed(features[left] @ weight.T + bias, targets[left], weights[left]))
     chosen = STRENGTHS[int(losses.argmin())]
     means = (losses / float(_counted(targets, weights))).tolist()
@@ -62,11 +63,12 @@ def solve_head(
 
 
 def minimum(
-    features: Tensor, targets: Tensor, weights: Tensor, strength: float, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor]:
+    features: Tensor, targets: Tensor, weights: Tensor, strength: float, weight: Tensor, bias: Tensor,
+    rough: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Weight (k, F) and bias (k,) of the lowest objective, by L-BFGS from the given ones, which stay as they are."""
     weight, bias = weight.clone().requires_grad_(True), bias.clone().requires_grad_(True)
-    solver = lbfgs([{"params": [weight, bias]}])
+    solver = lbfgs([{"params": [weight, bias]}], rough)
 
     def objective() -> Tensor:
         solver.zero_grad()
