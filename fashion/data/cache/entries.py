@@ -20,7 +20,7 @@ from fashion.errors import BlockedError, Problem, UserError, nearest
 
 # A sweep's limit for the cache folder, in GB; without it there is none.
 LIMIT = "FASHION_CACHE_GB"
-_FILE = re.compile(r"(?P<data>[0-9a-f]{16})-(?P<split>[a-z]+)-(?P<kind>features-|maps-|)(?P<rest>.+)\.arrow")
+_FILE = re.compile(r"(?P<data>[0-9a-f]{16})-(?P<split>[a-z+]+)-(?P<kind>features-|maps-|)(?P<rest>.+)\.arrow")
 KINDS = {"": "images", "features-": "features", "maps-": "maps"}
 
 
