@@ -23,7 +23,7 @@ help:
 	@echo "make test-ray      further tests on a real Ray: 14 minutes"
 	@echo "make test-faults   slow tests of faults: about 45 minutes"
 	@echo "make test-cluster  slow tests of clusters, needs root and namespaces: under 20 minutes"
-	@echo "make test-slow     other slow tests, variants of quicker ones: about 15 minutes"
+	@echo "make test-slow     other slow tests, variants of quicker ones: about 25 minutes"
 	@echo "make coverage      make test, and how much of the package it runs; fails below setup.cfg's floor: longer"
 	@echo "make bench         every benchmark in short (DATA=folder of the data set): under 20 minutes"
 	@echo "make bench-full    every benchmark: hours"
