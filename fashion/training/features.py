@@ -7,7 +7,6 @@ A frozen backbone gives an image the same features in every epoch of every trial
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,8 +39,9 @@ from fashion.data.pack import Pack
 from fashion.errors import BlockedError
 from fashion.files import KernelLock
 from fashion.model.backbones import ResolvedWeights, row
-from fashion.model.classifier import build_model, normalization
+from fashion.model.classifier import normalization
 from fashion.training.evaluate import evaluation_batch_size
+from fashion.training.tail import passes
 from fashion.training.tail.batches import Maps
 from fashion.training.tail.maps import open_or_compute_maps
 
@@ -144,25 +144,13 @@ def open_or_compute(
 
 def features_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> Path:
     """The cache file, named by everything that the features depend on."""
-    key = json.dumps(_described(pack, config, weights, mirrored), sort_keys=True)
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return pack.path.with_name(f"{pack.metadata['fingerprint']}-{pack.metadata['split']}-features-{digest}.arrow")
+    return passes.cache_path(pack, "features", _described(pack, config, weights, mirrored))
 
 
 def _described(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> dict[str, Any]:
-    backbone = config.model.backbone
-    return {
-        "pack": pack.path.name,
-        "crop": config.data.crop,
-        "normalization": normalization(config.data.normalize, row(backbone)),
-        "backbone": backbone,
-        # Random weights are the trial's own.
-        "weights": weights.sha256 or f"seed {config.seed}",
-        "mirrored": mirrored,
-        # Those of a tail are made of its maps, which are rounded.
-        **({"cut": config.train.freeze_stages} if config.train.mode == "tail" else {}),
-        "format": FORMAT_VERSION,
-    }
+    # Those of a tail are made of its maps, which are rounded.
+    cut = config.train.freeze_stages if config.train.mode == "tail" else None
+    return passes.described(pack, config, weights, mirrored, FORMAT_VERSION, cut)
 
 
 def _valid(path: Path, count: int) -> NDArray[np.float32] | None:
@@ -204,10 +192,7 @@ def _build(
     """Write the file with zeros for features, then compute into it in place: memory does not grow with the images.
     Those of a tail are computed from its maps, which is quicker."""
     of_maps = config.train.mode == "tail"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = build_model(config.model, (), weights)
-    model = model.to(memory_format=torch.channels_last).to(device).eval()
+    model = passes.frozen_model(config, weights, device)
     channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
     size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
     batches = eval_batches(pack, config.data, channels, size, Worker(device=device))

@@ -7,7 +7,6 @@ image caches, and mapped by all trials of a machine. A file that was not finishe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +30,10 @@ from fashion.data.pack import Pack
 from fashion.errors import BlockedError, Problem, UserError
 from fashion.files import KernelLock
 from fashion.model.backbones import ResolvedWeights, row
-from fashion.model.classifier import MultiHeadClassifier, build_model, normalization
+from fashion.model.classifier import normalization
 from fashion.model.network import complete_row
 from fashion.training.evaluate import evaluation_batch_size
+from fashion.training.tail import passes
 from fashion.training.tail.batches import MapArray, Maps
 from fashion.training.tail.cut import map_shape, maps_behind
 
@@ -121,25 +121,12 @@ def compute_maps(
 
 def described(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> dict[str, Any]:
     """Everything that the maps depend on."""
-    backbone = config.model.backbone
-    return {
-        "pack": pack.path.name,
-        "crop": config.data.crop,
-        "normalization": normalization(config.data.normalize, row(backbone)),
-        "backbone": backbone,
-        # Random weights are the trial's own.
-        "weights": weights.sha256 or f"seed {config.seed}",
-        "cut": config.train.freeze_stages,
-        "mirrored": mirrored,
-        "format": FORMAT_VERSION,
-    }
+    return passes.described(pack, config, weights, mirrored, FORMAT_VERSION, config.train.freeze_stages)
 
 
 def maps_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> Path:
     """The cache file, named by everything that the maps depend on."""
-    key = json.dumps(described(pack, config, weights, mirrored), sort_keys=True)
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return pack.path.with_name(f"{pack.metadata['fingerprint']}-{pack.metadata['split']}-maps-{digest}.arrow")
+    return passes.cache_path(pack, "maps", described(pack, config, weights, mirrored))
 
 
 def maps_size(pack: Pack, config: TrialConfig) -> int:
@@ -227,7 +214,7 @@ def _build(
     place."""
     files = [_begun(path, pack, config, weights, mirrored) for path, config in missing.items()]
     config = next(iter(missing.values()))
-    model, cuts = frozen_model(config, weights, device), [file.cut for file in files]
+    model, cuts = passes.frozen_model(config, weights, device), [file.cut for file in files]
     channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
     size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
     # Whole batches only, so that no map depends on where a process was interrupted.
@@ -260,14 +247,6 @@ def _begun(path: Path, pack: Pack, config: TrialConfig, weights: ResolvedWeights
         key = json.dumps(described(pack, config, weights, mirrored), sort_keys=True)
         mapped = _framed(temporary, count, shape, key)
     return _File(path, temporary, cut, *mapped)
-
-
-def frozen_model(config: TrialConfig, weights: ResolvedWeights, device: torch.device) -> MultiHeadClassifier:
-    """The whole model in evaluation mode, with the backbone that the trial begins with."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = build_model(config.model, (), weights)
-    return model.to(memory_format=torch.channels_last).to(device).eval()
 
 
 Mapped = tuple["np.memmap[Any, np.dtype[np.float16]]", "np.memmap[Any, np.dtype[np.uint32]]"]

@@ -23,6 +23,7 @@ from fashion.model.classifier import normalization
 from fashion.training.evaluate import evaluation_batch_size
 from fashion.training.tail import maps
 from fashion.training.tail.cut import maps_behind
+from fashion.training.tail.passes import frozen_model
 
 # A pass of this many batches, after one that counts for nothing, says how long all will take.
 TIMED_BATCHES = 2
@@ -164,7 +165,7 @@ def _cut(file: MapFile) -> tuple[str, int, int]:
 @torch.inference_mode()
 def _seconds_an_image(file: MapFile, device: str) -> float:
     config, worker = file.config, Worker(device=torch.device(device))
-    model = maps.frozen_model(config, file.weights, worker.device)
+    model = frozen_model(config, file.weights, worker.device)
     channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
     size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
     begun, count = time.perf_counter(), 0
