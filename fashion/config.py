@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -147,6 +148,11 @@ class DataConfig(Frozen):
     )
     flip: Probability = Field(0.5, description="probability of a horizontal flip in training")
     jitter: float = Field(0.0, ge=0.0, le=1.0, description="strength of random brightness and contrast in training")
+    auto_augment: Literal["none", "trivial"] = Field(
+        "none",
+        description="trivial: one of 14 operations on each training image, at a random strength (TrivialAugment, "
+        "Müller and Hutter 2021)",
+    )
     erase: Probability = Field(0.0, description="probability of random erasing in training (Zhong et al. 2020)")
     crop_cells: int = Field(
         0,
@@ -183,7 +189,10 @@ class DataConfig(Frozen):
 
 
 class ModelConfig(Frozen):
-    backbone: str = Field(description="a name that `fashion-sweep model --list` shows, or timm:NAME")
+    backbone: str = Field(
+        description="a name that `fashion-sweep model --list` shows, or timm:NAME; of several, [NAME, NAME], the "
+        "features stand side by side"
+    )
     weights: str = Field("imagenet", description="none, imagenet, or the path of a local .safetensors/.pth file")
     dropout: float = Field(0.2, ge=0.0, lt=1.0, description="dropout before each head")
     drop_path: float = Field(0.0, ge=0.0, lt=1.0, description="stochastic depth rate, for backbones that have it")
@@ -193,6 +202,25 @@ class ModelConfig(Frozen):
         "probes do "
         "(He et al. 2022, A.1)",
     )
+    feature_stages: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = Field(
+        (),
+        description="the heads also see the maps behind these stages of the backbone, pooled (`fashion-sweep model` "
+        "lists the stages; the first is 1)",
+    )
+    feature_stats: Literal["mean", "mean_std"] = Field(
+        "mean", description="how maps of feature_stages are pooled: the mean of each channel, or its deviation, too"
+    )
+    feature_root: bool = Field(
+        False,
+        description="the heads see the features' signed square roots (Perronnin et al. 2010, 3.2), which suit linear "
+        "probes of ReLU features",
+    )
+
+    @model_validator(mode="after")
+    def _stages_ascend(self) -> Self:
+        if any(one >= other for one, other in pairwise(self.feature_stages)):
+            raise ValueError(f"feature_stages ({list(self.feature_stages)}) must ascend")
+        return self
 
 
 class TrainConfig(Frozen):
@@ -231,6 +259,13 @@ class TrainConfig(Frozen):
     )
     lr: float = Field(0.1, gt=0.0, le=100.0, description="peak learning rate of the heads")
     backbone_lr_scale: float = Field(1.0, gt=0.0, le=10.0, description="the backbone's learning rate is lr times this")
+    layer_decay: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="each stage of the backbone learns at this many times the rate of the next one (Clark et al. 2020, "
+        "ELECTRA); 1: all alike",
+    )
     freeze_backbone: bool = Field(False, description="train the heads alone")
     freeze_stages: int = Field(
         0,
@@ -270,6 +305,20 @@ class TrainConfig(Frozen):
         le=10.0,
         description="pairs of training images are mixed by a share from Beta(mixup, mixup), and their losses alike "
         "(Zhang et al. 2018); with mode: tail their maps; 0: none",
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        description="a box of each training image is that of another, of an area from Beta(cutmix, cutmix), and the "
+        "losses are mixed alike (Yun et al. 2019); with mixup, too, each batch takes one of the two at random; 0: none",
+    )
+    logit_adjustment: float = Field(
+        0.0,
+        ge=0.0,
+        le=4.0,
+        description="training adds this many times the logarithm of a class's share to its logit, so that rare classes "
+        "are predicted more often (Menon et al. 2021); 1 aims at balanced accuracy; 0: none",
     )
     focal_gamma: float = Field(2.0, ge=0.0, le=10.0, description="focusing exponent of loss: focal (Lin et al. 2017)")
     class_weighting: Literal["none", "inverse", "sqrt_inverse"] = Field(

@@ -16,7 +16,7 @@ from fashion.bucket.address import OBJECT_STORES
 from fashion.bucket.obstore_client import CLIENTS
 from fashion.cli.main import COMMANDS, HIDDEN, cli
 from fashion.config import TrialConfig
-from fashion.data.augment import CROPS
+from fashion.data.augment import AUTO_AUGMENTS, CROPS
 from fashion.data.images import ORIENTATIONS, resize_square
 from fashion.data.pictures.depth import DEPTHS
 from fashion.model.backbones import BACKBONES
@@ -25,6 +25,7 @@ from fashion.model.loss import CLASS_WEIGHTINGS, OBJECTIVES, build_loss
 from fashion.model.metrics import Meter
 from fashion.model.network import BUILDERS, OWN, WITH_CLASSIFIER
 from fashion.model.optim import DECAYS, OPTIMIZERS, SCHEDULES, build_optimizer, build_schedule
+from fashion.model.parts.stage_features import FEATURE_STATS
 from fashion.record.validate import SCHEDULER
 from fashion.schedulers.metrics import METRICS
 from fashion.schedulers.registry import SCHEDULERS, make_scheduler
@@ -46,9 +47,11 @@ def words(field: str) -> list[str]:
 TABLES: dict[str, Mapping[str, Any]] = {
     "data.orientation": ORIENTATIONS,
     "data.depth": DEPTHS,
+    "data.auto_augment": AUTO_AUGMENTS,
     "data.crop_mode": CROPS,
     "data.normalize": NORMALIZATIONS,
     "model.feature_norm": FEATURE_NORMS,
+    "model.feature_stats": FEATURE_STATS,
     "train.init_heads": HEAD_INITS,
     "train.optimizer": OPTIMIZERS,
     "train.decay_biases": DECAYS,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +33,11 @@ from fashion.config import DataConfig
     ERASE_TOP,
     ERASE_LEFT,
     CELLS,
-) = range(13)
-DRAWS = 13
+    OPERATION,
+    MAGNITUDE,
+    SIGN,
+) = range(16)
+DRAWS = 16
 
 
 def augment(pixels: Tensor, draw: Tensor, config: DataConfig, side: int) -> Tensor:
@@ -41,7 +46,7 @@ def augment(pixels: Tensor, draw: Tensor, config: DataConfig, side: int) -> Tens
     `draw` (DRAWS, n) holds uniform numbers in [0, 1), one column for each image, on the batch's device. `side`
     is in pixels.
     """
-    floats = CROPS[config.crop_mode](pixels, draw, config, side)
+    floats = AUTO_AUGMENTS[config.auto_augment](CROPS[config.crop_mode](pixels, draw, config, side), draw)
     return jitter(floats, draw, config.jitter) if config.jitter else floats
 
 
@@ -121,6 +126,40 @@ def erase_(images: Tensor, draw: Tensor, probability: float) -> None:
     images.masked_fill_((rows[:, :, None] & columns[:, None, :] & chosen[:, None, None])[:, None], 0.0)
 
 
+def trivial_augment(images: Tensor, draw: Tensor) -> Tensor:
+    """TrivialAugment, wide (Müller and Hutter 2021): one of 14 operations on each image (n, 3, H, W) in [0, 1], at one
+    of 31 strengths, as torchvision's TrivialAugmentWide on bytes."""
+    transform = _trivial_augment()
+    space = list(transform._AUGMENTATION_SPACE.items())
+    pixels = (images * 255).round_().to(torch.uint8)
+    made = []
+    for image, number, place, sign in zip(pixels, *draw[[OPERATION, MAGNITUDE, SIGN]].tolist(), strict=True):
+        name, (strengths, signed) = space[int(number * len(space))]
+        choice = strengths(transform.num_magnitude_bins, *image.shape[-2:])
+        strength = 0.0 if choice is None else float(choice[int(place * len(choice))])
+        strength = -strength if signed and sign < 0.5 else strength
+        made.append(
+            transform._apply_image_or_video_transform(
+                image, name, strength, interpolation=transform.interpolation, fill=transform._fill
+            )
+        )
+    return torch.stack(made).float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def _trivial_augment() -> Any:
+    """torchvision's transform draws from torch's global generator, which other threads use, too. So its operations are
+    called by their names, with draws that are given."""
+    from torchvision.transforms import v2  # here, since it takes a while to load
+
+    return v2.TrivialAugmentWide()
+
+
+# The keys are the words that `DataConfig.auto_augment` allows.
+AUTO_AUGMENTS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "none": lambda images, draw: images,
+    "trivial": trivial_augment,
+}
 # How a training crop becomes floats (n, 3, side, side), from uint8 pixels, draws, settings and side. The keys are the
 # words that `DataConfig.crop_mode` allows; for `center` the batches take the crop before they draw.
 CROPS: Mapping[str, Callable[[Tensor, Tensor, DataConfig, int], Tensor]] = {
@@ -142,3 +181,34 @@ def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor
     share = max(share, 1.0 - share)
     other = torch.randperm(len(images)).to(images.device)
     return torch.lerp(images[other], images, share), targets[other], share
+
+
+def cutmix(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor, float]:
+    """A box of each image (n, C, H, W) is that of another row of the batch, at the same place in all (Yun et al. 2019).
+
+    Returns the images, the targets (n, columns) of those other rows, and the share of its area that an image has kept.
+    That is x from Beta(alpha, alpha) but for what of the box lies outside of the image, whose centre is equally likely
+    everywhere. Draws from torch's global generator.
+    """
+    kept = float(torch.distributions.Beta(alpha, alpha).sample())
+    other = torch.randperm(len(images)).to(images.device)
+    middle = torch.rand(2).tolist()
+    (top, bottom), (left, right) = (
+        _span(size, place, (1 - kept) ** 0.5) for size, place in zip(images.shape[-2:], middle, strict=True)
+    )
+    mixed = images.clone()
+    mixed[..., top:bottom, left:right] = images[other, :, top:bottom, left:right]
+    return mixed, targets[other], 1 - (bottom - top) * (right - left) / (images.shape[-2] * images.shape[-1])
+
+
+def _span(size: int, middle: float, share: float) -> tuple[int, int]:
+    """From where to where a side of the box goes: `share` of `size` pixels around `middle` of it, within the image."""
+    length, centre = round(size * share), int(size * middle)
+    return max(0, centre - length // 2), min(size, centre - length // 2 + length)
+
+
+def mixture(images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float) -> tuple[Tensor, Tensor, float]:
+    """What `train.mixup` and `train.cutmix` make of a batch: one of them, or where both are on either, at random."""
+    if mixup_alpha and (not cutmix_alpha or float(torch.rand(())) < 0.5):
+        return mixup(images, targets, mixup_alpha)
+    return cutmix(images, targets, cutmix_alpha)

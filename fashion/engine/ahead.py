@@ -18,7 +18,7 @@ from fashion.cluster.growth import workers_that_fit
 from fashion.cluster.interrupts import deferred
 from fashion.cluster.local.start import Warm, replaced
 from fashion.cluster.session import SECRETS, cluster, coming
-from fashion.model.backbones import TIMM_PREFIX, row
+from fashion.model.backbones import row
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.spec.trials.possible import every, together
 
@@ -142,7 +142,8 @@ def needed(spec: SweepSpec, left: int, cpus: int, gpus: int) -> Warm | None:
     if resources.concurrent_trials != "auto":
         slots = min(slots, resources.concurrent_trials)
     names = {str(each["model.backbone"]) for each in together(spec, ("model.backbone",), every)}
-    sources = {"timm" if name.startswith(TIMM_PREFIX) else row(name).source for name in names}
+    rows = [part for name in names for part in row(name).parts or (row(name),)]
+    sources = {part.source for part in rows}
     return Warm(min(slots, left), (TRIAL, *sorted(sources - {"own"})))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,9 +18,10 @@ IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 HALF: Channels = (0.5, 0.5, 0.5)
 TIMM_PREFIX = "timm:"
+JOINT = "+"  # between the names of backbones that are one model's
 # From this side on, networks that shrink an image 32 times leave more than one position to their last normalisation.
 BELOW_ONE_POSITION = 33
-Provider = Literal["torchvision", "timm", "own"]  # whose code builds the network: see `network.BUILDERS`
+Provider = Literal["torchvision", "timm", "own", "joined"]  # whose code builds the network: see `network.BUILDERS`
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class BackboneRow:
     pixels of the smallest images that it takes, `least_side_alone` that of the smallest ones on which it trains one at
     a time: below it batch normalisation sees a single value per channel. A row of `timm:NAME` has placeholders
     (native_size 0) until `network.complete_row` has asked timm; its sizes and stages are known once it is built.
+    `parts` are the rows of several backbones whose features stand side by side; of them a row has what holds for all.
     """
 
     name: str
@@ -47,6 +51,7 @@ class BackboneRow:
     least_side: int = 8
     least_side_alone: int = 8
     note: str = ""
+    parts: tuple[BackboneRow, ...] = ()
 
     @property
     def timm_name(self) -> str:
@@ -56,16 +61,26 @@ class BackboneRow:
     @property
     def has_imagenet(self) -> bool:
         """Whether ImageNet weights exist for it, whether or not they are on this machine."""
+        if self.parts:
+            return all(part.has_imagenet for part in self.parts)
         return bool(self.weights_name or self.package or self.name.startswith(TIMM_PREFIX))
 
 
 @dataclass(frozen=True)
 class ResolvedWeights:
-    """Where a trial's initial weights come from. `path` is absolute; `sha256` is the file's, in hex."""
+    """Where a trial's initial weights come from. `path` is absolute; `sha256` is the file's, in hex. Of several
+    backbones `parts` has those of each, and `sha256` is that of theirs."""
 
     kind: Literal["none", "imagenet", "file"]
     path: Path | None = None
     sha256: str | None = None
+    parts: tuple[ResolvedWeights, ...] = ()
+
+
+def joined_weights(parts: tuple[ResolvedWeights, ...]) -> ResolvedWeights:
+    """The weights of several backbones as those of one model."""
+    found = "".join(part.sha256 or "" for part in parts)
+    return ResolvedWeights(parts[0].kind, None, hashlib.sha256(found.encode()).hexdigest() if found else None, parts)
 
 
 def _vision(name: str, size: int, parameters: int, weights: str, stages: int, **more: object) -> BackboneRow:
@@ -143,13 +158,43 @@ _ROWS = (
 BACKBONES: dict[str, BackboneRow] = {row.name: row for row in _ROWS}
 
 
+def names_in(backbone: str) -> list[str]:
+    """The names of the backbones that `model.backbone` names: one, or several with JOINT between them."""
+    return backbone.split(JOINT)
+
+
+def asks_timm(backbone: str) -> bool:
+    """Whether one of the backbones is no row of the table, but any network of timm's."""
+    return any(name.startswith(TIMM_PREFIX) for name in names_in(backbone))
+
+
+def joined(rows: Sequence[BackboneRow]) -> BackboneRow:
+    """The row of several backbones as one. Its sizes are those that all of them take, its statistics the first's."""
+    return BackboneRow(
+        JOINT.join(row.name for row in rows),
+        "joined",
+        max(row.native_size for row in rows) if all(row.native_size for row in rows) else 0,
+        sum(row.parameters for row in rows),
+        mean=rows[0].mean,
+        std=rows[0].std,
+        drop_path=any(row.drop_path for row in rows),
+        stages=len(rows),
+        least_side=max(row.least_side for row in rows),
+        least_side_alone=max(row.least_side_alone for row in rows),
+        parts=tuple(rows),
+    )
+
+
 def row(name: str) -> BackboneRow:
-    """The row of a backbone. For `timm:NAME` one is made, which is unchecked until timm is asked.
+    """The row of a backbone, or of several with JOINT between their names. For `timm:NAME` one is made, which is
+    unchecked until timm is asked.
 
     Raises UserError, with the nearest names, for any other name.
     """
     if name in BACKBONES:
         return BACKBONES[name]
+    if JOINT in name:
+        return joined([row(each) for each in names_in(name)])
     if name.startswith(TIMM_PREFIX) and len(name) > len(TIMM_PREFIX):
         return BackboneRow(name, "timm", 0, 0, drop_path=True, note="timm's network of that name")
     near = difflib.get_close_matches(name, BACKBONES, n=3, cutoff=0.5)

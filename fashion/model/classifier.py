@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -14,7 +13,10 @@ from fashion.config import ModelConfig, TrainConfig
 from fashion.errors import Problem, UserError
 from fashion.model import backbones
 from fashion.model.backbones import HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneRow, Channels, ResolvedWeights
+from fashion.model.loss import log_priors
 from fashion.model.network import complete_row, make_backbone, stages_of
+from fashion.model.parts.composed import SignedRoot
+from fashion.model.parts.stage_features import with_stage_features
 from fashion.model.weights import load_into
 
 
@@ -22,8 +24,9 @@ class MultiHeadClassifier(nn.Module):
     """Images (n, 3, H, W) to a tuple of logits, (n, k_h) for head h.
 
     Each head is a dropout and a linear layer on the pooled features, as in the report ("Model"), but over its own
-    classes only: no softmax and no zero padding, which the `report` objective adds itself. With `feature_norm` a batch
-    normalisation without parameters comes before the heads (He et al. 2022, appendix A.1).
+    classes only: no softmax and no zero padding, which the `report` objective adds itself. With `feature_root` the
+    features' signed roots, and with `feature_norm` a batch normalisation without parameters (He et al. 2022, appendix
+    A.1), come before the heads.
     """
 
     def __init__(
@@ -33,9 +36,11 @@ class MultiHeadClassifier(nn.Module):
         class_counts: Sequence[int],
         dropout: float,
         feature_norm: bool = False,
+        feature_root: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.root: nn.Module = SignedRoot() if feature_root else nn.Identity()
         self.norm: nn.Module = nn.BatchNorm1d(features, affine=False) if feature_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList([nn.Linear(features, count) for count in class_counts])
@@ -49,7 +54,7 @@ class MultiHeadClassifier(nn.Module):
         return features
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features = self.norm(self.features(images))
+        features = self.norm(self.root(self.features(images)))
         return tuple(head(self.dropout(features)) for head in self.heads)
 
     def without_backbone(self) -> Self:
@@ -65,6 +70,15 @@ class MultiHeadClassifier(nn.Module):
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         return self.backbone.parameters()
+
+    def backbone_layers(self) -> list[list[nn.Parameter]]:
+        """The backbone's parameters by stage, from the input on; those that are of no stage are with the first, since
+        they are embeddings of what comes in."""
+        layers = [list(module.parameters()) for _, module in stages_of(self.backbone)]
+        layers = [layer for layer in layers if layer]
+        listed = {id(parameter) for layer in layers for parameter in layer}
+        others = [parameter for parameter in self.backbone_parameters() if id(parameter) not in listed]
+        return [others + layers[0], *layers[1:]] if layers else [others]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         return self.heads.parameters()
@@ -130,10 +144,11 @@ def build_model(
     """
     row = backbones.row(config.backbone)
     backbone, features = make_backbone(row, config.drop_path)
-    if weights is not None and weights.path is not None:
+    if weights is not None and weights.kind != "none":
         load_into(backbone, row, weights)
+    backbone, features = with_stage_features(backbone, features, row, config)
     feature_norm = FEATURE_NORMS[config.feature_norm]
-    return MultiHeadClassifier(backbone, features, class_counts, config.dropout, feature_norm)
+    return MultiHeadClassifier(backbone, features, class_counts, config.dropout, feature_norm, config.feature_root)
 
 
 # The keys are the words that `ModelConfig.feature_norm` allows: whether a batch normalisation comes before the heads.
@@ -144,15 +159,12 @@ def prior_biases(model: MultiHeadClassifier, label_counts: Sequence[NDArray[Any]
     """Let the heads begin with what is known without looking at an image: each bias is the logarithm of how often its
     class occurs, of a multi-label head its odds (Lin et al. 2017, Focal Loss for Dense Object Detection, 3.3).
 
-    label_counts: for each head (classes,) training images of each class, of a multi-label head (classes, 2), those
-    that don't have it and those that do. One of each is added, so that a class without images has a finite bias.
+    label_counts: for each head as `loss.log_priors` takes them.
     """
     for head, counts in zip(model.heads, label_counts, strict=True):
         assert isinstance(head, nn.Linear), "heads are linear"
-        shares = np.log(np.asarray(counts, float) + 1)
-        bias = shares[:, 1] - shares[:, 0] if shares.ndim == 2 else shares - np.log(np.exp(shares).sum())
         with torch.no_grad():
-            head.bias.copy_(torch.from_numpy(bias))
+            head.bias.copy_(torch.from_numpy(log_priors(counts)))
 
 
 def random_biases(model: MultiHeadClassifier, label_counts: Sequence[NDArray[Any]]) -> None:

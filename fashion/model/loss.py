@@ -76,8 +76,11 @@ class MultiHeadLoss:
         weights: Sequence[Tensor] | None,
         multi_label: Sequence[bool] = (),
         label_loss: LabelLoss | None = None,
+        added: Sequence[Tensor] | None = None,
     ) -> None:
+        """added: (k,) for each head, what is added to its logits."""
         self._head_loss, self._label_loss = head_loss, label_loss
+        self._added = list(added) if added is not None else None
         self._weights = list(weights) if weights is not None else None
         self._multi_label = tuple(multi_label) if any(multi_label) else ()
 
@@ -85,6 +88,9 @@ class MultiHeadLoss:
         """`scales` (heads,): what `scales` gives for the batch; None where all labels are known."""
         if self._weights is not None and self._weights[0].device != targets.device:
             self._weights = [weight.to(targets.device) for weight in self._weights]
+        if self._added is not None:
+            self._added = [each.to(targets.device) for each in self._added]
+            logits = [head.float() + each for head, each in zip(logits, self._added, strict=True)]
         weights: Sequence[Tensor | None] = self._weights or [None] * len(logits)
         if scales is None and not self._multi_label:
             pairs = zip(_pairs(logits, targets), weights, strict=True)
@@ -156,14 +162,30 @@ def build_loss(
     if any(multi) and train.loss not in LABEL_OBJECTIVES:
         raise ValueError(f"multi-label heads have no objective {train.loss}: {', '.join(LABEL_OBJECTIVES)}")
     weights: list[Tensor] | None = None
-    if CLASS_WEIGHTINGS[train.class_weighting]:
+    added: list[Tensor] | None = None
+    if CLASS_WEIGHTINGS[train.class_weighting] or train.logit_adjustment:
         shapes = [(count, 2) if each else (count,) for count, each in zip(class_counts, multi, strict=True)]
         if train_label_counts is None or [np.shape(counts) for counts in train_label_counts] != shapes:
-            raise ValueError("class weighting needs train_label_counts, one count per class of every head")
-        found = [_weights(np.asarray(counts), train.class_weighting) for counts in train_label_counts]
-        weights = [torch.tensor(each, dtype=torch.float32) for each in found]
+            raise ValueError("weighting and adjustment need train_label_counts, one count per class of every head")
+        if CLASS_WEIGHTINGS[train.class_weighting]:
+            found = [_weights(np.asarray(counts), train.class_weighting) for counts in train_label_counts]
+            weights = [torch.tensor(each, dtype=torch.float32) for each in found]
+        if train.logit_adjustment:
+            added = [
+                torch.tensor(train.logit_adjustment * log_priors(counts), dtype=torch.float32)
+                for counts in train_label_counts
+            ]
     label_loss = LABEL_OBJECTIVES[train.loss](train) if any(multi) else None
-    return MultiHeadLoss(OBJECTIVES[train.loss](train, class_counts), weights, multi, label_loss)
+    return MultiHeadLoss(OBJECTIVES[train.loss](train, class_counts), weights, multi, label_loss, added)
+
+
+def log_priors(counts: np.ndarray) -> np.ndarray:
+    """The logits (k,) of a head that says how often its classes occur, whatever it sees: logarithms of their shares; of
+    a multi-label head, log odds. counts: (k,) training images of each class, of a multi-label head (k, 2), those that
+    don't have it and those that do. One of each is added, so that a class without images has a finite logit."""
+    logs = np.log(np.asarray(counts, float) + 1)
+    priors: np.ndarray = logs[:, 1] - logs[:, 0] if logs.ndim == 2 else logs - np.log(np.exp(logs).sum())
+    return priors
 
 
 def _weights(counts: np.ndarray, weighting: str) -> np.ndarray:

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from fashion.errors import UserError
-from fashion.model.backbones import BackboneRow, Provider
+from fashion.model.backbones import TIMM_PREFIX, BackboneRow, Provider, joined
+from fashion.model.parts.composed import JoinedBackbones, StageFeatures
 from fashion.model.tiny import TinyNet
 
 # torchvision's and timm's names for a container whose members are the stages.
@@ -38,7 +39,9 @@ def complete_row(row: BackboneRow) -> BackboneRow:
 
     Raises UserError, with the nearest names, when timm has no such network.
     """
-    if not row.name.startswith("timm:"):
+    if row.parts:
+        return joined([complete_row(part) for part in row.parts])
+    if not row.name.startswith(TIMM_PREFIX):
         return row
     timm = import_timm(f"model.backbone: {row.name}")
     name = row.timm_name
@@ -71,6 +74,8 @@ def meta_backbone(row: BackboneRow) -> tuple[nn.Module, int]:
 
 def stages_of(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     """The parts of a backbone that an image passes one after another, with their names, from the input on."""
+    if isinstance(backbone, StageFeatures):
+        return [(f"network.{name}", module) for name, module in stages_of(backbone.network)]
     found: list[tuple[str, nn.Module]] = []
     for name, child in backbone.named_children():
         if name in OPENED and isinstance(child, nn.Sequential | nn.ModuleList):
@@ -139,6 +144,12 @@ def _timm_backbone(row: BackboneRow, drop_path: float) -> tuple[nn.Module, int]:
     return network, int(getattr(network, "head_hidden_size", None) or network.num_features)
 
 
+def _joined_backbones(row: BackboneRow, drop_path: float) -> tuple[nn.Module, int]:
+    built = [make_backbone(part, drop_path) for part in row.parts]
+    names = [part.name for part in row.parts]
+    return JoinedBackbones(names, [backbone for backbone, _ in built]), sum(features for _, features in built)
+
+
 # This project's own networks by the name of their row; `num_features` of each is its F.
 OWN: Mapping[str, type[TinyNet]] = {"tiny": TinyNet}
 # For each source of networks: the backbone of a row with its F, and the network with the classifier that it had.
@@ -146,9 +157,11 @@ BUILDERS: Mapping[Provider, Callable[[BackboneRow, float], tuple[nn.Module, int]
     "own": _own_backbone,
     "torchvision": _torchvision_backbone,
     "timm": _timm_backbone,
+    "joined": _joined_backbones,
 }
 WITH_CLASSIFIER: Mapping[Provider, Callable[[BackboneRow], nn.Module]] = {
     "own": lambda row: _own_backbone(row, 0.0)[0],
     "torchvision": lambda row: _torchvision_network(row, 0.0),
     "timm": lambda row: import_timm(row.name).create_model(complete_row(row).timm_name, pretrained=False),
+    "joined": lambda row: nn.ModuleList([WITH_CLASSIFIER[part.source](part) for part in row.parts]),
 }

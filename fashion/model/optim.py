@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -65,16 +66,23 @@ DECAYS: Mapping[str, Callable[[OptimizerRow, bool], bool]] = {
 
 
 def build_optimizer(
-    train: TrainConfig, backbone: Iterable[nn.Parameter], heads: Iterable[nn.Parameter]
+    train: TrainConfig, backbone: Sequence[Iterable[nn.Parameter]], heads: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """The optimiser that `train` asks for, over the parameters that require gradients.
+    """The optimiser that `train` asks for, over the parameters that require gradients. backbone: by layer, from the
+    input on.
 
-    The heads learn at `train.lr`, the backbone at `train.lr * train.backbone_lr_scale`.
+    The heads learn at `train.lr`, the backbone's last layer at `train.lr * train.backbone_lr_scale`, and each layer
+    before it at `train.layer_decay` times the next one's rate.
     """
     chosen = OPTIMIZERS[train.optimizer]
     decays_all = chosen.solves or DECAYS[train.decay_biases](chosen, train.mode == "probe")
+    scale = train.lr * train.backbone_lr_scale
+    if train.layer_decay == 1:
+        rates: list[tuple[Iterable[nn.Parameter], float]] = [(chain.from_iterable(backbone), scale)]
+    else:
+        rates = [(layer, scale * train.layer_decay**behind) for behind, layer in enumerate(reversed(backbone))][::-1]
     groups: list[Group] = []
-    for parameters, lr in ((backbone, train.lr * train.backbone_lr_scale), (heads, train.lr)):
+    for parameters, lr in (*rates, (heads, train.lr)):
         trainable = [p for p in parameters if p.requires_grad]
         plain = [] if decays_all else [p for p in trainable if p.ndim <= 1]
         kept = {id(p) for p in plain}

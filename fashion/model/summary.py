@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fashion.config import ModelConfig
 from fashion.errors import UserError
+from fashion.model import backbones
 from fashion.model.backbones import BackboneRow
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.network import classifier_parameters, complete_row, meta_backbone, stages_of
+from fashion.model.parts.stage_features import feature_count
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,12 @@ def _count(parameters: Any) -> int:
     return sum(p.numel() for p in parameters)
 
 
-def backbone_size(row: BackboneRow) -> dict[str, Any]:
-    """What a run's manifest keeps of a backbone: its `parameters` without a classifier, the number of its `features`,
-    and its `stages` in order of the forward pass, {name, kind, parameters} each. Raises UserError for a network that
-    timm does not have."""
-    backbone, features = meta_backbone(complete_row(row))
+def backbone_size(model: ModelConfig) -> dict[str, Any]:
+    """What a run's manifest keeps of a backbone: its `parameters` without a classifier, the number of `features` that
+    the heads see, and its `stages` in order of the forward pass, {name, kind, parameters} each. Raises UserError for a
+    network that timm does not have."""
+    row = complete_row(backbones.row(model.backbone))
+    backbone, features = meta_backbone(row)[0], feature_count(row, model)
     return {
         "parameters": _count(backbone.parameters()),
         "features": features,

@@ -23,7 +23,7 @@ from fashion.config import ModelConfig
 from fashion.errors import WeightsError
 from fashion.files import new_file
 from fashion.model import backbones
-from fashion.model.backbones import BackboneRow, ResolvedWeights
+from fashion.model.backbones import BackboneRow, ResolvedWeights, joined_weights
 from fashion.model.network import CLASSIFIER_NAMES, complete_row, import_timm, meta_backbone
 from fashion.model.state_file import read_state
 
@@ -44,6 +44,9 @@ def resolve_weights(model: ModelConfig, progress: Progress | None = None) -> Res
     row = complete_row(backbones.row(model.backbone))
     if model.weights == "none":
         return ResolvedWeights("none")
+    if row.parts:
+        of_each = [model.model_copy(update={"backbone": part.name}) for part in row.parts]
+        return joined_weights(tuple(resolve_weights(each, progress) for each in of_each))
     if model.weights == "imagenet":
         kind: Literal["imagenet", "file"] = "imagenet"
         path = _imagenet_file(row, progress)
@@ -61,6 +64,10 @@ def load_into(backbone: nn.Module, row: BackboneRow, weights: ResolvedWeights) -
 
     Raises WeightsError if the file is gone, has changed since it was resolved, or does not fit.
     """
+    if row.parts:
+        for part, each, of_it in zip(backbone.children(), row.parts, weights.parts, strict=True):
+            load_into(part, each, of_it)
+        return
     path = weights.path
     assert path is not None
     if not path.is_file():

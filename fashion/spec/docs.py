@@ -13,7 +13,7 @@ or an address in a bucket such as `s3://BUCKET/PREFIX` ([storage.md](storage.md)
 
 Every field of `data`, `model` and `train` takes one of these forms; `data.root` and how its labels and
 pictures are read (`attributes`, `missing`, `split`, `folds`, `orientation`, `depth`, `on_error`, `follow_links`) are
-the same in all trials:
+the same in all trials, and so are `feature_stages` and `feature_stats`:
 
 | form | meaning |
 |---|---|
@@ -44,7 +44,9 @@ def markdown() -> str:
 
 
 def _word(value: object) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from fashion.bucket.address import is_address, parse_address
 from fashion.config import DataConfig, ModelConfig, TrainConfig
 from fashion.errors import nearest
+from fashion.model.backbones import BACKBONES, JOINT, TIMM_PREFIX, names_in
 from fashion.spec.settings import ResourcesConfig, SchedulerConfig, SearchConfig
 
 SAMPLED: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
@@ -24,10 +25,10 @@ SETTINGS: dict[str, type[BaseModel]] = {
     "resources": ResourcesConfig,
 }
 TOP_LEVEL = ("name", *SAMPLED, *SETTINGS, "storage")
-# One sweep is over one data set, whose pictures are read one way.
+# One sweep is over one data set, whose pictures are read one way, and over one kind of features.
 NEVER_SAMPLED = (
     "data.root", "data.attributes", "data.missing", "data.split", "data.folds", "data.orientation", "data.depth",
-    "data.on_error", "data.follow_links",
+    "data.on_error", "data.follow_links", "model.feature_stages", "model.feature_stats",
 )  # fmt: skip
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # a sweep's name, which also names its folder
 
@@ -99,6 +100,8 @@ class FieldRule:
 
     def check(self, value: Any) -> Any:
         """The value as the field holds it (1 becomes 1.0 in a field of real numbers). Raises NotAllowedError."""
+        if self.name == "model.backbone" and isinstance(value, list) and all(isinstance(each, str) for each in value):
+            value = JOINT.join(value)
         try:
             checked = self._adapter.validate_python(value)
         except ValidationError as error:
@@ -164,7 +167,7 @@ def describe(schema: dict[str, Any]) -> str:
     if kind == "object":
         return f"a mapping of {', '.join(schema['properties'])}"
     if kind == "array":
-        return f"a list of {describe(schema['items'])}"
+        return f"a list of {describe(schema['items']).replace('a whole number', 'whole numbers')}"
     return {"boolean": "true or false", "string": "text", "null": "null"}[str(kind)]
 
 
@@ -195,14 +198,8 @@ def _inside(error: ValidationError) -> str:
 
 def _check_meaning(name: str, value: Any) -> None:
     """Check what a type can't express. Raises NotAllowedError."""
-    if name == "model.backbone" and not value.startswith("timm:"):
-        from fashion.model.backbones import BACKBONES
-
-        if value not in BACKBONES:
-            everywhere = "`fashion-sweep model --list` shows them; timm:NAME takes any timm model"
-            raise NotAllowedError("must be a known backbone", nearest(value, list(BACKBONES), everywhere))
-    if name == "model.backbone" and value == "timm:":
-        raise NotAllowedError("must name a timm model after timm:", "For example timm:resnet26d")
+    if name == "model.backbone":
+        _check_backbones(names_in(value))
     words = ("none", "imagenet")
     if name == "model.weights" and value not in words and not value.endswith((".safetensors", ".pth", ".pt")):
         raise NotAllowedError(
@@ -217,6 +214,18 @@ def _check_meaning(name: str, value: Any) -> None:
             raise NotAllowedError(f"must {error}", "For example s3://bucket/FashionDataset") from None
     if name in ("data.root", "model.weights"):
         check_home(value)
+
+
+def _check_backbones(names: list[str]) -> None:
+    for name in names:
+        if name == TIMM_PREFIX:
+            raise NotAllowedError("must name a timm model after timm:", "For example timm:resnet26d")
+        if not name.startswith(TIMM_PREFIX) and name not in BACKBONES:
+            everywhere = "`fashion-sweep model --list` shows them; timm:NAME takes any timm model"
+            rule = "must be a known backbone" if len(names) == 1 else f"must be known backbones ({name!r} is none)"
+            raise NotAllowedError(rule, nearest(name, list(BACKBONES), everywhere))
+    if len(set(names)) < len(names):
+        raise NotAllowedError("must name each backbone once")
 
 
 def check_home(path: str) -> None:

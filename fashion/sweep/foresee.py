@@ -12,12 +12,13 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fashion.bucket.address import is_address
 from fashion.cluster.growth import workers_that_fit
 from fashion.config import LabelReading, ModelConfig
 from fashion.data.lists import LABELLED, listed_images
-from fashion.errors import Problem, ResourcesError, WeightsError
+from fashion.errors import Problem, ResourcesError, UserError, WeightsError
 from fashion.model import backbones
 from fashion.spec.fields import show
 from fashion.spec.settings import ResourcesConfig
@@ -65,9 +66,9 @@ def foreseen(spec: SweepSpec, train_images: int | None, progress: Progress) -> l
         return [Problem("resources.workers", rule, str(workers))]
     shapes = sorted(_shapes(spec, train_images), key=repr)
     if train_images is None and importlib.util.find_spec("timm") is None:
-        shapes = [shape for shape in shapes if not shape.backbone.startswith(backbones.TIMM_PREFIX)]
-    found: dict[tuple[str, str], Problem] = {}
-    built = any(shape.backbone.startswith(backbones.TIMM_PREFIX) for shape in shapes)
+        shapes = [shape for shape in shapes if not backbones.asks_timm(shape.backbone)]
+    found = {(problem.place, problem.rule): problem for problem in _without_maps(spec)}
+    built = any(backbones.asks_timm(shape.backbone) for shape in shapes)
     for number, shape in enumerate(shapes):
         if built:  # which takes seconds
             progress("sizes that backbones take", number, len(shapes))
@@ -76,6 +77,23 @@ def foreseen(spec: SweepSpec, train_images: int | None, progress: Progress) -> l
     if built:
         progress("sizes that backbones take", len(shapes), len(shapes))
     return [*found.values()]
+
+
+def _without_maps(spec: SweepSpec) -> Iterator[Problem]:
+    """Those of `model.feature_stages` that are no stages with maps, of each backbone."""
+    if not spec.fixed["model.feature_stages"]:
+        return
+    from fashion.model.parts.stage_features import feature_count  # here, since it takes torch
+
+    for each in together(spec, ("model.backbone",), every):
+        name = str(each["model.backbone"])
+        if backbones.asks_timm(name) and importlib.util.find_spec("timm") is None:
+            continue
+        stages: Any = spec.fixed["model.feature_stages"]
+        try:
+            feature_count(backbones.row(name), ModelConfig(backbone=name, feature_stages=stages))
+        except UserError as error:
+            yield from error.problems
 
 
 def foreseen_here(spec: SweepSpec, progress: Progress) -> list[Problem]:
@@ -212,7 +230,7 @@ def _open(each: Mapping[str, Scalar], workers: int, train_images: int | None) ->
     if each["train.mode"] == "tail":
         return True
     size = int(each["train.batch_size"] or 0)
-    in_table = not str(each["model.backbone"]).startswith(backbones.TIMM_PREFIX)
+    in_table = not backbones.asks_timm(str(each["model.backbone"]))
     return not in_table or min(size, train_images if train_images is not None else size) < 2 * workers
 
 
@@ -235,7 +253,7 @@ def _problems(shape: Shape, workers: int, train_images: int | None) -> Iterator[
 def _uncut(shape: Shape) -> Iterator[Problem]:
     """Why a tail can't be cut off."""
     from fashion.model.network import complete_row
-    from fashion.training.tail.cut import why_not_cut
+    from fashion.model.parts.cut import why_not_cut
 
     assert shape.frozen is not None, "a tail's backbone is never frozen as a whole"
     row = complete_row(backbones.row(shape.backbone))

@@ -31,8 +31,8 @@ from fashion.files import KernelLock, write_atomic
 from fashion.model.backbones import row
 from fashion.model.classifier import build_model
 from fashion.model.network import complete_row
+from fashion.model.parts.cut import map_shape
 from fashion.model.precision import Setting, computes_bf16
-from fashion.training.tail.cut import map_shape
 
 FORMAT_VERSION = 4
 ROUNDS = 4

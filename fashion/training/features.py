@@ -150,7 +150,11 @@ def features_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mir
 def _described(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> dict[str, Any]:
     # Those of a tail are made of its maps, which are rounded.
     cut = config.train.freeze_stages if config.train.mode == "tail" else None
-    return passes.described(pack, config, weights, mirrored, FORMAT_VERSION, cut)
+    described = passes.described(pack, config, weights, mirrored, FORMAT_VERSION, cut)
+    model = config.model
+    # Left out where there are none, so that the caches of versions without them keep their names.
+    stages = {"stages": model.feature_stages, "stats": model.feature_stats} if model.feature_stages else {}
+    return {**described, **stages}
 
 
 def _valid(path: Path, count: int) -> NDArray[np.float32] | None:

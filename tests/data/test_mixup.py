@@ -1,4 +1,4 @@
-"""Mixup: shares and partners, and an objective that is the same mixture of losses."""
+"""Mixup and CutMix: shares and partners, and an objective that is the same mixture of losses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fashion.data.augment import mixup
+from fashion.data.augment import cutmix, mixture, mixup
 from fashion.model.loss import cross_entropy, mixed
 from fashion.training.loop import TrialInputs, fit
 from tests.support.trained import NONE, config, packs, training
@@ -41,9 +41,43 @@ def test_the_shares_are_those_of_the_beta_distribution() -> None:
     assert folded.pvalue > 1e-3
 
 
+def test_a_box_of_each_image_is_anothers_and_the_share_is_what_is_left() -> None:
+    torch.manual_seed(5)
+    images = torch.arange(6.0)[:, None, None, None].expand(6, 2, 20, 30)
+    targets = torch.arange(6)[:, None]
+    shares = []
+    for _ in range(300):
+        mixed_images, others, share = cutmix(images, targets, 1.0)
+        partner = others[:, 0]
+        taken = mixed_images[0, 0] != images[0, 0] if partner[0] != 0 else torch.zeros(20, 30, dtype=torch.bool)
+        if partner[0] != 0:
+            assert share == pytest.approx(1 - float(taken.float().mean()), abs=1e-6)
+            rows, columns = taken.any(1).nonzero(), taken.any(0).nonzero()
+            if len(rows):  # one box, without holes
+                assert taken[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        inside = torch.where(taken, partner[0].float(), 0.0)
+        assert torch.equal(mixed_images[0, 1], inside)
+        assert sorted(partner.tolist()) == list(range(6))
+        shares.append(share)
+    # Half the area on average, and more is kept where the box reaches out of the image.
+    assert 0.5 < np.mean(shares) < 0.75
+    assert images[3].unique().tolist() == [3.0], "the images that were given stay as they are"
+
+
+def test_with_both_a_batch_takes_one_of_them() -> None:
+    torch.manual_seed(0)
+    images, targets = torch.eye(16).reshape(2, 1, 16, 8), torch.arange(2)[:, None]
+    whole = 0
+    for _ in range(100):
+        found = mixture(images, targets, 0.4, 1.0)[0]
+        whole += bool(((found == 0) | (found == 1)).all())
+    assert 30 < whole < 90  # CutMix's pixels are some image's; mixup's are between, but for shares of nearly 1
+
+
+@pytest.mark.parametrize("field", ["mixup", "cutmix"])
 @pytest.mark.parametrize("stop", [0, 1])
-def test_a_trial_goes_on_to_the_same_numbers(demo_root: Path, tmp_path: Path, stop: int) -> None:
-    wanted = config(demo_root, mixup=0.4, epochs=2, optimizer="adamw", lr=0.003)
+def test_a_trial_goes_on_to_the_same_numbers(demo_root: Path, tmp_path: Path, stop: int, field: str) -> None:
+    wanted = config(demo_root, **{field: 0.4}, epochs=2, optimizer="adamw", lr=0.003)
     data = packs(demo_root, wanted)
     whole = [report.metrics for report in fit(TrialInputs(wanted, data, NONE, tmp_path / "whole"))]
     first = training(TrialInputs(wanted, data, NONE, tmp_path / "again"))

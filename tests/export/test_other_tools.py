@@ -19,7 +19,7 @@ from tests.support.swept import report, swept
 
 ROOT = Path(__file__).resolve().parents[2]
 # Reading a run needs these, and neither torch nor Ray.
-NEEDED = ("pyarrow", "pydantic", "click", "rich", "tensorboardx", "numpy", "filelock", "ruamel.yaml", "optuna")
+NEEDED = ("pyarrow", "pydantic", "click", "rich", "tensorboardx", "numpy", "ruamel.yaml", "optuna")
 READERS = {
     "mlflow": """
 import json, sys

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fashion.config import TrainConfig
-from fashion.model.loss import build_loss, class_weights, cross_entropy, report_loss
+from fashion.model.loss import MultiHeadLoss, build_loss, class_weights, cross_entropy, report_loss
 
 CLASSES = (7, 3, 3, 4, 6, 3)
 
@@ -142,3 +142,45 @@ def test_bf16_logits_are_computed_in_float32() -> None:
     for loss in ("cross_entropy", "focal", "report"):
         objective = build_loss(train(loss=loss), CLASSES)
         assert torch.equal(objective(half, targets), objective([head.float() for head in half], targets))
+
+
+def test_adjusted_logits_are_those_of_the_paper() -> None:
+    """Menon et al. 2021, equation 10: -log softmax(f + tau log pi)."""
+    counts = [np.array([90, 9, 1]), np.array([50, 50])]
+    logits, targets = batch((3, 2))
+    own = build_loss(train(logit_adjustment=0.8), (3, 2), counts)(logits, targets)
+    expected = []
+    for head, target, count in zip(logits, targets.unbind(1), counts, strict=True):
+        prior = torch.tensor((count + 1) / (count + 1).sum(), dtype=torch.float32)
+        expected.append(-(head + 0.8 * prior.log()).log_softmax(1).gather(1, target[:, None])[:, 0])
+    torch.testing.assert_close(own, torch.stack(expected).mean(0))
+
+
+def test_with_adjustment_the_best_constant_answer_is_balanced() -> None:
+    """Of images that all look the same, the adjusted minimum has no preference: it is that of balanced error."""
+    targets = torch.tensor([0] * 90 + [1] * 9 + [2])[:, None]
+    counts = [np.array([9000, 900, 100])]  # so many that the one more of each class is little
+    for strength, preferred in ((0.0, 0.9), (1.0, 1 / 3)):
+        loss = build_loss(train(logit_adjustment=strength), (3,), counts)
+        bias = torch.zeros(3, requires_grad=True)
+        solver = torch.optim.LBFGS([bias], max_iter=200, line_search_fn="strong_wolfe")
+
+        def objective(loss: MultiHeadLoss = loss, bias: Tensor = bias) -> Tensor:
+            bias.grad = None
+            found = loss([bias.expand(100, 3)], targets).mean()
+            found.backward()
+            return found
+
+        solver.step(objective)
+        assert float(bias.detach().softmax(0)[0]) == pytest.approx(preferred, abs=0.01)
+
+
+def test_adjustment_of_several_labels_adds_log_odds_and_needs_counts() -> None:
+    counts = [np.array([[80, 20], [10, 90]])]
+    logits, targets = [torch.randn(6, 2)], torch.randint(0, 2, (6, 2))
+    own = build_loss(train(logit_adjustment=1.0), (2,), counts, (True,))(logits, targets)
+    odds = torch.tensor([21 / 81, 91 / 11]).log()
+    expected = F.binary_cross_entropy_with_logits(logits[0] + odds, targets.float(), reduction="none").mean(1)
+    torch.testing.assert_close(own, expected)
+    with pytest.raises(ValueError, match="train_label_counts"):
+        build_loss(train(logit_adjustment=1.0), (2,))

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fashion.config import TrainConfig, read_config
+from fashion.config import ModelConfig, TrainConfig, read_config
+from fashion.model.classifier import build_model
+from fashion.model.network import stages_of
 from fashion.model.optim import build_ema, build_optimizer, build_schedule
 
 STEPS = 10  # an epoch
@@ -33,7 +35,7 @@ class Net(nn.Module):
 
 
 def optimizer_of(net: Net, train: TrainConfig) -> torch.optim.Optimizer:
-    return build_optimizer(train, net.backbone.parameters(), net.head.parameters())
+    return build_optimizer(train, [net.backbone.parameters()], net.head.parameters())
 
 
 def rates(train: TrainConfig, steps: int = 4 * STEPS) -> list[list[float]]:
@@ -117,6 +119,31 @@ def test_the_three_optimisers_and_what_they_decay() -> None:
             assert (group["momentum"] if name == "sgd" else group["betas"][0]) == 0.8
         # The last group is the heads': that is the rate that reports show.
         assert optimizer.param_groups[-1]["lr"] == 0.2
+
+
+def test_each_layer_learns_at_a_share_of_the_next_ones_rate() -> None:
+    model = build_model(ModelConfig(backbone="tiny", weights="none"), (3,))
+    train = settings(optimizer="adamw", backbone_lr_scale=0.5, layer_decay=0.7, schedule="constant")
+    optimizer = build_optimizer(train, model.backbone_layers(), model.head_parameters())
+    rate = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert rate.keys() == {id(parameter) for parameter in model.parameters()}
+    stages = [stage for _, stage in stages_of(model.backbone) if any(True for _ in stage.parameters())]
+    for behind, stage in enumerate(reversed(stages)):
+        for parameter in stage.parameters():
+            assert rate[id(parameter)] == pytest.approx(0.2 * 0.5 * 0.7**behind)
+    assert {rate[id(parameter)] for parameter in model.head_parameters()} == {0.2}
+    # What no stage holds comes first, as an embedding of the input does.
+    model.backbone.token = nn.Parameter(torch.zeros(2, 2))
+    assert any(parameter is model.backbone.token for parameter in model.backbone_layers()[0])
+
+
+def test_without_layer_decay_the_groups_are_those_of_versions_before_it() -> None:
+    model = build_model(ModelConfig(backbone="resnet18", weights="none"), (3,))
+    optimizer = build_optimizer(settings(), model.backbone_layers(), model.head_parameters())
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    wanted = [*model.backbone.parameters(), *model.heads.parameters()]
+    assert len(held) == len(wanted)
+    assert all(one is other for one, other in zip(held, wanted, strict=True))
 
 
 def test_a_frozen_backbone_has_no_group() -> None:

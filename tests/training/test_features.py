@@ -64,6 +64,33 @@ def test_a_probe_gives_the_metrics_of_the_frozen_trial_on_pixels(
     assert quick[-1]["train_loss"] < quick[0]["train_loss"]
 
 
+RICH = {"backbone": "tiny+resnet18", "feature_stages": [2, 3], "feature_stats": "mean_std", "feature_root": True}
+
+
+def test_a_probe_of_rich_features_gives_the_metrics_of_the_frozen_trial_on_pixels(
+    demo_root: Path, data: TrainingData, tmp_path: Path
+) -> None:
+    options = {"model": RICH, "data": {"normalize": "half"}}
+    probe, pixels = (configured(demo_root, mode, **options) for mode in ("probe", "full"))
+    quick = [r.metrics for r in fit(TrialInputs(probe, probing(data, probe), NO_WEIGHTS, tmp_path / "t" / "probe"))]
+    slow = [r.metrics for r in fit(TrialInputs(pixels, data, NO_WEIGHTS, tmp_path / "t" / "pixels"))]
+    for one, other in zip(quick, slow, strict=True):
+        assert one == pytest.approx(other, abs=2e-5)
+
+
+def test_features_are_kept_apart_by_what_they_are_made_of(demo_root: Path, data: TrainingData) -> None:
+    several = {"backbone": "tiny", "feature_stages": [2]}, {"backbone": "tiny", "feature_stages": [3]}, {**RICH}
+    named = [
+        configured(demo_root, model=model, data={"normalize": "half"}) for model in ({"backbone": "tiny"}, *several)
+    ]
+    assert len({features_path(data.train, each, NO_WEIGHTS, False) for each in named}) == len(named)
+    # The root is taken where features are read, so that one file serves both.
+    with_root = configured(demo_root, model={**several[0], "feature_root": True}, data={"normalize": "half"})
+    assert features_path(data.train, with_root, NO_WEIGHTS, False) == features_path(
+        data.train, named[1], NO_WEIGHTS, False
+    )
+
+
 def test_a_probe_resumes_to_the_same_numbers(demo_root: Path, data: TrainingData, tmp_path: Path) -> None:
     config = configured(demo_root)
     found = probing(data, config)

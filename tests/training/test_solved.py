@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fashion.data.pack import Pack
 from fashion.errors import SpecError
 from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import build_model
+from fashion.model.parts.composed import SignedRoot
 from fashion.spec.sweep_spec import load_spec
 from fashion.training.features import Features, open_features
 from fashion.training.feed import TrainingData
@@ -143,6 +145,20 @@ def test_a_trial_of_one_epoch_has_the_solution(dataset: Dataset, tmp_path: Path)
     train = config.train.model_copy(update={"optimizer": "adamw", "epochs": 8})
     trained = list(fit(TrialInputs(config.model_copy(update={"train": train}), data, NO_WEIGHTS, tmp_path / "adamw")))
     assert losses["none"] < min(report.metrics["val_loss"] for report in trained) + 0.03
+
+
+@pytest.mark.usefixtures("few_strengths")
+def test_heads_of_roots_are_solved_on_the_roots(dataset: Dataset, tmp_path: Path) -> None:
+    config, data = probe(dataset, tmp_path)
+    rooted = config.model_copy(update={"model": config.model.model_copy(update={"feature_root": True})})
+    (found,) = fit(TrialInputs(rooted, data, NO_WEIGHTS, tmp_path / "rooted"))
+    assert data.cached is not None
+    by_hand = []
+    for each in data.cached:
+        assert isinstance(each, Features)
+        by_hand.append(Features(SignedRoot()(torch.from_numpy(each.plain.copy())).numpy(), None, each.labels))
+    (wanted,) = fit(TrialInputs(config, replace(data, cached=(by_hand[0], by_hand[1])), NO_WEIGHTS, tmp_path / "hand"))
+    assert found.metrics["val_loss"] == pytest.approx(wanted.metrics["val_loss"], rel=1e-6)
 
 
 @pytest.mark.usefixtures("few_strengths")

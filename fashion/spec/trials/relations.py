@@ -72,6 +72,7 @@ def _validated(section: Section, *names: str) -> FieldRelation:
 SECTION_RULES = (
     _validated("data", "resize", "crop"),
     _validated("data", "resize", "crop", "train_crop", "crop_mode"),
+    _validated("model", "feature_stages"),
     _validated("train", "epochs", "warmup_epochs"),
     _validated("train", "loss", "label_smoothing"),
     _validated("train", "mode", "freeze_backbone", "freeze_stages"),
@@ -119,6 +120,16 @@ def _solved(field: str, wanted: Any) -> FieldRelation:
             yield f"{field} must be {wanted} {why} ({values[f'train.{field}']})"
 
     return FieldRelation("train", ("train.optimizer", f"train.{field}"), check)
+
+
+def _cutmix(values: Values, workers: int) -> Iterator[str]:
+    if values["train.cutmix"] and values["train.mode"] == "probe":
+        yield f"cutmix ({values['train.cutmix']}) must be 0 with mode probe: features have no area to cut boxes from"
+
+
+def _adjusted(values: Values, workers: int) -> Iterator[str]:
+    if values["train.logit_adjustment"] and values["train.loss"] == "report":
+        yield f"logit_adjustment ({values['train.logit_adjustment']}) must be 0 with loss report"
 
 
 def _imagenet(values: Values, workers: int) -> Iterator[str]:
@@ -174,10 +185,39 @@ def _size(field: str) -> FieldRelation:
 
 def _stages(values: Values, workers: int) -> Iterator[str]:
     backbone, count = row(values["model.backbone"]), values["train.freeze_stages"]
-    if backbone.native_size and count >= backbone.stages:
+    if backbone.parts and count:
+        yield f"freeze_stages ({count}) must be 0 with several backbones ({backbone.name}), which form no chain"
+    elif backbone.parts and values["train.mode"] == "tail":
+        yield f"mode must be full or probe with several backbones ({backbone.name}), which can't be cut (tail)"
+    elif backbone.native_size and count >= backbone.stages:
         yield (
             f"freeze_stages ({count}) must be less than the number of the backbone's stages, {backbone.stages} for "
             f"{backbone.name} (`fashion-sweep model {backbone.name}` lists them)"
+        )
+
+
+def _feature_stages(values: Values, workers: int) -> Iterator[str]:
+    chosen, backbone = values["model.feature_stages"], row(values["model.backbone"])
+    for part in backbone.parts or (backbone,):
+        if part.native_size and chosen and chosen[-1] > part.stages:
+            yield (
+                f"feature_stages ({chosen[-1]}) must be at most the number of the backbone's stages, {part.stages} for "
+                f"{part.name} (`fashion-sweep model {part.name}` lists them)"
+            )
+
+
+def _behind_the_cut(values: Values, workers: int) -> Iterator[str]:
+    chosen, cut = values["model.feature_stages"], values["train.freeze_stages"]
+    if values["train.mode"] == "tail" and chosen and chosen[0] <= cut:
+        yield f"feature_stages ({chosen[0]}) must lie behind the cut of a tail, freeze_stages ({cut})"
+
+
+def _one_normalisation(values: Values, workers: int) -> Iterator[str]:
+    backbone = row(values["model.backbone"])
+    if values["data.normalize"] == "weights" and len({(part.mean, part.std) for part in backbone.parts}) > 1:
+        yield (
+            f"normalize ({values['data.normalize']}) must be imagenet or half for these backbones ({backbone.name}), "
+            "whose weights were trained with different channel statistics"
         )
 
 
@@ -198,6 +238,7 @@ SOLVED: Mapping[str, Any] = {
     "class_weighting": "none",
     "label_smoothing": 0,
     "mixup": 0,
+    "logit_adjustment": 0,
     "init_heads": "random",
     "ema": 0,
 }
@@ -211,10 +252,13 @@ FIELD_RULES = (
     ),
     _once("jitter", "be 0", lambda values: not values["data.jitter"]),
     _once("erase", "be 0", lambda values: not values["data.erase"]),
+    _once("auto_augment", "be none", lambda values: values["data.auto_augment"] == "none"),
     FieldRelation("data", ("train.mode", "data.crop_cells"), _crop_cells),
     FieldRelation("train", ("train.init_heads", "model.weights"), _init_heads),
     FieldRelation("train", ("train.fit_on", "data.folds"), _fit_on),
     *starmap(_solved, SOLVED.items()),
+    FieldRelation("train", ("train.cutmix", "train.mode"), _cutmix),
+    FieldRelation("train", ("train.logit_adjustment", "train.loss"), _adjusted),
     FieldRelation("model", ("model.backbone", "model.weights"), _imagenet),
     FieldRelation("model", ("model.backbone", "model.drop_path"), _drop_path),
     FieldRelation("train", ("train.batch_size",), _one_image_each),
@@ -224,5 +268,8 @@ FIELD_RULES = (
     FieldRelation(
         "train", ("train.batch_size", "model.backbone", "data.crop", "data.train_crop", *FROZEN), _two_images_for
     ),
-    FieldRelation("train", ("train.freeze_stages", "model.backbone"), _stages),
+    FieldRelation("train", ("train.freeze_stages", "train.mode", "model.backbone"), _stages),
+    FieldRelation("model", ("model.feature_stages", "model.backbone"), _feature_stages),
+    FieldRelation("model", ("model.feature_stages", "train.mode", "train.freeze_stages"), _behind_the_cut),
+    FieldRelation("data", ("data.normalize", "model.backbone"), _one_normalisation),
 )

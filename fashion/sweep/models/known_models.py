@@ -48,10 +48,13 @@ class KnownModels:
 
     def weights(self, model: ModelConfig, progress: Progress | None = None) -> ResolvedWeights:
         """What `fashion.model.weights.resolve_weights` says, which is asked for what is not known. Raises like it."""
-        listed = not model.backbone.startswith(backbones.TIMM_PREFIX)
+        listed = not backbones.asks_timm(model.backbone)
         if model.weights == "none" and (listed or model.backbone in self._sizes):
             backbones.row(model.backbone)
             return ResolvedWeights("none")
+        if (row := backbones.row(model.backbone)).parts:
+            of_each = [model.model_copy(update={"backbone": part.name}) for part in row.parts]
+            return backbones.joined_weights(tuple(self.weights(each, progress) for each in of_each))
         key = json.dumps([model.backbone, os.path.abspath(model.weights) if _is_path(model) else model.weights])
         if (known := self._files.get(key)) and known["file"] == _looks(Path(known["path"])):
             return ResolvedWeights("file" if _is_path(model) else "imagenet", Path(known["path"]), known["sha256"])
@@ -64,12 +67,13 @@ class KnownModels:
             self._files[key], self._changed = entry, True
         return found
 
-    def described(self, models: Iterable[tuple[str, str]], class_counts: Sequence[int]) -> list[dict[str, Any]]:
-        """Of each (backbone, weights) its parameters, and those of the backbone's stages in order of the forward pass.
-        class_counts: how many classes each attribute has; heads are linear, with a bias."""
+    def described(self, models: Iterable[ModelConfig], class_counts: Sequence[int]) -> list[dict[str, Any]]:
+        """Of each backbone and its weights its parameters, and those of the backbone's stages in order of the forward
+        pass. class_counts: how many classes each attribute has; heads are linear, with a bias."""
         said = []
-        for backbone, weights in sorted(set(models)):
-            size = self._size(backbone)
+        wanted = {(model.backbone, model.weights): model for model in models}
+        for (backbone, weights), model in sorted(wanted.items()):
+            size = self._size(model)
             heads = sum((size["features"] + 1) * count for count in class_counts)
             said.append(
                 {
@@ -83,12 +87,14 @@ class KnownModels:
             )
         return said
 
-    def _size(self, backbone: str) -> dict[str, Any]:
-        if backbone not in self._sizes:
+    def _size(self, model: ModelConfig) -> dict[str, Any]:
+        stages = " ".join(map(str, model.feature_stages))
+        key = f"{model.backbone} {stages} {model.feature_stats}" if stages else model.backbone
+        if key not in self._sizes:
             from fashion.model.summary import backbone_size
 
-            self._sizes[backbone], self._changed = backbone_size(backbones.row(backbone)), True
-        return self._sizes[backbone]
+            self._sizes[key], self._changed = backbone_size(model), True
+        return self._sizes[key]
 
     def save(self) -> None:
         """Keep what was found out. Where the folder can't be written to, it will be found out again."""

@@ -49,7 +49,7 @@ def probe_heads(
     if features is None:
         raise ValueError("train.init_heads: probe needs the features of the training images (feed.with_cached)")
     rows = np.random.default_rng(0).permutation(len(features))[:MOST_IMAGES]
-    given = torch.from_numpy(np.ascontiguousarray(features[rows]))
+    given = model.root(torch.from_numpy(np.ascontiguousarray(features[rows])))
     mean, deviation = given.mean(0), given.std(0, correction=0)
     # A feature that is nearly always the same must not get a huge weight: it may come alive in training.
     deviation = deviation.clamp_min(max(LEAST_DEVIATION * float(deviation.mean()), 1e-12))

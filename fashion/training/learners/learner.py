@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fashion.config import TrialConfig
-from fashion.data.augment import mixup
+from fashion.data.augment import mixture
 from fashion.data.batches import Batch, Worker, steps_per_epoch
 from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import BIAS_INITS, build_model
@@ -57,7 +57,7 @@ class Learner:
     ) -> None:  # fmt: skip
         train = config.train
         self.data, self.worker, self.setting = data, worker, setting
-        self.clip_grad, self.mixup = train.clip_grad, train.mixup
+        self.clip_grad = train.clip_grad
         self.steps = steps_per_epoch(data.training_images, train.batch_size, worker.world_size)
         model = build_model(config.model, data.class_counts, weights)
         self.config, self.solves = config, OPTIMIZERS[train.optimizer].solves
@@ -68,7 +68,7 @@ class Learner:
         self.model = setting.arrange(model, worker.device)
         if train.mode != "probe":
             self.model.freeze(train)
-        self.optimizer = build_optimizer(train, self.model.backbone_parameters(), self.model.head_parameters())
+        self.optimizer = build_optimizer(train, self.model.backbone_layers(), self.model.head_parameters())
         self.schedule = build_schedule(train, self.optimizer, self.steps)
         self.ema = build_ema(train, self.model)
         self.criterion = build_loss(train, data.class_counts, data.label_counts, data.multi_label)
@@ -110,8 +110,9 @@ class Learner:
         if self.solves:
             return measured(self.model, criterion, batch)
         targets = batch.targets
-        if self.mixup:
-            images, others, share = mixup(images, targets, self.mixup)
+        train = self.config.train
+        if train.mixup or train.cutmix:
+            images, others, share = mixture(images, targets, train.mixup, train.cutmix)
             # Side by side, so that micro-batches keep them together.
             criterion, targets = mixed(criterion, share), torch.cat([targets, others], dim=1)
 

@@ -28,7 +28,7 @@ def solve_heads(
     """
     rows, weights = _rows(features, config.data.flip)
     device = next(model.head_parameters()).device
-    rows, weights = rows.to(device), weights.to(device)
+    rows, weights = model.root(rows.to(device)), weights.to(device)
     total = weights.sum()
     mean = (rows * weights[:, None]).sum(0) / total
     variance = ((rows - mean).square() * weights[:, None]).sum(0) / total

@@ -32,10 +32,10 @@ from fashion.files import KernelLock
 from fashion.model.backbones import ResolvedWeights, row
 from fashion.model.classifier import normalization
 from fashion.model.network import complete_row
+from fashion.model.parts.cut import map_shape, maps_behind
 from fashion.training.evaluate import evaluation_batch_size
 from fashion.training.tail import passes
 from fashion.training.tail.batches import MapArray, Maps
-from fashion.training.tail.cut import map_shape, maps_behind
 
 FORMAT_VERSION = 1
 _SAMPLED = 16  # rows whose checksums are compared whenever a file is opened

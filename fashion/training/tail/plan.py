@@ -20,9 +20,9 @@ from fashion.data.pack import Pack
 from fashion.errors import Problem, ResourcesError
 from fashion.model.backbones import ResolvedWeights, row
 from fashion.model.classifier import normalization
+from fashion.model.parts.cut import maps_behind
 from fashion.training.evaluate import evaluation_batch_size
 from fashion.training.tail import maps
-from fashion.training.tail.cut import maps_behind
 from fashion.training.tail.passes import frozen_model
 
 # A pass of this many batches, after one that counts for nothing, says how long all will take.

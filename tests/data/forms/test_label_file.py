@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas
 import pytest
 
+from fashion.cli.main import main
 from fashion.config import LabelReading, SplitRule
 from fashion.data.check import check
 from fashion.data.convert.convert import convert
@@ -214,8 +215,17 @@ def test_explain_tells_the_form_or_the_nearest_one(tmp_path: Path) -> None:
         read_dataset(tmp_path / "nowhere")
 
 
-def test_broken_files_are_refused_and_nothing_else_happens(tmp_path: Path) -> None:
-    """200 files by mutation, of every format: each is read, or refused with problems that have a place."""
+def problems_of(path: Path, reading: LabelReading) -> list[Problem]:
+    try:
+        read_dataset(path, reading=reading)
+    except DataError as error:
+        return list(error.problems)
+    return []
+
+
+def test_broken_files_are_refused_and_nothing_else_happens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """200 files by mutation, of every format: each is read, or refused with problems that have a place, by the command
+    with exit code 2."""
     rule = LabelReading(split=SplitRule(val=0.3, test=0.0))
     labelled(tmp_path / "csv", WHOLE.replace(",|\n", ",red\n"))
     sources = [tmp_path / "csv/labels.csv"]
@@ -224,7 +234,7 @@ def test_broken_files_are_refused_and_nothing_else_happens(tmp_path: Path) -> No
         convert(sources[0], target, False, AS_WRITTEN)
         (target.parent / "labels.json").write_text('{"images": "../csv"}')
         sources.append(target)
-    draw, problems = random.Random(0), list[Problem]()
+    draw, problems, refused = random.Random(0), list[Problem](), 0
     wholes = [path.read_bytes() for path in sources]
     inserts = [
         b"\x00",
@@ -246,13 +256,18 @@ def test_broken_files_are_refused_and_nothing_else_happens(tmp_path: Path) -> No
         path, whole = sources[number % 4], wholes[number % 4]
         at, length = draw.randrange(len(whole)), draw.choice([0, 1, 5, 40])
         path.write_bytes(whole[:at] + draw.choice(inserts) * draw.choice([0, 1, 3]) + whole[at + length :])
-        for reading in (AS_WRITTEN, rule):
-            try:
-                read_dataset(path, reading=reading)
-            except DataError as error:
-                problems += error.problems
+        of_file = {reading: problems_of(path, reading) for reading in (AS_WRITTEN, rule)}
+        problems += [problem for found in of_file.values() for problem in found]
+        if of_file[AS_WRITTEN]:
+            with pytest.raises(SystemExit) as end:
+                main(["data", "stats", str(path), "--json"])
+            shown = capsys.readouterr()
+            assert (end.value.code, shown.out) == (2, "")
+            assert all(problem.rule in shown.err for problem in of_file[AS_WRITTEN])
+            refused += 1
     assert all(problem.place and problem.rule for problem in problems)
     assert len(problems) > 200
+    assert refused > 40
 
 
 def test_a_label_file_is_not_written_over_another(tmp_path: Path) -> None:

@@ -127,6 +127,25 @@ def test_adaptive_trials_are_known_by_their_space(load: Load) -> None:
             "train_crop (24) must be at least 32 for backbone convnext_tiny",
         ),
         (small(train=", freeze_stages: 4"), "freeze_stages (4) must be less than the number of the backbone's stages"),
+        (
+            small(train=", freeze_stages: 1", data=", normalize: half").replace("tiny", "[tiny, resnet18]"),
+            "freeze_stages (1) must be 0 with several backbones (tiny+resnet18)",
+        ),
+        (
+            small(data=", normalize: weights").replace("tiny", "[tiny, resnet18]"),
+            "normalize (weights) must be imagenet or half for these backbones (tiny+resnet18)",
+        ),
+        (small(model=", feature_stages: [2, 5]"), "feature_stages (5) must be at most the number of the backbone's st"),
+        (small(model=", feature_stages: [3, 2]"), "feature_stages ([3, 2]) must ascend"),
+        (
+            small(model=", feature_stages: [2, 3]", train=", mode: tail, freeze_stages: 2"),
+            "feature_stages (2) must lie behind the cut of a tail, freeze_stages (2)",
+        ),
+        (small(train=", mode: probe, cutmix: 1.0"), "cutmix (1.0) must be 0 with mode probe"),
+        (small(train=", loss: report, logit_adjustment: 1.0"), "logit_adjustment (1.0) must be 0 with loss report"),
+        (small().replace("tiny", "[tiny, tiny]"), "must name each backbone once"),
+        (small().replace("tiny", "[tiny, resnet]"), "must be known backbones ('resnet' is none)"),
+        (small(model=", feature_stages: {choice: [[1], [2]]}"), "can't be sampled"),
     ],
 )
 def test_what_every_trial_would_fail_with_is_refused(load: Load, text: str, rule: str) -> None:
@@ -143,6 +162,9 @@ def test_what_every_trial_would_fail_with_is_refused(load: Load, text: str, rule
         small(train=", batch_size: 2", more="resources: {workers: 2}"),
         small(train=", batch_size: 1").replace("tiny", "convnext_tiny").replace("crop: 64", "crop: 32"),
         small(train=", freeze_stages: 3"),
+        small(data=", normalize: half").replace("tiny", "[tiny, resnet18]"),
+        small(data=", normalize: half").replace("tiny", "{choice: [[tiny, resnet18], tiny]}"),
+        small(model=", feature_stages: [3]", train=", mode: tail, freeze_stages: 2"),
     ],
 )
 def test_what_trains_is_taken(load: Load, text: str) -> None:

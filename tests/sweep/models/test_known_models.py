@@ -27,6 +27,8 @@ open_run(spec, prepare(spec, lambda *_: None))
 print("torch" in sys.modules)
 """
 
+TINY = ModelConfig(backbone="tiny", weights="none")
+
 
 @pytest.fixture
 def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +48,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_model_is_described_by_its_own_parameters(tmp_path: Path) -> None:
     counts = (7, 3)
-    models = [("tiny", "none"), ("resnet18", "none"), ("tiny", "none")]
+    models = [ModelConfig(backbone=name, weights="none") for name in ("tiny", "resnet18", "tiny")]
     (tiny, resnet) = KnownModels(tmp_path).described(models, counts)[::-1]
     assert (tiny["backbone"], resnet["backbone"]) == ("tiny", "resnet18")
     for entry in (tiny, resnet):
@@ -57,15 +59,25 @@ def test_a_model_is_described_by_its_own_parameters(tmp_path: Path) -> None:
     assert resnet["backbone_parameters"] == 11_176_512  # He et al. 2016, without the classifier
 
 
+def test_heads_of_rich_features_are_counted(tmp_path: Path) -> None:
+    model = ModelConfig(backbone="tiny+resnet18", weights="none", feature_stages=(2, 3), feature_stats="mean_std")
+    known = KnownModels(tmp_path)
+    (found,) = known.described([model], (7, 3))
+    assert found["parameters"] == sum(each.numel() for each in build_model(model, (7, 3)).parameters())
+    (plain,) = known.described([model.model_copy(update={"feature_stages": ()})], (7, 3))
+    assert plain["head_parameters"] < found["head_parameters"]
+    assert plain["backbone_parameters"] == found["backbone_parameters"]
+
+
 def test_nothing_is_found_out_twice(tmp_path: Path, file: Path, request: pytest.FixtureRequest) -> None:
     model = ModelConfig(backbone="tiny", weights=str(file))
     first = KnownModels(tmp_path)
-    resolved, described = first.weights(model), first.described([("tiny", "none")], (7, 3))
+    resolved, described = first.weights(model), first.described([TINY], (7, 3))
     first.save()
     request.getfixturevalue("unasked")
     again = KnownModels(tmp_path)
     assert again.weights(model) == resolved
-    assert again.described([("tiny", "none")], (7, 3)) == described
+    assert again.described([TINY], (7, 3)) == described
     assert again.weights(ModelConfig(backbone="resnet18", weights="none")).kind == "none"
 
 
@@ -85,14 +97,14 @@ def test_a_file_that_has_changed_is_looked_at_again(tmp_path: Path, file: Path) 
 @pytest.mark.parametrize("kept", ["of another version", "damaged", "of another shape"])
 def test_what_does_not_hold_here_is_found_out_anew(tmp_path: Path, kept: str) -> None:
     known = KnownModels(tmp_path)
-    whole = known.described([("tiny", "none")], (3,))
+    whole = known.described([TINY], (3,))
     known.save()
     content = json.loads((tmp_path / FILE).read_text())
     content["sizes"]["tiny"]["parameters"] = 1
     content["of"]["torch"] = "0.4.1"
     texts = {"of another version": json.dumps(content), "damaged": '{"of', "of another shape": "[1]"}
     (tmp_path / FILE).write_text(texts[kept])
-    assert KnownModels(tmp_path).described([("tiny", "none")], (3,)) == whole
+    assert KnownModels(tmp_path).described([TINY], (3,)) == whole
 
 
 def test_a_driver_that_knows_its_models_loads_no_torch(
@@ -100,7 +112,7 @@ def test_a_driver_that_knows_its_models_loads_no_torch(
 ) -> None:
     monkeypatch.setenv("FASHION_CACHE", str(tmp_path / "cache"))
     known = KnownModels(tmp_path / "cache")
-    known.described([("tiny", "none")], (2,))
+    known.described([TINY], (2,))
     known.save()
     data = {"root": str(demo_root), "resize": 20, "crop": 16}
     (tmp_path / "s.yaml").write_text(json.dumps({"data": data, "model": {"backbone": "tiny", "weights": "none"}}))

@@ -18,11 +18,11 @@ from fashion.data.pack import Pack
 from fashion.errors import BlockedError, UserError
 from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import build_model
+from fashion.model.parts.cut import maps_behind
 from fashion.training.feed import CachedFeed, PixelFeed, TrainingData, make_feed, with_cached
 from fashion.training.loop import TrialInputs, fit
 from fashion.training.tail import maps as module
 from fashion.training.tail.batches import Maps
-from fashion.training.tail.cut import maps_behind
 from fashion.training.tail.maps import compute_maps, maps_path, open_maps, open_or_compute_maps
 
 NO_WEIGHTS = ResolvedWeights("none")

@@ -7,7 +7,7 @@ import torch
 
 from fashion.model.backbones import row
 from fashion.model.network import complete_row, make_backbone
-from fashion.training.tail.cut import is_chain, map_shape, maps_behind, why_not_cut
+from fashion.model.parts.cut import is_chain, map_shape, maps_behind, why_not_cut
 
 
 @pytest.mark.parametrize(
