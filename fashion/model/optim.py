@@ -30,9 +30,9 @@ class OptimizerRow:
 
 def lbfgs(groups: list[Group], rough: bool = False) -> torch.optim.LBFGS:
     """L-BFGS as a solver (Liu and Nocedal 1989): one `step` with the whole objective goes on until it is solved, in a
-    rough way as far as the objective's fourth decimal."""
+    rough way as far as the objective's third decimal."""
     return torch.optim.LBFGS(
-        groups, lr=1.0, max_iter=100 if rough else 500, tolerance_grad=1e-4 if rough else 1e-6,
+        groups, lr=1.0, max_iter=100 if rough else 500, tolerance_grad=1e-3 if rough else 1e-6,
         tolerance_change=1e-7 if rough else 1e-12, history_size=20, line_search_fn="strong_wolfe",
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from fashion.training.feed import TrainingData
 from fashion.training.loop import TrialInputs, fit, train_trial
 from fashion.training.solved import logistic
 from fashion.training.solved.heads import solve_heads
-from fashion.training.solved.logistic import FOLDS, STRENGTHS, minimum, solve_head
+from fashion.training.solved.logistic import FOLDS, STRENGTHS, WORSE, minimum, solve_head
 from fashion.training.task import Note
 from tests.support.labelled import configured, digits
 
@@ -90,7 +90,9 @@ def test_folds_choose_the_strength_that_images_left_out_ask_for(noise: float) ->
             told = known.predict_log_proba(features[left].numpy())
             total -= told[np.arange(int(left.sum())), classes[left].numpy()].sum()
         held.append(total / 150)
-    np.testing.assert_allclose(found.losses, held, atol=3e-3)  # folds are solved roughly
+    tried = len(found.losses)
+    np.testing.assert_allclose(found.losses, held[:tried], atol=3e-3, rtol=1e-2)  # folds are solved roughly
+    assert tried == len(STRENGTHS) or min(held[tried - WORSE : tried]) > min(held), "those that are left out are worse"
     assert found.strength == STRENGTHS[int(np.argmin(held))]
     assert (found.strength >= 0.1) == (noise > 1)  # what can't be learnt is better not learnt
 

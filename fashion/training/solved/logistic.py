@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +18,7 @@ from fashion.model.optim import lbfgs
 # Half a decade apart, from strong to weak: each solution is the next one's start.
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(1, -8, -1))
 FOLDS = 5
+WORSE = 2  # so many strengths in a row that are worse than the best end the search
 LEAST = 2 * FOLDS  # images below which no strength is chosen: it is then the strongest
 
 
@@ -24,7 +26,7 @@ LEAST = 2 * FOLDS  # images below which no strength is chosen: it is then the st
 class LogisticHead:
     """weight (k, F) and bias (k,) for standardised features. strength: of the penalty, half of which times the squared
     weights is added to the mean loss; biases are not penalised. losses: the mean loss of images that were left out, in
-    nats, for each of STRENGTHS; empty where none was chosen."""
+    nats, for each of STRENGTHS that was tried; empty where none was chosen."""
 
     weight: Tensor
     bias: Tensor
@@ -49,17 +51,22 @@ def solve_head(
     nothing = features.new_zeros(classes, features.shape[1]), features.new_zeros(classes)
     if len(features) < LEAST or len(fold.unique()) < FOLDS:
         return LogisticHead(*minimum(features, targets, weights, STRENGTHS[0], *nothing), STRENGTHS[0])
-    losses = torch.zeros(len(STRENGTHS), dtype=torch.float64)
-    for each in range(FOLDS):
-        kept, left = fold != each, fold == each
-        weight, bias = nothing
-        for place, strength in enumerate(STRENGTHS):
-            # Roughly: what comes of it is compared with other strengths, and they are half a decade apart.
-            weight, bias = minimum(features[kept], targets[kept], weights[kept], strength, weight, bias, rough=True)
-            losses[place] += float(_summed(features[left] @ weight.T + bias, targets[left], weights[left]))
-    chosen = STRENGTHS[int(losses.argmin())]
-    means = (losses / float(_counted(targets, weights))).tolist()
-    return LogisticHead(*minimum(features, targets, weights, chosen, *nothing), chosen, tuple(means))
+    left_out = fold == torch.arange(FOLDS, device=fold.device)[:, None]
+    kept = torch.where(left_out, 0.0, weights)
+    weight, bias = nothing[0].expand(FOLDS, -1, -1), nothing[1].expand(FOLDS, -1)
+    losses: list[float] = []
+    for strength in STRENGTHS:
+        # Roughly: what comes of it is compared with other strengths, and they are half a decade apart.
+        weight, bias = minima(features, targets, kept, strength, weight, bias, rough=True)
+        lost = sum(
+            float(_summed(features[left] @ of_fold.T + its_bias, targets[left], weights[left]))
+            for left, of_fold, its_bias in zip(left_out, weight, bias, strict=True)
+        )
+        losses.append(lost / float(_counted(targets, weights)))
+        if len(losses) > WORSE and min(losses[-WORSE:]) > min(losses):
+            break  # the weaker, the longer it takes, and the worse they have become
+    chosen = STRENGTHS[int(np.argmin(losses))]
+    return LogisticHead(*minimum(features, targets, weights, chosen, *nothing), chosen, tuple(losses))
 
 
 def minimum(
@@ -67,13 +74,25 @@ def minimum(
     rough: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Weight (k, F) and bias (k,) of the lowest objective, by L-BFGS from the given ones, which stay as they are."""
+    found = minima(features, targets, weights[None], strength, weight[None], bias[None], rough)
+    return found[0][0], found[1][0]
+
+
+def minima(
+    features: Tensor, targets: Tensor, weights: Tensor, strength: float, weight: Tensor, bias: Tensor,
+    rough: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Weight (m, k, F) and bias (m, k) of m problems on the same features, which differ in how much a row counts,
+    weights (m, n). Solved together, since most of the time goes into reading the features."""
     weight, bias = weight.clone().requires_grad_(True), bias.clone().requires_grad_(True)
     solver = lbfgs([{"params": [weight, bias]}], rough)
 
     def objective() -> Tensor:
         solver.zero_grad()
-        loss = mean_loss(features @ weight.T + bias, targets, weights)
-        loss = loss + strength / 2 * weight.square().sum()
+        logits = (features @ weight.flatten(0, 1).T + bias.flatten()).unflatten(1, weight.shape[:2])
+        loss = strength / 2 * weight.square().sum()
+        for one, counts in zip(logits.unbind(1), weights, strict=True):
+            loss = loss + mean_loss(one, targets, counts)
         loss.backward()
         return loss
 
