@@ -51,7 +51,8 @@ def _sampled_field(rule: FieldRule) -> dict[str, Any]:
 
 
 def _about(rule: FieldRule) -> dict[str, Any]:
-    about: dict[str, Any] = {} if rule.required else {"default": rule.default}
+    default = list(rule.default) if isinstance(rule.default, tuple) else rule.default
+    about: dict[str, Any] = {} if rule.required else {"default": default}
     return about | ({"description": rule.info.description} if rule.info.description else {})
 
 

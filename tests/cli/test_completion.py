@@ -81,7 +81,8 @@ def test_specs_are_files_and_storage_is_a_folder(command: str) -> None:
 @pytest.mark.parametrize("command", ["run", "check", "submit"])
 def test_keys_of_a_spec(command: str) -> None:
     assert completed(command, "lr.yaml", "--set", "train.l") == [
-        "train.lr=", "train.loss=", "train.label_smoothing=", "train.layout=",
+        "train.lr=", "train.layer_decay=", "train.loss=", "train.label_smoothing=", "train.logit_adjustment=",
+        "train.layout=",
     ]  # fmt: skip
     keys = completed(command, "lr.yaml", "--set", "")
     assert {"data.root=", "model.backbone=", "search.trials=", "resources.workers=", "storage=", "name="} <= set(keys)

@@ -36,10 +36,11 @@ class StageFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         found: dict[str, Tensor] = {}
-        thread = threading.get_ident()  # a model may predict in several threads at once
+        # A model may predict in several threads at once. Compiled code knows no threads.
+        thread = None if torch.compiler.is_compiling() else threading.get_ident()
 
         def keep(name: str, output: Any) -> None:
-            if threading.get_ident() == thread:
+            if thread is None or threading.get_ident() == thread:
                 found[name] = self.pool(output)
 
         handles = [
