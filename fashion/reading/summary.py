@@ -77,7 +77,7 @@ def most_important(run: Run) -> tuple[Importance | None, str]:
     columns = trial_columns(run)
     trials = [number for number, row in columns.rows.items() if row["val_loss"] is not None]
     if len(trials) < ENOUGH:
-        return None, f"{len(trials)} trials are too few to tell"
+        return None, f"{len(trials)} trials are too few to tell" if len(trials) != 1 else "one trial can't tell"
     values = {name: [columns.rows[number][name] for number in trials] for name in varying(run.manifest)}
     designs = {name: _design(found, columns.kinds[name]) for name, found in values.items() if len(set(found)) > 1}
     if not designs:

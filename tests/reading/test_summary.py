@@ -50,6 +50,7 @@ def test_where_nothing_matters_nothing_is_named_as_a_rule() -> None:
 
 def test_where_nothing_can_be_said() -> None:
     assert most_important(recorded(0, 9, "lr")) == (None, "9 trials are too few to tell")
+    assert most_important(recorded(0, 1, "lr")) == (None, "one trial can't tell")
     run = recorded(0, 12, "lr")
     run.manifest["spec"] = {"train": {"epochs": 1}}
     assert most_important(run) == (None, "nothing was sampled")

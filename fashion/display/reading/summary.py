@@ -38,4 +38,8 @@ def _mattered(found: SweepSummary) -> str:
 def _cost(found: SweepSummary) -> str:
     cost = found.cost
     speed = f", {cost.images_per_second:.0f} images/s" if math.isfinite(cost.images_per_second) else ""
-    return f"Cost: {cost.trials} trials, {cost.epochs} epochs, {words.duration(cost.seconds)} of training{speed}"
+    trials, epochs = (
+        f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+        for number, noun in ((cost.trials, "trial"), (cost.epochs, "epoch"))
+    )
+    return f"Cost: {trials}, {epochs}, {words.duration(cost.seconds)} of training{speed}"
