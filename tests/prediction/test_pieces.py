@@ -184,7 +184,7 @@ def test_skipped_pictures_have_a_row_that_says_why(run: Run, photos: Path, tmp_p
         rows = list(csv.DictReader(stream))
     assert len(rows) == 80
     assert rows[40]["file"] == "40.jpg"
-    assert rows[40][WHY] == "the file is empty"
+    assert rows[40][WHY] == "an empty file"
     assert rows[40]["sleeve"] == rows[40]["sleeve probability"] == ""
     assert all(row["sleeve"] and not row[WHY] for row in rows if row["file"] != "40.jpg")
     names, _, heads = read_probabilities(tmp_path / "out" / PROBABILITIES_NAME)

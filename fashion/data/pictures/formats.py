@@ -32,7 +32,7 @@ _BRANDS = {
 }  # fmt: skip
 _SIGNATURES = {
     b"\xff\x0a": "JPEG XL", b"\x00\x00\x00\x0cJXL ": "JPEG XL", b"%PDF": "PDF", b"%!PS": "PostScript",
-    b"<svg": "SVG", b"<?xml": "XML", b"<!DOC": "HTML", b"<html": "HTML", b"version https://git-lfs": "Git LFS pointer",
+    b"<svg": "SVG", b"<?xml": "XML", b"<!DOC": "HTML", b"<html": "HTML", b"version https://git-lfs": "Git LFS",
     b"\x00\x05\x16\x07": "AppleDouble",
 }  # fmt: skip
 # Pillow's limit for one comment, 1 MiB, refuses what editors write; all comments together keep Pillow's own limit.
@@ -107,15 +107,15 @@ def told(path: str | Path) -> str:
     with open(path, "rb") as file:
         head = file.read(32)
     if not head:
-        return "the file is empty"
+        return "an empty file"
     if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
         name = _BRANDS[head[8:12]]
         if name == "HEIC" and "HEIF" not in formats():
-            return "it is a HEIC picture, which needs a package that is not installed: pip install pillow-heif"
-        return f"it is a damaged {name} picture" if name in formats() else f"it is {name}, which this Pillow lacks"
+            return "a HEIC picture, which needs a package that is not installed: pip install pillow-heif"
+        return f"a damaged {name} picture" if name in formats() else f"a file of {name}, which this Pillow lacks"
     for signature, name in _SIGNATURES.items():
         if head.startswith(signature):
-            return f"it is {name}, which is no picture that Pillow reads"
+            return f"a file of {name}, which is no picture that Pillow reads"
     return ""
 
 

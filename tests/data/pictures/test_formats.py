@@ -38,11 +38,11 @@ def test_endings_that_browsers_and_phones_write_are_pictures() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "the file is empty"),
-        (b"%PDF-1.7 and so on, for some bytes", "it is PDF"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "it is Git LFS pointer"),
+        (b"", "an empty file"),
+        (b"%PDF-1.7 and so on, for some bytes", "a file of PDF"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a file of Git LFS"),
         (b"no picture at all", "cannot identify"),
-        (HEIC, "it is a HEIC picture, which needs a package that is not installed: pip install pillow-heif"),
+        (HEIC, "a HEIC picture, which needs a package that is not installed: pip install pillow-heif"),
     ],
 )
 def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes, said: str) -> None:
