@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 # What a record that lacks a field means, by "section.field" (`train.lr`, `data.fit`), where that is not the field's
 # default. A record lacks a field if it was written before the field existed. So a new field whose default changes what
@@ -188,8 +188,17 @@ class DataConfig(Frozen):
         return self
 
 
+JOINT = "+"  # between the names of backbones that are one model's
+
+
+def _as_one(names: Any) -> Any:
+    """Several backbones, written as a list, as one name."""
+    listed = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    return JOINT.join(names) if listed else names
+
+
 class ModelConfig(Frozen):
-    backbone: str = Field(
+    backbone: Annotated[str, BeforeValidator(_as_one, json_schema_input_type=str | list[str])] = Field(
         description="a name that `fashion-sweep model --list` shows, or timm:NAME; of several, [NAME, NAME], the "
         "features stand side by side"
     )

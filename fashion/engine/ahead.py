@@ -142,8 +142,7 @@ def needed(spec: SweepSpec, left: int, cpus: int, gpus: int) -> Warm | None:
     if resources.concurrent_trials != "auto":
         slots = min(slots, resources.concurrent_trials)
     names = {str(each["model.backbone"]) for each in together(spec, ("model.backbone",), every)}
-    rows = [part for name in names for part in row(name).parts or (row(name),)]
-    sources = {part.source for part in rows}
+    sources = {single.source for name in names for single in row(name).singles}
     return Warm(min(slots, left), (TRIAL, *sorted(sources - {"own"})))
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fashion.config import JOINT, ModelConfig
 from fashion.errors import Problem, UserError
 
 Channels = tuple[float, float, float]
@@ -18,7 +19,6 @@ IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 HALF: Channels = (0.5, 0.5, 0.5)
 TIMM_PREFIX = "timm:"
-JOINT = "+"  # between the names of backbones that are one model's
 # From this side on, networks that shrink an image 32 times leave more than one position to their last normalisation.
 BELOW_ONE_POSITION = 33
 Provider = Literal["torchvision", "timm", "own", "joined"]  # whose code builds the network: see `network.BUILDERS`
@@ -54,6 +54,11 @@ class BackboneRow:
     parts: tuple[BackboneRow, ...] = ()
 
     @property
+    def singles(self) -> tuple[BackboneRow, ...]:
+        """The rows of single backbones: its parts, or itself."""
+        return self.parts or (self,)
+
+    @property
     def timm_name(self) -> str:
         """timm's name of the network."""
         return self.name.removeprefix(TIMM_PREFIX) if self.name.startswith(TIMM_PREFIX) else f"tf_{self.name}"
@@ -77,8 +82,9 @@ class ResolvedWeights:
     parts: tuple[ResolvedWeights, ...] = ()
 
 
-def joined_weights(parts: tuple[ResolvedWeights, ...]) -> ResolvedWeights:
-    """The weights of several backbones as those of one model."""
+def joined_weights(model: ModelConfig, resolve: Callable[[ModelConfig], ResolvedWeights]) -> ResolvedWeights:
+    """The weights of a model of several backbones, of which `resolve` finds those of each."""
+    parts = tuple(resolve(model.model_copy(update={"backbone": name})) for name in names_in(model.backbone))
     found = "".join(part.sha256 or "" for part in parts)
     return ResolvedWeights(parts[0].kind, None, hashlib.sha256(found.encode()).hexdigest() if found else None, parts)
 

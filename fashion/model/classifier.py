@@ -14,7 +14,7 @@ from fashion.errors import Problem, UserError
 from fashion.model import backbones
 from fashion.model.backbones import HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneRow, Channels, ResolvedWeights
 from fashion.model.loss import log_priors
-from fashion.model.network import complete_row, make_backbone, stages_of
+from fashion.model.network import complete_row, make_backbone, stages_of, take_off
 from fashion.model.parts.composed import SignedRoot
 from fashion.model.parts.stage_features import with_stage_features
 from fashion.model.weights import load_into
@@ -64,8 +64,7 @@ class MultiHeadClassifier(nn.Module):
 
     def without_stages(self, count: int) -> Self:
         """The same model for the maps that the backbone's first `count` stages make, which are taken off."""
-        for name, _ in self._first_stages(count):
-            self.backbone.set_submodule(name, nn.Identity())
+        take_off(self.backbone, self._first_stages(count))
         return self
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:

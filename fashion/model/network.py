@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from types import ModuleType
@@ -83,6 +83,12 @@ def stages_of(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
         elif not all(isinstance(part, nn.Identity | nn.Sequential) for part in child.modules()):
             found.append((name, child))  # the remains of the classifier are not a stage
     return found
+
+
+def take_off(backbone: nn.Module, stages: Iterable[tuple[str, nn.Module]]) -> None:
+    """Let these of a backbone's stages, the first ones, pass on what they are given: maps instead of images."""
+    for name, _ in stages:
+        backbone.set_submodule(name, nn.Identity())
 
 
 @lru_cache(maxsize=64)

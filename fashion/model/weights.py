@@ -13,6 +13,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -45,8 +46,7 @@ def resolve_weights(model: ModelConfig, progress: Progress | None = None) -> Res
     if model.weights == "none":
         return ResolvedWeights("none")
     if row.parts:
-        of_each = [model.model_copy(update={"backbone": part.name}) for part in row.parts]
-        return joined_weights(tuple(resolve_weights(each, progress) for each in of_each))
+        return joined_weights(model, partial(resolve_weights, progress=progress))
     if model.weights == "imagenet":
         kind: Literal["imagenet", "file"] = "imagenet"
         path = _imagenet_file(row, progress)

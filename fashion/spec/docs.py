@@ -44,8 +44,10 @@ def markdown() -> str:
 
 
 def _word(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return str(value).lower().replace("none", "null")
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 

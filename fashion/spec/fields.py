@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from fashion.bucket.address import is_address, parse_address
 from fashion.config import DataConfig, ModelConfig, TrainConfig
 from fashion.errors import nearest
-from fashion.model.backbones import BACKBONES, JOINT, TIMM_PREFIX, names_in
+from fashion.model.backbones import BACKBONES, TIMM_PREFIX, names_in
 from fashion.spec.settings import ResourcesConfig, SchedulerConfig, SearchConfig
 
 SAMPLED: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
@@ -100,8 +100,6 @@ class FieldRule:
 
     def check(self, value: Any) -> Any:
         """The value as the field holds it (1 becomes 1.0 in a field of real numbers). Raises NotAllowedError."""
-        if self.name == "model.backbone" and isinstance(value, list) and all(isinstance(each, str) for each in value):
-            value = JOINT.join(value)
         try:
             checked = self._adapter.validate_python(value)
         except ValidationError as error:

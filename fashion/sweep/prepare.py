@@ -119,12 +119,6 @@ def _compute_features(
     return used
 
 
-def with_features_of(spec: SweepSpec, model: ModelConfig) -> ModelConfig:
-    """The same with what the spec says of features, which is one thing for all trials."""
-    said = {name: spec.fixed[f"model.{name}"] for name in ("feature_stages", "feature_stats")}
-    return model.model_copy(update=said)
-
-
 def _device() -> str:
     import torch
 
@@ -144,8 +138,9 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
 
     def models() -> list[dict[str, Any]]:
         known = KnownModels(prepared.cache_dir)
-        named = [ModelConfig(backbone=backbone, weights=weights) for backbone, weights in prepared.weights]
-        found = known.described([with_features_of(spec, each) for each in named], dataset.class_counts)
+        features: Any = {name: spec.fixed[f"model.{name}"] for name in ("feature_stages", "feature_stats")}
+        named = [ModelConfig(backbone=backbone, weights=kind, **features) for backbone, kind in prepared.weights]
+        found = known.described(named, dataset.class_counts)
         known.save()
         return found
 

@@ -45,6 +45,8 @@ GOOD = [
     form(momentum={"when": {"train.optimizer": ["sgd"]}, "uniform": [0.1, 0.2], "else": {"choice": [0.3]}}),
     form(lr={"switch": "train.optimizer", "cases": {"sgd": {"uniform": [0.1, 0.2]}}, "else": 0.1}),
     form() | {"train": None},
+    form() | {"model": {"backbone": ["resnet18", "resnet50"], "feature_stages": [2, 3]}},
+    form() | {"model": {"backbone": {"choice": [["resnet18", "resnet50"], "resnet18"]}}},
     form() | {"resources": {"gpus_per_worker": 0.5, "concurrent_trials": "auto"}},
 ]
 BAD = [

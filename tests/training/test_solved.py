@@ -91,7 +91,9 @@ def test_folds_choose_the_strength_that_images_left_out_ask_for(noise: float) ->
             total -= told[np.arange(int(left.sum())), classes[left].numpy()].sum()
         held.append(total / 150)
     tried = len(found.losses)
-    np.testing.assert_allclose(found.losses, held[:tried], atol=3e-3, rtol=1e-2)  # folds are solved roughly
+    # Folds are solved roughly, most so with the weakest penalties, which are far from being chosen.
+    np.testing.assert_allclose(found.losses[:-1], held[: tried - 1], atol=3e-3)
+    np.testing.assert_allclose(found.losses[-1], held[tried - 1], rtol=2e-2)
     assert tried == len(STRENGTHS) or min(held[tried - WORSE : tried]) > min(held), "those that are left out are worse"
     assert found.strength == STRENGTHS[int(np.argmin(held))]
     assert (found.strength >= 0.1) == (noise > 1)  # what can't be learnt is better not learnt

@@ -32,8 +32,8 @@ _BRANDS = {
 }  # fmt: skip
 _SIGNATURES = {
     b"\xff\x0a": "JPEG XL", b"\x00\x00\x00\x0cJXL ": "JPEG XL", b"%PDF": "PDF", b"%!PS": "PostScript",
-    b"<svg": "SVG", b"<?xml": "XML", b"<!DOC": "HTML", b"<html": "HTML", b"version https://git-lfs": "Git LFS",
-    b"\x00\x05\x16\x07": "AppleDouble",
+    b"<svg": "SVG", b"<?xml": "XML", b"<!DOC": "HTML", b"<html": "HTML", b"\x00\x05\x16\x07": "AppleDouble",
+    b"version https://git-lfs": "a Git LFS pointer",
 }  # fmt: skip
 # Pillow's limit for one comment, 1 MiB, refuses what editors write; all comments together keep Pillow's own limit.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, LONGEST_TEXT)
@@ -112,10 +112,10 @@ def told(path: str | Path) -> str:
         name = _BRANDS[head[8:12]]
         if name == "HEIC" and "HEIF" not in formats():
             return "a HEIC picture, which needs a package that is not installed: pip install pillow-heif"
-        return f"a damaged {name} picture" if name in formats() else f"a file of {name}, which this Pillow lacks"
+        return f"a damaged {name} picture" if name in formats() else f"{name}, which this Pillow lacks"
     for signature, name in _SIGNATURES.items():
         if head.startswith(signature):
-            return f"a file of {name}, which is no picture that Pillow reads"
+            return f"{name}, which is no picture that Pillow reads"
     return ""
 
 

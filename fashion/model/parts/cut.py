@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fashion.model.backbones import BackboneRow
-from fashion.model.network import make_backbone, meta_backbone, stages_of
+from fashion.model.network import make_backbone, meta_backbone, stages_of, take_off
 
 # The features of a cut backbone may differ from the whole one's by this share of their norm: by rounding alone.
 TOLERANCE = 1e-4
@@ -104,8 +104,7 @@ def is_chain(row: BackboneRow, side: int, count: int) -> bool:
         backbone = make_backbone(row)[0].eval()
         images = torch.rand(2, 3, side, side).sub_(0.5)
         whole, (maps,) = backbone(images), maps_behind(backbone, [count], images, torch.float32)
-        for name, _ in stages_of(backbone)[:count]:
-            backbone.set_submodule(name, nn.Identity())
+        take_off(backbone, stages_of(backbone)[:count])
         try:
             cut = backbone(maps)
         except (RuntimeError, ValueError, TypeError, AttributeError):

@@ -64,7 +64,7 @@ def feature_count(row: BackboneRow, config: ModelConfig) -> int:
     row = complete_row(row)
     own = meta_backbone(row)[1]
     numbers = NUMBERS_A_CHANNEL[config.feature_stats]
-    return own + sum(numbers * sum(stage_widths(part, config.feature_stages)) for part in row.parts or (row,))
+    return own + sum(numbers * sum(stage_widths(part, config.feature_stages)) for part in row.singles)
 
 
 @lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fashion.errors import printable
+from fashion.model.backbones import asks_timm
 from fashion.record.cards.refit_words import refit_sentences
 from fashion.record.ranking import attribute_table, majority_accuracy
 from fashion.record.trial import trained_on_val
@@ -48,7 +49,7 @@ def model_card(manifest: Mapping[str, Any], model: Mapping[str, Any]) -> str:
 
 
 def _front(backbone: str) -> str:
-    tags = ["fashion-sweep", "multi-head", *(["timm"] if backbone.startswith("timm:") else [])]
+    tags = ["fashion-sweep", "multi-head", *(["timm"] if asks_timm(backbone) else [])]
     listed = "\n".join(f"- {tag}" for tag in tags)
     return f"---\nlibrary_name: fashion-sweep\npipeline_tag: image-classification\ntags:\n{listed}\n---"
 

@@ -198,7 +198,7 @@ def _stages(values: Values, workers: int) -> Iterator[str]:
 
 def _feature_stages(values: Values, workers: int) -> Iterator[str]:
     chosen, backbone = values["model.feature_stages"], row(values["model.backbone"])
-    for part in backbone.parts or (backbone,):
+    for part in backbone.singles:
         if part.native_size and chosen and chosen[-1] > part.stages:
             yield (
                 f"feature_stages ({chosen[-1]}) must be at most the number of the backbone's stages, {part.stages} for "

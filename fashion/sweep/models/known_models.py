@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,8 @@ class KnownModels:
         if model.weights == "none" and (listed or model.backbone in self._sizes):
             backbones.row(model.backbone)
             return ResolvedWeights("none")
-        if (row := backbones.row(model.backbone)).parts:
-            of_each = [model.model_copy(update={"backbone": part.name}) for part in row.parts]
-            return backbones.joined_weights(tuple(self.weights(each, progress) for each in of_each))
+        if backbones.row(model.backbone).parts:
+            return backbones.joined_weights(model, partial(self.weights, progress=progress))
         key = json.dumps([model.backbone, os.path.abspath(model.weights) if _is_path(model) else model.weights])
         if (known := self._files.get(key)) and known["file"] == _looks(Path(known["path"])):
             return ResolvedWeights("file" if _is_path(model) else "imagenet", Path(known["path"]), known["sha256"])

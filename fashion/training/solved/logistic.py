@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -65,7 +64,7 @@ def solve_head(
         losses.append(lost / float(_counted(targets, weights)))
         if len(losses) > WORSE and min(losses[-WORSE:]) > min(losses):
             break  # the weaker, the longer it takes, and the worse they have become
-    chosen = STRENGTHS[int(np.argmin(losses))]
+    chosen = STRENGTHS[losses.index(min(losses))]
     return LogisticHead(*minimum(features, targets, weights, chosen, *nothing), chosen, tuple(losses))
 
 

@@ -39,8 +39,8 @@ def test_endings_that_browsers_and_phones_write_are_pictures() -> None:
     ("content", "said"),
     [
         (b"", "an empty file"),
-        (b"%PDF-1.7 and so on, for some bytes", "a file of PDF"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "a file of Git LFS"),
+        (b"%PDF-1.7 and so on, for some bytes", "got PDF, which is no picture"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "got a Git LFS pointer, which is no picture"),
         (b"no picture at all", "cannot identify"),
         (HEIC, "a HEIC picture, which needs a package that is not installed: pip install pillow-heif"),
     ],
