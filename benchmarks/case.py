@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from fashion.config import ModelConfig, TrialConfig
+from fashion.config.model import ModelConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.layout import Dataset, Split
 from fashion.data.pack import Pack
 from fashion.model.backbones import row

@@ -182,9 +182,9 @@ def picture_seconds(live: int, ended: int) -> float:
 def checkpoint_bytes(backbone: str) -> dict[str, int]:
     """Sizes of what a trial leaves after an epoch of `fit` (SGD with momentum, no average of weights)."""
     from benchmarks.case import Case, first_images
-    from fashion.config import TrialConfig
+    from fashion.config.trial import TrialConfig
     from fashion.data.layout import read_dataset
-    from fashion.model.weights import resolve_weights
+    from fashion.model.pretrained.weights import resolve_weights
     from fashion.training import checkpoint
     from fashion.training.loop import TrialInputs, fit
 

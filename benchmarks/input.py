@@ -32,7 +32,7 @@ from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
 from fashion.data import batches
 from fashion.data.layout import Dataset, Split, read_dataset
 from fashion.data.pack import Pack
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.feed import PixelFeed
 from fashion.training.loop import TrialInputs, fit
 

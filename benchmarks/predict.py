@@ -32,7 +32,7 @@ from benchmarks.training import timed
 from fashion.data.layout import Dataset, Split, read_dataset
 from fashion.data.pack import Pack
 from fashion.model.classifier import MultiHeadClassifier, build_model
-from fashion.model.weights import resolve_weights
+from fashion.model.pretrained.weights import resolve_weights
 from fashion.prediction.predict import predict
 from fashion.prediction.promoted import Promoted
 

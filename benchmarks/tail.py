@@ -15,9 +15,9 @@ from pathlib import Path
 
 from benchmarks.case import Case, first_images, threads
 from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.layout import read_dataset
-from fashion.model.weights import resolve_weights
+from fashion.model.pretrained.weights import resolve_weights
 from fashion.training.feed import TrainingData, with_cached
 from fashion.training.loop import TrialInputs, fit
 

@@ -23,10 +23,11 @@ from benchmarks.case import Case
 from benchmarks.original import ReportModel, training_step
 from benchmarks.rows import Row, median_ratio, medians
 from fashion.data.batches import Worker, steps_per_epoch
-from fashion.model.backbones import ResolvedWeights, row
+from fashion.model.backbones import row
 from fashion.model.classifier import build_model
 from fashion.model.network import make_backbone
 from fashion.model.precision import Setting, computes_bf16
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.feed import TrainingData
 from fashion.training.loop import TrialInputs, fit
 

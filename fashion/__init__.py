@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fashion.api.sweeps import run as run
     from fashion.api.validation import AttributePredictions as AttributePredictions
     from fashion.api.validation import ValidationPredictions as ValidationPredictions
-    from fashion.config import TrialConfig as TrialConfig
+    from fashion.config.trial import TrialConfig as TrialConfig
     from fashion.data.lists import Attribute as Attribute
     from fashion.errors import BlockedError as BlockedError
     from fashion.errors import CheckpointError as CheckpointError
@@ -73,7 +73,7 @@ _MODULES = {
     "SweepSpec": "fashion.spec.sweep_spec",
     "SweptRun": "fashion.api.sweeps",
     "TrialCertainty": "fashion.reading.certainty",
-    "TrialConfig": "fashion.config",
+    "TrialConfig": "fashion.config.trial",
     "UserError": "fashion.errors",
     "ValidationPredictions": "fashion.api.validation",
     "WeightsError": "fashion.errors",

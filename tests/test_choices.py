@@ -15,7 +15,7 @@ from PIL import Image
 from fashion.bucket.address import OBJECT_STORES
 from fashion.bucket.obstore_client import CLIENTS
 from fashion.cli.main import COMMANDS, HIDDEN, cli
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.augment import AUTO_AUGMENTS, CROPS
 from fashion.data.images import ORIENTATIONS, resize_square
 from fashion.data.pictures.depth import DEPTHS

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from fashion.config import OF_ITS_TIME, Form, TrialConfig, of_its_time, read_config, same_anywhere
+from fashion.config.base import OF_ITS_TIME
+from fashion.config.data import Form
+from fashion.config.trial import TrialConfig, of_its_time, read_config, same_anywhere
 from fashion.data.pushed import Pushed
 from fashion.record.trial_files import LAST
 from fashion.spec.sweep_spec import load_spec

@@ -16,7 +16,8 @@ from torch import nn
 
 from fashion.api.validation import predicted_columns, predicted_fields
 from fashion.bucket.address import is_address, parse_address
-from fashion.config import Form, TrialConfig
+from fashion.config.data import Form
+from fashion.config.trial import TrialConfig
 from fashion.data.images import ORIENTATIONS, load_rgb, resize_square, to_rgb
 from fashion.data.layout import Attribute
 from fashion.errors import DataError, Problem, RunError

@@ -66,7 +66,7 @@ def model(
 
     import torch
 
-    from fashion.config import ModelConfig
+    from fashion.config.model import ModelConfig
     from fashion.model.classifier import build_model
     from fashion.model.network import complete_row
     from fashion.model.summary import summarize

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fashion.config import DataConfig
+from fashion.config.data import DataConfig
 
 # Rows of the uniform draws: append only, or every seed's pixels change.
 (

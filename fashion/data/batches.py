@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fashion.config import DataConfig
+from fashion.config.data import DataConfig
 from fashion.data.augment import DRAWS, FLIP, augment, erase_, normalize_, unit
 from fashion.data.lists import MISSING
 from fashion.data.pack import Pack

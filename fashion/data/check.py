@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashion.config import AS_WRITTEN, LabelReading
+from fashion.config.data import AS_WRITTEN, LabelReading
 from fashion.data.forms.table import scan_layout
 from fashion.data.images import decoded, in_threads
 from fashion.data.layout import dataset_of

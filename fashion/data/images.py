@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fashion.config import Form
+from fashion.config.data import Form
 from fashion.data.pictures.depth import is_deep, to_bytes
 from fashion.data.pictures.formats import opened
 from fashion.errors import DataError, Problem, UserError

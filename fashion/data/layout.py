@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.config import AS_WRITTEN, LabelReading, SplitRule
+from fashion.config.data import AS_WRITTEN, LabelReading, SplitRule
 from fashion.data.contents import contents_digest
 from fashion.data.forms.table import scan_layout
 from fashion.data.lists import CHALLENGE, LABELLED, MISSING, Attribute, Scan

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fashion.config import SplitRule
+from fashion.config.data import SplitRule
 from fashion.data.pushed import Pushed
 from fashion.errors import Problem
 from fashion.labels import MISSING as MISSING

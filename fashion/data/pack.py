@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fashion.config import OF_ITS_TIME, Form
+from fashion.config.base import OF_ITS_TIME
+from fashion.config.data import Form
 from fashion.data.cache.arrow_files import check_seal, write_frame, write_seal, zeros
 from fashion.data.cache.entries import make_room
 from fashion.data.cache.use import keep_open

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashion.config import Form, value_lacking
+from fashion.config.data import Form
+from fashion.config.trial import value_lacking
 from fashion.errors import DataError, Problem
 from fashion.files import parse, whole
 

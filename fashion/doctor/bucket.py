@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fashion.bucket.address import Address
 from fashion.bucket.store import PART, NotThereError, Object, Store, TakenError
-from fashion.config import Form
+from fashion.config.data import Form
 from fashion.data.lists import LABELLED, parse_lines, without_header
 from fashion.data.pushed import MANIFEST, Pushed
 from fashion.data.remote.listing import LISTS, exists, lists

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion.cluster.ray_folder import folder_above
-from fashion.config import AS_WRITTEN, LabelReading
+from fashion.config.data import AS_WRITTEN, LabelReading
 from fashion.data.contents import default_cache_dir
 from fashion.data.forms.table import scan_layout
 from fashion.data.lists import LABELLED, listed_images

@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from fashion.bucket.address import is_address, parse_address
-from fashion.config import LabelReading, TrialConfig
+from fashion.config.data import LabelReading
+from fashion.config.trial import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.forms.table import scan_layout
 from fashion.data.lists import LABELLED, listed_images

@@ -20,7 +20,7 @@ from fashion.errors import WeightsError
 from fashion.model import backbones
 from fashion.model.backbones import BackboneRow
 from fashion.model.network import import_timm
-from fashion.model.weights import hub_path, knock
+from fashion.model.pretrained.weights import hub_path, knock
 
 NETWORK_TIMEOUT = 5  # seconds without an answer
 

@@ -18,7 +18,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from fashion.cluster.session import leaving
-from fashion.config import read_config
+from fashion.config.trial import read_config
 from fashion.data.batches import Worker
 from fashion.engine.messages import Began, Blocked, Failed, Moving, TrialMessage, message_of, to_result
 from fashion.engine.worker_group import run_in_slot

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fashion.api.recorded_run import RecordedRun
-from fashion.config import DataConfig
+from fashion.config.data import DataConfig
 from fashion.data.images import PAD_COLOUR
 from fashion.data.lists import Attribute
 from fashion.errors import RunError

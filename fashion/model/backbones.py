@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fashion.config import JOINT, ModelConfig
+from fashion.config.names import JOINT, TIMM_PREFIX, names_in
 from fashion.errors import Problem, UserError
 
 Channels = tuple[float, float, float]
@@ -18,7 +17,6 @@ Channels = tuple[float, float, float]
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 HALF: Channels = (0.5, 0.5, 0.5)
-TIMM_PREFIX = "timm:"
 # From this side on, networks that shrink an image 32 times leave more than one position to their last normalisation.
 BELOW_ONE_POSITION = 33
 Provider = Literal["torchvision", "timm", "own", "joined"]  # whose code builds the network: see `network.BUILDERS`
@@ -69,24 +67,6 @@ class BackboneRow:
         if self.parts:
             return all(part.has_imagenet for part in self.parts)
         return bool(self.weights_name or self.package or self.name.startswith(TIMM_PREFIX))
-
-
-@dataclass(frozen=True)
-class ResolvedWeights:
-    """Where a trial's initial weights come from. `path` is absolute; `sha256` is the file's, in hex. Of several
-    backbones `parts` has those of each, and `sha256` is that of theirs."""
-
-    kind: Literal["none", "imagenet", "file"]
-    path: Path | None = None
-    sha256: str | None = None
-    parts: tuple[ResolvedWeights, ...] = ()
-
-
-def joined_weights(model: ModelConfig, resolve: Callable[[ModelConfig], ResolvedWeights]) -> ResolvedWeights:
-    """The weights of a model of several backbones, of which `resolve` finds those of each."""
-    parts = tuple(resolve(model.model_copy(update={"backbone": name})) for name in names_in(model.backbone))
-    found = "".join(part.sha256 or "" for part in parts)
-    return ResolvedWeights(parts[0].kind, None, hashlib.sha256(found.encode()).hexdigest() if found else None, parts)
 
 
 def _vision(name: str, size: int, parameters: int, weights: str, stages: int, **more: object) -> BackboneRow:
@@ -162,16 +142,6 @@ _ROWS = (
 )
 
 BACKBONES: dict[str, BackboneRow] = {row.name: row for row in _ROWS}
-
-
-def names_in(backbone: str) -> list[str]:
-    """The names of the backbones that `model.backbone` names: one, or several with JOINT between them."""
-    return backbone.split(JOINT)
-
-
-def asks_timm(backbone: str) -> bool:
-    """Whether one of the backbones is no row of the table, but any network of timm's."""
-    return any(name.startswith(TIMM_PREFIX) for name in names_in(backbone))
 
 
 def joined(rows: Sequence[BackboneRow]) -> BackboneRow:

@@ -9,15 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fashion.config import ModelConfig, TrainConfig
+from fashion.config.model import ModelConfig
+from fashion.config.train import TrainConfig
 from fashion.errors import Problem, UserError
 from fashion.model import backbones
-from fashion.model.backbones import HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneRow, Channels, ResolvedWeights
+from fashion.model.backbones import HALF, IMAGENET_MEAN, IMAGENET_STD, BackboneRow, Channels
 from fashion.model.loss import log_priors
 from fashion.model.network import complete_row, make_backbone, stages_of, take_off
 from fashion.model.parts.composed import SignedRoot
 from fashion.model.parts.stage_features import with_stage_features
-from fashion.model.weights import load_into
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
+from fashion.model.pretrained.weights import load_into
 
 
 class MultiHeadClassifier(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fashion.config import TrainConfig
+from fashion.config.train import TrainConfig
 from fashion.labels import MISSING as MISSING
 
 HeadLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # logits (n, k), targets (n,), class weights (k,) -> (n,)

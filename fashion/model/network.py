@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from fashion.config.names import TIMM_PREFIX
 from fashion.errors import UserError
-from fashion.model.backbones import TIMM_PREFIX, BackboneRow, Provider, joined
+from fashion.model.backbones import BackboneRow, Provider, joined
 from fashion.model.parts.composed import JoinedBackbones, StageFeatures
 from fashion.model.tiny import TinyNet
 

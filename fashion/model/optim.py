@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel
 
-from fashion.config import TrainConfig
+from fashion.config.train import TrainConfig
 
 Group = dict[str, Any]
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]

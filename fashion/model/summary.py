@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fashion.config import ModelConfig
+from fashion.config.model import ModelConfig
 from fashion.errors import UserError
 from fashion.model import backbones
 from fashion.model.backbones import BackboneRow

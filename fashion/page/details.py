@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.config import of_its_time
+from fashion.config.trial import of_its_time
 from fashion.display.rows import duration, exact, field_value, short
 from fashion.errors import DataError
 from fashion.page.attributes import AttributeResult, attribute_results, wrong_answers

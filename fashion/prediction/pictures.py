@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.config import DataConfig, Form
+from fashion.config.data import DataConfig, Form
 from fashion.data.contents import default_cache_dir
 from fashion.data.images import Progress, decode_each
 from fashion.data.layout import read_dataset

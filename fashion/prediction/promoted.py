@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from fashion.config import TrialConfig, read_config
+from fashion.config.trial import TrialConfig, read_config
 from fashion.data.layout import Attribute
 from fashion.errors import CheckpointError, Problem
 from fashion.files import parse, whole

@@ -143,7 +143,7 @@ def _value(fields: Mapping[str, Any], name: str) -> Any:
     section, _, field = name.partition(".")
     if section not in ("data", "model", "train"):
         return None
-    from fashion.config import value_lacking  # loads pydantic, which `show` does without
+    from fashion.config.trial import value_lacking  # loads pydantic, which `show` does without
 
     try:
         return value_lacking(section, field)  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ def check_checkpoint(run: Run, winner: Ranked, path: Path) -> None:
 def _same_trial(one: Any, other: Any) -> bool:
     """Whether two recorded configurations, whose plain forms differ, mean the same: one may lack a field that versions
     after it have added."""
-    from fashion.config import same_anywhere  # pydantic only here, where it is needed: `best` must start at once
+    from fashion.config.trial import same_anywhere  # pydantic only here, where it is needed: `best` must start at once
 
     return same_anywhere(one, other)
 

@@ -13,9 +13,12 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from fashion.bucket.address import is_address, parse_address
-from fashion.config import DataConfig, ModelConfig, TrainConfig
+from fashion.config.data import DataConfig
+from fashion.config.model import ModelConfig
+from fashion.config.names import TIMM_PREFIX, names_in
+from fashion.config.train import TrainConfig
 from fashion.errors import nearest
-from fashion.model.backbones import BACKBONES, TIMM_PREFIX, names_in
+from fashion.model.backbones import BACKBONES
 from fashion.spec.settings import ResourcesConfig, SchedulerConfig, SearchConfig
 
 SAMPLED: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fashion.config import Frozen
+from fashion.config.base import Frozen
 from fashion.schedulers.base import LEAST_REDUCTION, MOST_BRACKETS, MOST_REDUCTION, Compare, Mode
 from fashion.schedulers.metrics import METRICS
 from fashion.schedulers.registry import SCHEDULERS, SchedulerRow

@@ -16,7 +16,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from fashion.bucket.address import is_address, parse_address
-from fashion.config import OF_ITS_TIME, TrialConfig, of_its_time
+from fashion.config.base import OF_ITS_TIME
+from fashion.config.trial import TrialConfig, of_its_time
 from fashion.errors import Problem, SpecError, nearest
 from fashion.spec import rules
 from fashion.spec.fields import NAME, SAMPLED, TOP_LEVEL, NotAllowedError, check_home, section_rules

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fashion.bucket.address import Address, is_address, parse_address
-from fashion.config import TrialConfig, read_config
+from fashion.config.trial import TrialConfig, read_config
 from fashion.errors import Problem, RunError
 from fashion.files import now
 from fashion.record.manifest import FORMAT

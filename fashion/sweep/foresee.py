@@ -16,7 +16,9 @@ from typing import Any
 
 from fashion.bucket.address import is_address
 from fashion.cluster.growth import workers_that_fit
-from fashion.config import LabelReading, ModelConfig
+from fashion.config.data import LabelReading
+from fashion.config.model import ModelConfig
+from fashion.config.names import asks_timm
 from fashion.data.lists import LABELLED, listed_images
 from fashion.errors import Problem, ResourcesError, UserError, WeightsError
 from fashion.model import backbones
@@ -66,9 +68,9 @@ def foreseen(spec: SweepSpec, train_images: int | None, progress: Progress) -> l
         return [Problem("resources.workers", rule, str(workers))]
     shapes = sorted(_shapes(spec, train_images), key=repr)
     if train_images is None and importlib.util.find_spec("timm") is None:
-        shapes = [shape for shape in shapes if not backbones.asks_timm(shape.backbone)]
+        shapes = [shape for shape in shapes if not asks_timm(shape.backbone)]
     found = {(problem.place, problem.rule): problem for problem in _without_maps(spec)}
-    built = any(backbones.asks_timm(shape.backbone) for shape in shapes)
+    built = any(asks_timm(shape.backbone) for shape in shapes)
     for number, shape in enumerate(shapes):
         if built:  # which takes seconds
             progress("sizes that backbones take", number, len(shapes))
@@ -87,7 +89,7 @@ def _without_maps(spec: SweepSpec) -> Iterator[Problem]:
 
     for each in together(spec, ("model.backbone",), every):
         name = str(each["model.backbone"])
-        if backbones.asks_timm(name) and importlib.util.find_spec("timm") is None:
+        if asks_timm(name) and importlib.util.find_spec("timm") is None:
             continue
         stages: Any = spec.fixed["model.feature_stages"]
         try:
@@ -124,7 +126,7 @@ def _weights_files(spec: SweepSpec) -> list[Problem]:
         if not os.path.isfile(os.path.expanduser(weights)):
             problems.append(Problem("model.weights", "there is no such file", show(weights)))
             continue
-        from fashion.model.weights import resolve_weights
+        from fashion.model.pretrained.weights import resolve_weights
 
         try:
             resolve_weights(ModelConfig(backbone=backbone, weights=weights))
@@ -230,7 +232,7 @@ def _open(each: Mapping[str, Scalar], workers: int, train_images: int | None) ->
     if each["train.mode"] == "tail":
         return True
     size = int(each["train.batch_size"] or 0)
-    in_table = not backbones.asks_timm(str(each["model.backbone"]))
+    in_table = not asks_timm(str(each["model.backbone"]))
     return not in_table or min(size, train_images if train_images is not None else size) < 2 * workers
 
 

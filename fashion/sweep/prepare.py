@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fashion.bucket.address import Address
-from fashion.config import AS_WRITTEN, LabelReading, ModelConfig, TrialConfig
+from fashion.config.data import AS_WRITTEN, LabelReading
+from fashion.config.model import ModelConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.cache.use import note_user
 from fashion.data.layout import Dataset
 from fashion.data.lists import LABELLED
 from fashion.data.remote.local_copy import DataRoot
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.run import Run
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.spec.trials.possible import every, together

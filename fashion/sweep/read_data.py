@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from fashion.bucket.address import Address
-from fashion.config import Form, TrialConfig
+from fashion.config.data import Form
+from fashion.config.trial import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack

@@ -11,7 +11,7 @@ from typing import Any
 
 from fashion.bucket.address import is_address, parse_address
 from fashion.bucket.store import Store
-from fashion.config import read_config
+from fashion.config.trial import read_config
 from fashion.data.splits.joined import JOINED
 from fashion.errors import Problem, RunError
 from fashion.record.cards.refit_words import finite

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fashion.config import TrialConfig, read_config
+from fashion.config.trial import TrialConfig, read_config
 from fashion.errors import CheckpointError, RunError
 from fashion.record.find import run_paths
 from fashion.record.manifest import read_manifest, versions_of

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import ValidationError
 
-from fashion.config import TrialConfig, read_config
+from fashion.config.trial import TrialConfig, read_config
 from fashion.record.run import Run
 from fashion.record.trial import Trial
 from fashion.spec.space import Choice, Distribution, Int, LogUniform, Scalar, Uniform

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Worker
 from fashion.errors import CheckpointError, TrialDiverged
 from fashion.model.precision import Setting

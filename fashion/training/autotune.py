@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.errors import ResourcesError
 from fashion.files import KernelLock, write_atomic
 from fashion.model.backbones import row

@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.errors import BlockedError, CheckpointError, Superseded, refusal
 from fashion.files import restore_rights, sync
 from fashion.record.trial import metrics_from_json

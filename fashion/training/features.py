@@ -19,7 +19,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import (
     ALONE,
     Batch,
@@ -38,8 +38,9 @@ from fashion.data.contents import require_room
 from fashion.data.pack import Pack
 from fashion.errors import BlockedError
 from fashion.files import KernelLock
-from fashion.model.backbones import ResolvedWeights, row
+from fashion.model.backbones import row
 from fashion.model.classifier import normalization
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
 from fashion.training.tail import passes
 from fashion.training.tail.batches import Maps

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Batch, Epoch, Normalization, Worker, complete, eval_batches, train_batches
 from fashion.data.layout import Attribute, split_labels
 from fashion.data.pack import Pack
-from fashion.model.backbones import ResolvedWeights, row
+from fashion.model.backbones import row
 from fashion.model.classifier import normalization
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size, with_mirrors
 from fashion.training.features import Features, open_features, open_or_compute
 from fashion.training.tail.batches import Maps

@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import ALONE, Worker, steps_per_epoch
 from fashion.errors import Leaving, TrialDiverged
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.folds.fold_mean import together
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST
 from fashion.record.validate import attribute_entry

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Worker
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import MultiHeadClassifier
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, best_path, predictions_path, prune
 from fashion.storage.trial_upload import AHEAD, Uploads

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fashion.config import TrialConfig, read_config
+from fashion.config.trial import TrialConfig, read_config
 from fashion.data.batches import Worker
 from fashion.model.metrics import make_meter
 from fashion.model.precision import Setting

@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 
 from fashion.bucket.address import Address
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.remote.local_copy import DataRoot
 from fashion.errors import BlockedError, Problem
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.manifest import code_version
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import folder_name
@@ -57,7 +57,7 @@ class SharedInputs:
         key = (config.model.backbone, config.model.weights)
         weights = self.weights.get(key)
         if weights is None:  # Optuna may combine what no draw of `prepare` did
-            from fashion.model.weights import resolve_weights
+            from fashion.model.pretrained.weights import resolve_weights
 
             weights = resolve_weights(config.model)
         return Task(

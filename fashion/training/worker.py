@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from fashion.bucket.address import Address
-from fashion.config import Form, LabelReading, TrialConfig
+from fashion.config.data import Form, LabelReading
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Worker
 from fashion.data.layout import read_unchanged
 from fashion.data.pack import Pack
@@ -26,8 +27,8 @@ from fashion.data.remote.local_copy import DataRoot, on_this_machine
 from fashion.data.splits.joined import JOINED, joined_pack
 from fashion.errors import BlockedError, DataError, FashionError, StorageError
 from fashion.files import write_atomic
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.precision import imitated
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.trial_files import ERROR, LAST, PROGRESS, folder_name
 from fashion.storage.trial_objects import Attempt, opened
 from fashion.training import checkpoint, micro_batches

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fashion.config import DataConfig
+from fashion.config.data import DataConfig
 from fashion.data import augment as module
 from fashion.data import batches
 from fashion.data.augment import BRIGHTNESS, CONTRAST, ERASE, augment, erase_, jitter, resized_crop, unit

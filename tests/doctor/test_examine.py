@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fashion.cluster import ray_folder
-from fashion.config import Form
+from fashion.config.data import Form
 from fashion.doctor import examine as examining
 from fashion.doctor.diagnosis import ClockOffset, Diagnosis
 from fashion.doctor.examine import Node, Request, Weights, compare, examine, versions

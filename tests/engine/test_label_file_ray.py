@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fashion.config import read_config
+from fashion.config.trial import read_config
 from fashion.data.convert.demo_labels import write_label_demo
 from fashion.data.layout import read_dataset
 from fashion.data.lists import MISSING

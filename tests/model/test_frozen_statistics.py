@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fashion.config import ModelConfig, TrainConfig
+from fashion.config.model import ModelConfig
+from fashion.config.train import TrainConfig
 from fashion.model.classifier import build_model
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from fashion.config import TrainConfig
+from fashion.config.train import TrainConfig
 from fashion.data import lists
 from fashion.model.loss import LABEL_OBJECTIVES, MISSING, OBJECTIVES, build_loss, class_weights, columns_of_heads
 

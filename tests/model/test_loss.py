@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fashion.config import TrainConfig
+from fashion.config.train import TrainConfig
 from fashion.model.loss import MultiHeadLoss, build_loss, class_weights, cross_entropy, report_loss
 
 CLASSES = (7, 3, 3, 4, 6, 3)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from fashion.cli.model import model as command
-from fashion.config import ModelConfig
+from fashion.config.model import ModelConfig
 from fashion.errors import UserError
 from fashion.model import backbones
 from fashion.model.classifier import BIAS_INITS, MultiHeadClassifier, build_model, normalization, prior_biases

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fashion.config import ModelConfig, TrainConfig, read_config
+from fashion.config.model import ModelConfig
+from fashion.config.train import TrainConfig
+from fashion.config.trial import read_config
 from fashion.model.classifier import build_model
 from fashion.model.network import stages_of
 from fashion.model.optim import build_ema, build_optimizer, build_schedule

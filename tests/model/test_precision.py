@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fashion.config import ModelConfig
+from fashion.config.model import ModelConfig
 from fashion.model import precision
 from fashion.model.classifier import build_model
 from fashion.model.precision import Setting, imitated

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.layout import Attribute, Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.pictures.folder import find_pictures
 from fashion.errors import CheckpointError
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.prediction.pictures import FilePixels
 from fashion.prediction.predict import accuracy, predict
 from fashion.prediction.probabilities import validate_probabilities, write_probabilities

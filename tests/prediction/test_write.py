@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from fashion.bucket.address import parse_address
-from fashion.config import Form, TrialConfig
+from fashion.config.data import Form
+from fashion.config.trial import TrialConfig
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.remote.push import push
 from fashion.errors import CheckpointError, DataError
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.prediction.location import SOURCE_NAME
 from fashion.prediction.probabilities import read_probabilities
 from fashion.prediction.write import (

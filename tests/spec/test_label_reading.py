@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fashion.config import LabelReading, SplitRule
+from fashion.config.data import LabelReading, SplitRule
 from fashion.errors import SpecError
 from fashion.spec.schema import json_schema
 from fashion.spec.sweep_spec import SweepSpec, load_spec

@@ -16,11 +16,11 @@ import torch
 
 from fashion.bucket.address import parse_address
 from fashion.bucket.store import Store
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Worker
 from fashion.data.layout import read_dataset
 from fashion.errors import BlockedError, Leaving
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.storage import trial_objects
 from fashion.storage.trial_objects import STATE, clear

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fashion.bucket.address import Address, parse_address
-from fashion.config import Form
+from fashion.config.data import Form
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
 from fashion.data.remote.push import Sent, push

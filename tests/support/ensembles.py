@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.layout import Dataset
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.run import Run
 from fashion.sweep.described import labels_of, record_val_labels
 from fashion.training.loop import TrialInputs, fit

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.layout import Dataset, Split
 from fashion.data.lists import MISSING, Attribute
 from fashion.data.pack import Pack
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.promote import promote
 from fashion.record.run import Run
 from fashion.sweep.described import labels_of, record_val_labels

@@ -6,10 +6,10 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.training.feed import TrainingData
 from fashion.training.loop import TrialInputs, fit

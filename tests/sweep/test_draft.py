@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fashion.bucket.address import parse_address
-from fashion.config import Form
+from fashion.config.data import Form
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pushed import PackFile, Pushed
 from fashion.data.remote.push import push

@@ -10,7 +10,7 @@ import pytest
 
 import fashion
 from fashion.api.sweeps import load_spec
-from fashion.config import read_config
+from fashion.config.trial import read_config
 from fashion.display.pages import page
 from fashion.display.winner import print_winner, winner_json
 from fashion.errors import RunError, SpecError

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.errors import ResourcesError
 from fashion.model.precision import Setting
 from fashion.training import autotune

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Epoch, Normalization, Worker, eval_batches, train_batches
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import BlockedError
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import build_model
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training import features as module
 from fashion.training.features import features_path, open_features, open_or_compute
 from fashion.training.feed import CachedFeed, PixelFeed, TrainingData

@@ -12,7 +12,7 @@ import torch
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.splits.joined import JOINED, joined_pack
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.trial_files import kept_epochs
 from fashion.training.features import open_features
 from fashion.training.feed import PixelFeed, TrainingData

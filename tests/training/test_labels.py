@@ -15,7 +15,7 @@ import fashion
 from fashion.api.validation import AttributePredictions
 from fashion.data.layout import Dataset
 from fashion.data.lists import MISSING
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.prediction.pictures import PredictionInput
 from fashion.prediction.predict import accuracy, predict
 from fashion.prediction.promoted import load_promoted

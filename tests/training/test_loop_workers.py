@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Worker
 from fashion.data.demo import write_demo
 from fashion.data.layout import read_dataset
 from fashion.data.lists import MISSING, Attribute
 from fashion.data.pack import Pack
 from fashion.errors import TrialDiverged
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.loss import build_loss
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, best_path, predictions_path
 from fashion.training import checkpoint, loop

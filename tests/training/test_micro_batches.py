@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Worker
 from fashion.data.layout import read_dataset
 from fashion.model import precision
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.loss import build_loss
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import LAST, MICRO_BATCHES
 from fashion.training import micro_batches

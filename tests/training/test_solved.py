@@ -14,9 +14,9 @@ from torch import Tensor
 from fashion.data.layout import Dataset
 from fashion.data.pack import Pack
 from fashion.errors import SpecError
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import build_model
 from fashion.model.parts.composed import SignedRoot
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.spec.sweep_spec import load_spec
 from fashion.training.features import Features, open_features
 from fashion.training.feed import TrainingData

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from fashion.config import Form, LabelReading, SplitRule
+    from fashion.config.data import Form, LabelReading, SplitRule
 
 SPLITS = ("train", "val", "test")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -63,7 +63,7 @@ def reading_of(attributes: str | None, missing: str | None, rule: str | None) ->
     """What `reading_options` were given. Raises click's BadParameter for a rule that is none."""
     from pydantic import ValidationError
 
-    from fashion.config import LabelReading, SplitRule
+    from fashion.config.data import LabelReading, SplitRule
 
     names = tuple(name.strip() for name in attributes.split(",")) if attributes is not None else None
     split = None

@@ -66,7 +66,7 @@ def pack(
     Example:
       fashion-sweep data pack data/FashionDataset --resize 180
     """
-    from fashion.config import Form
+    from fashion.config.data import Form
     from fashion.data.layout import read_dataset
     from fashion.data.pack import Pack
     from fashion.display.progress import Bars
@@ -138,7 +138,7 @@ def push(
       fashion-sweep data push data/FashionDataset s3://my-bucket/FashionDataset --resize 320
     """
     from fashion.bucket.address import parse_address
-    from fashion.config import Form
+    from fashion.config.data import Form
     from fashion.data.layout import read_dataset
     from fashion.data.remote.push import push as push_data
     from fashion.display.progress import Bars

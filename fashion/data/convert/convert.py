@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fashion.config import LabelReading, SplitRule
+from fashion.config.data import LabelReading, SplitRule
 from fashion.data.convert.foreign import read_foreign
 from fashion.data.convert.write import WRITERS, LabelRows, rows_of, write_challenge, write_labels
 from fashion.data.forms.images import report_links

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fashion.config import SplitRule
+from fashion.config.data import SplitRule
 from fashion.data.forms.cells import NONE_OF_THEM
 from fashion.data.forms.columns import FILE_COLUMNS, SPLIT_COLUMN
 from fashion.data.forms.delimited import as_csv

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fashion.config import LabelReading
+from fashion.config.data import LabelReading
 from fashion.data.forms.images import check_names
 from fashion.data.forms.sidecar import LabelsDescription
 from fashion.data.lists import Scan

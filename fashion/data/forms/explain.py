@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fashion.config import LabelReading
+from fashion.config.data import LabelReading
 from fashion.data.forms.table import form_of, scan_layout, unknown
 from fashion.data.layout import Dataset, dataset_of
 from fashion.errors import printable

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion.config import LabelReading
+from fashion.config.data import LabelReading
 from fashion.data.forms.columns import SPLIT_WORDS
 from fashion.data.forms.images import look_at, report_links
 from fashion.data.forms.sidecar import read_sidecar

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fashion.config import LabelReading
+from fashion.config.data import LabelReading
 from fashion.data.forms.cells import LabelTable
 from fashion.data.forms.classes import CellCodes, labels_of
 from fashion.data.forms.columns import SPLIT_WORDS, ColumnRoles, roles_of

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from fashion.config import Frozen, SplitRule
+from fashion.config.base import Frozen
+from fashion.config.data import SplitRule
 from fashion.data.forms.images import MOST_CLASSES
 from fashion.data.lists import LARGEST_LIST, Attribute, Scan
 from fashion.errors import CONTROLS

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fashion.config import AS_WRITTEN, LabelReading
+from fashion.config.data import AS_WRITTEN, LabelReading
 from fashion.data.forms import image_folder, label_file
 from fashion.data.forms.challenge import scan_challenge
 from fashion.data.forms.columns import SPLIT_WORDS

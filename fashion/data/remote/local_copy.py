@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fashion.bucket.address import Address, is_address, parse_address
 from fashion.bucket.store import Object, Store
-from fashion.config import AS_WRITTEN, Form, LabelReading
+from fashion.config.data import AS_WRITTEN, Form, LabelReading
 from fashion.data.cache.arrow_files import put_seal
 from fashion.data.contents import require_room
 from fashion.data.layout import Dataset, read_dataset

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fashion.bucket.address import Address
 from fashion.bucket.store import NotThereError, Object, Store, TakenError
-from fashion.config import Form
+from fashion.config.data import Form
 from fashion.data.cache.arrow_files import read_seal
 from fashion.data.convert.write import rows_of, write_labels
 from fashion.data.layout import Dataset

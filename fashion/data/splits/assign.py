@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.config import SplitRule
+from fashion.config.data import SplitRule
 from fashion.data.lists import LABELLED, MISSING, SPLITS, Scan
 from fashion.data.splits.divide import Undivided, divide
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashion.config import SplitRule
+from fashion.config.data import SplitRule
 from fashion.data.lists import LABELLED
 from fashion.data.splits.divide import Undivided, divide
 from fashion.errors import DataError, Problem

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.model.classifier import build_model
 
 FOLDS = "folds"  # the tensors of model k of several are called folds.k.NAME

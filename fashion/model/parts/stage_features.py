@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from fashion.config import ModelConfig
+from fashion.config.model import ModelConfig
 from fashion.errors import Problem, UserError
 from fashion.model.backbones import BackboneRow
 from fashion.model.network import complete_row, meta_backbone, stages_of

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from fashion.config.names import asks_timm
 from fashion.errors import printable
-from fashion.model.backbones import asks_timm
 from fashion.record.cards.refit_words import refit_sentences
 from fashion.record.ranking import attribute_table, majority_accuracy
 from fashion.record.trial import trained_on_val

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion.bucket.address import is_address
-from fashion.config import DataConfig, LabelReading
+from fashion.config.data import DataConfig, LabelReading
 from fashion.data.contents import default_cache_dir
 from fashion.data.forms.label_file import NAMES
 from fashion.data.layout import Dataset, read_dataset

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from fashion.cluster.interrupts import deferred
-from fashion.config import Form
+from fashion.config.data import Form
 from fashion.data.layout import Dataset
 from fashion.model import backbones
 

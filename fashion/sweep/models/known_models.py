@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fashion.config import ModelConfig
+from fashion.config.model import ModelConfig
+from fashion.config.names import asks_timm
 from fashion.files import parse, write_atomic
 from fashion.model import backbones
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights, joined_weights
 from fashion.record.manifest import code_version, package_versions
 
 Progress = Callable[[int, int], None]  # bytes done, of all
@@ -48,18 +49,18 @@ class KnownModels:
                 self._sizes, self._files = dict(found["sizes"]), dict(found["files"])
 
     def weights(self, model: ModelConfig, progress: Progress | None = None) -> ResolvedWeights:
-        """What `fashion.model.weights.resolve_weights` says, which is asked for what is not known. Raises like it."""
-        listed = not backbones.asks_timm(model.backbone)
+        """What `pretrained.weights.resolve_weights` says, which is asked for what is not known. Raises like it."""
+        listed = not asks_timm(model.backbone)
         if model.weights == "none" and (listed or model.backbone in self._sizes):
             backbones.row(model.backbone)
             return ResolvedWeights("none")
         if backbones.row(model.backbone).parts:
-            return backbones.joined_weights(model, partial(self.weights, progress=progress))
+            return joined_weights(model, partial(self.weights, progress=progress))
         key = json.dumps([model.backbone, os.path.abspath(model.weights) if _is_path(model) else model.weights])
         if (known := self._files.get(key)) and known["file"] == _looks(Path(known["path"])):
             return ResolvedWeights("file" if _is_path(model) else "imagenet", Path(known["path"]), known["sha256"])
 
-        from fashion.model.weights import resolve_weights
+        from fashion.model.pretrained.weights import resolve_weights
 
         found = resolve_weights(model, progress)
         if found.path is not None and found.sha256 is not None:

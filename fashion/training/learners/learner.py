@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.augment import mixture
 from fashion.data.batches import Batch, Worker, steps_per_epoch
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import BIAS_INITS, build_model
 from fashion.model.loss import build_loss, mixed
 from fashion.model.metrics import Meter
 from fashion.model.optim import OPTIMIZERS, build_ema, build_optimizer, build_schedule
 from fashion.model.precision import Setting
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training import micro_batches
 from fashion.training.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
 from fashion.training.features import Features

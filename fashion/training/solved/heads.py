@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Batch
 from fashion.data.layout import Attribute, split_labels
 from fashion.model.classifier import MultiHeadClassifier

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Normalization, Worker, eval_batches
 from fashion.data.cache.arrow_files import check_seal, positions, seal_path, write_frame, write_seal, zeros
 from fashion.data.cache.entries import make_room
@@ -29,10 +29,11 @@ from fashion.data.contents import require_room
 from fashion.data.pack import Pack
 from fashion.errors import BlockedError, Problem, UserError
 from fashion.files import KernelLock
-from fashion.model.backbones import ResolvedWeights, row
+from fashion.model.backbones import row
 from fashion.model.classifier import normalization
 from fashion.model.network import complete_row
 from fashion.model.parts.cut import map_shape, maps_behind
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
 from fashion.training.tail import passes
 from fashion.training.tail.batches import MapArray, Maps

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.pack import Pack
-from fashion.model.backbones import ResolvedWeights, row
+from fashion.model.backbones import row
 from fashion.model.classifier import MultiHeadClassifier, build_model, normalization
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 
 
 def described(

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import torch
 
-from fashion.config import Form, TrialConfig
+from fashion.config.data import Form
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Normalization, Worker, eval_batches
 from fashion.data.cache.entries import LIMIT, limit
 from fashion.data.contents import require_room
 from fashion.data.lists import LABELLED
 from fashion.data.pack import Pack
 from fashion.errors import Problem, ResourcesError
-from fashion.model.backbones import ResolvedWeights, row
+from fashion.model.backbones import row
 from fashion.model.classifier import normalization
 from fashion.model.parts.cut import maps_behind
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
 from fashion.training.tail import maps
 from fashion.training.tail.passes import frozen_model

@@ -12,14 +12,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from fashion.cli.data.group import data
-from fashion.config import AS_WRITTEN, LabelReading, SplitRule
+from fashion.config.data import AS_WRITTEN, LabelReading, SplitRule
 from fashion.data.convert.convert import convert
 from fashion.data.layout import read_dataset
 from fashion.data.lists import Attribute
 from fashion.data.pack import Pack
 from fashion.data.remote.local_copy import on_this_machine
 from fashion.errors import DataError, UserError
-from fashion.model.backbones import ResolvedWeights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.feed import TrainingData
 from fashion.training.loop import TrialInputs, fit
 from tests.support.data_in_buckets import FORM, HERE, pushed

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fashion.config import LabelReading, SplitRule
+from fashion.config.data import LabelReading, SplitRule
 from fashion.data.convert.demo_labels import MULTI_LABEL, TOLD, write_label_demo
 from fashion.data.demo import EXTRAS, draw_garment
 from fashion.data.layout import read_dataset

@@ -66,7 +66,7 @@ def test_pictures_in_test_itself_have_no_label(tmp_path: Path) -> None:
 
 
 def test_without_val_a_share_of_train_is_asked_for(tmp_path: Path) -> None:
-    from fashion.config import LabelReading, SplitRule
+    from fashion.config.data import LabelReading, SplitRule
 
     pictures(tmp_path, [name for name in NAMES if not name.startswith("valid")])
     with pytest.raises(DataError, match="some images must be in val"):
@@ -82,7 +82,7 @@ def test_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
 
 
 def test_it_becomes_a_label_file(tmp_path: Path) -> None:
-    from fashion.config import LabelReading
+    from fashion.config.data import LabelReading
 
     dataset = read_dataset(pictures(tmp_path / "d", NAMES))
     convert(tmp_path / "d", tmp_path / "labels.jsonl", False, LabelReading())

@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from fashion.cli.main import main
-from fashion.config import LabelReading, SplitRule
+from fashion.config.data import LabelReading, SplitRule
 from fashion.data.check import check
 from fashion.data.convert.convert import convert
 from fashion.data.forms.explain import explain

@@ -19,14 +19,15 @@ import pytest
 import torch
 
 from fashion.bucket.address import parse_address
-from fashion.config import Form, TrialConfig
+from fashion.config.data import Form
+from fashion.config.trial import TrialConfig
 from fashion.data.layout import read_dataset, read_unchanged
 from fashion.data.pack import Pack
 from fashion.data.pushed import MANIFEST
 from fashion.data.remote import fetch
 from fashion.data.remote.local_copy import DataRoot, LocalCopy, on_this_machine
 from fashion.errors import BlockedError, DataError, StorageError
-from fashion.model.weights import resolve_weights
+from fashion.model.pretrained.weights import resolve_weights
 from fashion.training.task import Task
 from fashion.training.worker import fetch_data, training_data
 from tests.support import data_in_buckets

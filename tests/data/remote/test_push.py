@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fashion.config import Form
+from fashion.config.data import Form
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.data.pushed import MANIFEST

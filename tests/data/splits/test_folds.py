@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fashion.config import LabelReading, SplitRule
+from fashion.config.data import LabelReading, SplitRule
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pushed import Pushed
 from fashion.data.splits.folds import in_folds

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fashion.config import LabelReading, SplitRule
+from fashion.config.data import LabelReading, SplitRule
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.splits.divide import units
 from fashion.data.splits.stratify import stratify

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fashion.config import ModelConfig
+from fashion.config.model import ModelConfig
 from fashion.errors import UserError
 from fashion.model.backbones import row
 from fashion.model.classifier import MultiHeadClassifier, build_model

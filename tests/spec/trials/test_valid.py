@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from fashion.config import DataConfig, ModelConfig, TrainConfig
+from fashion.config.data import DataConfig
+from fashion.config.model import ModelConfig
+from fashion.config.train import TrainConfig
 from fashion.errors import SpecError
 from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.spec.trials.possible import MOST_DRAWN

@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fashion.config import ModelConfig
+from fashion.config.model import ModelConfig
 from fashion.errors import WeightsError
-from fashion.model import summary, weights
+from fashion.model import summary
 from fashion.model.classifier import build_model
+from fashion.model.pretrained import weights
 from fashion.sweep.models.known_models import FILE, KnownModels
 
 PREPARED = """

@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import check_grad, minimize
 from scipy.special import log_softmax
 
-from fashion.config import ModelConfig
+from fashion.config.model import ModelConfig
 from fashion.data.lists import Attribute
 from fashion.model.classifier import MultiHeadClassifier, build_model
 from fashion.training.feed import with_cached

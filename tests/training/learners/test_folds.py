@@ -13,12 +13,12 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.layout import Dataset
 from fashion.data.splits.folds import in_folds
 from fashion.errors import CheckpointError, Leaving
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.folds.fold_mean import FoldMean
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.prediction.predict import predict
 from fashion.prediction.promoted import load_promoted
 from fashion.reading.certainty import certainty

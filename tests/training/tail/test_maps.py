@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.data.batches import Epoch, Worker
 from fashion.data.cache.arrow_files import seal_path
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import BlockedError, UserError
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import build_model
 from fashion.model.parts.cut import maps_behind
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.feed import CachedFeed, PixelFeed, TrainingData, make_feed, with_cached
 from fashion.training.loop import TrialInputs, fit
 from fashion.training.tail import maps as module

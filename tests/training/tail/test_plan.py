@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from fashion.config import TrialConfig
+from fashion.config.trial import TrialConfig
 from fashion.errors import BlockedError, ResourcesError, SpecError
 from fashion.model.backbones import row
 from fashion.model.network import make_backbone

@@ -20,13 +20,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fashion.config import ModelConfig
+from fashion.config.model import ModelConfig
 from fashion.errors import WeightsError
 from fashion.files import new_file
 from fashion.model import backbones
-from fashion.model.backbones import BackboneRow, ResolvedWeights, joined_weights
+from fashion.model.backbones import BackboneRow
 from fashion.model.network import CLASSIFIER_NAMES, complete_row, import_timm, meta_backbone
-from fashion.model.state_file import read_state
+from fashion.model.pretrained.resolved_weights import ResolvedWeights, joined_weights
+from fashion.model.pretrained.state_file import read_state
 
 Progress = Callable[[int, int], None]
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fashion.config import ModelConfig
+from fashion.config.model import ModelConfig
 from fashion.errors import UserError, WeightsError
 from fashion.model import backbones
-from fashion.model.backbones import ResolvedWeights
 from fashion.model.classifier import build_model
 from fashion.model.network import make_backbone
-from fashion.model.state_file import read_state
-from fashion.model.weights import resolve_weights
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
+from fashion.model.pretrained.state_file import read_state
+from fashion.model.pretrained.weights import resolve_weights
 from fashion.sweep.models.known_models import KnownModels
 
 
@@ -107,8 +107,8 @@ def test_without_network_it_fails_and_says_what_to_do(offline: Path) -> None:
 def test_without_network_timms_weights_fail_the_same_way(offline: Path, tmp_path: Path) -> None:
     pytest.importorskip("timm")
     code = (
-        "from fashion.config import ModelConfig\n"
-        "from fashion.model.weights import resolve_weights\n"
+        "from fashion.config.model import ModelConfig\n"
+        "from fashion.model.pretrained.weights import resolve_weights\n"
         "resolve_weights(ModelConfig.model_validate({'backbone': 'timm:mobilenetv3_small_050'}))\n"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf")}  # read when the hub's client is imported
