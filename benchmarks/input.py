@@ -32,6 +32,7 @@ from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
 from fashion.data import batches
 from fashion.data.layout import Dataset, Split, read_dataset
 from fashion.data.pack import Pack
+from fashion.data.views import crop
 from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.feed import PixelFeed
 from fashion.training.loop import TrialInputs, fit
@@ -74,7 +75,7 @@ def delivery(dataset: Dataset, folder: Path, count: int, rounds: int) -> list[Ro
         assert pack.labels is not None
         # The package's own gathering stage; `train_batches` puts augmentation on top of it.
         order = EPOCH.rows(len(pack), 1)
-        return batches.prefetched(batches._center(pack.images, SIDE), pack.labels, order, batches.CPU)
+        return batches.prefetched(crop(pack.images, "centre", SIDE), pack.labels, order, batches.CPU)
 
     def normalised() -> Iterable[Any]:
         return (

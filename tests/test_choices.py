@@ -19,6 +19,7 @@ from fashion.config.trial import TrialConfig
 from fashion.data.augment import AUTO_AUGMENTS, CROPS
 from fashion.data.images import ORIENTATIONS, resize_square
 from fashion.data.pictures.depth import DEPTHS
+from fashion.data.views import EVAL_CROPS
 from fashion.model.backbones import BACKBONES
 from fashion.model.classifier import BIAS_INITS, FEATURE_NORMS, NORMALIZATIONS, build_model
 from fashion.model.loss import CLASS_WEIGHTINGS, OBJECTIVES, build_loss
@@ -49,6 +50,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "data.depth": DEPTHS,
     "data.auto_augment": AUTO_AUGMENTS,
     "data.crop_mode": CROPS,
+    "data.eval_crops": {str(crops): places for crops, places in EVAL_CROPS.items()},
     "data.normalize": NORMALIZATIONS,
     "model.feature_norm": FEATURE_NORMS,
     "model.feature_stats": FEATURE_STATS,

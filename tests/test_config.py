@@ -12,7 +12,7 @@ import torch
 from fashion.config.base import OF_ITS_TIME
 from fashion.config.data import Form
 from fashion.config.trial import TrialConfig, of_its_time, read_config, same_anywhere
-from fashion.data.pushed import Pushed
+from fashion.data.remote.pushed import Pushed
 from fashion.record.trial_files import LAST
 from fashion.spec.sweep_spec import load_spec
 from fashion.sweep.reuse import key

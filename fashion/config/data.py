@@ -61,6 +61,7 @@ class LabelReading(NamedTuple):
     folds: int | None = None
 
 
+PROGRESSIVE_STAGES = 4
 AS_WRITTEN = LabelReading()  # what the defaults of these fields say
 
 
@@ -119,6 +120,13 @@ class DataConfig(Frozen):
     train_crop: int | None = Field(
         None, ge=8, le=2048, description="side of the training input; null: the same as crop"
     )
+    train_crop_from: int | None = Field(
+        None,
+        ge=8,
+        le=2048,
+        description="progressive learning (Tan and Le 2021, EfficientNetV2): with crop_mode: resized the side of the "
+        "training input grows from this to train_crop in four stages of equally many epochs; null: it does not",
+    )
     crop_mode: Literal["center", "random", "resized"] = Field(
         "center", description="how the training crop is taken; resized: a random area of at least crop_scale"
     )
@@ -144,6 +152,28 @@ class DataConfig(Frozen):
         "weights", description="channel means and deviations: the backbone weights' own, ImageNet's, or 0.5"
     )
     eval_flip: bool = Field(False, description="evaluate the mean of an image's and its mirror's log-probabilities")
+    eval_crops: Literal[1, 5] = Field(
+        1,
+        description="5: evaluate the mean of the log-probabilities of five crops of each image, its centre and its "
+        "corners, which needs a resize larger than crop (Krizhevsky et al. 2012, 4.1); with eval_flip of ten",
+    )
+
+    @property
+    def training_side(self) -> int:
+        """Side of the training input in pixels; of one that grows the last."""
+        return self.train_crop or self.crop
+
+    @property
+    def least_training_side(self) -> int:
+        """Side of the training input in the first epoch."""
+        return self.train_crop_from or self.training_side
+
+    def side_in(self, epoch: int, epochs: int) -> int:
+        """Side of the training input in one epoch, from 1, of so many."""
+        last = min(PROGRESSIVE_STAGES, epochs) - 1
+        to_go = last - (epoch - 1) * (last + 1) // epochs
+        smaller = (self.training_side - self.least_training_side) * to_go / (last or 1)
+        return self.training_side - round(smaller)
 
     @property
     def form(self) -> Form:
@@ -163,5 +193,16 @@ class DataConfig(Frozen):
             raise ValueError(
                 f"train_crop ({self.train_crop}) must not be larger than resize ({self.resize}) "
                 "unless crop_mode is resized"
+            )
+        if self.train_crop_from is not None and self.crop_mode != "resized":
+            raise ValueError(f"train_crop_from ({self.train_crop_from}) must be null unless crop_mode is resized")
+        if self.train_crop_from is not None and self.train_crop_from >= self.training_side:
+            raise ValueError(
+                f"train_crop_from ({self.train_crop_from}) must be smaller than train_crop ({self.training_side})"
+            )
+        if self.eval_crops > 1 and self.crop == self.resize:
+            raise ValueError(
+                f"crop ({self.crop}) must be smaller than resize ({self.resize}) with eval_crops ({self.eval_crops}): "
+                "else all crops are the same"
             )
         return self

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fashion.config.base import Frozen
+from fashion.config.base import Frozen, Probability
 
 
 class TrainConfig(Frozen):
@@ -109,6 +109,11 @@ class TrainConfig(Frozen):
     focal_gamma: float = Field(2.0, ge=0.0, le=10.0, description="focusing exponent of loss: focal (Lin et al. 2017)")
     class_weighting: Literal["none", "inverse", "sqrt_inverse"] = Field(
         "none", description="weight a class by (the root of) its inverse frequency"
+    )
+    balanced_sampling: Probability = Field(
+        0.0,
+        description="images are drawn with replacement, those of rare classes more often: by 1 / (images of the class) "
+        "to this power (Kang et al. 2020); 0: each image once an epoch, 0.5: square-root, 1: class-balanced sampling",
     )
     ema: float = Field(
         0.0,

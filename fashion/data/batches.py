@@ -22,6 +22,7 @@ from fashion.config.data import DataConfig
 from fashion.data.augment import DRAWS, FLIP, augment, erase_, normalize_, unit
 from fashion.data.lists import MISSING
 from fashion.data.pack import Pack
+from fashion.data.views import CENTRE, CropView, crop, places_of
 from fashion.errors import UserError
 
 CPU = torch.device("cpu")
@@ -65,18 +66,21 @@ class Normalization:
 @dataclass(frozen=True)
 class Epoch:
     """The batches of one epoch. `number` counts from 1, `batch_size` is global, `first` is the batch (from 0) to begin
-    with. `among` (m,): the rows of the images that are trained on, ascending; None for all."""
+    with. `among` (m,): the rows of the images that are trained on, ascending; None for all. `weights` (m,): the
+    probability of each of them to be drawn, with replacement; None for each once."""
 
     number: int
     batch_size: int
     seed: int
     first: int = 0
     among: NDArray[np.int64] | None = None
+    weights: NDArray[np.float64] | None = None
 
     def rows(self, n: int, world_size: int) -> list[NDArray[np.int64]]:
         """The rows, of `n` images, of each global batch of the epoch, from batch 0 on; alike on all ranks."""
         count = n if self.among is None else len(self.among)
-        order = np.random.default_rng([self.seed, self.number, 0]).permutation(count)
+        drawn = np.random.default_rng([self.seed, self.number, 0])
+        order = drawn.permutation(count) if self.weights is None else drawn.choice(count, count, p=self.weights)
         order = order if self.among is None else self.among[order]
         steps = steps_per_epoch(count, self.batch_size, world_size)
         return [order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(steps)]
@@ -89,6 +93,7 @@ class Epoch:
 @dataclass(frozen=True)
 class Batch:
     """`images` float32 (n, 3, T, T) in channels_last memory, `targets` int64 (n, columns), or (n, 0) without labels.
+    `others`: further views of the same images, of the same shape, which are evaluated together with them.
 
     `global_count` is the number of images in the global batch; in evaluation, which has none, it is n. `known`
     (columns,) float32: how many labels of each column are known in the global batch; None in evaluation, and in
@@ -99,6 +104,7 @@ class Batch:
     targets: Tensor
     global_count: int
     known: Tensor | None = None
+    others: tuple[Tensor, ...] = ()
 
 
 def steps_per_epoch(n: int, batch_size: int, world_size: int = 1) -> int:
@@ -133,17 +139,23 @@ def flipped(draw: NDArray[np.float32], probability: float) -> NDArray[np.bool_]:
 
 
 def train_batches(
-    pack: Pack, config: DataConfig, normalization: Normalization, epoch: Epoch, worker: Worker = ALONE
+    pack: Pack,
+    config: DataConfig,
+    normalization: Normalization,
+    epoch: Epoch,
+    worker: Worker = ALONE,
+    side: int | None = None,
 ) -> Iterator[Batch]:
-    """This worker's share of one epoch in random order, augmented as `config` says, from batch `epoch.first` on.
+    """This worker's share of one epoch in random order, augmented as `config` says, from batch `epoch.first` on. side:
+    of the images in pixels, where it is not `config.training_side`.
 
     Global batch b is perm[b*B:(b+1)*B] of a permutation that all ranks draw alike; rank r takes every world_size-th
     image of it, starting with image r.
     """
     images, labels = _arrays(pack, config)
     batches = epoch.rows(len(images), worker.world_size)
-    side = config.train_crop or config.crop
-    view = _center(images, side) if config.crop_mode == "center" else images
+    side = side or config.training_side
+    view = crop(images, "centre", side) if config.crop_mode == "center" else images
     mean, std = _rows(normalization.mean, side, worker.device), _rows(normalization.std, side, worker.device)
     share = slice(worker.rank, None, worker.world_size)
     whole = complete(labels)
@@ -166,20 +178,27 @@ def eval_batches(
     batch_size: int,
     worker: Worker = ALONE,
     among: NDArray[np.int64] | None = None,
+    views: Sequence[CropView] = CENTRE,
 ) -> Iterator[Batch]:
     """Centre crops in order: rank r takes images r, r + world_size ..., `batch_size` at a time (shards may be uneven).
 
-    `pack` may be a bare array (N, S, S, 3) uint8. among (m,): the rows that are evaluated; None for all. The pixels
-    equal torchvision's CenterCrop, ToTensor and Normalize to the last bit.
+    `pack` may be a bare array (N, S, S, 3) uint8. among (m,): the rows that are evaluated; None for all. views: what a
+    batch has of each image, the first as its `images`, the `others` behind it. The pixels equal those of torchvision's
+    CenterCrop or FiveCrop, ToTensor and Normalize to the last bit.
     """
     images, labels = _arrays(pack, config)
     mine = (np.arange(len(images)) if among is None else among)[worker.rank :: worker.world_size]
     rows = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
     mean, std = (_rows(each, config.crop, worker.device) for each in (normalization.mean, normalization.std))
-    for pixels, targets in prefetched(_center(images, config.crop), labels, rows, worker.device):
-        floats = unit(pixels)
-        normalize_(floats, mean, std)
-        yield Batch(floats, targets, len(pixels))
+    places = places_of(views)
+    whole = images if len(places) > 1 else crop(images, places[0], config.crop)  # no more than is needed is gathered
+    for pixels, targets in prefetched(whole, labels, rows, worker.device):
+        crops = {}
+        for place in places:
+            crops[place] = unit(pixels if len(places) == 1 else crop(pixels, place, config.crop).contiguous())
+            normalize_(crops[place], mean, std)
+        first, *others = (crops[view.place].flip(-1) if view.mirrored else crops[view.place] for view in views)
+        yield Batch(first, targets, len(pixels), others=tuple(others))
 
 
 def _arrays(pack: Pack | NDArray[np.uint8], config: DataConfig) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -187,12 +206,6 @@ def _arrays(pack: Pack | NDArray[np.uint8], config: DataConfig) -> tuple[NDArray
     if images.shape[1] != config.resize:
         raise ValueError(f"images of {images.shape[1]} px do not belong to resize: {config.resize}")
     return images, np.zeros((len(images), 0), np.int64) if labels is None else labels
-
-
-def _center(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The centre crop as a view; the offset is rounded as torchvision's center_crop rounds it."""
-    top = round((images.shape[1] - side) / 2.0)
-    return images[:, top : top + side, top : top + side]
 
 
 def _rows(values: Sequence[float], width: int, device: torch.device) -> Tensor:

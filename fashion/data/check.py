@@ -18,7 +18,7 @@ from fashion.data.lists import CHALLENGE, Scan
 from fashion.data.pictures.findings import EXAMPLES, SAME, Finding, Severity, by_kind, diagnoses, skipped_images
 from fashion.data.pictures.formats import suffixes
 from fashion.data.pictures.oddities import findings_by_kind
-from fashion.data.pushed import MANIFEST
+from fashion.data.remote.pushed import MANIFEST
 from fashion.errors import DataError
 
 __all__ = ["CheckResult", "Finding", "check", "findings_by_kind", "skipped_images"]

@@ -21,7 +21,7 @@ from fashion.data.contents import contents_digest
 from fashion.data.forms.table import scan_layout
 from fashion.data.lists import CHALLENGE, LABELLED, MISSING, Attribute, Scan
 from fashion.data.pictures.undecodable import undecodable
-from fashion.data.pushed import MANIFEST, Pushed
+from fashion.data.remote.pushed import MANIFEST, Pushed
 from fashion.data.splits.folds import in_folds
 from fashion.errors import BlockedError, DataError, Problem
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fashion.config.data import SplitRule
-from fashion.data.pushed import Pushed
+from fashion.data.remote.pushed import Pushed
 from fashion.errors import Problem
 from fashion.labels import MISSING as MISSING
 

@@ -17,9 +17,9 @@ from fashion.bucket.address import Address
 from fashion.bucket.store import PART, NotThereError, Object, Store, TakenError
 from fashion.config.data import Form
 from fashion.data.lists import LABELLED, parse_lines, without_header
-from fashion.data.pushed import MANIFEST, Pushed
 from fashion.data.remote.listing import LISTS, exists, lists
 from fashion.data.remote.local_copy import LocalCopy
+from fashion.data.remote.pushed import MANIFEST, Pushed
 from fashion.doctor.diagnosis import ClockOffset, Diagnosis
 from fashion.doctor.folder import LEAST_FREE, LEAST_SPEED, SCRATCH, existing
 from fashion.errors import DataError, Problem, StorageError

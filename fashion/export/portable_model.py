@@ -1,7 +1,7 @@
 """The promoted model as one module that other programs can run: from an image's bytes to calibrated probabilities.
 
 Everything that validation does to pixels, but decoding and resizing, is in the module: crop, scale, normalisation, and
-the mean with the mirrored image where the trial was evaluated so.
+the mean over several crops and the mirrored image where the trial was evaluated so.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fashion.api.recorded_run import RecordedRun
 from fashion.config.data import DataConfig
 from fashion.data.images import PAD_COLOUR
 from fashion.data.lists import Attribute
+from fashion.data.views import crop, places_of, views_of
 from fashion.errors import RunError
 from fashion.model.backbones import row
 from fashion.model.classifier import normalization
@@ -47,27 +48,27 @@ class PortableModel(nn.Module):
         attributes: Sequence[Attribute], temperatures: Sequence[float],
     ) -> None:  # fmt: skip
         super().__init__()
-        self.model, self.crop, self.mirrored = model, data.crop, data.eval_flip
-        self.top = round((data.resize - data.crop) / 2.0)
+        self.model, self.side, self.views = model, data.crop, views_of(data)
         self.multi_label = tuple(each.multi_label for each in attributes)
         self.temperatures = tuple(temperatures)
         for name, values in zip(("mean", "std"), channels, strict=True):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        end = self.top + self.crop
-        pixels = images[:, self.top : end, self.top : end].permute(0, 3, 1, 2).float() / 255.0
-        pixels = (pixels - self.mean) / self.std
-        heads = self.model(pixels)
-        if not self.mirrored:
-            return tuple(self._probabilities(each, head) for head, each in enumerate(heads))
-        pairs = zip(heads, self.model(pixels.flip(-1)), strict=True)
-        # As validation: the mean of both log-probabilities; a mean of logits is the same up to a constant per image.
-        return tuple(
-            self._probabilities((F.log_softmax(a, dim=1) + F.log_softmax(b, dim=1)) / 2, head)
-            if not self.multi_label[head] else self._probabilities((a + b) / 2, head)
-            for head, (a, b) in enumerate(pairs)
-        )  # fmt: skip
+        pixels = {}
+        for place in places_of(self.views):
+            floats = crop(images, place, self.side).permute(0, 3, 1, 2).float() / 255.0
+            pixels[place] = (floats - self.mean) / self.std
+        shown = [pixels[view.place].flip(-1) if view.mirrored else pixels[view.place] for view in self.views]
+        every = zip(*(self.model(view) for view in shown), strict=True)
+        return tuple(self._probabilities(self._mean(views, head), head) for head, views in enumerate(every))
+
+    def _mean(self, views: Sequence[Tensor], head: int) -> Tensor:
+        """As in validation, of log-probabilities, or of the logits of an attribute of several labels."""
+        if len(views) == 1:
+            return views[0]
+        scored = [each if self.multi_label[head] else F.log_softmax(each, dim=1) for each in views]
+        return torch.stack(scored).mean(0)
 
     def _probabilities(self, logits: Tensor, head: int) -> Tensor:
         scaled = logits / self.temperatures[head]
@@ -108,7 +109,7 @@ class PortableExport:
             },
             "inside": {
                 "centre_crop": data.crop, "scale": 1 / 255, "mean": self.module.mean.flatten().tolist(),
-                "std": self.module.std.flatten().tolist(), "mean_with_mirror": data.eval_flip,
+                "std": self.module.std.flatten().tolist(), "mean_with_mirror": data.eval_flip, "crops": data.eval_crops,
             },
             "outputs": [
                 {

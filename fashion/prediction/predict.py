@@ -18,10 +18,11 @@ from torch import nn
 from fashion.data.batches import Normalization, Worker, eval_batches
 from fashion.data.lists import MISSING
 from fashion.data.pack import Pack
+from fashion.data.views import views_of
 from fashion.model.backbones import row
 from fashion.model.classifier import normalization
 from fashion.prediction.promoted import Promoted
-from fashion.training.evaluate import evaluation_batch_size, on_host, probabilities, scores, with_mirrors
+from fashion.training.evaluate import evaluation_batch_size, on_host, probabilities, scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +73,9 @@ def predict(
     classes = [np.empty((0, sum(attribute.columns for attribute in promoted.attributes)), np.int64)]
     found = [[np.empty((0, count), np.float32) for count in promoted.class_counts]]
     done = 0
-    batches = eval_batches(images, config.data, channels, size, Worker(device=torch.device(device)))
-    mirrored = with_mirrors(batches, config.data.eval_flip)
-    outputs = (scores(model, batch.images, mirror, multi) for batch, mirror in mirrored)
+    alone, views = Worker(device=torch.device(device)), views_of(config.data)
+    batches = eval_batches(images, config.data, channels, size, alone, views=views)
+    outputs = (scores(model, batch, multi) for batch in batches)
     for best, *heads in on_host((_decided(each, multi), *probabilities(each, multi)) for each in outputs):
         classes.append(best)
         found.append(heads)

@@ -27,13 +27,13 @@ from fashion.spec.settings import ResourcesConfig
 from fashion.spec.space import Distribution, Scalar
 from fashion.spec.sweep_spec import SweepSpec
 from fashion.spec.trials.possible import every, extremes, together
-from fashion.spec.trials.relations import FROZEN
+from fashion.spec.trials.relations import FROZEN, least_training_side
 
 Progress = Callable[[str, int, int], None]  # label, done, total
 OPENED_BY = ("model.backbone", "train.batch_size", "train.mode")
 SHAPED_BY = (
-    "model.backbone", "data.crop", "data.train_crop", "data.crop_cells", "train.batch_size", "model.feature_norm",
-    *FROZEN,
+    "model.backbone", "data.crop", "data.train_crop", "data.train_crop_from", "data.crop_cells", "train.batch_size",
+    "model.feature_norm", *FROZEN,
 )  # fmt: skip
 
 
@@ -41,10 +41,10 @@ SHAPED_BY = (
 class Shape:
     """What decides whether a model can be trained on images at all.
 
-    trained: side in pixels of the training input, None for a probe, which never sees it. evaluated: side of the crop.
-    alone: whether some worker's share of a batch is a single image. frozen: how many of the backbone's first stages
-    are frozen, None for all of it. norm: whether the pooled features are normalised by batch. crop_cells: of a tail,
-    which is cut behind its frozen stages, None for any other mode.
+    trained: least side in pixels of the training input, None for a probe, which never sees it. evaluated: side of the
+    crop. alone: whether some worker's share of a batch is a single image. frozen: how many of the backbone's first
+    stages are frozen, None for all of it. norm: whether the pooled features are normalised by batch. crop_cells: of a
+    tail, which is cut behind its frozen stages, None for any other mode.
     """
 
     backbone: str
@@ -215,7 +215,7 @@ def _shapes(spec: SweepSpec, train_images: int | None) -> Iterator[Shape]:
         probe = each["train.mode"] == "probe"
         shape = Shape(
             backbone=str(each["model.backbone"]),
-            trained=None if probe else int(each["data.train_crop"] or each["data.crop"] or 0),
+            trained=None if probe else least_training_side(each),
             evaluated=int(each["data.crop"] or 0),
             alone=share < 2,
             frozen=None if probe or each["train.freeze_backbone"] else int(each["train.freeze_stages"] or 0),

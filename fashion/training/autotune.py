@@ -147,7 +147,7 @@ def measure(
     config: TrialConfig, class_counts: tuple[int, ...], device: torch.device, allowed: Iterable[Setting]
 ) -> dict[Setting, Measured]:
     """A few training steps of each setting, in turn: ROUNDS of them, or more while it is not plain which is fastest."""
-    side = config.data.train_crop or config.data.crop
+    side = config.data.training_side
     count = config.train.batch_size
     if device.type == "cpu":
         count = min(count, max(2, CPU_PIXELS // side**2))
@@ -246,7 +246,7 @@ def _key(config: TrialConfig, device: torch.device, allowed: list[Setting], auto
     return {
         "format": FORMAT_VERSION,
         "backbone": config.model.backbone,
-        "side": config.data.train_crop or config.data.crop,
+        "side": config.data.training_side,
         "batch_size": config.train.batch_size,
         "frozen": [config.train.freeze_backbone, config.train.freeze_stages],
         **({"mode": "tail"} if config.train.mode == "tail" else {}),

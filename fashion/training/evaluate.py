@@ -39,21 +39,22 @@ class Evaluation(NamedTuple):
 
 
 @torch.inference_mode()
-def scores(
-    model: nn.Module, images: torch.Tensor, mirrored: torch.Tensor | None, multi_label: Sequence[bool] = ()
-) -> tuple[torch.Tensor, ...]:
+def scores(model: nn.Module, batch: Batch, multi_label: Sequence[bool] = ()) -> tuple[torch.Tensor, ...]:
     """Per head (n, classes): the log-softmax of a single-label one, the logits of a multi-label one.
 
-    With `mirrored` the mean over the images and their mirrors; that of logits is to sigmoids what that of
-    log-probabilities is to softmax. multi_label: which heads are; by default none.
+    Of several views of each image the mean; that of logits is to sigmoids what that of log-probabilities is to softmax.
+    multi_label: which heads are; by default none.
     """
-    outputs = model(images)
-    scorings = [SCORES[multi] for multi in multi_label or [False] * len(outputs)]
-    found = tuple(score(logits.float()) for score, logits in zip(scorings, outputs, strict=True))
-    if mirrored is None:
+    found: tuple[torch.Tensor, ...] = ()
+    for view in (batch.images, *batch.others):
+        outputs = model(view)
+        scorings = [SCORES[multi] for multi in multi_label or [False] * len(outputs)]
+        scored = tuple(score(logits.float()) for score, logits in zip(scorings, outputs, strict=True))
+        found = tuple(a + b for a, b in zip(found, scored, strict=True)) if found else scored
+    if not batch.others:
         return found
-    pairs = zip(scorings, found, model(mirrored), strict=True)
-    return tuple(score((a + score(b.float())) / 2) for score, a, b in pairs)
+    views = 1 + len(batch.others)
+    return tuple(score(total / views) for score, total in zip(scorings, found, strict=True))
 
 
 def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
@@ -65,29 +66,22 @@ SCORES: Mapping[bool, Callable[[torch.Tensor], torch.Tensor]] = {False: _log_sof
 PROBABILITIES: Mapping[bool, Callable[[torch.Tensor], torch.Tensor]] = {False: torch.exp, True: torch.sigmoid}
 
 
-def with_mirrors(batches: Iterable[Batch], flip: bool) -> Iterator[tuple[Batch, torch.Tensor | None]]:
-    """Each batch beside its mirrored images, or beside None."""
-    for batch in batches:
-        yield batch, batch.images.flip(-1) if flip else None
-
-
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Batch, torch.Tensor | None]],
+    batches: Iterable[Batch],
     class_counts: tuple[int, ...],
     device: torch.device,
     multi_label: Sequence[bool] = (),
     complete: bool = True,
 ) -> Evaluation:
-    """Evaluate this rank's shard, as (batch, mirrored images or None), in fp32 and in evaluation mode. multi_label,
-    complete: as for `make_meter`."""
+    """Evaluate this rank's shard, in fp32 and in evaluation mode. multi_label, complete: as for `make_meter`."""
     was_training = model.training
     model.eval()
     meter = make_meter(class_counts, device, multi_label, complete)
     rows: list[tuple[torch.Tensor, ...]] = []
-    for batch, mirrored in batches:
-        outputs = scores(model, batch.images, mirrored, multi_label)
+    for batch in batches:
+        outputs = scores(model, batch, multi_label)
         meter.update(outputs, batch.targets)
         rows.append(outputs)
     model.train(was_training)

@@ -83,16 +83,16 @@ class Features:
 
     def eval_batches(
         self, batch_size: int, worker: Worker = ALONE, among: NDArray[np.int64] | None = None
-    ) -> Iterator[tuple[Batch, torch.Tensor | None]]:
-        """This worker's rows in order; beside each batch the features of its mirrors, or None. among (m,): the rows
-        that are evaluated; None for all."""
+    ) -> Iterator[Batch]:
+        """This worker's rows in order; a batch's `others` are the features of its mirrors. among (m,): the rows that
+        are evaluated; None for all."""
         device = worker.device
         mine = (np.arange(len(self.plain)) if among is None else among)[worker.rank :: worker.world_size]
         for start in range(0, len(mine), batch_size):
             rows = mine[start : start + batch_size]
             plain, targets = torch.tensor(self.plain[rows]).to(device), torch.tensor(self.labels[rows]).to(device)
-            mirrored = None if self.mirrored is None else torch.tensor(self.mirrored[rows]).to(device)
-            yield Batch(plain, targets, len(plain)), mirrored
+            mirrored = () if self.mirrored is None else (torch.tensor(self.mirrored[rows]).to(device),)
+            yield Batch(plain, targets, len(plain), others=mirrored)
 
 
 def open_features(
@@ -205,7 +205,7 @@ def _build(
         maps = open_or_compute_maps(pack, config, weights, mirrored, device)
         model.without_stages(config.train.freeze_stages)
         labels = np.zeros((len(pack), 0), np.int64)
-        batches = (batch for batch, _ in Maps(maps, None, labels).eval_batches(size, Worker(device=device)))
+        batches = Maps(maps, None, labels).eval_batches(size, Worker(device=device))
     temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock
     try:
         key = json.dumps(_described(pack, config, weights, mirrored), sort_keys=True)

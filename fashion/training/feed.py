@@ -15,10 +15,12 @@ from fashion.config.trial import TrialConfig
 from fashion.data.batches import Batch, Epoch, Normalization, Worker, complete, eval_batches, train_batches
 from fashion.data.layout import Attribute, split_labels
 from fashion.data.pack import Pack
+from fashion.data.sampling import sampling_weights
+from fashion.data.views import views_of
 from fashion.model.backbones import row
 from fashion.model.classifier import normalization
 from fashion.model.pretrained.resolved_weights import ResolvedWeights
-from fashion.training.evaluate import evaluation_batch_size, with_mirrors
+from fashion.training.evaluate import evaluation_batch_size
 from fashion.training.features import Features, open_features, open_or_compute
 from fashion.training.tail.batches import Maps
 from fashion.training.tail.maps import open_maps
@@ -28,10 +30,6 @@ Cached = Features | Maps
 Opener = Callable[..., Cached]
 # How a mode that sees each image once opens, or computes, what it trains on. `full` is no row: it sees pixels.
 OPENERS: Mapping[str, Opener] = {"probe": open_features, "tail": open_maps}
-# Images, features or maps, and their mirrors where both are evaluated.
-EvalBatch = tuple[Batch, torch.Tensor | None]
-# Of training and of validation, each ascending; None for all.
-Rows = tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class Feed(Protocol):
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]: ...
 
-    def validate(self) -> Iterator[EvalBatch]: ...
+    def validate(self) -> Iterator[Batch]: ...
 
 
 class PixelFeed:
@@ -130,46 +128,57 @@ class PixelFeed:
 
     def __init__(self, config: TrialConfig, data: TrainingData, worker: Worker) -> None:
         self.config, self.data, self.worker = config, data, worker
+        self.epochs = Epochs(config, data)
         self.normalization = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first, self.data.train_rows)
-        return train_batches(self.data.train, self.config.data, self.normalization, wanted, self.worker)
+        data, wanted = self.config.data, self.epochs.at(epoch, first)
+        side = data.side_in(epoch, self.config.train.epochs)
+        return train_batches(self.data.train, data, self.normalization, wanted, self.worker, side)
 
-    def validate(self) -> Iterator[EvalBatch]:
+    def validate(self) -> Iterator[Batch]:
         data = self.config.data
         size = evaluation_batch_size(self.config.train.batch_size, data.crop, self.worker.device)
-        batches = eval_batches(self.data.val, data, self.normalization, size, self.worker, self.data.val_rows)
-        return with_mirrors(batches, data.eval_flip)
+        rows, views = self.data.val_rows, views_of(data)
+        return eval_batches(self.data.val, data, self.normalization, size, self.worker, rows, views)
 
 
 class CachedFeed:
-    """Features or maps that were computed once. rows: those that are trained on, and those that are validated."""
+    """Features or maps that were computed once; ValueError for data without."""
 
-    def __init__(
-        self, config: TrialConfig, cached: tuple[Cached, Cached], worker: Worker, rows: Rows = (None, None)
-    ) -> None:
-        self.config, self.worker = config, worker
-        self.of_train, self.of_val = cached
-        self.train_rows, self.val_rows = rows
+    def __init__(self, config: TrialConfig, data: TrainingData, worker: Worker) -> None:
+        if data.cached is None:
+            raise ValueError(f"train.mode: {config.train.mode} needs what its frozen stages make of images (OPENERS)")
+        self.config, self.data, self.worker = config, data, worker
+        self.epochs = Epochs(config, data)
+        self.of_train, self.of_val = data.cached
 
     def train(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        wanted = Epoch(epoch, self.config.train.batch_size, self.config.seed, first, self.train_rows)
-        return self.of_train.train_batches(self.config.data.flip, wanted, self.worker)
+        return self.of_train.train_batches(self.config.data.flip, self.epochs.at(epoch, first), self.worker)
 
-    def validate(self) -> Iterator[EvalBatch]:
+    def validate(self) -> Iterator[Batch]:
         config = self.config
         size = evaluation_batch_size(config.train.batch_size, config.data.crop, self.worker.device)
-        return self.of_val.eval_batches(size, self.worker, self.val_rows)
+        return self.of_val.eval_batches(size, self.worker, self.data.val_rows)
+
+
+class Epochs:
+    """In which order a trial's epochs show the training images."""
+
+    def __init__(self, config: TrialConfig, data: TrainingData) -> None:
+        self.config, self.among = config, data.train_rows
+        power = config.train.balanced_sampling
+        heads = [columns for _, columns in split_labels(data.attributes, data.train_labels)] if power else []
+        self.weights = sampling_weights(heads, power) if power else None
+
+    def at(self, epoch: int, first: int) -> Epoch:
+        train = self.config.train
+        return Epoch(epoch, train.batch_size, self.config.seed, first, self.among, self.weights)
 
 
 def make_feed(config: TrialConfig, data: TrainingData, worker: Worker) -> Feed:
     """The feed that `train.mode` asks for; ValueError for a probe or a tail without what it trains on."""
-    if config.train.mode == "full":
-        return PixelFeed(config, data, worker)
-    if data.cached is None:
-        raise ValueError(f"train.mode: {config.train.mode} needs what its frozen stages make of the images (OPENERS)")
-    return CachedFeed(config, data.cached, worker, (data.train_rows, data.val_rows))
+    return PixelFeed(config, data, worker) if config.train.mode == "full" else CachedFeed(config, data, worker)
 
 
 def with_cached(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from fashion.config.data import DataConfig
@@ -15,6 +15,7 @@ from fashion.data.augment import BRIGHTNESS, CONTRAST, ERASE, augment, erase_, j
 from fashion.data.batches import Epoch, Normalization, Worker, eval_batches, steps_per_epoch, train_batches
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
+from fashion.data.views import views_of
 from fashion.errors import UserError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -78,6 +79,21 @@ def test_real_pixels_equal_the_reports_pipeline(real_root: Path) -> None:
     images = np.stack([resize_square(load_rgb(path), 320, "stretch", "bicubic") for path in paths])
     (batch,) = eval_batches(images, DataConfig(root=str(real_root)), IMAGENET, 32)
     assert torch.equal(batch.images, torch.stack([pipeline(Image.open(path).convert("RGB")) for path in paths]))
+
+
+def test_views_are_torchvisions_five_crops_and_their_mirrors(pack: Pack) -> None:
+    from torchvision import transforms
+
+    settings = config(crop=33, eval_crops=5, eval_flip=True)
+    to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    batches = list(eval_batches(pack, settings, IMAGENET, 40, views=views_of(settings)))
+    assert [batch.global_count for batch in batches] == [40, 40, 16]
+    for row in (0, 17, 39):
+        *corners, centre = transforms.FiveCrop(33)(Image.fromarray(pack.images[row]))
+        crops = [centre, *corners]
+        expected = [to_tensor(crop) for crop in (*crops, *map(ImageOps.mirror, crops))]
+        got = torch.stack([view[row] for view in (batches[0].images, *batches[0].others)])
+        assert torch.equal(got, torch.stack(expected))
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])

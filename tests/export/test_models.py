@@ -28,7 +28,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 @pytest.fixture(scope="module")
 def trained(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Dataset]:
-    return promoted_run(tmp_path_factory.mktemp("runs"), demo_root, {"eval_flip": True}, {})
+    return promoted_run(tmp_path_factory.mktemp("runs"), demo_root, {"eval_flip": True, "eval_crops": 5}, {})
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ def config_of(root: Path, **train: Any) -> TrialConfig:
                 "resize": 40,
                 "crop": 32,
                 "eval_flip": train.pop("eval_flip", False),
+                "eval_crops": train.pop("eval_crops", 1),
                 "normalize": "imagenet",
             },
             "model": {"backbone": "tiny", "weights": "none"},
@@ -89,7 +90,13 @@ def promoted_copy(run: Run, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "variant", [{}, {"ema": 0.9, "eval_flip": True}, {"optimizer": "adamw", "lr": 0.003, "layout": "nchw"}]
+    "variant",
+    [
+        {},
+        {"ema": 0.9, "eval_flip": True},
+        {"eval_flip": True, "eval_crops": 5},
+        {"optimizer": "adamw", "lr": 0.003, "layout": "nchw"},
+    ],
 )
 def test_predicting_val_reproduces_the_recorded_accuracy(
     dataset: Dataset, demo_root: Path, tmp_path: Path, variant: dict[str, Any]

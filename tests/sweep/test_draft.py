@@ -10,8 +10,8 @@ import pytest
 from fashion.bucket.address import parse_address
 from fashion.config.data import Form
 from fashion.data.layout import Dataset, read_dataset
-from fashion.data.pushed import PackFile, Pushed
 from fashion.data.remote.push import push
+from fashion.data.remote.pushed import PackFile, Pushed
 from fashion.errors import DataError, SpecError
 from fashion.model.backbones import BACKBONES
 from fashion.spec.sweep_spec import SweepSpec, load_spec

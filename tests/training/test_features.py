@@ -115,18 +115,15 @@ def test_batches_are_the_pixels_batches(demo_root: Path, data: TrainingData) -> 
     model = build_model(config.model, data.class_counts, NO_WEIGHTS).eval()
     for rank in (0, 1):
         worker = Worker(rank, 2)
-        found = probing(data, config).cached
-        assert found is not None
-        feeds = PixelFeed(config, data, worker), CachedFeed(config, found, worker)
+        feeds = PixelFeed(config, data, worker), CachedFeed(config, probing(data, config), worker)
         for pixels, features in zip(feeds[0].train(2), feeds[1].train(2), strict=True):
             assert torch.equal(pixels.targets, features.targets)
             assert pixels.global_count == features.global_count
             with torch.inference_mode():
                 torch.testing.assert_close(model.features(pixels.images), features.images, rtol=1e-4, atol=1e-5)
-        for (pixels, mirrored), (features, turned) in zip(feeds[0].validate(), feeds[1].validate(), strict=True):
+        for pixels, features in zip(feeds[0].validate(), feeds[1].validate(), strict=True):
             assert torch.equal(pixels.targets, features.targets)
-            assert mirrored is not None
-            assert turned is not None
+            (mirrored,), (turned,) = pixels.others, features.others
             with torch.inference_mode():
                 torch.testing.assert_close(model.features(mirrored), turned, rtol=1e-4, atol=1e-5)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from fashion.data.lists import INSIDE, Scan
-from fashion.data.pushed import MANIFEST, Pushed, read_manifest
+from fashion.data.remote.pushed import MANIFEST, Pushed, read_manifest
 from fashion.errors import CONTROLS
 
 _NAME = re.compile(r"[^\s/]+")

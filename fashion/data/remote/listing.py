@@ -12,7 +12,7 @@ from fashion.data.forms.label_file import NAMES
 from fashion.data.forms.sidecar import SIDECAR
 from fashion.data.forms.table import forms_in_words, scan_layout
 from fashion.data.lists import LARGEST_LIST, SPLITS
-from fashion.data.pushed import MANIFEST, PackFile
+from fashion.data.remote.pushed import MANIFEST, PackFile
 from fashion.errors import DataError, Problem
 
 CLAIM = "fashion-sweep.pushing.json"  # there while a data set is being pushed

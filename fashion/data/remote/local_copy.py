@@ -23,9 +23,9 @@ from fashion.data.cache.arrow_files import put_seal
 from fashion.data.contents import require_room
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.lists import LABELLED
-from fashion.data.pushed import MANIFEST, Pushed, read_manifest
 from fashion.data.remote import listing
 from fashion.data.remote.fetch import Fetch, Progress
+from fashion.data.remote.pushed import MANIFEST, Pushed, read_manifest
 from fashion.errors import BlockedError, DataError, Problem
 from fashion.files import KernelLock, write_atomic
 

@@ -24,9 +24,9 @@ from fashion.data.convert.write import rows_of, write_labels
 from fashion.data.layout import Dataset
 from fashion.data.lists import CHALLENGE
 from fashion.data.pack import Pack
-from fashion.data.pushed import MANIFEST, PackFile, Pushed
 from fashion.data.remote.fetch import Progress
 from fashion.data.remote.listing import CLAIM, LABEL_FILES, LISTS
+from fashion.data.remote.pushed import MANIFEST, PackFile, Pushed
 from fashion.data.remote.send import Send
 from fashion.errors import DataError, Problem
 

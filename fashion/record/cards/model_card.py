@@ -26,6 +26,7 @@ PREPROCESSING = (
     ("crop", "side of the centre crop that the network sees"),
     ("normalize", "which channel means and deviations are used"),
     ("eval_flip", "whether the mean with the mirrored image is taken"),
+    ("eval_crops", "how many crops of an image the mean is taken over"),
 )
 
 

@@ -71,7 +71,8 @@ def _validated(section: Section, *names: str) -> FieldRelation:
 # The fields that each validator of `fashion.config` compares.
 SECTION_RULES = (
     _validated("data", "resize", "crop"),
-    _validated("data", "resize", "crop", "train_crop", "crop_mode"),
+    _validated("data", "resize", "crop", "train_crop", "train_crop_from", "crop_mode"),
+    _validated("data", "resize", "crop", "eval_crops"),
     _validated("model", "feature_stages"),
     _validated("train", "epochs", "warmup_epochs"),
     _validated("train", "loss", "label_smoothing"),
@@ -163,7 +164,7 @@ def _two_images_for(values: Values, workers: int) -> Iterator[str]:
     """Batch normalisation of maps that have shrunk to one position is that of the pooled features."""
     size, backbone = values["train.batch_size"], row(values["model.backbone"])
     frozen = values["train.freeze_backbone"] or values["train.freeze_stages"] or values["train.mode"] == "probe"
-    side = _trained_side(values)
+    side = least_training_side(values)
     if workers <= size < 2 * workers and not frozen and backbone.native_size and side < backbone.least_side_alone:
         yield (
             f"batch_size ({size}) must be at least {2 * workers} for backbone {backbone.name} at {side} "
@@ -221,8 +222,9 @@ def _one_normalisation(values: Values, workers: int) -> Iterator[str]:
         )
 
 
-def _trained_side(values: Values) -> int:
-    side: int = values["data.train_crop"] or values["data.crop"]
+def least_training_side(values: Values) -> int:
+    """Side of the training input in pixels; of one that grows the first."""
+    side: int = values["data.train_crop_from"] or values["data.train_crop"] or values["data.crop"]
     return side
 
 
@@ -239,6 +241,7 @@ SOLVED: Mapping[str, Any] = {
     "label_smoothing": 0,
     "mixup": 0,
     "logit_adjustment": 0,
+    "balanced_sampling": 0,
     "init_heads": "random",
     "ema": 0,
 }
@@ -250,8 +253,10 @@ FIELD_RULES = (
         "be null or equal crop",
         lambda values: values["data.train_crop"] in (None, values["data.crop"]),
     ),
+    _once("train_crop_from", "be null", lambda values: values["data.train_crop_from"] is None),
     _once("jitter", "be 0", lambda values: not values["data.jitter"]),
     _once("erase", "be 0", lambda values: not values["data.erase"]),
+    _once("eval_crops", "be 1", lambda values: values["data.eval_crops"] == 1),
     _once("auto_augment", "be none", lambda values: values["data.auto_augment"] == "none"),
     FieldRelation("data", ("train.mode", "data.crop_cells"), _crop_cells),
     FieldRelation("train", ("train.init_heads", "model.weights"), _init_heads),
@@ -265,8 +270,11 @@ FIELD_RULES = (
     FieldRelation("train", ("train.batch_size", "model.feature_norm"), _two_images_each),
     _size("crop"),
     _size("train_crop"),
+    _size("train_crop_from"),
     FieldRelation(
-        "train", ("train.batch_size", "model.backbone", "data.crop", "data.train_crop", *FROZEN), _two_images_for
+        "train",
+        ("train.batch_size", "model.backbone", "data.crop", "data.train_crop", "data.train_crop_from", *FROZEN),
+        _two_images_for,
     ),
     FieldRelation("train", ("train.freeze_stages", "train.mode", "model.backbone"), _stages),
     FieldRelation("model", ("model.feature_stages", "model.backbone"), _feature_stages),

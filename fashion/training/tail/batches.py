@@ -77,17 +77,17 @@ class Maps:
 
     def eval_batches(
         self, batch_size: int, worker: Worker = ALONE, among: NDArray[np.int64] | None = None
-    ) -> Iterator[tuple[Batch, torch.Tensor | None]]:
-        """This worker's rows in order; beside each batch the maps of its mirrors, or None. among (m,): the rows that
-        are evaluated; None for all."""
+    ) -> Iterator[Batch]:
+        """This worker's rows in order; a batch's `others` are the maps of its mirrors. among (m,): the rows that are
+        evaluated; None for all."""
         count = len(self.plain)
         mine = (np.arange(count) if among is None else among)[worker.rank :: worker.world_size]
         plain = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
         views = 1 if self.mirrored is None else 2
         found = self._gathered([rows + count * view for rows in plain for view in range(views)], worker)
         for maps, targets in found:
-            mirrored = None if self.mirrored is None else floats(next(found)[0])
-            yield Batch(floats(maps), targets, len(maps)), mirrored
+            mirrored = () if self.mirrored is None else (floats(next(found)[0]),)
+            yield Batch(floats(maps), targets, len(maps), others=mirrored)
 
     def _gathered(
         self, batches: list[NDArray[np.int64]], worker: Worker

@@ -23,9 +23,9 @@ from fashion.config.data import Form
 from fashion.config.trial import TrialConfig
 from fashion.data.layout import read_dataset, read_unchanged
 from fashion.data.pack import Pack
-from fashion.data.pushed import MANIFEST
 from fashion.data.remote import fetch
 from fashion.data.remote.local_copy import DataRoot, LocalCopy, on_this_machine
+from fashion.data.remote.pushed import MANIFEST
 from fashion.errors import BlockedError, DataError, StorageError
 from fashion.model.pretrained.weights import resolve_weights
 from fashion.training.task import Task

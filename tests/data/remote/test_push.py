@@ -11,8 +11,8 @@ import pytest
 from fashion.config.data import Form
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
-from fashion.data.pushed import MANIFEST
 from fashion.data.remote.local_copy import on_this_machine
+from fashion.data.remote.pushed import MANIFEST
 from fashion.errors import DataError, StorageError
 from tests.support import data_in_buckets
 from tests.support.data_in_buckets import FORM, HERE, IMAGES, LISTS, names, pushed

@@ -11,8 +11,8 @@ import pytest
 from fashion.bucket.address import Address, parse_address
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
-from fashion.data.pushed import MANIFEST
 from fashion.data.remote.local_copy import on_this_machine, parse_root
+from fashion.data.remote.pushed import MANIFEST
 from fashion.errors import BlockedError, DataError, SpecError, StorageError
 from fashion.spec.sweep_spec import load_spec
 from tests.support import data_in_buckets

@@ -11,7 +11,7 @@ import pytest
 
 from fashion.config.data import LabelReading, SplitRule
 from fashion.data.layout import Dataset, read_dataset
-from fashion.data.pushed import Pushed
+from fashion.data.remote.pushed import Pushed
 from fashion.data.splits.folds import in_folds
 from fashion.errors import DataError
 from tests.support.label_files import labelled

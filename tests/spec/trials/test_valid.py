@@ -143,6 +143,23 @@ def test_adaptive_trials_are_known_by_their_space(load: Load) -> None:
             small(model=", feature_stages: [2, 3]", train=", mode: tail, freeze_stages: 2"),
             "feature_stages (2) must lie behind the cut of a tail, freeze_stages (2)",
         ),
+        (
+            small(data=", train_crop_from: 48, crop_mode: random"),
+            "train_crop_from (48) must be null unless crop_mode is resized",
+        ),
+        (
+            small(data=", train_crop_from: 64, crop_mode: resized"),
+            "train_crop_from (64) must be smaller than train_crop (64)",
+        ),
+        (
+            small(data=", train_crop_from: 24, crop_mode: resized").replace("tiny", "convnext_tiny"),
+            "train_crop_from (24) must be at least 32 for backbone convnext_tiny",
+        ),
+        (small(data=", eval_crops: 5"), "crop (64) must be smaller than resize (64) with eval_crops (5)"),
+        (
+            small(data=", eval_crops: 5", train=", mode: probe").replace("crop: 64", "crop: 56"),
+            "eval_crops must be 1 for train.mode probe",
+        ),
         (small(train=", mode: probe, cutmix: 1.0"), "cutmix (1.0) must be 0 with mode probe"),
         (small(train=", loss: report, logit_adjustment: 1.0"), "logit_adjustment (1.0) must be 0 with loss report"),
         (small().replace("tiny", "[tiny, tiny]"), "must name each backbone once"),
