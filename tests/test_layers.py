@@ -26,7 +26,8 @@ ORDER = (
 )  # fmt: skip
 # Wings and modules that may import Ray: no others.
 WITH_RAY = (
-    "engine", "cluster.session", "cluster.local.start", "cluster.joining", "cluster.placement", "cluster.node_choice",
+    "engine", "cluster.session", "cluster.local.start", "cluster.local.spare_cores", "cluster.joining",
+    "cluster.placement", "cluster.node_choice",
     "submit.job_server", "doctor.nodes",
 )  # fmt: skip
 # Wings without torch, not even inside a function: they serve commands that must start at once, or run beside any torch.

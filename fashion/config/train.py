@@ -110,6 +110,20 @@ class TrainConfig(Frozen):
     class_weighting: Literal["none", "inverse", "sqrt_inverse"] = Field(
         "none", description="weight a class by (the root of) its inverse frequency"
     )
+    teacher: str | None = Field(
+        None,
+        description="knowledge distillation (Hinton et al. 2015): the folder of a run, or a Parquet file as `best "
+        "--predict --split train` writes, whose class probabilities of the training images are soft labels; null: none",
+    )
+    teacher_weight: float = Field(
+        0.5, gt=0.0, le=1.0, description="the soft labels' share of the objective; the labels have the rest"
+    )
+    teacher_temperature: float = Field(
+        1.0,
+        gt=0.0,
+        le=100.0,
+        description="softens the teacher's and the trial's probabilities in the loss between them; usual are 1 to 4",
+    )
     balanced_sampling: Probability = Field(
         0.0,
         description="images are drawn with replacement, those of rare classes more often: by 1 / (images of the class) "

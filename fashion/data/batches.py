@@ -97,7 +97,8 @@ class Batch:
 
     `global_count` is the number of images in the global batch; in evaluation, which has none, it is n. `known`
     (columns,) float32: how many labels of each column are known in the global batch; None in evaluation, and in
-    training on a split of which none is missing.
+    training on a split of which none is missing. `rows` (n,) int64, on the host: in training, where in the pack the
+    images are.
     """
 
     images: Tensor
@@ -105,6 +106,7 @@ class Batch:
     global_count: int
     known: Tensor | None = None
     others: tuple[Tensor, ...] = ()
+    rows: Tensor | None = None
 
 
 def steps_per_epoch(n: int, batch_size: int, world_size: int = 1) -> int:
@@ -168,7 +170,8 @@ def train_batches(
         if config.erase:
             erase_(floats, draw, config.erase)
         known = None if whole else count_known(labels[batches[step]], worker.device)
-        yield Batch(floats, targets, len(batches[step]), known)
+        rows = torch.from_numpy(batches[step][share])
+        yield Batch(floats, targets, len(batches[step]), known, rows=rows)
 
 
 def eval_batches(

@@ -8,11 +8,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 from ray import tune
 from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
 
 from fashion.cluster.interrupts import deferred, first_asks
+from fashion.cluster.local.spare_cores import say_last
 from fashion.cluster.placement import Placement, Room, find_room
 from fashion.cluster.session import RayDied, cluster, joins
 from fashion.data.layout import read_unchanged
@@ -141,6 +143,8 @@ def _tune(
         placement.cpus_per_worker, placement.gpus_per_worker, resources.max_failures, resources.max_preemptions,
         bucket.address if bucket is not None else None,
         code_here(),
+        prepared.teachers,
+        resources.elastic,
     )  # fmt: skip
     if placement.workers > 1:
         bundle = SLOT
@@ -157,7 +161,7 @@ def _tune(
             trainable,
             tune_config=TuneConfig(
                 search_alg=NumberSearcher(
-                    iter(numbers),
+                    numbers,
                     source,
                     recorder,
                     room,
@@ -165,6 +169,7 @@ def _tune(
                         prepared.root, fingerprint, prepared.follow_links, prepared.on_error, prepared.reading
                     ),
                     settle=spec.search.adaptive,
+                    last=partial(say_last, str(shared.run)) if resources.elastic else None,
                 ),
                 scheduler=scheduler,
                 num_samples=len(numbers),

@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import ray
@@ -70,24 +71,28 @@ class NumberSearcher(Searcher):
     before Tune sees it.
 
     check_data: raises BlockedError when the data set is not the one that the sweep started with. settle: configurations
-    can't be computed again, so none is handed out before it has reached the place where the record is kept.
+    can't be computed again, so none is handed out before it has reached the place where the record is kept. last: is
+    told, from when on no trial is left to begin, the names of the nodes of those that run, "" for one that has not come
+    up yet.
     """
 
     def __init__(
         self,
-        numbers: Iterator[int],
+        numbers: Iterable[int],
         source: ConfigSource,
         recorder: Recorder,
         room: Callable[[], int],
         check_data: Callable[[], object],
         settle: bool = False,
+        last: Callable[[list[str]], None] | None = None,
     ) -> None:
         super().__init__()
         self.settle, self.unsettled = settle, list[int]()
-        self.numbers, self.source, self.recorder, self.room = numbers, source, recorder, room
+        self.numbers, self.source, self.recorder, self.room = deque(numbers), source, recorder, room
         self.check_data, self.checked = check_data, time.monotonic()
         self.handed_out: dict[str, int] = {}  # Tune's id of a trial -> its number
         self.live: set[str] = set()
+        self.last = last
 
     @_blocked_by_disk
     def suggest(self, trial_id: str) -> Any:
@@ -96,9 +101,9 @@ class NumberSearcher(Searcher):
             return None
         if self.unsettled and not self.recorder.settled():
             return _not_now(self.recorder)
-        number = self.unsettled.pop() if self.unsettled else next(self.numbers, None)
-        if number is None or self.recorder.abort:
+        if not (self.unsettled or self.numbers) or self.recorder.abort:
             return Searcher.FINISHED
+        number = self.unsettled.pop() if self.unsettled else self.numbers.popleft()
         if time.monotonic() - self.checked >= DATA_SECONDS:
             try:
                 self.check_data()
@@ -113,6 +118,7 @@ class NumberSearcher(Searcher):
                 return _not_now(self.recorder)
         self.handed_out[trial_id] = number
         self.live.add(trial_id)
+        self._say_last()
         return {"number": number, "config": json.dumps(run.trials[number].config)}
 
     @_blocked_by_disk
@@ -120,11 +126,19 @@ class NumberSearcher(Searcher):
         """The scheduler was told first and has recorded the end, except of a trial whose process never came up."""
         number = self.handed_out[trial_id]
         self.live.discard(trial_id)
+        self._say_last()
         if error and not self.recorder.run.trials[number].final:
             self.recorder.ended(
                 number, "failed", f"its process did not come up: {self.recorder.last_death.get(number, '')}"
             )
             self.source.ended(self.recorder.run.trials[number])
+
+    def _say_last(self) -> None:
+        if self.last is None or self.numbers or self.unsettled:
+            return
+        trials = [self.recorder.run.trials[self.handed_out[trial_id]] for trial_id in self.live]
+        used = [[use.node for use in trial.slots if use.attempt == trial.attempt] for trial in trials]
+        self.last([nodes[-1] if nodes else "" for nodes in used])
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True

@@ -46,7 +46,8 @@ class Run:
     for "train" and "val" one list per head: the number of images of each class. `known_labels` is there where labels
     are missing or multi-label: for each split {"columns": how many labels are known, per head [n] or for a multi-label
     one [n of each class], "images": how many images have all labels}. `models`, from format 3 on, is a list of
-    {"backbone", "weights", "parameters", ...}, one for each model in the sweep.
+    {"backbone", "weights", "parameters", ...}, one for each model in the sweep. `teachers` maps what `train.teacher`
+    names to the SHA-256 of its file.
     location: where the run is kept, in words: its path, or the address in a bucket of which the path is a copy.
     trials: number -> Trial. history: every report with its decision, in the journal's order, as the scheduler reads
     them."""

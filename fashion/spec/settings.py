@@ -143,3 +143,15 @@ class ResourcesConfig(Frozen):
         description="most that the maps of train.mode: tail may take in the cache folder, in GB, for all trials of the "
         "sweep; a sweep that needs more is refused before any are computed",
     )
+    elastic: bool = Field(
+        False,
+        description="when no trial is left to begin, those that still run on CPUs, each in one worker, take the cores "
+        "that have become idle; their numbers then depend on how many threads add them up, which each report's setting "
+        "says",
+    )
+
+    @model_validator(mode="after")
+    def _one_process(self) -> Self:
+        if self.elastic and self.workers > 1:
+            raise ValueError(f"elastic ({self.elastic}) must be false with workers ({self.workers}) above 1")
+        return self

@@ -76,6 +76,9 @@ def _relative(spec: SweepSpec) -> Iterator[Problem]:
     # Not the name of a field that they depend on, such as model.backbone.
     files = [text for text in _texts(form["model"]["weights"]) if PurePosixPath(text).suffix in WEIGHTS_FILES]
     places += [("model.weights", text, ("/", "~")) for text in files]
+    # A name of a field, without a slash, may be what it depends on.
+    taught = [text for text in _texts(form["train"].get("teacher")) if "/" in text or text.endswith(".parquet")]
+    places += [("train.teacher", text, ("/", "~")) for text in taught]
     for name, value, absolute in places:
         if not is_address(value) and not value.startswith(absolute):
             yield Problem(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,7 @@ def continue_with(
     data_fingerprint: str,
     models: Callable[[], list[dict[str, Any]]] = list,
     moved: Callable[[], str] = str,
+    teachers: Mapping[str, str] | None = None,
 ) -> None:
     """Make `spec` the run's, so that its trials are handed out from now on.
 
@@ -119,11 +120,11 @@ def continue_with(
     together with it, the values and ranges of data, model and train. What was edited is noted in the manifest under
     "extensions"; trials that have begun keep their configuration. models: the manifest's entry of that name, which is
     asked for only if the manifest is written. moved: which images are in another split than they were, in a sentence,
-    which is asked for only if the data set has changed.
+    which is asked for only if the data set has changed. teachers: the digest of each teacher's soft labels.
 
     Raises:
-        RunError: it is another spec, the data set has changed, or another process drives the run. Nothing is written
-        then.
+        RunError: it is another spec, the data set or a teacher has changed, or another process drives the run. Nothing
+        is written then.
     """
     path, recorded = run.location, SweepSpec.from_json(run.manifest["spec"])
     free = ("resources.", "storage:", "search.trials:", "data.root:")
@@ -147,6 +148,10 @@ def continue_with(
             f"{path}: the data set at {data_root} has changed since this sweep started.{how} {ANOTHER_NAME}, "
             "or put the data back."
         )
+    known: dict[str, str] = run.manifest.get("teachers", {})
+    for teacher, digest in (teachers or {}).items():
+        if known.get(teacher, digest) != digest:
+            raise RunError(f"{path}: the teacher {teacher} has changed since this sweep started. {ANOTHER_NAME}.")
     asked = recorded.to_json() != spec.to_json() or run.manifest.get("data_root") != str(data_root)
     if not asked and run.manifest["format"] == FORMAT:
         return
@@ -157,5 +162,6 @@ def continue_with(
         extensions = [*extensions, extension]
     with run.lock():  # the manifest of a run that another process drives is that process's
         run.update_manifest(
-            format=FORMAT, spec=spec.to_json(), data_root=str(data_root), extensions=extensions, models=models()
-        )
+            format=FORMAT, spec=spec.to_json(), data_root=str(data_root), extensions=extensions, models=models(),
+            teachers={**known, **(teachers or {})},
+        )  # fmt: skip

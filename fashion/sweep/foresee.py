@@ -109,6 +109,7 @@ def foreseen_here(spec: SweepSpec, progress: Progress) -> list[Problem]:
     if images is None:
         return found
     found += _weights_files(spec)
+    found += _teachers(spec)
     try:
         require_machine(spec.resources)
     except ResourcesError as error:
@@ -133,6 +134,20 @@ def _weights_files(spec: SweepSpec) -> list[Problem]:
         except WeightsError as error:
             problems += error.problems
     return list(dict.fromkeys(problems))
+
+
+def _teachers(spec: SweepSpec) -> Iterator[Problem]:
+    """What is wrong with the teachers that the spec names. Whether they know all training images is seen when those are
+    read."""
+    for each in together(spec, ("train.teacher",), every):
+        if each["train.teacher"] is None:
+            continue
+        from fashion.sweep.models.teachers import teacher_file  # here, since arrays take a while to load
+
+        try:
+            teacher_file(str(each["train.teacher"]))
+        except UserError as error:
+            yield from error.problems or [Problem("train.teacher", str(error))]
 
 
 def require_machine(resources: ResourcesConfig, address: str | None = None) -> None:

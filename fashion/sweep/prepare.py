@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from fashion.storage.working_copy import Held, push_manifest
 from fashion.sweep.described import found_in, labels_of, moved_images, record_findings, record_val_labels
 from fashion.sweep.extend import continue_with, known_run, run_path
 from fashion.sweep.models.known_models import KnownModels
+from fashion.sweep.models.teachers import read_teachers
 from fashion.sweep.read_data import DataRead, Progress, read_data
+from fashion.training.distillation.soft_labels import SoftLabels
 
 WEIGHTS = ("model.backbone", "model.weights")
 
@@ -35,7 +37,8 @@ WEIGHTS = ("model.backbone", "model.weights")
 class Prepared:
     """What trials will read: the data set, its folder on this machine as an absolute path, and the weights per
     (backbone, weights). address: of a data set that is in a bucket, whose copy on this machine `root` then is.
-    follow_links, on_error: as in the spec's data; reading: how its labels are read."""
+    follow_links, on_error: as in the spec's data; reading: how its labels are read. teachers: the soft labels of each
+    that the spec, or a trial that has begun, names."""
 
     dataset: Dataset
     root: Path
@@ -45,6 +48,7 @@ class Prepared:
     follow_links: bool = False
     on_error: str = "refuse"
     reading: LabelReading = AS_WRITTEN
+    teachers: Mapping[str, SoftLabels] = field(default_factory=dict)
 
     @property
     def source(self) -> DataRoot:
@@ -63,12 +67,15 @@ def prepare(
     spec was edited. read: the data set with its caches, where that has been read already. say: is told what the maps
     take before they are computed.
 
-    Raises WeightsError and what `read_data` and `plan_maps` raise, with everything that is wrong, before any trial
-    starts.
+    Raises WeightsError and what `read_data`, `read_teachers` and `plan_maps` raise, with everything that is wrong,
+    before any trial starts.
     """
     read = read or read_data(spec, progress, begun)
     dataset, cache_dir = read.dataset, read.cache_dir
     weights: dict[tuple[str, str], ResolvedWeights] = {}
+    asked = [each["train.teacher"] for each in together(spec, ("train.teacher",), every)]
+    asked += [config.train.teacher for config in begun]
+    teachers = read_teachers([str(value) for value in asked if value is not None], dataset, say)
     known = KnownModels(cache_dir)
     named = [(str(each["model.backbone"]), str(each["model.weights"])) for each in together(spec, WEIGHTS, every)]
     for key in (*named, *((config.model.backbone, config.model.weights) for config in begun)):
@@ -90,7 +97,7 @@ def prepare(
     address = read.source if isinstance(read.source, Address) else None
     data = read.configs[0].data
     return Prepared(
-        dataset, read.root, cache_dir, weights, address, data.follow_links, data.on_error, data.label_reading
+        dataset, read.root, cache_dir, weights, address, data.follow_links, data.on_error, data.label_reading, teachers
     )
 
 
@@ -137,6 +144,7 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
             changed.
     """
     dataset, path = prepared.dataset, run_path(spec)
+    taught_by = {value: labels.sha256 for value, labels in prepared.teachers.items()}
 
     def models() -> list[dict[str, Any]]:
         known = KnownModels(prepared.cache_dir)
@@ -148,7 +156,8 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
 
     if path.exists():
         run = known_run(spec)
-        continue_with(run, spec, prepared.source, dataset.fingerprint(), models, partial(moved_images, run, dataset))
+        moved = partial(moved_images, run, dataset)
+        continue_with(run, spec, prepared.source, dataset.fingerprint(), models, moved, taught_by)
         record_val_labels(run, dataset, bucket)
         record_findings(run, dataset)
         if bucket is not None:
@@ -163,6 +172,7 @@ def open_run(spec: SweepSpec, prepared: Prepared, bucket: Held | None = None) ->
         **labels_of(dataset),
         "models": models(),
         "findings": found_in(dataset),
+        "teachers": taught_by,
     }
     if dataset.skipped:
         manifest["skipped_images"] = dataset.skipped_counts()

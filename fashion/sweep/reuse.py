@@ -1,8 +1,8 @@
 """A trial that a neighbouring sweep has already trained is taken from there instead of being trained again.
 
-Two trials are the same if their configurations (the seed included), the contents of their data sets, the code and the
-versions of the packages are equal: those under which the other was trained from its first attempt to its last, and
-those of this process. On one kind of device their numbers are then the same.
+Two trials are the same if their configurations (the seed included), the contents of their data sets and of what their
+teachers say, the code and the versions of the packages are equal: those under which the other was trained from its
+first attempt to its last, and those of this process. On one kind of device their numbers are then the same.
 """
 
 from __future__ import annotations
@@ -53,13 +53,19 @@ def trained_elsewhere(run: Run) -> dict[TrialConfig, Trained]:
         for trial in other.trials.values():
             if trial.status != "completed" or any(_with(other, each) != now for each in trial.each_versions()):
                 continue
-            if _files(Trained(other, trial)) is None:
+            if _files(Trained(other, trial)) is None or _taught_by(other, trial) != _taught_by(run, trial):
                 continue
             try:
                 found.setdefault(key(trial.config), Trained(other, trial))
             except ValidationError:
                 continue  # no configuration of this version
     return found
+
+
+def _taught_by(run: Run, trial: Trial) -> str:
+    """The digest of the soft labels that the run has for what the trial names as its teacher."""
+    digest: str = run.manifest.get("teachers", {}).get(trial.config.get("train", {}).get("teacher"), "")
+    return digest
 
 
 def _with(run: Run, changed: Mapping[str, str]) -> dict[str, str]:

@@ -72,7 +72,8 @@ class Features:
                 features[turned] = self.mirrored[mine[turned]]
             targets = torch.from_numpy(self.labels[mine])
             known = None if whole else count_known(self.labels[rows], worker.device)
-            yield Batch(torch.from_numpy(features).to(worker.device), targets.to(worker.device), len(rows), known)
+            plain = torch.from_numpy(features).to(worker.device)
+            yield Batch(plain, targets.to(worker.device), len(rows), known, rows=torch.from_numpy(mine))
 
     def among(self, rows: NDArray[np.int64] | None) -> Features:
         """Those of some images; None for all."""

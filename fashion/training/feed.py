@@ -39,7 +39,8 @@ class TrainingData:
     begin as their linear probe.
 
     folds (N,): the fold of each image, where train and val are both all N of them (`data.folds`). train_rows, val_rows:
-    those of one fold's model, ascending; None for all rows.
+    those of one fold's model, ascending; None for all rows. soft_labels (N, all classes): a teacher's probabilities of
+    the training pack's images, one attribute's columns beside the other's.
     """
 
     train: Pack
@@ -51,6 +52,7 @@ class TrainingData:
     folds: NDArray[np.uint8] | None = None
     train_rows: NDArray[np.int64] | None = None
     val_rows: NDArray[np.int64] | None = None
+    soft_labels: NDArray[np.float32] | None = None
 
     def each_model(self) -> list[TrainingData]:
         """What each model of the trial reads: one, or one a fold."""

@@ -50,6 +50,7 @@ class TrialInputs:
         (`checkpoint.mend_last`): its weights are kept until they are beaten.
     attempt: takes the files to the bucket; rank 0's, begun.
     leaves: says, on any worker, that its machine will be taken away.
+    threads: says before each epoch how many threads compute it; None leaves them as they are.
     on_step: called after every optimiser step with the epoch, the step and the number of steps of an epoch.
     """
 
@@ -63,6 +64,7 @@ class TrialInputs:
     best_loss: float = math.inf
     attempt: Attempt | None = None
     leaves: Callable[[], bool] = lambda: False
+    threads: Callable[[], int] | None = None
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
 
 
@@ -134,6 +136,8 @@ class _Session:
     def run_epoch(self) -> Iterator[TrialEvent]:
         """Train and validate one epoch and begin to save it. Yields reports of earlier epochs."""
         self.started = time.monotonic()
+        if self.inputs.threads is not None:
+            torch.set_num_threads(self.inputs.threads())
         inputs, batch_size = self.inputs, self.inputs.config.train.batch_size
         with micro_batches.smaller_next_time(inputs.folder, self.epoch + 1, self.parts, batch_size, self.worker):
             totals = yield from self.train_one_epoch()
@@ -197,8 +201,15 @@ class _Session:
         return EpochReport(
             self.inputs.trial, self.attempt, self.epoch, self.inputs.config.train.epochs, metrics,
             round(time.monotonic() - self.started, 3), datetime.now(UTC).isoformat(),
-            str(self.setting) + micro_batches.in_words(self.parts),
+            str(self.setting) + micro_batches.in_words(self.parts) + self.threads_in_words(),
         )  # fmt: skip
+
+    def threads_in_words(self) -> str:
+        """What a report says of them where they may change."""
+        if self.inputs.threads is None:
+            return ""
+        count = torch.get_num_threads()
+        return f", {count} thread" + ("s" if count > 1 else "")
 
     def save(self, report: EpochReport, probabilities: list[Any]) -> None:
         """Begin to write this epoch's files."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from fashion.record.manifest import code_version
 from fashion.record.trial import EpochReport
 from fashion.record.trial_files import folder_name
 from fashion.storage.working_copy import working_copy
+from fashion.training.distillation.soft_labels import SoftLabels
 
 SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that lasts depends on
 
@@ -29,7 +30,8 @@ SCRATCH = ".ray"  # in the run directory: Ray's own files, which nothing that la
 class SharedInputs:
     """What all trials of a sweep share. run: the run directory. bucket: the run's address if the storage is a bucket;
     `run` is then the driver's working copy, and every other machine has one of its own. code: the version of the code
-    that the driver runs (`code_here`)."""
+    that the driver runs (`code_here`). teachers: by what `train.teacher` names. elastic: whether trials take idle cores
+    (`resources.elastic`)."""
 
     run: Path
     data_root: DataRoot
@@ -43,6 +45,8 @@ class SharedInputs:
     max_preemptions: int
     bucket: Address | None = None
     code: str = ""
+    teachers: Mapping[str, SoftLabels] = field(default_factory=dict)
+    elastic: bool = False
 
     @property
     def here(self) -> Path:
@@ -63,6 +67,7 @@ class SharedInputs:
         return Task(
             number, config, weights, self.run / folder_name(number), self.data_root, self.data_fingerprint,
             self.cache_dir, self.cpus_per_worker, self.bucket, self.code,
+            self.teachers[config.train.teacher] if config.train.teacher is not None else None,
         ).here()  # fmt: skip
 
 
@@ -80,6 +85,7 @@ class Task:
     threads: int
     bucket: Address | None = None
     code: str = ""
+    teacher: SoftLabels | None = None
 
     def here(self) -> Task:
         """The same on this machine, whose folders, without a common disk, are its own."""

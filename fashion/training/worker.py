@@ -41,10 +41,15 @@ LARGEST_ERROR = 100_000  # bytes of a kept traceback
 
 
 def trial_reports(
-    task: Task, worker: Worker, leaves: Callable[[], bool] = lambda: False
+    task: Task,
+    worker: Worker,
+    leaves: Callable[[], bool] = lambda: False,
+    threads: Callable[[], int] | None = None,
+    require_wanted: Callable[[], None] = lambda: None,
 ) -> Generator[TrialEvent, None, None]:
     """The trial's reports on this worker, notes and heartbeats. Its progress within an epoch is noted beside its
-    checkpoints. `leaves()` says that this machine will be taken away.
+    checkpoints. `leaves()` says that this machine will be taken away, `threads()` before each epoch how many threads
+    compute it. `require_wanted()` is called after each step, and may raise GeneratorExit.
 
     Raises:
         Leaving: after `leaves()`; another machine can go on from what was trained until then.
@@ -63,7 +68,14 @@ def trial_reports(
     data = training_data(
         task.data_root, task.data_fingerprint, task.config, task.weights, task.cache_dir, worker.device
     )
-    note = _ProgressNote(task.folder)
+    if task.teacher is not None:
+        data = replace(data, soft_labels=task.teacher.of(data.train.names))
+    note = _ProgressNote(task.folder) if worker.rank == 0 else _no_note
+
+    def after_step(epoch: int, step: int, steps: int) -> None:
+        require_wanted()
+        note(epoch, step, steps)
+
     with ExitStack() as stack:
         attempt, mended = None, checkpoint.Mended()
         if worker.rank == 0:
@@ -78,7 +90,7 @@ def trial_reports(
                 attempt = yield from _begin(task)
         inputs = TrialInputs(
             task.config, data, task.weights, task.folder, task.number, worker, mended.best_epoch, mended.best_loss,
-            attempt, leaves, note if worker.rank == 0 else _no_note,
+            attempt, leaves, threads, after_step,
         )  # fmt: skip
         while True:
             try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -121,6 +123,50 @@ def test_a_probe_is_promoted_as_a_whole_model(tmp_path: Path, demo_root: Path, s
         backbone.unlink()
     assert fashion(tmp_path, "best", "s", **shared_ray.joining).returncode == 2  # ... but it can't be promoted anew
     assert (run.best_dir / "model.safetensors").exists()
+
+
+@pytest.mark.further
+@pytest.mark.xdist_group("shared-ray")
+def test_the_last_trial_takes_the_idle_cores_where_it_may(
+    tmp_path: Path, demo_root: Path, shared_ray: SharedRay
+) -> None:
+    (tmp_path / "e.yaml").write_text(
+        spec(demo_root, train={"epochs": {"choice": [2, 60]}, "lr": 0.001}, search={"method": "grid", "trials": 2},
+             scheduler={"name": "fifo"}, resources={"elastic": True})
+    )  # fmt: skip
+    done = fashion(tmp_path, "run", "e.yaml", **shared_ray.joining)
+    assert done.returncode == 0, done
+    short, long = (trial.reports for trial in Run.open(tmp_path / "runs" / "e").trials.values())
+    threads = [[str(report.setting).rsplit(", ", 1)[1] for report in reports] for reports in (short, long)]
+    assert threads[0] == ["1 thread"] * 2
+    assert threads[1] == sorted(threads[1]), "first 1 thread, then 2 threads"
+    assert (threads[1][0], threads[1][-1]) == ("1 thread", "2 threads")
+
+
+@pytest.mark.further
+@pytest.mark.xdist_group("shared-ray")
+def test_a_student_learns_from_what_a_run_has_predicted(
+    tmp_path: Path, demo_root: Path, finished: Path, shared_ray: SharedRay
+) -> None:
+    teacher = str(finished / "runs" / "s")
+    (tmp_path / "s.yaml").write_text(
+        spec(demo_root, train={"teacher": teacher, "epochs": 2}, search={"trials": 1}, resources=ONE)
+    )
+    done = fashion(tmp_path, "run", "s.yaml", **shared_ray.joining)
+    assert done.returncode == 2
+    assert "train.teacher: the run must have predicted the training images" in done.stderr
+    assert not (tmp_path / "runs" / "s").exists()
+    assert fashion(finished, "best", "s", "--predict", "--split", "train").returncode == 0
+    done = fashion(tmp_path, "run", "s.yaml", **shared_ray.joining)
+    assert done.returncode == 0, done
+    run = Run.open(tmp_path / "runs" / "s")
+    file = finished / "runs" / "s" / "predictions" / "train" / "probabilities.parquet"
+    assert run.manifest["teachers"] == {teacher: hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert len(run.trials[0].reports) == 2
+    shutil.rmtree(file.parent)
+    again = fashion(tmp_path, "run", "s.yaml", "--trials", "+1", **shared_ray.joining)
+    assert again.returncode == 2
+    assert "must have predicted the training images" in again.stderr
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +17,12 @@ from fashion.record.excerpt import load, save
 from fashion.record.manifest import changed_versions
 from fashion.record.promote import promote
 from fashion.record.run import Run
-from fashion.record.trial import EpochReport
 from fashion.schedulers.registry import make_scheduler
 from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.sweep.observers import OnTensorBoard
 from fashion.sweep.recorder import Recorder
 from fashion.sweep.reuse import key, link, trained_elsewhere
+from tests.support.neighbours import new_run, train
 
 TEXT = """\
 name: first
@@ -32,41 +31,12 @@ model: {backbone: tiny, weights: none}
 train: {epochs: 4, lr: {loguniform: [0.001, 0.1]}}
 search: {trials: 3}
 """
-LOSSES = [0.9, 0.5, 0.7, 0.6]
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> SweepSpec:
     (tmp_path / "sweep.yaml").write_text(TEXT)
     return load_spec(tmp_path / "sweep.yaml", [f"storage={tmp_path / 'runs'}"])
-
-
-def new_run(spec: SweepSpec, name: str, **changes: Any) -> Run:
-    counts = {"train": [[3, 5]], "val": [[1, 1]]}
-    attributes = [{"name": "fit", "classes": ["loose", "tight"]}]
-    manifest = {"spec": spec.to_json(), "data_fingerprint": "f", "attributes": attributes, "label_counts": counts}
-    return Run.create(spec.storage, name, {**manifest, **changes})
-
-
-def train(run: Run, spec: SweepSpec, number: int, epochs: int = 4, backbone: str = "") -> Path:
-    """Record a trial as the sweep does, with its files."""
-    config = spec.trial(number).model_dump(mode="json")
-    run.record_trial(number, config)
-    run.record_attempt(number)
-    for epoch, loss in enumerate(LOSSES[:epochs], start=1):
-        metrics = {"val_loss": loss, "val_accuracy": 0.5, "val_accuracy/fit": 0.5}
-        run.record_report(EpochReport(number, 1, epoch, 4, metrics, 1.0, "2026-01-01T00:00:00+00:00"), "continue")
-    best = run.trials[number].best()
-    assert best is not None
-    meta = {"config": config, "data_fingerprint": "f", "report": best.to_json()}
-    weights = run.checkpoint_path(number, best.epoch)
-    weights.parent.mkdir(parents=True)
-    if backbone:
-        meta["backbone"] = backbone
-        save_file({"backbone.w": np.ones(2, np.float32)}, weights.parent.parent / backbone, {"fashion": "{}"})
-    save_file({"heads.0.weight": np.full(3, number, np.float32)}, weights, {"fashion": json.dumps(meta)})
-    (weights.parent / f"val-{best.epoch:04d}.parquet").write_bytes(b"probabilities")
-    return weights
 
 
 def take(run: Run, spec: SweepSpec, number: int) -> tuple[Recorder, str]:

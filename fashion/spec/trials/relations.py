@@ -242,6 +242,7 @@ SOLVED: Mapping[str, Any] = {
     "mixup": 0,
     "logit_adjustment": 0,
     "balanced_sampling": 0,
+    "teacher": None,
     "init_heads": "random",
     "ema": 0,
 }

@@ -24,6 +24,7 @@ from fashion.model.optim import OPTIMIZERS, build_ema, build_optimizer, build_sc
 from fashion.model.precision import Setting
 from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training import micro_batches
+from fashion.training.distillation.objective import Distillation
 from fashion.training.evaluate import evaluate, gathered, to_probabilities, with_rank_0s_buffers
 from fashion.training.features import Features
 from fashion.training.feed import TrainingData, make_feed
@@ -72,6 +73,7 @@ class Learner:
         self.schedule = build_schedule(train, self.optimizer, self.steps)
         self.ema = build_ema(train, self.model)
         self.criterion = build_loss(train, data.class_counts, data.label_counts, data.multi_label)
+        self.teacher = _teacher(config, data, worker)
         self.feed = make_feed(config, data, worker)
         self.net: nn.Module = self.model
 
@@ -110,6 +112,9 @@ class Learner:
         if self.solves:
             return measured(self.model, criterion, batch)
         targets = batch.targets
+        if self.teacher is not None:
+            assert batch.rows is not None, "training batches have them"
+            criterion, targets = self.teacher.beside(criterion), self.teacher.with_rows(targets, batch.rows)
         train = self.config.train
         if train.mixup or train.cutmix:
             images, others, share = mixture(images, targets, train.mixup, train.cutmix)
@@ -162,3 +167,15 @@ class Learner:
             if last.ema is None:
                 raise ValueError("it has no average of the weights")
             self.ema.load_state_dict(last.ema)
+
+
+def _teacher(config: TrialConfig, data: TrainingData, worker: Worker) -> Distillation | None:
+    train = config.train
+    if train.teacher is None:
+        return None
+    if data.soft_labels is None:
+        raise ValueError(f"train.teacher: {train.teacher} needs its soft labels")
+    return Distillation(
+        data.soft_labels, data.class_counts, data.multi_label, train.teacher_weight, train.teacher_temperature,
+        worker.device,
+    )  # fmt: skip

@@ -73,7 +73,7 @@ class Maps:
                 side = maps.shape[-1] - int(draw[CELLS, 0] * (self.crop_cells + 1))
                 maps = crop(maps, torch.from_numpy(draw[:, share]).to(worker.device, non_blocking=True), side)
             known = None if whole else count_known(self.labels[rows], worker.device)
-            yield Batch(floats(maps), targets, len(rows), known)
+            yield Batch(floats(maps), targets, len(rows), known, rows=torch.from_numpy(rows[share]))
 
     def eval_batches(
         self, batch_size: int, worker: Worker = ALONE, among: NDArray[np.int64] | None = None
