@@ -21,18 +21,20 @@ Criterion = Callable[[Sequence[Tensor], Tensor], Tensor]
 class Distillation:
     """What `train.teacher` adds to an objective.
 
-    soft (N, all classes): the teacher's probabilities of the training images. weight: the share of the objective that
-    they have. temperature: by which the logarithms of both sides' probabilities are divided; the loss is multiplied by
-    its square, so that its gradients keep their size.
+    soft (N, all classes): the teacher's probabilities of the training images; NaN for one that it does not know, which
+    has its labels alone. weight: the share of the objective that they have. temperature: by which the logarithms of
+    both sides' probabilities are divided; the loss is multiplied by its square, so that its gradients keep their size.
     """
 
     def __init__(
         self, soft: NDArray[np.float32], class_counts: Sequence[int], multi_label: Sequence[bool], weight: float,
         temperature: float, device: torch.device,
     ) -> None:  # fmt: skip
-        self.weight, self.temperature = weight, temperature
+        self.temperature = temperature
         self.multi_label = tuple(multi_label) or (False,) * len(class_counts)
-        heads = torch.from_numpy(soft).split(list(class_counts), dim=1)
+        known = np.isfinite(soft).all(axis=1)
+        self.weights = torch.from_numpy(weight * known.astype(np.float32)).to(device)
+        heads = torch.from_numpy(np.where(known[:, None], soft, np.float32(0.5))).split(list(class_counts), dim=1)
         pairs = zip(heads, self.multi_label, strict=True)
         self.soft = [_softened(head, temperature, multi).to(device) for head, multi in pairs]
 
@@ -46,7 +48,7 @@ class Distillation:
 
         def both(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
             labels, rows = targets[:, :-1], targets[:, -1]
-            return torch.lerp(criterion(logits, labels), self.losses(logits, rows), self.weight)
+            return torch.lerp(criterion(logits, labels), self.losses(logits, rows), self.weights[rows])
 
         return both
 

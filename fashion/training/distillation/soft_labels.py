@@ -26,8 +26,10 @@ class SoftLabels:
         return [name for name in names if name not in known]
 
     def of(self, names: Sequence[str]) -> NDArray[np.float32]:
-        """(n, all classes) of these images, one attribute's columns beside the other's. Raises KeyError for an image
-        that the file does not have."""
+        """(n, all classes) of these images, one attribute's columns beside the other's; NaN for one that the file does
+        not have."""
         row = {name: number for number, name in enumerate(self.images)}
-        rows = np.array([row[name] for name in names], np.int64)
-        return np.concatenate(self.probabilities, axis=1)[rows]
+        rows = np.array([row.get(name, -1) for name in names], np.int64)
+        found = np.concatenate(self.probabilities, axis=1)[rows]
+        found[rows < 0] = np.nan
+        return found

@@ -76,6 +76,18 @@ def test_labels_that_may_hold_together_have_sigmoids() -> None:
     torch.testing.assert_close(found, (single + multi) / 2 * temperature**2)
 
 
+def test_an_image_that_the_teacher_does_not_know_has_its_labels_alone() -> None:
+    soft, labels = teacher(3), torch.zeros(3, 2, dtype=torch.int64)
+    soft[1] = np.nan
+    distillation, heads = of(soft, weight=0.4), student(3)
+    found = distillation.beside(cross_entropy)(heads, distillation.with_rows(labels, torch.arange(3)))
+    plain = cross_entropy(heads, labels)
+    torch.testing.assert_close(found[1], plain[1])
+    assert not torch.isclose(found[0], plain[0])
+    found.sum().backward()
+    assert all(head.grad is not None and torch.isfinite(head.grad).all() for head in heads)
+
+
 def test_rows_travel_with_the_targets_through_a_mixture_of_images() -> None:
     distillation, heads = of(teacher(10), weight=0.3), student(4)
     labels = torch.zeros(4, 2, dtype=torch.int64)

@@ -82,6 +82,7 @@ def test_images_are_found_by_name_and_those_without_numbers_are_lacking(dataset:
     teacher, names = knowing(dataset), dataset.splits["train"].images
     np.testing.assert_array_equal(teacher.of(names)[:, :10].argmax(1), dataset.labels("train")[:, 0])
     assert teacher.lacking(names) == []
+    assert np.isnan(teacher.of([names[0], "img/other.png"])).all(axis=1).tolist() == [False, True]
     holed = replace(teacher, probabilities=(teacher.probabilities[0].copy(), teacher.probabilities[1]))
     holed.probabilities[0][5, 2] = np.nan
     assert holed.lacking([*names, "img/other.png"]) == [teacher.images[5], "img/other.png"]
