@@ -100,6 +100,14 @@ def s3() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def cache_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the test module's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASHION_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new machine: its cache folder is empty."""

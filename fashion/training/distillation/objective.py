@@ -32,9 +32,10 @@ class Distillation:
     ) -> None:  # fmt: skip
         self.temperature = temperature
         self.multi_label = tuple(multi_label) or (False,) * len(class_counts)
-        known = np.isfinite(soft).all(axis=1)
-        self.weights = torch.from_numpy(weight * known.astype(np.float32)).to(device)
-        heads = torch.from_numpy(np.where(known[:, None], soft, np.float32(0.5))).split(list(class_counts), dim=1)
+        given = torch.from_numpy(soft)
+        known = given.isfinite().all(dim=1)
+        self.weights = (weight * known).to(device)
+        heads = given.where(known[:, None], 0.5).split(list(class_counts), dim=1)
         pairs = zip(heads, self.multi_label, strict=True)
         self.soft = [_softened(head, temperature, multi).to(device) for head, multi in pairs]
 
