@@ -58,6 +58,17 @@ class HomePath(click.Path):
         return super().convert(os.path.expanduser(value), param, ctx)
 
 
+class LocalPath(HomePath):
+    """A path on this machine: an address, which would be taken for a folder called `s3:`, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from fashion.bucket.address import is_address
+
+        if is_address(value):
+            self.fail(f"must be a path on this machine, not in a bucket; got {value!r}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field, e.g. --set train.lr=0.01.",
     shell_complete=complete_override,
@@ -90,6 +101,12 @@ def data_option(what: str) -> Callable[[Command], Command]:
     )
 
 
+ONE_OF_TWO = (
+    "Name a spec, or with --data a data set for which one is drafted. A spec's own data are changed with "
+    "--set data.root=..."
+)
+
+
 def drafted_spec(root: str, overrides: tuple[str, ...]) -> str:
     """The file of the spec for a data set, drafted now or earlier, which is told on stderr."""
     from fashion.display.progress import Bars
@@ -107,7 +124,7 @@ def spec_or_draft(spec: str | None, root: str | None, overrides: tuple[str, ...]
         return spec
     if root is not None and spec is None:
         return drafted_spec(root, overrides)
-    raise click.UsageError("Name a spec, or with --data a data set: one of the two.")
+    raise click.UsageError(ONE_OF_TWO)
 
 
 def nearest_word(word: str, known: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fashion.cli.completion.words import complete_file, complete_override, complete_shipped
-from fashion.cli.options import HomePath, SuggestingGroup, data_option, spec_or_draft
+from fashion.cli.options import ONE_OF_TWO, HomePath, SuggestingGroup, data_option, spec_or_draft
 
 if TYPE_CHECKING:
     from fashion.display.progress import Bars
@@ -57,7 +57,7 @@ def check(
     if not specs:
         specs = (spec_or_draft(None, root, overrides),)
     elif root is not None:
-        raise click.UsageError("Name specs, or with --data a data set: one of the two.")
+        raise click.UsageError(ONE_OF_TWO)
     results: list[dict[str, Any]] = []
     wanted = []
     for path in specs:

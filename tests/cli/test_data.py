@@ -170,6 +170,9 @@ def test_push_and_the_commands_that_take_an_address(
     here = run("stats", str(small), "--json")
     for name in ("packed", "folder"):
         assert run("stats", f"s3://sweeps/{name}", "--json") == here
+        _, there = run("explain", f"s3://sweeps/{name}")
+        assert there.splitlines()[0] == f"s3://sweeps/{name}: the challenge's layout"
+        assert there.splitlines()[2:] == run("explain", str(small))[1].splitlines()[2:]
         code, text = run("check", f"s3://sweeps/{name}")
         assert code == 0
         assert ("[packed]" in text) == (name == "packed")
@@ -193,6 +196,26 @@ def test_check_of_a_broken_data_set_in_a_bucket_names_all_of_it(
     assert code == 2
     errors = [each for each in json.loads(text)["findings"] if each["severity"] == "error"]
     assert {each["kind"] for each in errors} == {"missing", "unreadable"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("convert", "s3://sweeps/folder", "labels.csv"),
+        ("convert", "here", "gs://sweeps/labels.csv"),
+        ("demo", "s3://sweeps/demo"),
+        ("push", "s3://sweeps/folder", "s3://sweeps/other"),
+        ("stats", "here", "--figure", "s3://sweeps/classes.svg"),
+    ],
+)
+def test_an_address_is_not_taken_for_a_folder_where_it_cant_be(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(data, list(arguments))
+    assert result.exit_code == 2
+    assert "must be a path on this machine, not in a bucket; got" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("address", ["data/x", "s3://", "s3://bucket//x", "ftp://bucket/x"])

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from pathlib import Path
 
 import click
 
-from fashion.cli.data.options import folder_of, follow_links_option, reading_of, reading_options, tell_rule
-from fashion.cli.options import HomePath
+from fashion.cli.data.options import (
+    folder_of,
+    follow_links_option,
+    reading_of,
+    reading_options,
+    tell_rule,
+    unread_folder,
+)
+from fashion.cli.options import HomePath, LocalPath
 
 
 @click.command()
@@ -39,14 +45,12 @@ def check(
       fashion-sweep data check data/FashionDataset
     """
     from fashion.data.check import check as check_data
-    from fashion.data.contents import default_cache_dir
-    from fashion.data.remote.local_copy import fetch_unread, parse_root
     from fashion.display.progress import Bars
 
-    named = parse_root(root)
     with Bars() as bars:
-        folder = root if isinstance(named, Path) else fetch_unread(named, default_cache_dir().absolute(), bars)
-        result = check_data(folder, bars.of("reading images"), follow_links, reading_of(attributes, missing, rule))
+        result = check_data(
+            unread_folder(root, bars), bars.of("reading images"), follow_links, reading_of(attributes, missing, rule)
+        )
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
@@ -66,7 +70,7 @@ def check(
 @follow_links_option
 @reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-@click.option("--figure", "path", type=HomePath(), help="Also draw a figure into this file (.png, .svg or .pdf).")
+@click.option("--figure", "path", type=LocalPath(), help="Also draw a figure into this file (.png, .svg or .pdf).")
 def stats(
     root: str,
     follow_links: bool,
@@ -100,7 +104,8 @@ def stats(
 @follow_links_option
 @reading_options
 def explain(path: str, follow_links: bool, attributes: str | None, missing: str | None, rule: str | None) -> None:
-    """Say what PATH, a folder or a file, is taken for, and how it is read; or what would make it a data set.
+    """Say what PATH, a folder, a file, s3://... or gs://..., is taken for, and how it is read; or what would make it a
+    data set.
 
     Exits with 2 where it is no data set, or one that can't be used.
 
@@ -109,8 +114,11 @@ def explain(path: str, follow_links: bool, attributes: str | None, missing: str 
       fashion-sweep data explain labels.csv
     """
     from fashion.data.forms.explain import explain as explained
+    from fashion.display.progress import Bars
 
-    lines, ok = explained(Path(path), follow_links, reading_of(attributes, missing, rule))
+    with Bars() as bars:
+        folder = unread_folder(path, bars)
+    lines, ok = explained(folder, follow_links, reading_of(attributes, missing, rule), path)
     for line in lines:
         click.echo(line)
     sys.exit(0 if ok else 2)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from fashion.cli.data.options import follow_links_option, reading_of, reading_options, tell_rule
-from fashion.cli.options import HomePath
+from fashion.cli.options import LocalPath
 
 
 @click.command()
-@click.argument("root", type=HomePath())
+@click.argument("root", type=LocalPath())
 @click.option("--train", default=600, show_default=True, help="Draw this many training images.")
 @click.option("--val", default=150, show_default=True, help="Draw this many validation images.")
 @click.option("--test", default=150, show_default=True, help="Draw this many test images.")
@@ -48,8 +48,8 @@ def demo(root: str, train: int, val: int, test: int, size: int, seed: int, as_la
 
 
 @click.command()
-@click.argument("source", metavar="FROM", type=HomePath())
-@click.argument("target", metavar="TO", type=HomePath())
+@click.argument("source", metavar="FROM", type=LocalPath())
+@click.argument("target", metavar="TO", type=LocalPath())
 @follow_links_option
 @reading_options
 def convert(

@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from fashion.config.data import Form, LabelReading, SplitRule
+    from fashion.display.progress import Bars
 
 SPLITS = ("train", "val", "test")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -99,3 +100,12 @@ def folder_of(
     how: dict[str, Any] = {} if reading is None else {"reading": reading}
     with Bars() as bars:
         return on_this_machine(parse_root(root), default_cache_dir().absolute(), forms, splits, progress=bars, **how)
+
+
+def unread_folder(root: str, bars: Bars) -> Path:
+    """Like `folder_of`, for a data set that may be unusable, to find out why."""
+    from fashion.data.contents import default_cache_dir
+    from fashion.data.remote.local_copy import fetch_unread, parse_root
+
+    named = parse_root(root)
+    return Path(root) if isinstance(named, Path) else fetch_unread(named, default_cache_dir().absolute(), bars)

@@ -18,7 +18,7 @@ from fashion.cli.data.options import (
     reading_options,
     tell_rule,
 )
-from fashion.cli.options import HomePath
+from fashion.cli.options import HomePath, LocalPath
 
 
 @click.command()
@@ -95,7 +95,7 @@ def pack(
 
 
 @click.command()
-@click.argument("root", type=HomePath())
+@click.argument("root", type=LocalPath())
 @click.argument("address")
 @click.option(
     "--resize",

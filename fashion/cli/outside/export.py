@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fashion.cli.completion.words import complete_file, complete_folder, complete_run, complete_target
-from fashion.cli.options import HomePath
+from fashion.cli.options import HomePath, LocalPath
 
 if TYPE_CHECKING:
     from fashion.api.recorded_run import RecordedRun
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     help="The form: csv, parquet, optuna, mlflow or wandb for the sweep, onnx, torch or card for its model.",
 )  # fmt: skip
 @click.option(
-    "--out", type=HomePath(), metavar="PATH", shell_complete=complete_file,
+    "--out", type=LocalPath(), metavar="PATH", shell_complete=complete_file,
     help="Write to this file, or this folder for csv, parquet and wandb.  [default: in RUN/exports]",
 )  # fmt: skip
 @click.option(

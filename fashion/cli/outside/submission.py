@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fashion.cli.completion.words import complete_file, complete_folder, complete_run, complete_split
-from fashion.cli.options import HomePath, SuggestingGroup
+from fashion.cli.options import HomePath, LocalPath, SuggestingGroup
 
 if TYPE_CHECKING:
     from fashion.api.recorded_run import RecordedRun
@@ -36,14 +36,14 @@ def submission() -> None:
 
 
 @submission.command()
-@click.argument("file", type=HomePath(), shell_complete=complete_file)
+@click.argument("file", type=LocalPath(), shell_complete=complete_file)
 @click.option("--data", "root", required=True, type=HomePath(), metavar="ROOT", help="The data set that is predicted.",
               shell_complete=complete_folder)  # fmt: skip
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="The split that is predicted.",
               shell_complete=complete_split)  # fmt: skip
 @click.option("--run", metavar="RUN", help="Compare class shares with what this run's model predicts for validation, "
               "and lines with what it wrote.", shell_complete=complete_run)  # fmt: skip
-@click.option("--earlier", type=HomePath(), metavar="FILE", help="Compare with this submission, too.",
+@click.option("--earlier", type=LocalPath(), metavar="FILE", help="Compare with this submission, too.",
               shell_complete=complete_file)  # fmt: skip
 @_storage
 @_json
@@ -117,7 +117,7 @@ def log(context: click.Context, storage: str, as_json: bool) -> None:
 
 
 @log.command()
-@click.argument("file", type=HomePath(), shell_complete=complete_file)
+@click.argument("file", type=LocalPath(), shell_complete=complete_file)
 @click.option("--run", metavar="RUN", help="The run that it is of.  [default: the latest]", shell_complete=complete_run)
 @click.option("--trial", type=int, metavar="N", help="The trial that it is of.  [default: the one that wrote it]")
 @_storage

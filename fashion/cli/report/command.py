@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fashion.cli.completion.words import complete_file, complete_folder, complete_run
-from fashion.cli.options import HomePath
+from fashion.cli.options import LocalPath
 from fashion.cli.reading.location import storage_option
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ SHARE = 5  # a page is written again after at least so many times as long as wri
 @click.command()
 @click.argument("runs", nargs=-1, metavar="[RUN]...", shell_complete=complete_run)
 @storage_option
-@click.option("--out", type=HomePath(dir_okay=False), metavar="FILE", shell_complete=complete_file,
+@click.option("--out", type=LocalPath(dir_okay=False), metavar="FILE", shell_complete=complete_file,
               help="Write the page there.  [default: RUN/report.html]")  # fmt: skip
-@click.option("--static", type=HomePath(file_okay=False), metavar="DIR", shell_complete=complete_folder,
+@click.option("--static", type=LocalPath(file_okay=False), metavar="DIR", shell_complete=complete_folder,
               help="Also write the panels that don't move as SVG and PNG, and their numbers as CSV.")  # fmt: skip
-@click.option("--markdown", type=HomePath(dir_okay=False), metavar="FILE", shell_complete=complete_file,
+@click.option("--markdown", type=LocalPath(dir_okay=False), metavar="FILE", shell_complete=complete_file,
               help="Also write a report in Markdown: model, loss, curves, parameters, machine.")  # fmt: skip
 @click.option("--thumbnails", is_flag=True, help="With small pictures of validation images; they may be confidential.")
 @click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
