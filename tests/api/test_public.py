@@ -106,17 +106,28 @@ CALLER = """
 """
 
 
+# What a caller's types don't speak of is not read: reading torch takes mypy minutes where it has no cache.
+CALLERS_MYPY = """
+[mypy]
+strict = True
+follow_imports = silent
+[mypy-torch.*,torchvision.*,timm.*,ray.*,pandas.*,scipy.*,sklearn.*,statsmodels.*,matplotlib.*,pyarrow.*,boto3.*,rich.*]
+follow_imports = skip
+"""
+
+
 def test_a_caller_is_type_checked(tmp_path: Path) -> None:
-    """mypy --strict on a caller, by the settings and the cache of `make lint`."""
+    """mypy --strict on a caller."""
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     assert setup["options.package_data"]["fashion"].split() == ["py.typed"]
     (tmp_path / "caller.py").write_text(textwrap.dedent(CALLER))
+    (tmp_path / "mypy.ini").write_text(CALLERS_MYPY)
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", str(tmp_path / "caller.py")],
+        [sys.executable, "-m", "mypy", "caller.py"],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=tmp_path,
         env={**os.environ, "MYPYPATH": str(ROOT)},
     )
     # The one mistake that is not marked is found, and nothing else: an unneeded mark would be an error, too.
