@@ -46,9 +46,10 @@ def _contents(dataset: Dataset) -> list[str]:
         names = ", ".join(attribute.classes[:_CLASSES])
         more = f" and {len(attribute.classes) - _CLASSES:,} more" if len(attribute.classes) > _CLASSES else ""
         lost = sum(counts[head] for counts in missing)
+        classes = "class" if len(attribute.classes) == 1 else "classes"
         kind = "multi-label, " if attribute.multi_label else ""
         told = f"; missing for {lost:,} images" if lost else ""
-        lines.append(f"attribute {attribute.name}: {kind}{len(attribute.classes):,} classes ({names}{more}){told}")
+        lines.append(f"attribute {attribute.name}: {kind}{len(attribute.classes):,} {classes} ({names}{more}){told}")
     if without := [name for name in dataset.splits if name not in labelled]:
         lines.append(f"without labels: {', '.join(without)}")
     return lines
