@@ -125,7 +125,9 @@ def rows(seconds: dict[str, float], found: dict[str, Found], all_images: bool) -
         over = seconds[name] / limit
         target, met = ("ratio <= 1.10", over <= 1.10) if all_images else (None, None)
         result.append(Row("sweep", name, seconds[name], "s", seconds[name] / seconds[OURS]))
-        result.append(Row("sweep", f"{LIMIT}: the {found[name].epochs} epochs of {name}, bare", limit, "s", over, target, met))
+        result.append(
+            Row("sweep", f"{LIMIT}: the {found[name].epochs} epochs of {name}, bare", limit, "s", over, target, met)
+        )
     result += [Row("sweep", f"{name}: best val_loss", each.val_loss, "nats") for name, each in found.items()]
     result += [Row("sweep", f"{name}: epochs trained", each.epochs, "epochs") for name, each in found.items()]
     an_epoch = {name: seconds[name] / each.epochs for name, each in found.items()}
