@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def versions_in_words(manifest: Mapping[str, Any], changed: Mapping[str, str]) -
     return ", ".join(f"{name} {now or 'none'} instead of {before.get(name) or 'none'}" for name, now in changed.items())
 
 
+@cache
 def code_version() -> str:
     """The package's version and a digest of its source files, since the code determines a trial's numbers, too."""
     digest = hashlib.sha256()
@@ -83,5 +85,13 @@ def code_version() -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of those installed packages that a trial's numbers depend on, read without importing them."""
-    installed = {distribution.name.lower() for distribution in importlib.metadata.distributions() if distribution.name}
-    return {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}
+    found = {name: _installed(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version}
+
+
+def _installed(name: str) -> str | None:
+    """The version of an installed package. One by one, since reading what all packages are called takes a second."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
