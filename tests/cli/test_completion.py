@@ -154,15 +154,19 @@ def shell(line: str, folder: Path, script: str = "") -> subprocess.CompletedProc
     ("line", "answers"),
     [
         ("fashion-sweep show lr", ["lr-short", "lr"]),
-        ("fashion-sweep best --storage other ", ["loss"]),
+        pytest.param("fashion-sweep best --storage other ", ["loss"], marks=pytest.mark.slow),
         # bash replaces only what follows the `=`
         ("fashion-sweep run lr.yaml --set train.optimizer=ada", ["adam", "adamw"]),
-        ("fashion-sweep run lr.yaml --set train.optimizer=", ["sgd", "adam", "adamw", "lbfgs"]),
+        pytest.param(
+            "fashion-sweep run lr.yaml --set train.optimizer=",
+            ["sgd", "adam", "adamw", "lbfgs"],
+            marks=pytest.mark.slow,
+        ),
         # no space behind a key, whose value comes next
         ("fashion-sweep run lr.yaml --set train.mom", ["compopt -o nospace", "train.momentum="]),
         ("fashion-sweep run ", ["compopt -o default", ""]),
-        ("fashion-sweep run 'unfinished", ["compopt -o default", ""]),
-        ("fashion-sweep show nothing", [""]),
+        pytest.param("fashion-sweep run 'unfinished", ["compopt -o default", ""], marks=pytest.mark.slow),
+        pytest.param("fashion-sweep show nothing", [""], marks=pytest.mark.slow),
     ],
 )
 def test_a_real_bash(line: str, answers: list[str], tmp_path: Path) -> None:

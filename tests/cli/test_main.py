@@ -67,13 +67,28 @@ def fashion(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         (["model", "resnet81", "--data", "."], "resnet18"),
     ],
 )
-def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_message_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (tmp_path / "spec.yaml").write_text("data: {root: no-data}\nmodel: {backbone: tiny, weights: none}\n")
-    done = fashion(*arguments, folder=tmp_path)
-    assert done.returncode == 2, done
-    assert message in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main.main(arguments)
+    assert end.value.code == 2
+    assert message in "".join(capsys.readouterr())
     assert {path.name for path in tmp_path.iterdir()} == {"spec.yaml"}
+
+
+def test_a_process_ends_with_that_code_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("data: {root: no-data}\nmodel: {backbone: tiny, weights: none}\n")
+    done = fashion("run", "spec.yaml", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no-data" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_all_commands_are_listed(tmp_path: Path) -> None:
