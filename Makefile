@@ -4,9 +4,9 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# Four tests at a time, on two cores too: half of a slow test's time is waiting. Those of one group (xdist_group) share
-# what is slow to make, and run one after another.
-PARALLEL := -n 4 --dist loadgroup
+# Five tests at a time, on two cores too: many wait for something. Those of one group (xdist_group) share what is slow to
+# make, and run one after another.
+PARALLEL := -n 5 --dist loadgroup
 # Gives up soon where no package server answers.
 APT := apt-get -qq -o Acquire::http::Timeout=20 -o Acquire::Retries=1
 REST := not further and not faults and not cluster and not slow

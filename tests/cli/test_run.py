@@ -43,7 +43,7 @@ def test_a_spec_or_a_data_set_is_named(
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 2
-    assert "or with --data a data set: one of the two" in done.output
+    assert "or with --data a data set for which one is drafted" in done.output
     assert not list(tmp_path.iterdir())
 
 

@@ -28,7 +28,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 @pytest.fixture(scope="module")
 def trained(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Dataset]:
-    return promoted_run(tmp_path_factory.mktemp("runs"), demo_root, {"eval_flip": True, "eval_crops": 5}, {})
+    return promoted_run(tmp_path_factory.mktemp("runs"), demo_root, {"eval_flip": True}, {})
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,19 @@ def test_the_program_predicts_the_same_without_this_package(
         agree(list(found), probabilities, says, images)
 
 
+@pytest.mark.slow
+def test_ten_views_of_an_image_are_averaged_inside(demo_root: Path, tmp_path: Path) -> None:
+    run, dataset = promoted_run(tmp_path / "runs", demo_root, {"eval_flip": True, "eval_crops": 5}, {})
+    model, promoted = load_promoted(run.best_dir)
+    pack = Pack.open_or_build(dataset, "val", *promoted.config.data.form)
+    wanted = list(predict(model, promoted, pack).probabilities)
+    export(open_run(run.path), "onnx", tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    says = described(session.get_modelmeta().custom_metadata_map["fashion-sweep"])
+    agree(session.run(None, {"images": np.array(pack.images)}), wanted, says, len(pack))
+
+
+@pytest.mark.slow
 def test_a_multi_label_attribute_keeps_its_own_probabilities(tmp_path: Path) -> None:
     dataset = digits(tmp_path / "digits")
     run = labelled_run(tmp_path / "runs", dataset, configured(dataset.root, {"eval_flip": True}))

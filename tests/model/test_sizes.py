@@ -12,7 +12,12 @@ from fashion.model.network import make_backbone, meta_backbone, stages_of
 from fashion.model.sizes import _forward, why_it_fails
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
-NAMES = [pytest.param(name, marks=needs_timm if each.source == "timm" else ()) for name, each in BACKBONES.items()]
+# One of each family; the others are as slow as they are large.
+QUICK = ("tiny", "resnet18", "mobilenet_v3_small", "efficientnet_lite0")
+NAMES = [
+    pytest.param(name, marks=[needs_timm] * (each.source == "timm") + [pytest.mark.slow] * (name not in QUICK))
+    for name, each in BACKBONES.items()
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -257,7 +257,9 @@ def leaving_at(monkeypatch: pytest.MonkeyPatch, *when: tuple[int, int]) -> Calla
 
 
 @pytest.mark.parametrize("bucket", [True, False])
-@pytest.mark.parametrize("when", [(1, 2), (2, 5), (2, 6), (3, 1)])
+@pytest.mark.parametrize(
+    "when", [(2, 5), (2, 6), *(pytest.param(each, marks=pytest.mark.slow) for each in ((1, 2), (3, 1)))]
+)
 def test_a_trial_that_has_to_leave_goes_on_from_that_very_step(
     s3: Server, demo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Any,
     bucket: bool, when: tuple[int, int],

@@ -181,6 +181,7 @@ def _worker(rank: int, world: int, root: str, folder: str) -> None:
     leave_together()
 
 
+@pytest.mark.slow
 def test_three_workers_agree_and_count_every_validation_image_once(demo_root: Path, tmp_path: Path) -> None:
     # 32 validation images on three workers: shards of 11, 11 and 10.
     run_workers(_worker, 3, 3, str(demo_root), str(tmp_path))

@@ -60,7 +60,12 @@ def trained(dataset: Dataset, folder: Path, teacher: SoftLabels | None, **train:
 
 
 @pytest.mark.parametrize(
-    "train", [{}, {"mixup": 0.2, "teacher_temperature": 2.0}, {"mode": "probe", "lr": 0.05, "epochs": 60}]
+    "train",
+    [
+        {"mixup": 0.2, "teacher_temperature": 2.0},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"mode": "probe", "lr": 0.05, "epochs": 60}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_teacher_makes_up_for_labels_that_are_missing(
     dataset: Dataset, tmp_path: Path, train: dict[str, Any]

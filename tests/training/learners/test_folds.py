@@ -117,7 +117,10 @@ def whole(folded: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[dic
     return metrics(reports(config, opened(folded, config), tmp_path_factory.mktemp("whole")))
 
 
-@pytest.mark.parametrize("left_after", [1, 5, 7, 15, 16, 21])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("left_after", [1, 15, 21, *(pytest.param(step, marks=SLOW) for step in (5, 7, 16))])
 def test_a_trial_that_leaves_anywhere_ends_with_the_same_numbers(
     left_after: int, folded: Dataset, whole: list[dict[str, float]], tmp_path: Path
 ) -> None:
