@@ -80,7 +80,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("shared-ray")
+@pytest.mark.xdist_group("shared-ray-2")
 @pytest.mark.ray
 def test_every_command_of_the_readme_runs(workspace: Path, shared_ray: SharedRay) -> None:
     environment = {**os.environ, **shared_ray.joining, "PATH": PATH}

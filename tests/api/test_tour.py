@@ -17,7 +17,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 @pytest.mark.ray
 @pytest.mark.further
-@pytest.mark.xdist_group("shared-ray")
+@pytest.mark.xdist_group("shared-ray-2")
 def test_the_notebook_runs(tmp_path: Path, shared_ray: SharedRay, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient
 

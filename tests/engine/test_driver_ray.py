@@ -131,7 +131,7 @@ def test_the_last_trial_takes_the_idle_cores_where_it_may(
     tmp_path: Path, demo_root: Path, shared_ray: SharedRay
 ) -> None:
     (tmp_path / "e.yaml").write_text(
-        spec(demo_root, train={"epochs": {"choice": [2, 40]}, "lr": 0.001}, search={"method": "grid", "trials": 2},
+        spec(demo_root, train={"epochs": {"choice": [2, 20]}, "lr": 0.001}, search={"method": "grid", "trials": 2},
              scheduler={"name": "fifo"}, resources={"elastic": True})
     )  # fmt: skip
     done = fashion(tmp_path, "run", "e.yaml", **shared_ray.joining)

@@ -19,7 +19,7 @@ from fashion.record.run import Run
 from tests.support.machines.shared_ray import SharedRay
 from tests.support.running import fashion
 
-pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("shared-ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.further, pytest.mark.xdist_group("shared-ray-2")]
 
 
 def test_from_a_label_file_to_its_predictions(tmp_path: Path, shared_ray: SharedRay) -> None:

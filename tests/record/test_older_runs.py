@@ -60,7 +60,7 @@ def test_its_checkpoint_is_read_and_its_data_set_is_known(folder: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.further
-@pytest.mark.xdist_group("shared-ray")
+@pytest.mark.xdist_group("shared-ray-2")
 def test_it_goes_on_where_it_stopped(folder: Path, shared_ray: SharedRay) -> None:
     done = fashion(folder, "run", "old.yaml", "--plain", **shared_ray.joining)
     assert done.returncode == 0, done.stdout + done.stderr
