@@ -69,7 +69,7 @@ def _of(promoted: Ranked, found: Certainty) -> dict[str, Interval]:
 
 
 def _intervals(of: dict[str, Interval]) -> dict[str, dict[str, Any]]:
-    return {name: vars(each) for name, each in of.items()}
+    return {name: each._asdict() for name, each in of.items()}
 
 
 def _tied(run: Run, found: Certainty) -> str:

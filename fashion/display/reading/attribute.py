@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -45,7 +45,7 @@ def attribute_json(page: AttributePage) -> dict[str, Any]:
         {**each._asdict(), "recall": each.recall, "precision": each.precision} for each in found.classes
     ]
     for each, score in zip(classes, page.scores, strict=False):
-        each |= {"average_precision": asdict(score.average_precision), "f1": asdict(score.f1)}
+        each |= {"average_precision": score.average_precision._asdict(), "f1": score.f1._asdict()}
     entry: dict[str, Any] = {
         "trial": page.trial, "epoch": page.epoch, "attribute": found.attribute, "labels": found.labels,
         "missing": found.missing, "accuracy": found.accuracy, "balanced_accuracy": found.balanced_accuracy,
