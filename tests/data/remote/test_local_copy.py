@@ -241,7 +241,7 @@ def test_what_changes_while_it_is_fetched_is_refused(s3: Server, demo_root: Path
     def change() -> None:
         while s3.faults.met < 1:
             time.sleep(0.01)
-        for image in images:
+        for image in reversed(images):  # from the end that is fetched last
             content = bytearray(s3.read("sweeps", f"data/demo/{image}"))
             content[-1] ^= 1  # the same size
             s3.write("sweeps", f"data/demo/{image}", bytes(content))
