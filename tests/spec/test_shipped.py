@@ -17,7 +17,6 @@ NAMES = [
     "finetune",
     "finetune_cpu",
     "loss",
-    "loss_cpu",
     "lr",
     "probe",
     "quickstart",
