@@ -86,8 +86,8 @@ def real_root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRay]:
-    """A Ray cluster of two CPUs. Leave it as it is. Its tests are of the groups `shared-ray` and `shared-ray-2`: each
-    runs in one process and has a cluster of its own."""
+    """A Ray cluster of two CPUs. Leave it as it is. Its tests are of the groups `shared-ray`,
+    `shared-ray-2` and `shared-ray-3`: each runs in one process and has a cluster of its own."""
     with SharedRay(tmp_path_factory.mktemp("shared-ray")) as cluster:
         cluster.add(cpus=CPUS)
         yield cluster

@@ -103,7 +103,7 @@ def test_the_promoted_model_predicts_what_was_recorded(finished: Path, shared_ra
 
 
 @pytest.mark.further
-@pytest.mark.xdist_group("shared-ray")
+@pytest.mark.xdist_group("shared-ray-3")
 def test_a_probe_is_promoted_as_a_whole_model(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
     """Heads trained on cached features predict, together with their backbone, what was recorded."""
     (tmp_path / "s.yaml").write_text(
@@ -126,12 +126,12 @@ def test_a_probe_is_promoted_as_a_whole_model(tmp_path: Path, demo_root: Path, s
 
 
 @pytest.mark.further
-@pytest.mark.xdist_group("shared-ray")
+@pytest.mark.xdist_group("shared-ray-3")
 def test_the_last_trial_takes_the_idle_cores_where_it_may(
     tmp_path: Path, demo_root: Path, shared_ray: SharedRay
 ) -> None:
     (tmp_path / "e.yaml").write_text(
-        spec(demo_root, train={"epochs": {"choice": [2, 20]}, "lr": 0.001}, search={"method": "grid", "trials": 2},
+        spec(demo_root, train={"epochs": {"choice": [2, 40]}, "lr": 0.001}, search={"method": "grid", "trials": 2},
              scheduler={"name": "fifo"}, resources={"elastic": True})
     )  # fmt: skip
     done = fashion(tmp_path, "run", "e.yaml", **shared_ray.joining)
@@ -283,7 +283,7 @@ def test_an_impossible_request_is_refused_before_anything_starts(
 
 
 @pytest.mark.further
-@pytest.mark.xdist_group("shared-ray")
+@pytest.mark.xdist_group("shared-ray-3")
 def test_trials_of_two_workers_share_one_warm_group(tmp_path: Path, demo_root: Path, shared_ray: SharedRay) -> None:
     (tmp_path / "s.yaml").write_text(
         spec(demo_root, search={"trials": 3}, scheduler={"name": "asha", "grace": 0.3}, resources={"workers": 2})
