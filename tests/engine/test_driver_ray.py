@@ -139,8 +139,9 @@ def test_the_last_trial_takes_the_idle_cores_where_it_may(
     short, long = (trial.reports for trial in Run.open(tmp_path / "runs" / "e").trials.values())
     threads = [[str(report.setting).rsplit(", ", 1)[1] for report in reports] for reports in (short, long)]
     assert threads[0] == ["1 thread"] * 2
-    assert threads[1] == sorted(threads[1]), "first 1 thread, then 2 threads"
-    assert (threads[1][0], threads[1][-1]) == ("1 thread", "2 threads")
+    # On a busy machine its process may come up when the short trial has already ended.
+    assert threads[1] == sorted(threads[1]), "1 thread as long as the other runs, then 2 threads"
+    assert threads[1][-1] == "2 threads"
 
 
 @pytest.mark.further
