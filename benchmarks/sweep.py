@@ -120,7 +120,9 @@ def rows(seconds: dict[str, float], found: dict[str, Found], all_images: bool) -
             continue
         ratio = seconds[name] / seconds[OURS]
         result.append(Row("sweep", name, seconds[name], "s", ratio, f"ratio >= {wanted:g}", ratio >= wanted))
-    for name in (OURS, ELASTIC) if ELASTIC in seconds else (OURS,):
+    for name in RUNS:
+        if name not in seconds:
+            continue
         limit = seconds[LIMIT] * found[name].epochs / CORES
         over = seconds[name] / limit
         target, met = ("ratio <= 1.10", over <= 1.10) if all_images else (None, None)

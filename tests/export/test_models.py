@@ -95,10 +95,15 @@ def test_ten_views_of_an_image_are_averaged_inside(demo_root: Path, tmp_path: Pa
     model, promoted = load_promoted(run.best_dir)
     pack = Pack.open_or_build(dataset, "val", *promoted.config.data.form)
     wanted = list(predict(model, promoted, pack).probabilities)
-    export(open_run(run.path), "onnx", tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    for target in ("onnx", "torch"):
+        export(open_run(run.path), target, tmp_path / target)
+    session = onnxruntime.InferenceSession(tmp_path / "onnx", providers=["CPUExecutionProvider"])
     says = described(session.get_modelmeta().custom_metadata_map["fashion-sweep"])
-    agree(session.run(None, {"images": np.array(pack.images)}), wanted, says, len(pack))
+    program, pixels = torch.export.load(tmp_path / "torch").module(), np.array(pack.images)
+    for images in (1, 3, len(pixels)):
+        agree(session.run(None, {"images": pixels[:images]}), wanted, says, images)
+        with torch.no_grad():
+            agree(list(program(torch.from_numpy(pixels[:images]))), wanted, says, images)
 
 
 @pytest.mark.slow

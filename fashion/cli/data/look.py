@@ -47,10 +47,9 @@ def check(
     from fashion.data.check import check as check_data
     from fashion.display.progress import Bars
 
+    folder = unread_folder(root)
     with Bars() as bars:
-        result = check_data(
-            unread_folder(root, bars), bars.of("reading images"), follow_links, reading_of(attributes, missing, rule)
-        )
+        result = check_data(folder, bars.of("reading images"), follow_links, reading_of(attributes, missing, rule))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
@@ -114,11 +113,8 @@ def explain(path: str, follow_links: bool, attributes: str | None, missing: str 
       fashion-sweep data explain labels.csv
     """
     from fashion.data.forms.explain import explain as explained
-    from fashion.display.progress import Bars
 
-    with Bars() as bars:
-        folder = unread_folder(path, bars)
-    lines, ok = explained(folder, follow_links, reading_of(attributes, missing, rule), path)
+    lines, ok = explained(unread_folder(path), follow_links, reading_of(attributes, missing, rule), path)
     for line in lines:
         click.echo(line)
     sys.exit(0 if ok else 2)

@@ -10,7 +10,6 @@ import click
 
 if TYPE_CHECKING:
     from fashion.config.data import Form, LabelReading, SplitRule
-    from fashion.display.progress import Bars
 
 SPLITS = ("train", "val", "test")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -102,10 +101,14 @@ def folder_of(
         return on_this_machine(parse_root(root), default_cache_dir().absolute(), forms, splits, progress=bars, **how)
 
 
-def unread_folder(root: str, bars: Bars) -> Path:
+def unread_folder(root: str) -> Path:
     """Like `folder_of`, for a data set that may be unusable, to find out why."""
     from fashion.data.contents import default_cache_dir
     from fashion.data.remote.local_copy import fetch_unread, parse_root
+    from fashion.display.progress import Bars
 
     named = parse_root(root)
-    return Path(root) if isinstance(named, Path) else fetch_unread(named, default_cache_dir().absolute(), bars)
+    if isinstance(named, Path):
+        return Path(root)
+    with Bars() as bars:
+        return fetch_unread(named, default_cache_dir().absolute(), bars)
