@@ -27,7 +27,7 @@ from fashion.statistics.results import Difference, Interval, lower_is_better
 if TYPE_CHECKING:
     from fashion.bucket.address import Address
 
-FORMAT = 2
+FORMAT = 3
 NAME = "certainty.json"
 _PLAIN = ("winner", "images", "tied", "cheapest", "fastest", "untold")  # fields that JSON keeps as they are
 
@@ -134,8 +134,8 @@ def _key(run: Run, ranked: Sequence[Ranked]) -> str:
     trials = []
     for each in ranked:
         trial = run.trials[each.trial]
-        epochs, seconds = trial.left_out + len(trial.reports), trial.left_out_seconds
-        trials.append((each.trial, each.epoch, each.val_loss, trial.attempt, trial.origin, epochs, seconds))
+        epochs = trial.left_out + len(trial.reports)  # the same whether the record or its excerpt was read
+        trials.append((each.trial, each.epoch, each.val_loss, trial.attempt, trial.origin, epochs))
     about = run.manifest["data_fingerprint"], run.manifest.get("data_root"), run.manifest["attributes"]
     return hashlib.sha256(repr((FORMAT, about, files, trials)).encode()).hexdigest()
 

@@ -12,6 +12,7 @@ import pytest
 import fashion
 from fashion.display.certainty import certainty_json, certainty_lines
 from fashion.reading.certainty import NAME, certainty
+from fashion.record import excerpt
 from fashion.record.run import VAL_LABELS, Run
 from fashion.statistics import resampling
 from tests.support.predicted import drawn, predicted_run, write_predictions
@@ -64,6 +65,20 @@ def test_it_is_computed_once_and_read_again(run: Run, counted: list[int]) -> Non
     (run.path / NAME).write_text("{")
     assert certainty(Run.open(run.path)) == first
     assert len(counted) == 2
+
+
+def test_what_was_computed_from_the_whole_record_serves_its_excerpt(run: Run, counted: list[int]) -> None:
+    journal = run.journal_path.read_text().splitlines()
+    (at, first), *_ = ((n, e) for n, line in enumerate(journal) if (e := json.loads(line))["event"] == "report")
+    worse = first["report"]["metrics"] | {"val_loss": 9.0}
+    later = [first | {"report": first["report"] | {"epoch": n, "epochs": 3, "metrics": worse}} for n in (2, 3)]
+    run.journal_path.write_text("\n".join([*journal[: at + 1], *map(json.dumps, later), *journal[at + 1 :], ""]))
+    found = certainty(Run.open(run.path))
+    excerpt.save(Run.open(run.path))
+    short = excerpt.glance(run.path)
+    assert short.trials[first["report"]["trial"]].left_out == 1
+    assert certainty(short) == found
+    assert len(counted) == 1
 
 
 def test_a_run_that_goes_on_is_computed_again(run: Run, counted: list[int]) -> None:
