@@ -93,9 +93,10 @@ class RecordedRun:
             trial = self.best().trial
         return read_predictions(self.record, self.trial(trial), self.address)
 
-    def certainty(self) -> Certainty:
+    def certainty(self, progress: Progress | None = None) -> Certainty:
         """How sure one can be of the best trial: intervals, the trials that can't be told from it, what to expect of it
         on new images. It is computed once, from the trials' validation predictions, and kept in the run's folder.
+        progress: is called with a label, how much is done, and the total while it is computed.
 
         Raises:
             RunError: no trial has a finite val_loss.
@@ -103,7 +104,7 @@ class RecordedRun:
         """
         from fashion.reading.certainty import certainty
 
-        return certainty(self.record, self.address)
+        return certainty(self.record, self.address, progress)
 
     def at(self, trial: int, epoch: int | None = None) -> Ranked:
         """A trial at its best epoch, or at another one whose weights are kept. What it returns can be promoted.

@@ -135,6 +135,7 @@ def best(
     Example: fashion-sweep best backbones --ensemble 5 --with finetune --predict
     """
     from fashion.display.pages import page
+    from fashion.display.progress import Bars
     from fashion.display.winner import print_winner, print_winner_again, winner_json
 
     if (split or images or address or follow_links or on_error) and not predict:
@@ -164,7 +165,8 @@ def best(
         if before != (winner.trial, winner.epoch):
             refused, folder = error, None
     record = opened.record
-    certainty = opened.certainty()
+    with Bars() as bars:
+        certainty = opened.certainty(bars)
     found = winner_json(record, winner, folder, certainty)
     if not as_json and predict and not everything and before == (winner.trial, winner.epoch):
         print_winner_again(record, winner, page())

@@ -142,11 +142,14 @@ def _show_confusions(run: RecordedRun) -> None:
 def _tell_findings(run: RecordedRun) -> None:
     """Say who won and how sure that is, what mattered most, what it cost, and what to type next."""
     from fashion.display.pages import page
+    from fashion.display.progress import Bars
     from fashion.display.reading.summary import summary_lines
     from fashion.reading.summary import summarise
 
     out = page()
-    for line in summary_lines(run.record, summarise(run.record, run.address)):
+    with Bars() as bars:
+        found = summarise(run.record, run.address, bars)
+    for line in summary_lines(run.record, found):
         out.print(line, markup=False)
     click.echo(f"Results: {run.location}")
     # A name alone is looked for in the folder `runs`.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fashion.api.recorded_run import RecordedRun
+from fashion.api.recorded_run import Progress, RecordedRun
 from fashion.api.validation import ValidationPredictions
 from fashion.display.rows import Row, by_importance, row, short_names, varying
 from fashion.errors import RunError
@@ -92,9 +92,11 @@ class PageRun:
         return sorted(self.opened.record.trials[self.winner.trial].reports, key=lambda report: report.epoch)
 
 
-def gather(opened: RecordedRun) -> PageRun:
-    """opened: read with every report. Raises RunError for a record that can't be understood, StorageError for a bucket
-    that can't be read."""
+def gather(opened: RecordedRun, progress: Progress | None = None) -> PageRun:
+    """opened: read with every report. progress: is called while statistics are computed.
+
+    Raises RunError for a record that can't be understood, StorageError for a bucket that can't be read.
+    """
     record = opened.record
     fields = varying(record.manifest)
     rows = tuple(row(record.trials[number], fields) for number in sorted(record.trials))
@@ -117,8 +119,8 @@ def gather(opened: RecordedRun) -> PageRun:
         ranked[0] if ranked else None,
         rungs,
         fraction,
-        opened.certainty() if ranked else None,
-        _mattered(record, fields, rungs, fraction),
+        opened.certainty(progress) if ranked else None,
+        _mattered(record, fields, rungs, fraction, progress),
         predictions,
         unread,
     )
@@ -131,12 +133,16 @@ def spread_of(manifest: Mapping[str, Any], name: str) -> str:
     return next((word for word in ("loguniform", "uniform") if f'"{word}"' in asked), "")
 
 
-def _mattered(record: Run, fields: Sequence[str], rungs: Sequence[float], fraction: bool) -> tuple[RungImportance, ...]:
+def _mattered(
+    record: Run, fields: Sequence[str], rungs: Sequence[float], fraction: bool, progress: Progress | None
+) -> tuple[RungImportance, ...]:
     trials = list(record.trials.values())
     logarithmic = [name for name in fields if spread_of(record.manifest, name) == "loguniform"]
     found = []
     chosen = [*rungs[: RUNGS - 1], *rungs[RUNGS - 1 :][-1:]]
-    for rung in chosen:
+    for number, rung in enumerate(chosen):
+        if progress is not None:
+            progress("what mattered, by rung", number, len(chosen) + 1)
         losses = {trial.number: loss for trial in trials if math.isfinite(loss := _loss_at(trial, rung, fraction))}
         place = f"at {100 * rung:.3g} % of a trial's schedule" if fraction else f"at epoch {rung:.3g}"
         found.append(importance_at(place, losses, record.trials, fields, logarithmic))

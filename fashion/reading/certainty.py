@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 NAME = "certainty.json"
+COMPARING, STEPS = "comparing trials", 5  # what is said while they are
 _PLAIN = ("winner", "images", "tied", "cheapest", "fastest", "untold")  # fields that JSON keeps as they are
+
+Progress = Callable[[str, int, int], None]  # label, done, total
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,10 @@ class Certainty:
         return next((each.intervals for each in self.trials if each.trial == number), {})
 
 
-def certainty(run: Run, address: Address | None = None) -> Certainty:
+def certainty(run: Run, address: Address | None = None, progress: Progress | None = None) -> Certainty:
     """What the run's predictions tell, as it was kept or computed now. address: where a run in a bucket is kept; what
-    this machine's copy lacks is fetched from there.
+    this machine's copy lacks is fetched from there. progress: is called while something is computed, which takes
+    seconds where trials are many.
 
     Where predictions or labels are missing or damaged the result says so in `untold`, and tells the rest.
 
@@ -110,7 +114,7 @@ def certainty(run: Run, address: Address | None = None) -> Certainty:
     path = run.path / NAME
     if (kept := _kept(path, key)) is not None:
         return kept
-    found = _computed(run, ranked, address)
+    found = _computed(run, ranked, address, progress)
     if os.access(run.path, os.W_OK):
         content = {"format": FORMAT, "key": key, **_to_json(found)}
         write_atomic(path, json.dumps(content, separators=(",", ":")).encode())
@@ -148,7 +152,7 @@ def _look(path: str) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _computed(run: Run, ranked: Sequence[Ranked], address: Address | None) -> Certainty:
+def _computed(run: Run, ranked: Sequence[Ranked], address: Address | None, progress: Progress | None) -> Certainty:
     from fashion.reading.sweep_outcomes import read_outcomes
     from fashion.statistics.corrected import corrected
     from fashion.statistics.disagreement import other_choices
@@ -156,10 +160,17 @@ def _computed(run: Run, ranked: Sequence[Ranked], address: Address | None) -> Ce
     from fashion.statistics.tied import tied_set
 
     winner = ranked[0].trial
-    read = read_outcomes(run, ranked, address)
+
+    def step(done: int) -> None:
+        if progress is not None:
+            progress(COMPARING, done, STEPS)
+
+    read = read_outcomes(run, ranked, address, progress)
     if read.outcomes is None:
         return Certainty(winner, untold=read.untold)
+    step(0)
     resampled = resample(read.outcomes)
+    step(1)
     numbers = [each.trial for each in read.trials]
     told = tuple(
         TrialCertainty(each.trial, each.epoch, metrics)
@@ -167,16 +178,20 @@ def _computed(run: Run, ranked: Sequence[Ranked], address: Address | None) -> Ce
     )
     if numbers[0] != winner:
         return Certainty(winner, read.outcomes.images, told, untold=read.untold)
+    step(2)
     # The record's losses were summed in another order: where two are equal up to rounding, its winner comes first.
     tied = tuple(dict.fromkeys([winner, *(numbers[index] for index in tied_set(resampled))]))
+    step(3)
     expected = {
         name: _around(told[0].intervals[name], value, math.inf if lower_is_better(name) else 1.0)
         for name, value in corrected(read.outcomes).items()
     }
+    step(4)
     others = tuple(
         Disagreement(each.metric, numbers[each.model], each.gains, each.gives_up)
         for each in other_choices(resampled, 0)
     )
+    step(STEPS)
     cheapest = _extreme({number: parameters_of(run, run.trials[number].config) for number in tied}, -1)
     fastest = _extreme({number: images_per_second(run, [run.trials[number]]) for number in tied}, 1)
     images = read.outcomes.images

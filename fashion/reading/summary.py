@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion.errors import UserError
-from fashion.reading.certainty import Certainty, certainty
+from fashion.reading.certainty import Certainty, Progress, certainty
 from fashion.reading.cost import Cost, cost_of
 from fashion.reading.trial_columns import Kind, trial_columns, varying
 from fashion.record import ranking
@@ -52,12 +52,13 @@ class SweepSummary:
     cost: Cost
 
 
-def summarise(run: Run, address: Address | None = None) -> SweepSummary:
+def summarise(run: Run, address: Address | None = None, progress: Progress | None = None) -> SweepSummary:
     """Of a run that has a winner, from its record. address: where a run in a bucket is kept; where that can't be read,
-    the certainty says so. Raises RunError where no trial has a finite val_loss."""
+    the certainty says so. progress: is called while that is computed. Raises RunError where no trial has a finite
+    val_loss."""
     winner = ranking.best(run)
     try:
-        sure = certainty(run, address)
+        sure = certainty(run, address, progress)
     except UserError as error:  # a sweep that has ended must not fail over what is said of it
         sure = Certainty(winner.trial, untold=str(error))
     importance, why = most_important(run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +15,8 @@ from fashion.record.run import Run
 from fashion.record.trial_files import folder_name, predictions_name
 from fashion.record.validate import attributes_of
 from fashion.statistics.outcomes import HeadLabels, Outcomes, joined, outcomes
+
+Progress = Callable[[str, int, int], None]  # label, done, total
 
 NAMED = 8  # trials that a sentence names before it counts the rest
 
@@ -34,8 +36,11 @@ def predictions_of(ranked: Ranked) -> str:
     return f"{folder_name(ranked.trial)}/{predictions_name(ranked.epoch)}"
 
 
-def read_outcomes(run: Run, ranked: Sequence[Ranked], address: Address | None = None) -> SweepOutcomes:
+def read_outcomes(
+    run: Run, ranked: Sequence[Ranked], address: Address | None = None, progress: Progress | None = None
+) -> SweepOutcomes:
     """Of these trials. address: where a run in a bucket is kept; what this machine's copy lacks is fetched from there.
+    progress: is called before each file of predictions is read.
 
     Missing and damaged files, which a sweep may have while it runs, are told in `untold`. Raises StorageError when the
     bucket can't be read.
@@ -47,7 +52,9 @@ def read_outcomes(run: Run, ranked: Sequence[Ranked], address: Address | None = 
     listed: pa.Array | None = None
     lacking: dict[str, list[int]] = {}
     paths = fetched(run, address, map(predictions_of, ranked))
-    for each, path in zip(ranked, paths, strict=True):
+    for number, (each, path) in enumerate(zip(ranked, paths, strict=True)):
+        if progress is not None:
+            progress("validation predictions", number, len(ranked))
         if not path.is_file():
             lacking.setdefault("no validation predictions", []).append(each.trial)
             continue
@@ -75,6 +82,8 @@ def read_outcomes(run: Run, ranked: Sequence[Ranked], address: Address | None = 
             continue
         told.append(each)
         made.append(outcomes(heads, [probabilities]))
+    if progress is not None:
+        progress("validation predictions", len(ranked), len(ranked))
     untold = ", and ".join(f"{_named(numbers)} {what}" for what, numbers in lacking.items())
     return SweepOutcomes(tuple(told), joined(made) if made else None, untold)
 

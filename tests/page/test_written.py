@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.page_run import draw_run
-from fashion.api.recorded_run import RecordedRun
+from fashion.api.recorded_run import Progress, RecordedRun
 from fashion.page.gather import PageRun, gather
 from fashion.record.lock import RunLock
 from fashion.record.ranking import best
@@ -105,7 +105,7 @@ def test_the_last_page_of_a_sweep_that_ends_while_it_is_read_has_all_of_it(
     path = draw_run(tmp_path, "live", 2, 4, 20, predicted=2, ends=False).path
     driver, lock, gathered = Run.open(path), RunLock(path).acquire(), []
 
-    def ending(opened: RecordedRun) -> PageRun:
+    def ending(opened: RecordedRun, progress: Progress) -> PageRun:
         """The sweep ends when the second page's record has been read."""
         gathered.append(opened)
         if len(gathered) == 2:
@@ -113,7 +113,7 @@ def test_the_last_page_of_a_sweep_that_ends_while_it_is_read_has_all_of_it(
                 driver.record_end(number, "completed")
             driver.close()
             lock.release()
-        return gather(opened)
+        return gather(opened, progress)
 
     monkeypatch.setattr("fashion.page.gather.gather", ending)
     monkeypatch.setattr("fashion.cli.report.command.WATCH_SECONDS", 0.01)

@@ -81,6 +81,15 @@ def test_what_was_computed_from_the_whole_record_serves_its_excerpt(run: Run, co
     assert len(counted) == 1
 
 
+def test_what_takes_long_shows_how_far_it_is(run: Run) -> None:
+    calls: list[tuple[str, int, int]] = []
+    certainty(run, progress=lambda *call: calls.append(call))
+    read, compared = "validation predictions", "comparing trials"
+    assert calls == [*((read, done, 4) for done in range(5)), *((compared, done, 5) for done in range(6))]
+    certainty(run, progress=lambda *call: calls.append(call))
+    assert len(calls) == 11, "what is kept is read at once"
+
+
 def test_a_run_that_goes_on_is_computed_again(run: Run, counted: list[int]) -> None:
     before = certainty(run)
     images = [f"img/{index}.jpg" for index in range(120)]

@@ -98,7 +98,7 @@ def _gathered(names: Sequence[str], storage: str) -> list[PageRun]:
             opened = read_run(location, every_report=True, progress=bars)
             for note in opened.notes:
                 click.echo(note, err=True)
-            found.append(gather(opened))
+            found.append(gather(opened, bars))
     return found
 
 
