@@ -55,7 +55,7 @@ def run(full: bool, data: Path) -> list[Row]:
         # torch's advice against the report's own 4 processes on 2 cores
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         folder = Path(name)
-        rows = delivery(dataset, folder, 5000 if full else 1024, 5 if full else 3)
+        rows = delivery(dataset, folder, 5000 if full else 640, 5 if full else 2)
         for network in networks:
             case = Case(network, 128, 128, BATCH)
             rows += waiting(case, dataset, folder / network, 60 if full else 14)

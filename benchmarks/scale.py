@@ -55,7 +55,7 @@ class Cost:
 
 
 def run(full: bool, data: Path) -> list[Row]:
-    counts = (100, 1000, 5000) if full else (100, 1000)
+    counts = (100, 1000, 5000) if full else (100, 500)
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
         costs = {trials: driver(Path(name) / str(trials), trials) for trials in counts}
     with tempfile.TemporaryDirectory(prefix="record-") as name:

@@ -58,7 +58,7 @@ def light(full: bool, folder: Path) -> list[Row]:
     }
     contenders = {name: lambda words=words: child.python(*words).seconds for name, words in commands.items()}
     in_turn(contenders, 1)  # compiles and brings the files into memory
-    rounds = 25 if full else 7
+    rounds = 25 if full else 5
     tell(f"{rounds} rounds")
     figures = in_turn(contenders, rounds)
     more = {

@@ -1,7 +1,8 @@
 """Seconds of an epoch of a tail, trained on cached maps, and of the same stages frozen from pixels at the same size.
 
-EfficientNet-Lite1 with ImageNet weights at 160 px, cut behind its third and its fifth block, through the real `fit`,
-checkpoints and all, one thread each. The maps are computed once for all trials and have a row of their own.
+EfficientNet-Lite1 with ImageNet weights at 160 px, cut behind its fifth block and in the long form behind its third,
+too, through the real `fit`, checkpoints and all, one thread each. The maps are computed once for all trials and have a
+row of their own.
 
 ratio: the trial from pixels to the tail, of the same round; both reach the same val_loss, which has a row, too. The
 target is for the deeper cut, which sweeps/tail_cpu.yaml has as well.
@@ -24,22 +25,24 @@ from fashion.training.loop import TrialInputs, fit
 CASE = Case("efficientnet_lite1", 160, 160, 32)
 CUTS = {5: "the third block", 7: "the fifth block"}
 FASTER = 2.0
+ROUNDS = 3
 
 
 def run(full: bool, data: Path) -> list[Row]:
     dataset = read_dataset(data)
-    images, rounds = (2_000, 3) if full else (320, 3)
+    images, cuts = (2_000, list(CUTS)) if full else (160, [max(CUTS)])
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="tail-") as name, threads(1):
         folder = Path(name)
         found = first_images(dataset, CASE, images, images // 5, folder / "cache")
-        for cut, where in CUTS.items():
-            rows += behind(cut, where, images, rounds, found, folder)
+        for cut in cuts:
+            rows += behind(cut, images, found, folder)
     return rows
 
 
-def behind(cut: int, where: str, images: int, rounds: int, found: TrainingData, folder: Path) -> list[Row]:
+def behind(cut: int, images: int, found: TrainingData, folder: Path) -> list[Row]:
     """The rows of one cut."""
+    where = CUTS[cut]
     tail, pixels = configured("tail", cut), configured("full", cut)
     weights = resolve_weights(tail.model)
     losses: dict[str, float] = {}
@@ -57,7 +60,7 @@ def behind(cut: int, where: str, images: int, rounds: int, found: TrainingData, 
         return trial
 
     figures = in_turn(
-        {"tail": contender("tail", tail, computed[0]), "pixels": contender("pixels", pixels, found)}, rounds
+        {"tail": contender("tail", tail, computed[0]), "pixels": contender("pixels", pixels, found)}, ROUNDS
     )
     times, ratio = medians(figures), median_ratio(figures, "pixels", "tail")
     shown = f"{images} images, cut behind {where}"

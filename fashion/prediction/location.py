@@ -23,7 +23,8 @@ def picture_place(text: str) -> Path:
     place = Path(os.path.abspath(os.path.expanduser(text)))
     if not os.path.exists(place):
         rule = "must be a folder of pictures, or a picture"
-        raise DataError("There is nothing to predict:", [Problem("--images", rule, text)])
+        fix = "Copy pictures from a bucket into a folder first" if is_address(text) else ""
+        raise DataError("There is nothing to predict:", [Problem("--images", rule, text, fix)])
     return place
 
 
