@@ -9,9 +9,10 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n 5 --dist loadgroup
 # Gives up soon where no package server answers.
 APT := apt-get -qq -o Acquire::http::Timeout=20 -o Acquire::Retries=1
-REST := not further and not faults and not cluster and not slow
+QUICK := not faults and not cluster and not slow
+REST := not further and $(QUICK)
 
-.PHONY: help setup quickstart test test-fast test-ray test-faults test-cluster test-slow coverage bench bench-full \
+.PHONY: help setup quickstart chromium test test-fast test-ray test-both test-faults test-cluster test-slow coverage bench bench-full \
   pictures lint lint-js audit clean
 
 # Times are those of two busy cores, after set-up.
@@ -21,6 +22,7 @@ help:
 	@echo "make test          all tests but those below: 9 minutes"
 	@echo "make test-fast     those of them that start no Ray: less than 9 minutes"
 	@echo "make test-ray      further tests on a real Ray: 12 minutes"
+	@echo "make test-both     make test and make test-ray in one call: less than their sum"
 	@echo "make test-faults   slow tests of faults: about 45 minutes"
 	@echo "make test-cluster  slow tests of clusters, needs root and namespaces: under 20 minutes"
 	@echo "make test-slow     other slow tests, variants of quicker ones: about 30 minutes"
@@ -49,17 +51,23 @@ quickstart: setup
 
 # The page's tests drive a Chromium, which is installed where that is a matter of course: as root, in a container.
 # Elsewhere they are skipped and say what is missing.
-test: setup
+chromium:
 	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && found=1; done; \
 	if [ -z "$$found" ] && [ "`id -u`" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get > /dev/null; then \
 	  $(APT) update && $(APT) install --yes --no-install-recommends chromium || true; fi
+
+test: setup chromium
 	$(PYTEST) $(PARALLEL) -m "$(REST)"
 
 test-fast: setup
 	$(PYTEST) $(PARALLEL) -m "not ray and $(REST)"
 
 test-ray: setup
-	$(PYTEST) $(PARALLEL) -m "further and not faults and not cluster and not slow"
+	$(PYTEST) $(PARALLEL) -m "further and $(QUICK)"
+
+# In one call, the quick tests fill the cores while a Ray starts or ends.
+test-both: setup chromium
+	$(PYTEST) $(PARALLEL) -m "$(QUICK)"
 
 # These watch the clock, or need the machine to themselves: one after another.
 test-faults: setup

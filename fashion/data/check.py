@@ -14,7 +14,7 @@ from fashion.config.data import AS_WRITTEN, LabelReading
 from fashion.data.forms.table import scan_layout
 from fashion.data.images import decoded, in_threads
 from fashion.data.layout import dataset_of
-from fashion.data.lists import CHALLENGE, Scan
+from fashion.data.lists import CHALLENGE, Looking, Scan
 from fashion.data.pictures.findings import EXAMPLES, SAME, Finding, Severity, by_kind, diagnoses, skipped_images
 from fashion.data.pictures.formats import suffixes
 from fashion.data.pictures.oddities import findings_by_kind
@@ -54,13 +54,14 @@ def check(
     progress: Callable[[int, int], None] | None = None,
     follow_links: bool = False,
     reading: LabelReading = AS_WRITTEN,
+    looking: Looking | None = None,
 ) -> CheckResult:
     """Read the lists, decode every listed image and compare their bytes. Mistakes in the data never raise.
 
     `progress(done, total)` is called for each image. follow_links: images may lie behind links out of the folder.
-    reading: data.attributes, data.missing and data.split.
+    reading: data.attributes, data.missing and data.split. looking: is told beforehand how many files were looked for.
     """
-    scan = scan_layout(root, follow_links, reading)
+    scan = scan_layout(root, follow_links, reading, looking)
     findings = []
     for kind, problem in scan.problems:
         # A Finding has its place in a field; the rest of the problem's text is the message.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fashion.config.data import AS_WRITTEN, LabelReading, SplitRule
 from fashion.data.contents import contents_digest
 from fashion.data.forms.table import scan_layout
-from fashion.data.lists import CHALLENGE, LABELLED, MISSING, Attribute, Scan
+from fashion.data.lists import CHALLENGE, LABELLED, MISSING, Attribute, Looking, Scan
 from fashion.data.pictures.undecodable import undecodable
 from fashion.data.remote.pushed import MANIFEST, Pushed
 from fashion.data.splits.folds import in_folds
@@ -198,16 +198,18 @@ def read_dataset(
     on_error: str = "refuse",
     progress: Callable[[int, int], None] | None = None,
     reading: LabelReading = AS_WRITTEN,
+    looking: Looking | None = None,
 ) -> Dataset:
     """Read a data set in any of the forms of `fashion.data.forms.table`: its folder, or its label file.
 
     follow_links: read through symbolic links that lead out of its folder, too. on_error: skip looks at every image, or
     remembers what came of it, and leaves out those that can't be decoded; `progress(done, total)` is called meanwhile.
-    reading: data.attributes, data.missing, data.split and data.folds.
+    reading: data.attributes, data.missing, data.split and data.folds. looking: is told how many images are found to be
+    there.
 
     Raises DataError with all structural problems at once, and where a labelled split would be left without images.
     """
-    scan = scan_layout(root, follow_links, reading)
+    scan = scan_layout(root, follow_links, reading, looking)
     if scan.problems:
         raise DataError(f"The data set at {root} can't be used:", _shortened(scan.problems))
     dataset = dataset_of(scan)

@@ -25,6 +25,9 @@ CHALLENGE = "the challenge's layout"  # the form of data sets for which nothing 
 LARGEST_LIST = 1 << 30  # bytes; a list of ten million images takes a third of it
 INSIDE = "must lie in the data set's folder, where symbolic links lead as well"
 
+LOOKING = "images looked for"  # what is said meanwhile
+LOOKS = 1000  # images that are looked at between two calls of Scan.looking
+Looking = Callable[[int], None]  # told how many images have been looked at
 Line = tuple[int, str]  # line number from 1, text without blanks at its ends
 
 
@@ -68,6 +71,7 @@ class Scan:
     file_column: the column of the label file that names the images.
     labels: matrices (N, columns), in place of `rows`, of the forms whose labels are not lists of their own. rule: how
     the splits were made, where the data have none. groups: of each image of a split, those which stay on one side.
+    looked: how many named images were looked at; `looking` is told now and then, since a million take half a minute.
     """
 
     root: Path
@@ -87,6 +91,8 @@ class Scan:
     labels: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     rule: SplitRule | None = None
     groups: dict[str, list[str | None]] = field(default_factory=dict)
+    looking: Looking | None = None
+    looked: int = 0
     _folders: dict[str, bool] = field(default_factory=dict)
 
     def elsewhere(self, name: str) -> str:
@@ -99,6 +105,12 @@ class Scan:
             self._folders[folder] = self._leaves(self.root / folder)
         path = self.root / name
         return os.path.realpath(path) if self._folders[folder] or (os.path.islink(path) and self._leaves(path)) else ""
+
+    def count_look(self) -> None:
+        """One more image is looked at."""
+        self.looked += 1
+        if self.looking is not None and self.looked % LOOKS == 0:
+            self.looking(self.looked)
 
     def labelled(self, split: str) -> Iterator[tuple[int, ...] | None]:
         """The labels of each image of a split, None where its line is bad; nothing for a split without labels."""

@@ -21,7 +21,8 @@ FIRST_SECONDS, LINE_SECONDS = 2.0, 15.0
 
 
 class Bars:
-    """One bar for each label. Call it with (label, done, total); work that never calls it shows nothing."""
+    """One bar for each label. Call it with (label, done, total), a total of 0 where it is not known; work that never
+    calls it shows nothing."""
 
     def __init__(self) -> None:
         columns = (
@@ -42,8 +43,12 @@ class Bars:
             return
         if label not in self._tasks:
             self._progress.start()  # not earlier: an empty display would still print a line
-            self._tasks[label] = self._progress.add_task(label, total=total)
-        self._progress.update(self._tasks[label], completed=done, total=total)
+            self._tasks[label] = self._progress.add_task(label, total=total or None)
+        self._progress.update(self._tasks[label], completed=done, total=total or None)
+
+    def counted(self, label: str) -> Callable[[int], None]:
+        """A callable of how much is done, for work of which nobody knows how much there is."""
+        return lambda done: self(label, done, 0)
 
     def of(self, label: str) -> Callable[[int, int], None]:
         """A callable of (done, total) that moves the bar of this label."""
@@ -54,7 +59,8 @@ class Bars:
         if now < self._due.setdefault(label, now + FIRST_SECONDS):
             return
         self._due[label] = now + LINE_SECONDS
-        self._console.print(f"{label}: {done} of {total}", highlight=False, soft_wrap=True)
+        text = f"{label}: {done} of {total}" if total else f"{label}: {done}"
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ from fashion.cluster.growth import workers_that_fit
 from fashion.config.data import LabelReading
 from fashion.config.model import ModelConfig
 from fashion.config.names import asks_timm
-from fashion.data.lists import LABELLED, listed_images
+from fashion.data.lists import LABELLED, LOOKING, Looking, listed_images
 from fashion.errors import Problem, ResourcesError, UserError, WeightsError
 from fashion.model import backbones
 from fashion.spec.fields import show
@@ -104,7 +104,8 @@ def foreseen_here(spec: SweepSpec, progress: Progress) -> list[Problem]:
     root = spec.fixed["data.root"]
     assert isinstance(root, str), "data.root is never sampled"
     reading = LabelReading(*(spec.fixed[f"data.{name}"] for name in LabelReading._fields))  # type: ignore[arg-type]
-    images, found = _train_images(root, bool(spec.fixed["data.follow_links"]), reading)
+    follow = bool(spec.fixed["data.follow_links"])
+    images, found = _train_images(root, follow, reading, lambda done: progress(LOOKING, done, 0))
     found += foreseen(spec, images, progress)
     if images is None:
         return found
@@ -173,7 +174,9 @@ def require_machine(resources: ResourcesConfig, address: str | None = None) -> N
         )
 
 
-def _train_images(root: str, follow_links: bool, reading: LabelReading) -> tuple[int | None, list[Problem]]:
+def _train_images(
+    root: str, follow_links: bool, reading: LabelReading, looking: Looking
+) -> tuple[int | None, list[Problem]]:
     """The number of training images of a data set on this machine, None where it is not at hand; and why it can't be
     read, as far as its list of training images, or its label file, tells."""
     folder = Path(os.path.expanduser(root))
@@ -190,7 +193,7 @@ def _train_images(root: str, follow_links: bool, reading: LabelReading) -> tuple
         return _of_training(images, reading), []
     from fashion.data.forms.table import scan_layout  # here, since arrays take a while to load
 
-    scan = scan_layout(folder, follow_links, reading)
+    scan = scan_layout(folder, follow_links, reading, looking)
     if not scan.problems:
         return _of_training({split: len(scan.images[split]) for split in _read(reading)}, reading), []
     first, others = scan.problems[0][1], len(scan.problems) - 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fashion.data import contents
+from fashion.data import contents, lists
 from fashion.data.layout import majority_baseline, read_dataset
 from fashion.errors import DataError
 from tests.support.layouts import small
@@ -29,6 +29,30 @@ FIGURE_2 = [
     [56, 146, 680, 16, 10, 92],
     [129, 70, 801],
 ]
+
+
+@pytest.mark.parametrize("form", ["challenge", "label file", "folders"])
+def test_looking_for_many_images_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(lists, "LOOKS", 2)
+    root = small(tmp_path / "d")
+    images = [*read_dataset(root).splits["train"].images, *read_dataset(root).splits["val"].images]
+    if form == "label file":
+        shutil.rmtree(root / "split")
+        splits = ["train"] * 4 + ["val"] * (len(images) - 4)
+        rows = [f"{image},{split},{n % 2}" for n, (image, split) in enumerate(zip(images, splits, strict=True))]
+        (root / "labels.csv").write_text("\n".join(["image,split,kind", *rows]))
+    elif form == "folders":
+        root = tmp_path / "folders"
+        for number, image in enumerate(images):
+            place = root / ("train" if number < 4 else "val") / f"class{number % 2}" / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / "d" / image, place)
+    told: list[int] = []
+    found = read_dataset(root, looking=told.append)
+    count = sum(len(split) for split in found.splits.values())
+    assert told == list(range(2, count + 1, 2))
 
 
 @pytest.mark.parametrize("header", [True, False])

@@ -26,6 +26,23 @@ def test_off_a_terminal_long_work_prints_a_line_now_and_then(
     assert out == ""
 
 
+def test_where_nobody_knows_how_much_there_is_only_what_is_done_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 2.5])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with Bars() as bars:
+        looked = bars.counted("images looked for")
+        looked(1000)
+        looked(2000)
+    assert capsys.readouterr().err.splitlines() == ["images looked for: 2000"]
+    monkeypatch.undo()
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    with Bars() as bars:
+        bars.counted("images looked for")(3000)
+    assert "3000/?" in capsys.readouterr().err
+
+
 def test_on_a_terminal_each_work_has_its_bar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,5 +67,5 @@ def test_a_place_is_a_folder_or_a_picture(tmp_path: Path, monkeypatch: pytest.Mo
     assert picture_place("~/photos") == tmp_path / "photos"
     with pytest.raises(DataError, match="--images: must be a folder of pictures, or a picture; got nowhere"):
         picture_place("nowhere")
-    with pytest.raises(DataError, match="got s3://shop/photos. Copy pictures from a bucket into a folder first"):
+    with pytest.raises(DataError, match=r"got s3://shop/photos\. Copy pictures from a bucket into a folder first"):
         picture_place("s3://shop/photos")

@@ -9,6 +9,7 @@ from collections import Counter
 import click
 
 from fashion.cli.data.options import (
+    dataset_at,
     folder_of,
     follow_links_option,
     reading_of,
@@ -45,11 +46,13 @@ def check(
       fashion-sweep data check data/FashionDataset
     """
     from fashion.data.check import check as check_data
+    from fashion.data.lists import LOOKING
     from fashion.display.progress import Bars
 
     folder = unread_folder(root)
     with Bars() as bars:
-        result = check_data(folder, bars.of("reading images"), follow_links, reading_of(attributes, missing, rule))
+        reading = reading_of(attributes, missing, rule)
+        result = check_data(folder, bars.of("reading images"), follow_links, reading, bars.counted(LOOKING))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
@@ -86,11 +89,10 @@ def stats(
     Example:
       fashion-sweep data stats data/FashionDataset --figure classes.svg
     """
-    from fashion.data.layout import read_dataset
     from fashion.data.stats import distribution, figure
 
     reading = reading_of(attributes, missing, rule)
-    dataset = read_dataset(folder_of(root, reading=reading), follow_links, reading=reading)
+    dataset = dataset_at(folder_of(root, reading=reading), follow_links, reading)
     tell_rule(dataset.rule)
     shown = distribution(dataset)
     click.echo(json.dumps(shown.to_json(), indent=2) if as_json else shown.table())
@@ -113,8 +115,12 @@ def explain(path: str, follow_links: bool, attributes: str | None, missing: str 
       fashion-sweep data explain labels.csv
     """
     from fashion.data.forms.explain import explain as explained
+    from fashion.data.lists import LOOKING
+    from fashion.display.progress import Bars
 
-    lines, ok = explained(unread_folder(path), follow_links, reading_of(attributes, missing, rule), path)
+    folder, reading = unread_folder(path), reading_of(attributes, missing, rule)
+    with Bars() as bars:
+        lines, ok = explained(folder, follow_links, reading, path, bars.counted(LOOKING))
     for line in lines:
         click.echo(line)
     sys.exit(0 if ok else 2)

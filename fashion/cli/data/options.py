@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from fashion.config.data import Form, LabelReading, SplitRule
+    from fashion.data.layout import Dataset
 
 SPLITS = ("train", "val", "test")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -99,6 +100,16 @@ def folder_of(
     how: dict[str, Any] = {} if reading is None else {"reading": reading}
     with Bars() as bars:
         return on_this_machine(parse_root(root), default_cache_dir().absolute(), forms, splits, progress=bars, **how)
+
+
+def dataset_at(folder: str | Path, follow_links: bool, reading: LabelReading) -> Dataset:
+    """The data set in a folder or a label file of this machine. Raises DataError like `read_dataset`."""
+    from fashion.data.layout import read_dataset
+    from fashion.data.lists import LOOKING
+    from fashion.display.progress import Bars
+
+    with Bars() as bars:
+        return read_dataset(folder, follow_links, reading=reading, looking=bars.counted(LOOKING))
 
 
 def unread_folder(root: str) -> Path:

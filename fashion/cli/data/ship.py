@@ -8,6 +8,7 @@ import click
 
 from fashion.cli.data.options import (
     SPLITS,
+    dataset_at,
     depth_option,
     fit_option,
     folder_of,
@@ -67,14 +68,13 @@ def pack(
       fashion-sweep data pack data/FashionDataset --resize 180
     """
     from fashion.config.data import Form
-    from fashion.data.layout import read_dataset
     from fashion.data.pack import Pack
     from fashion.display.progress import Bars
     from fashion.errors import UserError
 
     form = Form(resize, fit, interpolation, orientation, depth)
     reading = reading_of(attributes, missing, rule)
-    dataset = read_dataset(folder_of(root, [form], splits or SPLITS, reading), follow_links, reading=reading)
+    dataset = dataset_at(folder_of(root, [form], splits or SPLITS, reading), follow_links, reading)
     tell_rule(dataset.rule)
     absent = [split for split in splits if split not in dataset.splits]
     if absent:
@@ -139,7 +139,6 @@ def push(
     """
     from fashion.bucket.address import parse_address
     from fashion.config.data import Form
-    from fashion.data.layout import read_dataset
     from fashion.data.remote.push import push as push_data
     from fashion.display.progress import Bars
 
@@ -147,7 +146,7 @@ def push(
         target = parse_address(address)
     except ValueError as error:
         raise click.BadParameter(f"must {error}; got {address}", param_hint="ADDRESS") from None
-    dataset = read_dataset(root, follow_links, reading=reading_of(attributes, missing, rule))
+    dataset = dataset_at(root, follow_links, reading_of(attributes, missing, rule))
     tell_rule(dataset.rule)
     forms = [Form(size, fit, interpolation, orientation, depth) for size in sizes]
     with Bars() as bars:

@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 
 from fashion.data.forms.images import MOST_CLASSES, alike, check_names, look_at, read_packed, report_links
-from fashion.data.lists import LABELLED, SPLITS, Attribute, Scan, text_lines, without_header
+from fashion.data.lists import LABELLED, SPLITS, Attribute, Looking, Scan, text_lines, without_header
 from fashion.errors import CONTROLS
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
 
 
-def scan_challenge(root: Path, follow_links: bool) -> Scan:
+def scan_challenge(root: Path, follow_links: bool, looking: Looking | None = None) -> Scan:
     """Read every text file of the challenge's layout (`fashion.data.layout`) that is there. What is wrong is collected
     in the scan; nothing is raised."""
-    scan = Scan(Path(os.path.realpath(root)), follow_links=follow_links)
+    scan = Scan(Path(os.path.realpath(root)), follow_links=follow_links, looking=looking)
     scan.packed = read_packed(scan)
     for split in SPLITS:
         if split in LABELLED or (scan.root / f"split/{split}.txt").exists():

@@ -7,17 +7,21 @@ from pathlib import Path
 from fashion.config.data import LabelReading
 from fashion.data.forms.table import form_of, scan_layout, unknown
 from fashion.data.layout import Dataset, dataset_of
+from fashion.data.lists import Looking
 from fashion.errors import printable
 
 _CLASSES = 8  # of an attribute that a line names
 _PROBLEMS = 20
 
 
-def explain(path: Path, follow_links: bool, reading: LabelReading, named: str | None = None) -> tuple[list[str], bool]:
+def explain(
+    path: Path, follow_links: bool, reading: LabelReading, named: str | None = None, looking: Looking | None = None
+) -> tuple[list[str], bool]:
     """Lines for a terminal, and whether the data set can be used: its form and how it is read, with its first problems;
     or which forms there are, what was found instead, and what makes it the nearest one.
 
-    named: how the lines call it, where that is not its path on this machine."""
+    named: how the lines call it, where that is not its path on this machine. looking: is told how many
+    images have been looked at."""
     named = named or str(path)
     told = form_of(path)
     if told is None:
@@ -25,7 +29,7 @@ def explain(path: Path, follow_links: bool, reading: LabelReading, named: str | 
         lines = [f"{named}: no data set", f"expected: {problem.rule}", f"found: {problem.value}"]
         return [printable(line) for line in [*lines, f"to mend it: {problem.fix}"]], False
     form, place = told
-    scan = scan_layout(path, follow_links, reading)
+    scan = scan_layout(path, follow_links, reading, looking)
     lines = [f"{named}: {form}" + (f", {place.name}" if place != path else ""), f"images below: {scan.root}"]
     if scan.problems:
         lines += [f"{len(scan.problems):,} problem{'s' if len(scan.problems) > 1 else ''}:"]

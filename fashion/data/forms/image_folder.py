@@ -12,7 +12,7 @@ from fashion.config.data import LabelReading
 from fashion.data.forms.columns import SPLIT_WORDS
 from fashion.data.forms.images import look_at, report_links
 from fashion.data.forms.sidecar import read_sidecar
-from fashion.data.lists import MISSING, Attribute, Scan
+from fashion.data.lists import MISSING, Attribute, Looking, Scan
 from fashion.data.pictures.formats import suffixes
 from fashion.data.splits.assign import assign_splits
 from fashion.errors import CONTROLS
@@ -45,9 +45,9 @@ def split_folders(root: Path) -> dict[str, list[str]]:
     return found if "train" in found else {}
 
 
-def scan_image_folder(root: Path, follow_links: bool, reading: LabelReading) -> Scan:
+def scan_image_folder(root: Path, follow_links: bool, reading: LabelReading, looking: Looking | None = None) -> Scan:
     """Read the folders. What is wrong is collected in the scan; nothing is raised."""
-    scan = Scan(Path(os.path.realpath(root)), follow_links=follow_links, form=FORM)
+    scan = Scan(Path(os.path.realpath(root)), follow_links=follow_links, form=FORM, looking=looking)
     described = read_sidecar(scan, scan.root)
     if reading.attributes not in (None, (ATTRIBUTE,)):
         rule = f"an ImageFolder has one attribute, {ATTRIBUTE}"

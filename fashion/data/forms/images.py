@@ -33,6 +33,7 @@ def read_packed(scan: Scan) -> Pushed | None:
 def look_at(scan: Scan, place: str, image: str) -> None:
     """Add to `scan` what is wrong with an image that is named at `place`: a path or a link that leads out of the data
     set, a file that is not there."""
+    scan.count_look()
     if (
         PurePosixPath(image).is_absolute()
         or PureWindowsPath(image).drive

@@ -21,7 +21,7 @@ from fashion.data.forms.columns import SPLIT_WORDS, ColumnRoles, roles_of
 from fashion.data.forms.images import look_at, read_packed, report_links
 from fashion.data.forms.rows import READERS, open_table
 from fashion.data.forms.sidecar import LabelsDescription, image_folder, read_sidecar
-from fashion.data.lists import INSIDE, Attribute, Scan
+from fashion.data.lists import INSIDE, Attribute, Looking, Scan
 from fashion.data.splits.assign import assign_splits
 from fashion.errors import CONTROLS
 
@@ -48,10 +48,10 @@ class ReadRows:
     labels: dict[str, CellCodes] = field(default_factory=dict)
 
 
-def scan_label_file(path: Path, follow_links: bool, reading: LabelReading) -> Scan:
+def scan_label_file(path: Path, follow_links: bool, reading: LabelReading, looking: Looking | None = None) -> Scan:
     """Read a label file and what lies beside it. What is wrong is collected in the scan; nothing is raised."""
     folder = path.parent
-    scan = Scan(Path(os.path.realpath(folder)), follow_links=follow_links, form=FORM, source=path.name)
+    scan = Scan(Path(os.path.realpath(folder)), follow_links=follow_links, form=FORM, source=path.name, looking=looking)
     if outside := scan.elsewhere(path.name):
         scan.add("path", path.name, INSIDE, outside, "data.follow_links: true, or --follow-links, follows your links")
         return scan

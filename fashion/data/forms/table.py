@@ -13,7 +13,7 @@ from fashion.data.forms import image_folder, label_file
 from fashion.data.forms.challenge import scan_challenge
 from fashion.data.forms.columns import SPLIT_WORDS
 from fashion.data.forms.rows import READERS
-from fashion.data.lists import CHALLENGE, Scan
+from fashion.data.lists import CHALLENGE, Looking, Scan
 from fashion.data.pictures.formats import suffixes
 from fashion.errors import Problem, nearest
 
@@ -29,19 +29,25 @@ class DataLayout:
 
     words: str
     found: Callable[[Path], Path | None]
-    scan: Callable[[Path, bool, LabelReading], Scan]
+    scan: Callable[[Path, bool, LabelReading, Looking | None], Scan]
 
 
-def scan_layout(root: str | Path, follow_links: bool = False, reading: LabelReading = AS_WRITTEN) -> Scan:
+def scan_layout(
+    root: str | Path,
+    follow_links: bool = False,
+    reading: LabelReading = AS_WRITTEN,
+    looking: Looking | None = None,
+) -> Scan:
     """Scan a data set in the first of LAYOUTS that it is in. What is in none gets one problem, which says what is there
-    and what would make it a data set. follow_links: images may lie outside of the folder, behind symbolic links."""
+    and what would make it a data set. follow_links: images may lie outside of the folder, behind symbolic links.
+    looking: is told how many images have been looked at."""
     told = form_of(root)
     if told is None:
         scan = Scan(Path(os.path.realpath(root)), follow_links=follow_links)
         scan.problems.append(("missing", unknown(Path(root))))
         return scan
     name, place = told
-    return LAYOUTS[name].scan(place, follow_links, reading)
+    return LAYOUTS[name].scan(place, follow_links, reading, looking)
 
 
 def form_of(root: str | Path) -> tuple[str, Path] | None:
@@ -117,8 +123,8 @@ def _label_file(root: Path) -> Path | None:
     return root if root.exists() and root.suffix.lower() in READERS else None
 
 
-def _scan_label_file(path: Path, follow_links: bool, reading: LabelReading) -> Scan:
-    scan = label_file.scan_label_file(path, follow_links, reading)
+def _scan_label_file(path: Path, follow_links: bool, reading: LabelReading, looking: Looking | None) -> Scan:
+    scan = label_file.scan_label_file(path, follow_links, reading, looking)
     others = [name for name in label_file.label_files(path.parent) if name != path.name]
     if others and path.name in label_file.NAMES and scan.problems:
         scan.add(
@@ -127,8 +133,8 @@ def _scan_label_file(path: Path, follow_links: bool, reading: LabelReading) -> S
     return scan
 
 
-def _scan_challenge(root: Path, follow_links: bool, reading: LabelReading) -> Scan:
-    scan = scan_challenge(root, follow_links)
+def _scan_challenge(root: Path, follow_links: bool, reading: LabelReading, looking: Looking | None) -> Scan:
+    scan = scan_challenge(root, follow_links, looking)
     for name, value in zip(reading._fields, reading, strict=True):
         if value is not None and name != "folds":
             rule = f"does not apply to {CHALLENGE}, whose lists say it"
