@@ -17,6 +17,7 @@ NAMES = [
     "finetune",
     "finetune_cpu",
     "loss",
+    "loss_cpu",
     "lr",
     "probe",
     "quickstart",
