@@ -143,15 +143,18 @@ def _looks(style: str) -> str:
 
 
 def _svg(shape: Stroke | Bar | Word, looks: str) -> str:
+    def at(value: float) -> str:
+        return f"{value:.1f}".removesuffix(".0")  # a long sweep has thousands of bars
+
     if isinstance(shape, Stroke):
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in shape.points)
+        points = " ".join(f"{at(x)},{at(y)}" for x, y in shape.points)
         return f'<polyline {looks} points="{points}"/>'
     if isinstance(shape, Bar):
-        place = f'x="{shape.x:.1f}" y="{shape.y:.1f}" width="{shape.width:.1f}" height="{shape.height:.1f}"'
+        place = f'x="{at(shape.x)}" y="{at(shape.y)}" width="{at(shape.width)}" height="{at(shape.height)}"'
         title = f"<title>{escape(shape.title)}</title>" if shape.title else ""
         return f"<rect {looks} {place}>{title}</rect>"
     anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
-    return f'<text {looks} x="{shape.x:.1f}" y="{shape.y:.1f}"{anchor}>{escape(shape.text)}</text>'
+    return f'<text {looks} x="{at(shape.x)}" y="{at(shape.y)}"{anchor}>{escape(shape.text)}</text>'
 
 
 def round_ticks(low: float, high: float, most: int = 5) -> Sequence[float]:

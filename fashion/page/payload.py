@@ -35,6 +35,7 @@ def payload(runs: Sequence[PageRun], watch: float = 0.0) -> dict[str, Any]:
             accuracy = _finite(row.accuracy)
             title = f"{name}/{row.number}" if several else str(row.number)
             values = {field: row.values.get(field) for field in fields}
+            seldom = {"reason": row.reason, "tied": row.number in run.tied, "winner": won}
             trials.append(
                 {
                     "name": title,
@@ -45,11 +46,9 @@ def payload(runs: Sequence[PageRun], watch: float = 0.0) -> dict[str, Any]:
                     "epoch": row.epoch,
                     "epochs": row.epochs,
                     "status": row.status,
-                    "reason": row.reason,
-                    "tied": row.number in run.tied,
-                    "winner": won,
                     "words": " ".join([title, row.status, *(short(each) for each in values.values())]).lower(),
                     "curve": _curve(run, row.number),
+                    **{key: value for key, value in seldom.items() if value},
                 }
             )
             if several:

@@ -9,7 +9,7 @@
 
 /**
  * @typedef {{name: string, order: number, loss: number | null, half: number | null, accuracy: number | null,
- *   epoch: number, epochs: number, status: string, reason: string | null, tied: boolean, winner: boolean,
+ *   epoch: number, epochs: number, status: string, reason?: string, tied?: boolean, winner?: boolean,
  *   words: string, curve: (number | null)[]}} TrialRow
  * loss: the lowest. half: of its interval's width. epoch: how many it has reported, of so many epochs. words: what the
  * search looks at. curve: the metric by epoch.
