@@ -64,9 +64,7 @@ def run(full: bool, data: Path) -> list[Row]:
             rows.append(Row("page", f"{label}: written, after the record is read", taken, "s"))
             size = page.stat().st_size / 1000
             wanted = trials == 500
-            rows.append(
-                Row("page", f"{label}: size", size, "kB", None, "value <= 1000", size <= 1000)
-            )  # fmt: skip
+            rows.append(Row("page", f"{label}: size", size, "kB", None, "value <= 1000", size <= 1000))
             ready = statistics.median(browser.open(page) for _ in range(5))
             rows.append(Row("page", f"{label}: ready", ready, "s", None, f"value <= {READY[trials]:g}",
                             ready <= READY[trials]))  # fmt: skip
