@@ -101,6 +101,7 @@ def test_every_command_of_the_readme_runs(workspace: Path, shared_ray: SharedRay
 
 
 @pytest.mark.further
+@pytest.mark.xdist_group("doctor-nodes")  # of a large group, since those without one come last, when cores lie idle
 @pytest.mark.ray
 def test_make_quickstart_beats_the_majority_by_far(tmp_path: Path) -> None:
     """The Makefile's own recipe in an empty folder, with this environment in place of a new one."""

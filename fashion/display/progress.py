@@ -38,7 +38,7 @@ class Bars:
         self._due: dict[str, float] = {}  # label -> when its next line is due
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        if not self._console.is_terminal:
+        if not self._console.is_terminal or self._console.is_dumb_terminal:  # on such a one rich draws no bar
             self._line(label, done, total)
             return
         if label not in self._tasks:

@@ -38,15 +38,30 @@ def test_where_nobody_knows_how_much_there_is_only_what_is_done_is_told(
     assert capsys.readouterr().err.splitlines() == ["images looked for: 2000"]
     monkeypatch.undo()
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
     with Bars() as bars:
         bars.counted("images looked for")(3000)
     assert "3000/?" in capsys.readouterr().err
+
+
+def test_on_a_terminal_without_cursor_movement_lines_are_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    clock = iter([0.0, 2.5])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with Bars() as bars:
+        for done in range(2):
+            bars("decoding", done, 2)
+    assert "decoding: 1 of 2" in capsys.readouterr().err
 
 
 def test_on_a_terminal_each_work_has_its_bar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
     with Bars() as bars:
         bars.of("decoding")(3, 6)
         bars("resizing", 1, 2)
@@ -60,6 +75,7 @@ def test_on_a_terminal_each_work_has_its_bar(
 def test_bars_leave_stdout_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bars that begin where stdout is led elsewhere (as Ray's is) and end after it: `best --predict` on a terminal."""
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
     before = sys.stdout
     with Bars() as bars:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):

@@ -250,7 +250,7 @@ def test_killed_processes_cost_no_epoch(tmp_path: Path, demo_root: Path) -> None
 
 
 @pytest.mark.ray
-@pytest.mark.further
+@pytest.mark.slow
 def test_an_early_stop_leaves_the_group_to_the_next_trial(tmp_path: Path, demo_root: Path) -> None:
     spec = {
         "data": {"root": str(demo_root), "resize": 36, "crop": 32},

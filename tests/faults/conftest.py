@@ -20,7 +20,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, demo_root: Path) -> Pa
 
 
 @pytest.fixture
-def folder(undisturbed: Path, tmp_path: Path) -> Path:
+def folder(tmp_path: Path, demo_root: Path) -> Path:
     """A folder in which the same sweep runs anew, to be disturbed."""
-    (tmp_path / "k.yaml").write_text((undisturbed / "k.yaml").read_text())
+    (tmp_path / "k.yaml").write_text(one_by_one(demo_root))
     return tmp_path

@@ -50,7 +50,7 @@ def test_it_is_listed_shown_and_promoted(folder: Path, s3: Server) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.further
+@pytest.mark.slow
 def test_it_goes_on_where_it_stopped(folder: Path, s3: Server) -> None:
     done = fashion(folder, "run", "old.yaml", "--plain")
     assert done.returncode == 0, done.stdout + done.stderr
