@@ -12,8 +12,8 @@ APT := apt-get -qq -o Acquire::http::Timeout=20 -o Acquire::Retries=1
 QUICK := not faults and not cluster and not slow
 REST := not further and $(QUICK)
 
-.PHONY: help setup quickstart chromium test test-fast test-ray test-both test-faults test-cluster test-slow coverage bench bench-full \
-  pictures lint lint-js audit clean
+.PHONY: help setup quickstart chromium test test-fast test-ray test-both test-faults test-cluster test-slow coverage \
+  bench bench-full pictures lint lint-js audit clean
 
 # Times are those of two busy cores, after set-up.
 help:
@@ -22,7 +22,7 @@ help:
 	@echo "make test          all tests but those below: 9 minutes"
 	@echo "make test-fast     those of them that start no Ray: less than 9 minutes"
 	@echo "make test-ray      further tests on a real Ray: 12 minutes"
-	@echo "make test-both     make test and make test-ray in one call: less than their sum"
+	@echo "make test-both     make test and make test-ray in one call: under 30 minutes"
 	@echo "make test-faults   slow tests of faults: about 45 minutes"
 	@echo "make test-cluster  slow tests of clusters, needs root and namespaces: under 20 minutes"
 	@echo "make test-slow     other slow tests, variants of quicker ones: about 30 minutes"

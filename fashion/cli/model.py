@@ -57,12 +57,11 @@ def model(
         return
     if backbone is None:
         raise click.UsageError("Give a BACKBONE, or --list to see them.")
-    from fashion.cli.data.options import folder_of
-    from fashion.data.layout import read_dataset
+    from fashion.cli.data.options import dataset_at, folder_of
     from fashion.model import backbones
 
     row = backbones.row(backbone)  # a wrong name must not wait for torch
-    attributes = read_dataset(folder_of(root)).attributes if root is not None else ()
+    attributes = dataset_at(folder_of(root)).attributes if root is not None else ()
 
     import torch
 

@@ -25,10 +25,14 @@ CHALLENGE = "the challenge's layout"  # the form of data sets for which nothing 
 LARGEST_LIST = 1 << 30  # bytes; a list of ten million images takes a third of it
 INSIDE = "must lie in the data set's folder, where symbolic links lead as well"
 
-LOOKING = "images looked for"  # what is said meanwhile
 LOOKS = 1000  # images that are looked at between two calls of Scan.looking
 Looking = Callable[[int], None]  # told how many images have been looked at
 Line = tuple[int, str]  # line number from 1, text without blanks at its ends
+
+
+def looking_with(progress: Callable[[str, int, int], None]) -> Looking:
+    """Tells `progress` with a label how many images have been looked at; nobody knows of how many."""
+    return lambda done: progress("images looked for", done, 0)
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,6 @@ class Bars:
             self._tasks[label] = self._progress.add_task(label, total=total or None)
         self._progress.update(self._tasks[label], completed=done, total=total or None)
 
-    def counted(self, label: str) -> Callable[[int], None]:
-        """A callable of how much is done, for work of which nobody knows how much there is."""
-        return lambda done: self(label, done, 0)
-
     def of(self, label: str) -> Callable[[int, int], None]:
         """A callable of (done, total) that moves the bar of this label."""
         return partial(self, label)

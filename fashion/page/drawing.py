@@ -142,19 +142,21 @@ def _looks(style: str) -> str:
     return text + (' font-weight="700"' if style == "bold" else "")
 
 
-def _svg(shape: Stroke | Bar | Word, looks: str) -> str:
-    def at(value: float) -> str:
-        return f"{value:.1f}".removesuffix(".0")  # a long sweep has thousands of bars
+def _at(value: float) -> str:
+    """A coordinate, as short as it may be: a long sweep has thousands of bars."""
+    return f"{value:.1f}".removesuffix(".0")
 
+
+def _svg(shape: Stroke | Bar | Word, looks: str) -> str:
     if isinstance(shape, Stroke):
-        points = " ".join(f"{at(x)},{at(y)}" for x, y in shape.points)
+        points = " ".join(f"{_at(x)},{_at(y)}" for x, y in shape.points)
         return f'<polyline {looks} points="{points}"/>'
     if isinstance(shape, Bar):
-        place = f'x="{at(shape.x)}" y="{at(shape.y)}" width="{at(shape.width)}" height="{at(shape.height)}"'
+        place = f'x="{_at(shape.x)}" y="{_at(shape.y)}" width="{_at(shape.width)}" height="{_at(shape.height)}"'
         title = f"<title>{escape(shape.title)}</title>" if shape.title else ""
         return f"<rect {looks} {place}>{title}</rect>"
     anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
-    return f'<text {looks} x="{at(shape.x)}" y="{at(shape.y)}"{anchor}>{escape(shape.text)}</text>'
+    return f'<text {looks} x="{_at(shape.x)}" y="{_at(shape.y)}"{anchor}>{escape(shape.text)}</text>'
 
 
 def round_ticks(low: float, high: float, most: int = 5) -> Sequence[float]:

@@ -138,17 +138,20 @@ def _mattered(
 ) -> tuple[RungImportance, ...]:
     trials = list(record.trials.values())
     logarithmic = [name for name in fields if spread_of(record.manifest, name) == "loguniform"]
-    found = []
-    chosen = [*rungs[: RUNGS - 1], *rungs[RUNGS - 1 :][-1:]]
-    for number, rung in enumerate(chosen):
-        if progress is not None:
-            progress("what mattered, by rung", number, len(chosen) + 1)
+    compared: list[tuple[str, dict[int, float]]] = []  # a place and the losses there
+    for rung in [*rungs[: RUNGS - 1], *rungs[RUNGS - 1 :][-1:]]:
         losses = {trial.number: loss for trial in trials if math.isfinite(loss := _loss_at(trial, rung, fraction))}
-        place = f"at {100 * rung:.3g} % of a trial's schedule" if fraction else f"at epoch {rung:.3g}"
-        found.append(importance_at(place, losses, record.trials, fields, logarithmic))
+        compared.append(
+            (f"at {100 * rung:.3g} % of a trial's schedule" if fraction else f"at epoch {rung:.3g}", losses)
+        )
     ends = {trial.number: best.metrics[METRIC] for trial in trials
             if trial.status == "completed" and (best := trial.best()) is not None}  # fmt: skip
-    found.append(importance_at("that completed, at their best epochs", ends, record.trials, fields, logarithmic))
+    compared.append(("that completed, at their best epochs", ends))
+    found = []
+    for number, (place, losses) in enumerate(compared):
+        if progress is not None:
+            progress("what mattered, by rung", number, len(compared))
+        found.append(importance_at(place, losses, record.trials, fields, logarithmic))
     return tuple(found)
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from fashion.bucket.address import Address
 from fashion.errors import RunError
+from fashion.reading.certainty import Progress
 from fashion.reading.validation_files import fetched, read_labels, read_probabilities
 from fashion.record.ranking import Ranked
 from fashion.record.run import Run
 from fashion.record.trial_files import folder_name, predictions_name
 from fashion.record.validate import attributes_of
 from fashion.statistics.outcomes import HeadLabels, Outcomes, joined, outcomes
-
-Progress = Callable[[str, int, int], None]  # label, done, total
 
 NAMED = 8  # trials that a sentence names before it counts the rest
 

@@ -19,7 +19,7 @@ from fashion.cluster.growth import workers_that_fit
 from fashion.config.data import LabelReading
 from fashion.config.model import ModelConfig
 from fashion.config.names import asks_timm
-from fashion.data.lists import LABELLED, LOOKING, Looking, listed_images
+from fashion.data.lists import LABELLED, Looking, listed_images, looking_with
 from fashion.errors import Problem, ResourcesError, UserError, WeightsError
 from fashion.model import backbones
 from fashion.spec.fields import show
@@ -105,7 +105,7 @@ def foreseen_here(spec: SweepSpec, progress: Progress) -> list[Problem]:
     assert isinstance(root, str), "data.root is never sampled"
     reading = LabelReading(*(spec.fixed[f"data.{name}"] for name in LabelReading._fields))  # type: ignore[arg-type]
     follow = bool(spec.fixed["data.follow_links"])
-    images, found = _train_images(root, follow, reading, lambda done: progress(LOOKING, done, 0))
+    images, found = _train_images(root, follow, reading, looking_with(progress))
     found += foreseen(spec, images, progress)
     if images is None:
         return found

@@ -12,7 +12,7 @@ from fashion.config.data import Form
 from fashion.config.trial import TrialConfig
 from fashion.data.contents import default_cache_dir
 from fashion.data.layout import Dataset, read_dataset
-from fashion.data.lists import LOOKING
+from fashion.data.lists import looking_with
 from fashion.data.pack import Pack
 from fashion.data.remote.local_copy import DataRoot, on_this_machine, parse_root
 from fashion.data.splits.joined import JOINED, joined_pack
@@ -58,9 +58,7 @@ def read_data(spec: SweepSpec, progress: Progress, begun: Sequence[TrialConfig] 
         _require(foreseen(spec, None, progress), spec)
     root = on_this_machine(source, cache_dir, forms, progress=progress, reading=data.label_reading)
     watched = partial(progress, "images that can't be decoded")
-    dataset = read_dataset(
-        root, data.follow_links, data.on_error, watched, data.label_reading, lambda done: progress(LOOKING, done, 0)
-    )
+    dataset = read_dataset(root, data.follow_links, data.on_error, watched, data.label_reading, looking_with(progress))
     require_labels(dataset)
     problems = [*foreseen(spec, dataset.training_images, progress), *unfit_for_labels(spec, dataset)]
     _require(problems, spec)

@@ -12,6 +12,13 @@ import pytest
 from fashion.display.progress import Bars
 
 
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error is taken for a terminal that can move its cursor."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
+
+
 def test_off_a_terminal_long_work_prints_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,22 +39,15 @@ def test_where_nobody_knows_how_much_there_is_only_what_is_done_is_told(
     clock = iter([0.0, 2.5])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     with Bars() as bars:
-        looked = bars.counted("images looked for")
-        looked(1000)
-        looked(2000)
+        bars("images looked for", 1000, 0)
+        bars("images looked for", 2000, 0)
     assert capsys.readouterr().err.splitlines() == ["images looked for: 2000"]
-    monkeypatch.undo()
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    with Bars() as bars:
-        bars.counted("images looked for")(3000)
-    assert "3000/?" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("terminal")
 def test_on_a_terminal_without_cursor_movement_lines_are_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "dumb")
     clock = iter([0.0, 2.5])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
@@ -57,25 +57,23 @@ def test_on_a_terminal_without_cursor_movement_lines_are_printed(
     assert "decoding: 1 of 2" in capsys.readouterr().err
 
 
-def test_on_a_terminal_each_work_has_its_bar(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    monkeypatch.setenv("TERM", "xterm")
+@pytest.mark.usefixtures("terminal")
+def test_on_a_terminal_each_work_has_its_bar(capsys: pytest.CaptureFixture[str]) -> None:
     with Bars() as bars:
         bars.of("decoding")(3, 6)
         bars("resizing", 1, 2)
+        bars("images looked for", 3000, 0)
     out, err = capsys.readouterr()
     assert "decoding" in err
     assert "3/6" in err
     assert "resizing" in err
+    assert "3000/?" in err
     assert out == ""
 
 
-def test_bars_leave_stdout_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("terminal")
+def test_bars_leave_stdout_as_it_was() -> None:
     """Bars that begin where stdout is led elsewhere (as Ray's is) and end after it: `best --predict` on a terminal."""
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    monkeypatch.setenv("TERM", "xterm")
     before = sys.stdout
     with Bars() as bars:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):

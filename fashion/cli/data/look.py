@@ -46,13 +46,13 @@ def check(
       fashion-sweep data check data/FashionDataset
     """
     from fashion.data.check import check as check_data
-    from fashion.data.lists import LOOKING
+    from fashion.data.lists import looking_with
     from fashion.display.progress import Bars
 
     folder = unread_folder(root)
     with Bars() as bars:
         reading = reading_of(attributes, missing, rule)
-        result = check_data(folder, bars.of("reading images"), follow_links, reading, bars.counted(LOOKING))
+        result = check_data(folder, bars.of("reading images"), follow_links, reading, looking_with(bars))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
@@ -115,12 +115,12 @@ def explain(path: str, follow_links: bool, attributes: str | None, missing: str 
       fashion-sweep data explain labels.csv
     """
     from fashion.data.forms.explain import explain as explained
-    from fashion.data.lists import LOOKING
+    from fashion.data.lists import looking_with
     from fashion.display.progress import Bars
 
     folder, reading = unread_folder(path), reading_of(attributes, missing, rule)
     with Bars() as bars:
-        lines, ok = explained(folder, follow_links, reading, path, bars.counted(LOOKING))
+        lines, ok = explained(folder, follow_links, reading, path, looking_with(bars))
     for line in lines:
         click.echo(line)
     sys.exit(0 if ok else 2)

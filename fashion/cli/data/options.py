@@ -102,14 +102,15 @@ def folder_of(
         return on_this_machine(parse_root(root), default_cache_dir().absolute(), forms, splits, progress=bars, **how)
 
 
-def dataset_at(folder: str | Path, follow_links: bool, reading: LabelReading) -> Dataset:
+def dataset_at(folder: str | Path, follow_links: bool = False, reading: LabelReading | None = None) -> Dataset:
     """The data set in a folder or a label file of this machine. Raises DataError like `read_dataset`."""
     from fashion.data.layout import read_dataset
-    from fashion.data.lists import LOOKING
+    from fashion.data.lists import looking_with
     from fashion.display.progress import Bars
 
+    how: dict[str, Any] = {} if reading is None else {"reading": reading}
     with Bars() as bars:
-        return read_dataset(folder, follow_links, reading=reading, looking=bars.counted(LOOKING))
+        return read_dataset(folder, follow_links, looking=looking_with(bars), **how)
 
 
 def unread_folder(root: str) -> Path:

@@ -57,8 +57,7 @@ def check(file: str, root: str, split: str, run: str | None, earlier: str | None
     Example:
       fashion-sweep submission check prediction.txt.zip --data data/FashionDataset --run backbones
     """
-    from fashion.cli.data.options import folder_of
-    from fashion.data.layout import read_dataset
+    from fashion.cli.data.options import dataset_at, folder_of
     from fashion.prediction.submission import TEXT_NAME
     from fashion.prediction.submission_check import (
         check_submission,
@@ -66,7 +65,7 @@ def check(file: str, root: str, split: str, run: str | None, earlier: str | None
         predictions_of_validation,
     )
 
-    dataset = read_dataset(folder_of(root))
+    dataset = dataset_at(folder_of(root))
     expected, written = labels_of_validation(dataset), None
     if run is not None:
         from fashion.cli.outside.export import opened_run

@@ -19,7 +19,7 @@ from fashion.config.data import DataConfig, LabelReading
 from fashion.data.contents import default_cache_dir
 from fashion.data.forms.label_file import NAMES
 from fashion.data.layout import Dataset, read_dataset
-from fashion.data.lists import LOOKING, SPLITS
+from fashion.data.lists import SPLITS, looking_with
 from fashion.data.remote.local_copy import on_this_machine, parse_root
 from fashion.errors import Problem, SpecError, printable
 from fashion.spec.space import to_json
@@ -129,7 +129,7 @@ def _read(asked: SweepSpec, root: str, progress: Progress) -> Dataset:
         parse_root(root), default_cache_dir().absolute(), (), SPLITS, progress=progress, reading=reading
     )
     dataset = read_dataset(
-        found, bool(asked.fixed["data.follow_links"]), reading=reading, looking=lambda done: progress(LOOKING, done, 0)
+        found, bool(asked.fixed["data.follow_links"]), reading=reading, looking=looking_with(progress)
     )
     require_labels(dataset)
     return dataset
