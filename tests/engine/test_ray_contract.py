@@ -58,6 +58,9 @@ class Where:
     def variable(self, name: str) -> str:
         return os.environ[name]
 
+    def niceness(self) -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
 
 def test_a_trial_takes_a_process_that_has_loaded_what_it_needs() -> None:
     """Ray starts as many processes as it is told to, and gives an actor of Tune's one of them."""
@@ -68,6 +71,8 @@ def test_a_trial_takes_a_process_that_has_loaded_what_it_needs() -> None:
     assert {ray.get(actor.process.remote())} == idle
     assert ray.get(actor.loaded.remote("wave"))
     assert ray.get(actor.variable.remote("RAY_CHDIR_TO_TRIAL_DIR")) == os.environ["RAY_CHDIR_TO_TRIAL_DIR"]
+    # Ray's default would be 15: hardly any time beside another busy process.
+    assert ray.get(actor.niceness.remote()) == os.getpriority(os.PRIO_PROCESS, 0)
     ray.kill(actor)
 
 

@@ -29,9 +29,12 @@ def configured(root: Path, mode: str = "probe", **options: Any) -> TrialConfig:
     sections: dict[str, Any] = {
         "data": {"root": str(root), "resize": 36, "crop": 32, "flip": 0.5, "eval_flip": True},
         "model": {"backbone": "tiny", "weights": "none", "dropout": 0.3, "feature_norm": "batch"},
-        "train": {"mode": mode, "freeze_backbone": True, "epochs": 3, "batch_size": 20, "lr": 0.05, "ema": 0.9},
+        "train": {
+            "mode": mode, "freeze_backbone": True, "epochs": 3, "batch_size": 20, "lr": 0.05, "ema": 0.9,
+            "precision": "fp32",  # as features are computed; where bf16 is faster, the trial on pixels would take it
+        },
         "seed": 5,
-    }
+    }  # fmt: skip
     for name, values in options.items():
         sections[name] = {**sections[name], **values}
     return TrialConfig.model_validate(sections)
