@@ -66,8 +66,12 @@ def convert(
       fashion-sweep data convert data/FashionDataset labels.csv
     """
     from fashion.data.convert.convert import convert as convert_labels
+    from fashion.data.lists import looking_with
+    from fashion.display.progress import Bars
 
-    done = convert_labels(source, target, follow_links, reading_of(attributes, missing, rule))
+    with Bars() as bars:
+        reading = reading_of(attributes, missing, rule)
+        done = convert_labels(source, target, follow_links, reading, looking_with(bars))
     tell_rule(done.rule)
     for path in done.files:
         click.echo(str(path))

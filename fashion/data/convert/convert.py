@@ -12,7 +12,7 @@ from fashion.data.convert.write import WRITERS, LabelRows, rows_of, write_challe
 from fashion.data.forms.images import report_links
 from fashion.data.forms.table import form_of
 from fashion.data.layout import read_dataset
-from fashion.data.lists import Scan
+from fashion.data.lists import Looking, Scan
 from fashion.errors import DataError, Problem, UserError
 
 
@@ -26,15 +26,18 @@ class Converted:
     rule: SplitRule | None
 
 
-def convert(source: str | Path, target: str | Path, follow_links: bool, reading: LabelReading) -> Converted:
+def convert(
+    source: str | Path, target: str | Path, follow_links: bool, reading: LabelReading, looking: Looking | None = None
+) -> Converted:
     """Write the labels of `source` as the label file `target`, or into the folder `target` in the challenge's layout.
 
-    Beside a label file, `labels.json` names the folder of the images, and the classes in their order.
+    Beside a label file, `labels.json` names the folder of the images, and the classes in their order. looking: is told how
+    many images are found to be there.
 
     Raises DataError where the source can't be used, UserError where the target can't be written or hold the labels.
     """
     target = Path(target)
-    rows = _read(Path(source), follow_links, reading)
+    rows = _read(Path(source), follow_links, reading, looking)
     if target.suffix.lower() in WRITERS:
         here, there = os.path.realpath(target.parent), os.path.realpath(rows.root)
         files = write_labels(rows, target, None if here == there else os.path.relpath(there, here))
@@ -45,13 +48,14 @@ def convert(source: str | Path, target: str | Path, follow_links: bool, reading:
     return Converted(tuple(files), len(rows.images), len(rows.attributes), rows.rule)
 
 
-def _read(source: Path, follow_links: bool, reading: LabelReading) -> LabelRows:
+def _read(source: Path, follow_links: bool, reading: LabelReading, looking: Looking | None) -> LabelRows:
     if form_of(source) is None:
-        scan = Scan(Path(os.path.realpath(source if source.is_dir() else source.parent)), follow_links=follow_links)
+        root = Path(os.path.realpath(source if source.is_dir() else source.parent))
+        scan = Scan(root, follow_links=follow_links, looking=looking)
         rows = read_foreign(scan, source)
         report_links(scan)
         if scan.problems:
             raise DataError(f"{source} can't be converted:", [problem for _, problem in scan.problems[:20]])
         if rows is not None:
             return rows
-    return rows_of(read_dataset(source, follow_links, reading=reading))
+    return rows_of(read_dataset(source, follow_links, reading=reading, looking=looking))
