@@ -31,8 +31,8 @@ def convert(
 ) -> Converted:
     """Write the labels of `source` as the label file `target`, or into the folder `target` in the challenge's layout.
 
-    Beside a label file, `labels.json` names the folder of the images, and the classes in their order. looking: is told how
-    many images are found to be there.
+    Beside a label file, `labels.json` names the folder of the images, and the classes in their order.
+    looking: is told how many images are found to be there.
 
     Raises DataError where the source can't be used, UserError where the target can't be written or hold the labels.
     """
