@@ -2,10 +2,11 @@
 
     python -m benchmarks.noted NOTES ARGUMENTS-OF-FASHION-SWEEP...
 
-Three functions are wrapped and nothing else is changed. `begun` and `left` are when a trial's function began and had
-unwound in its Tune process; `reported` how long it stood still for a report; `started` is when the driver handed a
-trial out, with the driver's own processor time (seconds, all its threads, no other process) and its resident memory
-(bytes) until then; `ended` the same at the end.
+Four functions are wrapped and nothing else is changed. `begun` and `left` are when a trial's function began and had
+unwound in its Tune process; `reported` how long the loop of a trial of one worker stood still for a report, `answered`
+how long the driver took to answer one; `started` is when the driver handed a trial out, with the driver's own processor
+time (seconds, all its threads, no other process) and its resident memory (bytes) until then; `ended` the same at the
+end.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ import fashion.engine.tune_trial
 from benchmarks.child import note
 from fashion.cli import main as command_line
 from fashion.engine.messages import Reported, TrialMessage
-from fashion.engine.tune_trial import run_trial
+from fashion.engine.tune_trial import Courier, run_trial
 from fashion.sweep.recorder import Recorder
 from fashion.training.task import SharedInputs
 
 report_to_tune = fashion.engine.tune_trial._send
+hand_over = Courier.send
 
 
 def noting_trial(folder: Path) -> Callable[..., None]:
     def noted(config: dict[str, Any], shared: SharedInputs) -> None:
         note(folder, event="begun", number=config["number"])
-        setattr(fashion.engine.tune_trial, "_send", noting_report(folder))  # noqa: B010
+        setattr(fashion.engine.tune_trial, "_send", noting_answer(folder))  # noqa: B010
+        setattr(Courier, "send", noting_report(folder))  # noqa: B010
         try:
             run_trial(config, shared)
         finally:
@@ -41,13 +44,22 @@ def noting_trial(folder: Path) -> Callable[..., None]:
     return noted
 
 
-def noting_report(folder: Path) -> Callable[[TrialMessage], None]:
+def noting_report(folder: Path) -> Callable[[Courier, TrialMessage], None]:
+    def noted(self: Courier, message: TrialMessage) -> None:
+        started = time.perf_counter()
+        hand_over(self, message)
+        if isinstance(message, Reported):
+            note(folder, event="reported", number=message.report.trial, seconds=time.perf_counter() - started)
+
+    return noted
+
+
+def noting_answer(folder: Path) -> Callable[[TrialMessage], None]:
     def noted(message: TrialMessage) -> None:
         started = time.perf_counter()
         report_to_tune(message)  # does not return in a trial that is stopped
-        if not isinstance(message, Reported):
-            return
-        note(folder, event="reported", number=message.report.trial, seconds=time.perf_counter() - started)
+        if isinstance(message, Reported):
+            note(folder, event="answered", number=message.report.trial, seconds=time.perf_counter() - started)
 
     return noted
 

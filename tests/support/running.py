@@ -67,11 +67,14 @@ def one_by_one(root: Path, trials: int = 2, epochs: int = 8, **sections: dict[st
     content: dict[str, dict[str, Any]] = {
         "data": {"root": str(root), "resize": 128, "crop": 128},
         "model": {"backbone": "tiny", "weights": "none"},
-        "train": {"epochs": epochs, "optimizer": "adamw", "lr": {"loguniform": [0.001, 0.01]}},
+        "train": {
+            "epochs": epochs, "optimizer": "adamw", "lr": {"loguniform": [0.001, 0.01]},
+            "precision": "fp32", "layout": "nchw",  # each machine would measure for itself which is fastest
+        },
         "search": {"trials": trials},
         "scheduler": {"name": "fifo"},
         "resources": {"concurrent_trials": 1},
-    }
+    }  # fmt: skip
     return json.dumps({name: {**content.get(name, {}), **sections.get(name, {})} for name in {**content, **sections}})
 
 
