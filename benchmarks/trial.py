@@ -130,9 +130,8 @@ def ours(folder: Path, workers: int, trials: int) -> dict[str, list[float]]:
         STEP: [stepped[number] - decided[number - 1] for number in warm],
         FREED: [max(left[number] - decided[number], 0.0) for number in range(1, trials)],
         ANSWER: waits["answered"],
+        REPORT: waits["reported"],  # none of several workers
     }
-    if workers == 1:
-        measured[REPORT] = waits["reported"]
     if 0 in stepped:
         measured[FIRST] = [stepped[0] - handed_out[0]]
     return measured

@@ -85,7 +85,6 @@ def configuration(gcs: str, most: int, version: int) -> dict[str, Any]:
 
 @BOTH
 def test_nodes_are_started_for_the_trials_and_given_back(tmp_path: Path, demo_root: Path, version: int) -> None:
-    (tmp_path / "alone").mkdir()
     alone = undisturbed(tmp_path / "alone", demo_root, trials=3, epochs=8)
     write_spec(tmp_path, demo_root, trials=3, epochs=8)
     with Scaled(tmp_path, 2, version) as nodes:

@@ -41,7 +41,6 @@ def test_a_node_is_added_and_one_is_lost(tmp_path: Path, demo_root: Path) -> Non
         assert "room for 2 trial(s) at once now, 1 before" in said
         assert "room for 1 trial(s) at once now, 2 before" in said
         assert nodes.left() == NOTHING
-    (tmp_path / "alone").mkdir()
     assert_same(tmp_path / "runs" / "s", undisturbed(tmp_path / "alone", demo_root, trials=8, epochs=8))
     assert sorted(map(len, attempts(tmp_path / "runs" / "s").values())) == [1] * 7 + [2]
 
@@ -66,7 +65,6 @@ def test_trials_leave_a_node_that_drains(tmp_path: Path, demo_root: Path, alone:
 
 @pytest.mark.faults
 def test_a_worker_group_leaves_a_node_that_drains_and_loses_another(tmp_path: Path, demo_root: Path) -> None:
-    (tmp_path / "whole").mkdir()
     whole = undisturbed(tmp_path / "whole", demo_root, trials=2, epochs=6, workers=2)
     # Neither a drained node nor a lost one is a failure of the trial.
     write_spec(tmp_path, demo_root, trials=2, epochs=6, workers=2, concurrent_trials=1, max_failures=0)

@@ -22,6 +22,7 @@ def write_spec(folder: Path, root: Path, trials: int, epochs: int, **resources: 
 
 
 def undisturbed(folder: Path, root: Path, trials: int, epochs: int, **resources: Any) -> Path:
+    folder.mkdir(exist_ok=True)
     write_spec(folder, root, trials, epochs, **resources)
     said = finish(start(folder, "s.yaml"))
     assert "died" not in said
