@@ -113,7 +113,7 @@ class FilePixels:
 
 def pictures_of(source: PredictionInput, meta: Promoted, cache_dir: Path | None, progress: Progress | None) -> Pictures:
     """The pictures of `source`, as the model was trained on them. `progress(done, total)` is called while a split's
-    cache is built.
+    images are looked for (how many there are is not known: 0) and its cache is built.
 
     Raises DataError where there are none, or no such split, CheckpointError where a data set's attributes are not the
     model's, StorageError where its bucket can't be read.
@@ -140,7 +140,9 @@ def _of_split(
         progress=None if progress is None else lambda _, done, total: progress(done, total),
         reading=data.label_reading,
     )
-    dataset = read_dataset(root, data.follow_links or source.follow_links, on_error, progress, data.label_reading)
+    looking = None if progress is None else lambda done: progress(done, 0)
+    follow_links = data.follow_links or source.follow_links
+    dataset = read_dataset(root, follow_links, on_error, progress, data.label_reading, looking)
     require_attributes(meta, dataset.attributes, str(source.root))
     seen = dataset.folds is not None and source.split in LABELLED
     notes = (SEEN.format(split=source.split),) if seen else ()

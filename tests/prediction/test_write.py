@@ -15,6 +15,7 @@ import pytest
 from fashion.bucket.address import parse_address
 from fashion.config.data import Form
 from fashion.config.trial import TrialConfig
+from fashion.data import lists
 from fashion.data.layout import Dataset, read_dataset
 from fashion.data.pack import Pack
 from fashion.data.remote.push import push
@@ -92,6 +93,17 @@ def test_predicting_val_gives_the_recorded_accuracy_and_probabilities(
     assert images == stored.column("image").to_pylist()
     for name, found in zip(attributes, values, strict=True):
         np.testing.assert_array_equal(found, np.array(stored.column(name).to_pylist(), np.float32))
+
+
+def test_progress_begins_while_a_splits_images_are_looked_for(
+    run: Run, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "LOOKS", 20)
+    seen: list[tuple[int, int]] = []
+    source = PredictionInput(root=dataset.root, split="val")
+    predict_into(run.best_dir, source, tmp_path / "val", progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (20, 0)
+    assert seen[-1] == (32, 32)
 
 
 def test_the_submission_has_one_line_an_image_in_the_lists_order(run: Run, dataset: Dataset, tmp_path: Path) -> None:
