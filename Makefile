@@ -23,7 +23,7 @@ help:
 	@echo "make test-fast     those of them that start no Ray: less than 9 minutes"
 	@echo "make test-ray      further tests on a real Ray: 12 minutes"
 	@echo "make test-both     make test and make test-ray in one call: under 20 minutes"
-	@echo "make test-faults   slow tests of faults: about 45 minutes"
+	@echo "make test-faults   slow tests of faults: 20 to 45 minutes"
 	@echo "make test-cluster  slow tests of clusters, needs root and namespaces: under 20 minutes"
 	@echo "make test-slow     other slow tests, variants of quicker ones: about 30 minutes"
 	@echo "make coverage      make test, and how much of the package it runs; fails below setup.cfg's floor: 20 minutes"
