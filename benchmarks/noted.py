@@ -34,8 +34,8 @@ hand_over = Courier.send
 def noting_trial(folder: Path) -> Callable[..., None]:
     def noted(config: dict[str, Any], shared: SharedInputs) -> None:
         note(folder, event="begun", number=config["number"])
-        setattr(fashion.engine.tune_trial, "_send", noting_answer(folder))  # noqa: B010
-        setattr(Courier, "send", noting_report(folder))  # noqa: B010
+        setattr(fashion.engine.tune_trial, "_send", timing(folder, "answered", report_to_tune))  # noqa: B010
+        setattr(Courier, "send", timing(folder, "reported", hand_over))  # noqa: B010
         try:
             run_trial(config, shared)
         finally:
@@ -44,22 +44,15 @@ def noting_trial(folder: Path) -> Callable[..., None]:
     return noted
 
 
-def noting_report(folder: Path) -> Callable[[Courier, TrialMessage], None]:
-    def noted(self: Courier, message: TrialMessage) -> None:
+def timing(folder: Path, event: str, send: Callable[..., None]) -> Callable[..., None]:
+    """`send`, whose last argument is a message, with a note of how long it took to send a report."""
+
+    def noted(*arguments: Any) -> None:
         started = time.perf_counter()
-        hand_over(self, message)
+        send(*arguments)  # Tune's does not return in a trial that is stopped
+        message: TrialMessage = arguments[-1]
         if isinstance(message, Reported):
-            note(folder, event="reported", number=message.report.trial, seconds=time.perf_counter() - started)
-
-    return noted
-
-
-def noting_answer(folder: Path) -> Callable[[TrialMessage], None]:
-    def noted(message: TrialMessage) -> None:
-        started = time.perf_counter()
-        report_to_tune(message)  # does not return in a trial that is stopped
-        if isinstance(message, Reported):
-            note(folder, event="answered", number=message.report.trial, seconds=time.perf_counter() - started)
+            note(folder, event=event, number=message.report.trial, seconds=time.perf_counter() - started)
 
     return noted
 

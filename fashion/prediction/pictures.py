@@ -16,7 +16,7 @@ from fashion.config.data import DataConfig, Form
 from fashion.data.contents import default_cache_dir
 from fashion.data.images import Progress, decode_each
 from fashion.data.layout import read_dataset
-from fashion.data.lists import CHALLENGE, LABELLED
+from fashion.data.lists import CHALLENGE, LABELLED, looking_with
 from fashion.data.pack import Pack
 from fashion.data.pictures.folder import find_pictures
 from fashion.data.remote.local_copy import DataRoot, on_this_machine
@@ -131,16 +131,17 @@ def _of_split(
     source: PredictionInput, meta: Promoted, on_error: str, cache_dir: Path | None, progress: Progress | None
 ) -> Pictures:
     data: DataConfig = meta.config.data
+    labelled = None if progress is None else lambda _, done, total: progress(done, total)
     assert source.root is not None, "a split belongs to a data set"
     root = on_this_machine(
         source.root,
         cache_dir if cache_dir is not None else default_cache_dir().absolute(),
         [data.form],
         (source.split,),
-        progress=None if progress is None else lambda _, done, total: progress(done, total),
+        progress=labelled,
         reading=data.label_reading,
     )
-    looking = None if progress is None else lambda done: progress(done, 0)
+    looking = None if labelled is None else looking_with(labelled)
     follow_links = data.follow_links or source.follow_links
     dataset = read_dataset(root, follow_links, on_error, progress, data.label_reading, looking)
     require_attributes(meta, dataset.attributes, str(source.root))
