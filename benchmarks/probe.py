@@ -1,26 +1,37 @@
 """Seconds of a frozen-backbone trial: its heads trained on cached features, and the same trial trained from pixels.
 
 EfficientNet-Lite0 with ImageNet weights at 160 px, both through the real `fit`, checkpoints and all, one thread each.
-The features are computed once for all trials and have a row of their own.
+The features are computed once for all trials; those of the training images have rows of their own, in fp32 and, where
+the CPU computes in it, in bf16.
 
-ratio: the trial from pixels to the probe, of the same round; both reach the same val_loss, which has a row, too.
+ratio: the trial from pixels to the probe, of the same round; both reach the same val_loss, which has a row, too. For
+features: fp32 to bf16.
 """
 
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from benchmarks.case import Case, first_images, threads
 from benchmarks.rows import Row, in_turn, median_ratio, medians, seconds, tell
 from fashion.config.trial import TrialConfig
 from fashion.data.layout import read_dataset
+from fashion.data.pack import Pack
+from fashion.model.precision import computes_bf16
+from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.model.pretrained.weights import resolve_weights
+from fashion.training.features import features_path, open_or_compute
 from fashion.training.feed import TrainingData, with_cached
 from fashion.training.loop import TrialInputs, fit
 
 CASE = Case("efficientnet_lite0", 160, 160, 32)
 FASTER = 20.0
+FP32 = "fp32"
+CPU = torch.device("cpu")
 
 
 def run(full: bool, data: Path) -> list[Row]:
@@ -33,8 +44,8 @@ def run(full: bool, data: Path) -> list[Row]:
         folder = Path(name)
         found = first_images(dataset, CASE, images, images // 5, folder / "cache")
         tell(f"features of {images} images")
-        computed: list[TrainingData] = []
-        once = seconds(lambda: computed.append(with_cached(found, probe, weights)))
+        features = in_turn({name: partial(passed, found.train, name, weights) for name in precisions()}, rounds)
+        computed = with_cached(found, probe, weights)
 
         def trial(kind: str, config: TrialConfig, given: TrainingData) -> float:
             place = Path(tempfile.mkdtemp(prefix="trial-", dir=folder)) / "0000"
@@ -48,7 +59,7 @@ def run(full: bool, data: Path) -> list[Row]:
 
         figures = in_turn(
             {
-                "probe": lambda: trial("probe", probe, computed[0]),
+                "probe": lambda: trial("probe", probe, computed),
                 "pixels": lambda: trial("pixels", pixels, found),
             },
             rounds,
@@ -58,10 +69,27 @@ def run(full: bool, data: Path) -> list[Row]:
     return [
         Row("probe", f"from pixels, {shown}", times["pixels"], "s"),
         Row("probe", f"probe, {shown}", times["probe"], "s", ratio, f"ratio >= {FASTER:g}", ratio >= FASTER),
-        Row("probe", "features, once for all trials", once, "s"),
+        *(
+            Row("probe", f"features in {name}, once for all trials", value, "s", median_ratio(features, FP32, name))
+            for name, value in medians(features).items()
+        ),
         Row("probe", "val_loss from pixels", losses["pixels"], "nats"),
         Row("probe", "val_loss of the probe", losses["probe"], "nats", losses["probe"] / losses["pixels"]),
     ]
+
+
+def precisions() -> list[str]:
+    """In what features are made here."""
+    return [FP32, "bf16"] if computes_bf16(CPU) else [FP32]
+
+
+def passed(train: Pack, precision: str, weights: ResolvedWeights) -> float:
+    """Seconds in which the features of the training images are made in this precision."""
+    config = configured("probe", 1)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+    for bf16 in (False, True):  # those in the other precision would serve as well
+        features_path(train, config, weights, False, bf16).unlink(missing_ok=True)
+    return seconds(lambda: open_or_compute(train, config, weights, split="train"))
 
 
 def configured(mode: str, epochs: int) -> TrialConfig:

@@ -139,7 +139,8 @@ class TrainConfig(Frozen):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="bf16: autocast; fp32: TF32 where a GPU has it; auto: the faster, measured once per machine for "
-        "each backbone, size and batch",
+        "each backbone, size and batch. Unless it is fp32, features and maps to train on are made in bf16 where the "
+        "device computes it; what is evaluated always is fp32",
     )
     layout: Literal["auto", "nchw", "channels_last"] = Field(
         "auto", description="memory layout of images and convolutions; auto: the faster, measured like precision"

@@ -87,7 +87,7 @@ def prepare(
     if any(config.train.mode == "tail" for config in read.configs):
         from fashion.training.tail.plan import plan_maps  # here, since it takes torch
 
-        plan = plan_maps(read.configs, read.packs, weights, spec.resources.maps_gb)
+        plan = plan_maps(read.configs, read.packs, weights, spec.resources.maps_gb, _device())
         plan.compute(_device(), progress, say)
         used |= {file.path for file in plan.files}
     used |= _compute_features(read, weights, progress)
@@ -115,7 +115,7 @@ def _compute_features(
         resolved = weights[config.model.backbone, config.model.weights]
         if not resolved.sha256:
             continue  # a backbone of random weights is one trial's own: that trial computes its features
-        from fashion.training.features import features_path, open_features, open_or_compute  # here: they take torch
+        from fashion.training.features import open_features, open_or_compute, served_files  # here: they take torch
 
         packs = read.packs[config.data.form]
         for split, pack in zip(LABELLED, (packs[0], packs[-1]), strict=True):
@@ -123,8 +123,8 @@ def _compute_features(
             if config.train.mode == "probe":
                 open_features(pack, config, resolved, _device(), told, split)
             elif split == "train":
-                open_or_compute(pack, config, resolved, False, _device(), told)
-            used.add(features_path(pack, config, resolved, False))
+                open_or_compute(pack, config, resolved, False, _device(), told, split)
+            used |= served_files(pack, config, resolved, _device(), split)
     return used
 
 

@@ -8,7 +8,7 @@ A frozen backbone gives an image the same features in every epoch of every trial
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,11 +40,11 @@ from fashion.errors import BlockedError
 from fashion.files import KernelLock
 from fashion.model.backbones import row
 from fashion.model.classifier import normalization
+from fashion.model.precision import Setting
 from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
-from fashion.training.tail import passes
+from fashion.training.tail import maps, passes
 from fashion.training.tail.batches import Maps
-from fashion.training.tail.maps import open_or_compute_maps
 
 FORMAT_VERSION = 1
 
@@ -107,9 +107,10 @@ def open_features(
     """The features that a trial of `config` needs of a labelled pack, with those of the mirror images if the images are
     flipped, in training or in evaluation. split: what the images are used as; by default what the pack is of."""
     assert pack.labels is not None, "train and val have labels: read_dataset refuses them otherwise"
-    flips = config.data.flip > 0 if (split or pack.metadata["split"]) != "val" else config.data.eval_flip
-    plain = open_or_compute(pack, config, weights, False, device, progress)
-    mirrored = open_or_compute(pack, config, weights, True, device, progress) if flips else None
+    used_as = split or pack.metadata["split"]
+    flips = config.data.flip > 0 if used_as != "val" else config.data.eval_flip
+    plain = open_or_compute(pack, config, weights, False, device, progress, used_as)
+    mirrored = open_or_compute(pack, config, weights, True, device, progress, used_as) if flips else None
     return Features(plain, mirrored, pack.labels)
 
 
@@ -120,15 +121,18 @@ def open_or_compute(
     mirrored: bool = False,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    split: str = "val",
 ) -> NDArray[np.float32]:
     """The features (N, F) of a pack's centre crops under the backbone of `config`, memory-mapped.
 
     They are computed first where the file is missing, truncated or damaged; of several processes that ask at the same
-    time one computes. The batches are those of evaluation, so that a probe's metrics are those of the whole model.
+    time one computes. The batches are those of evaluation, so that in fp32 a probe's metrics are those of the whole
+    model. split: what the images are used as, which decides about the precision (`passes.precisions`).
 
     Raises BlockedError when the cache folder can't be written.
     """
-    path = features_path(pack, config, weights, mirrored)
+    bf16 = _serving(pack, config, weights, mirrored, passes.precisions(config, split, device))
+    path = features_path(pack, config, weights, mirrored, bf16)
     found = _valid(path, len(pack))
     if found is not None:
         return found
@@ -136,7 +140,7 @@ def open_or_compute(
         with KernelLock(f"{path}.lock"):
             found = _valid(path, len(pack))
             if found is None:
-                _build(path, pack, config, weights, mirrored, torch.device(device), progress)
+                _build(path, pack, config, weights, mirrored, torch.device(device), progress, bf16)
     except OSError as error:
         raise BlockedError(
             f"The feature cache can't be written in {path.parent}: {error}. Set FASHION_CACHE to a folder with room."
@@ -144,15 +148,42 @@ def open_or_compute(
     return found if found is not None else _open(path)
 
 
-def features_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> Path:
+def _serving(
+    pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool, precisions: Sequence[bool]
+) -> bool:
+    """Whether the features that serve are those made in bf16; those of a tail are as the maps that they are made of.
+    precisions: as `passes.precisions` says."""
+    if config.train.mode == "tail":
+        precisions = [maps.serving(pack, config, weights, mirrored, precisions)]
+    return passes.serving(
+        precisions,
+        lambda bf16: _valid(features_path(pack, config, weights, mirrored, bf16), len(pack)) is not None,
+    )
+
+
+def served_files(
+    pack: Pack, config: TrialConfig, weights: ResolvedWeights, device: torch.device | str, split: str
+) -> set[Path]:
+    """The files of features that serve here, of the images and of their mirrors, whether they are there or not. split:
+    what the images are used as."""
+    precisions = passes.precisions(config, split, device)
+    return {
+        features_path(pack, config, weights, mirrored, _serving(pack, config, weights, mirrored, precisions))
+        for mirrored in (False, True)
+    }
+
+
+def features_path(
+    pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool, bf16: bool = False
+) -> Path:
     """The cache file, named by everything that the features depend on."""
-    return passes.cache_path(pack, "features", _described(pack, config, weights, mirrored))
+    return passes.cache_path(pack, "features", _described(pack, config, weights, mirrored, bf16))
 
 
-def _described(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> dict[str, Any]:
+def _described(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool, bf16: bool) -> dict[str, Any]:
     # Those of a tail are made of its maps, which are rounded.
     cut = config.train.freeze_stages if config.train.mode == "tail" else None
-    described = passes.described(pack, config, weights, mirrored, FORMAT_VERSION, cut)
+    described = passes.described(pack, config, weights, mirrored, FORMAT_VERSION, cut, bf16)
     model = config.model
     # Left out where there are none, so that the caches of versions without them keep their names.
     stages = {"stages": model.feature_stages, "stats": model.feature_stats} if model.feature_stages else {}
@@ -194,6 +225,7 @@ def _build(
     mirrored: bool,
     device: torch.device,
     progress: Progress | None,
+    bf16: bool,
 ) -> None:
     """Write the file with zeros for features, then compute into it in place: memory does not grow with the images.
     Those of a tail are computed from its maps, which is quicker."""
@@ -203,19 +235,21 @@ def _build(
     size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
     batches = eval_batches(pack, config.data, channels, size, Worker(device=device))
     if of_maps:
-        maps = open_or_compute_maps(pack, config, weights, mirrored, device)
+        of_images = maps.open_or_compute_maps(pack, config, weights, mirrored, device, precisions=[bf16])
         model.without_stages(config.train.freeze_stages)
         labels = np.zeros((len(pack), 0), np.int64)
-        batches = Maps(maps, None, labels).eval_batches(size, Worker(device=device))
+        batches = Maps(of_images, None, labels).eval_batches(size, Worker(device=device))
     temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock
     try:
-        key = json.dumps(_described(pack, config, weights, mirrored), sort_keys=True)
+        key = json.dumps(_described(pack, config, weights, mirrored, bf16), sort_keys=True)
         make_room("The feature cache", 4 * len(pack) * model.feature_count, path)
         features = _framed(temporary, len(pack), model.feature_count, key)
         done = 0
         for batch in batches:
             images = batch.images.flip(-1) if mirrored and not of_maps else batch.images
-            features[done : done + len(images)] = model.features(images).float().cpu().numpy()
+            with Setting(bf16, channels_last=True).autocast(device):
+                found = model.features(images)
+            features[done : done + len(images)] = found.float().cpu().numpy()
             done += len(images)
             if progress is not None:
                 progress(done, len(pack))

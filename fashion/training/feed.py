@@ -189,7 +189,7 @@ def with_cached(
     """The same with what a trial of `config` sees in place of images, and what its heads begin with, if anything;
     computed where it is missing."""
     if config.train.init_heads == "probe":
-        data = replace(data, head_features=open_or_compute(data.train, config, weights, False, device))
+        data = replace(data, head_features=open_or_compute(data.train, config, weights, False, device, split="train"))
     if config.train.mode == "full":
         return data
     opened = OPENERS[config.train.mode]

@@ -21,6 +21,7 @@ from fashion.training import features as module
 from fashion.training.features import features_path, open_features, open_or_compute
 from fashion.training.feed import CachedFeed, PixelFeed, TrainingData
 from fashion.training.loop import TrialInputs, fit
+from fashion.training.tail import passes
 
 NO_WEIGHTS = ResolvedWeights("none")
 
@@ -150,6 +151,45 @@ def test_features_are_computed_once(demo_root: Path, data: TrainingData, monkeyp
     file = ResolvedWeights("file", Path("w.pth"), "ab" * 32)
     paths = {features_path(data.val, c, file, False) for c in (config, config.model_copy(update={"seed": 6}))}
     assert len(paths) == 1
+
+
+def test_where_the_device_computes_bf16_features_to_train_on_are_made_in_it_and_those_to_evaluate_in_fp32(
+    demo_root: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "computes_bf16", lambda device: True)
+    rich = {"feature_stages": [2], "feature_stats": "mean_std"}
+    rounded, exact = (
+        tuple(open_features(pack, config, NO_WEIGHTS) for pack in (data.train, data.val))
+        for config in (configured(demo_root, model=rich, train={"precision": kind}) for kind in ("auto", "fp32"))
+    )
+    for one, other in ((rounded[0].plain, exact[0].plain), (rounded[0].mirrored, exact[0].mirrored)):
+        assert one is not None
+        assert other is not None
+        assert 1e-4 < np.linalg.norm(one - other) / np.linalg.norm(other) < 0.02  # bf16 has eight bits, which is 0.4 %
+    assert rounded[1].plain is exact[1].plain
+    assert rounded[1].mirrored is exact[1].mirrored
+    # Out of fold every image is evaluated, too.
+    folds = configured(demo_root, model=rich, train={"precision": "auto"}, data={"folds": 3})
+    assert open_features(data.train, folds, NO_WEIGHTS).plain is exact[0].plain
+
+
+def test_what_is_there_in_the_other_precision_serves(
+    demo_root: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that computes bf16 goes on with the cache of one that doesn't, and the reverse."""
+    auto = configured(demo_root, train={"precision": "auto"})
+    monkeypatch.setattr(passes, "computes_bf16", lambda device: False)
+    exact = open_or_compute(data.train, auto, NO_WEIGHTS, split="train")
+    monkeypatch.setattr(passes, "computes_bf16", lambda device: True)
+    assert open_or_compute(data.train, auto, NO_WEIGHTS, split="train") is exact
+    features_path(data.train, auto, NO_WEIGHTS, False).unlink()
+    rounded = open_or_compute(data.train, auto, NO_WEIGHTS, split="train")
+    assert not np.array_equal(rounded, exact)
+    monkeypatch.setattr(passes, "computes_bf16", lambda device: False)
+    assert open_or_compute(data.train, auto, NO_WEIGHTS, split="train") is rounded
+    # What must be exact is computed.
+    must_be_exact = configured(demo_root, train={"precision": "fp32"})
+    assert np.array_equal(open_or_compute(data.train, must_be_exact, NO_WEIGHTS, split="train"), exact)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "one byte", "no seal", "half written"])

@@ -176,7 +176,8 @@ def _what(path: Path, parts: re.Match[str], kind: str) -> str:
     if not of:
         return split
     cut = f", behind stage {of['cut']}" if "cut" in of else ""
-    return f"{split}{', mirrored' if of['mirrored'] else ''}, {of['backbone']} at {of['crop']} px{cut}"
+    precision = f", in {of['precision']}" if "precision" in of else ""
+    return f"{split}{', mirrored' if of['mirrored'] else ''}, {of['backbone']} at {of['crop']} px{cut}{precision}"
 
 
 def _description(path: Path) -> dict[str, Any]:

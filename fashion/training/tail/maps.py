@@ -33,6 +33,7 @@ from fashion.model.backbones import row
 from fashion.model.classifier import normalization
 from fashion.model.network import complete_row
 from fashion.model.parts.cut import map_shape, maps_behind
+from fashion.model.precision import Setting
 from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
 from fashion.training.tail import passes
@@ -62,9 +63,11 @@ def open_maps(
     are flipped, in training or in evaluation. split: what the images are used as; by default what the pack is of.
     Raises as `open_or_compute_maps`."""
     assert pack.labels is not None, "train and val have labels: read_dataset refuses them otherwise"
+    used_as = split or pack.metadata["split"]
+    precisions = passes.precisions(config, used_as, device)
     found = [
-        open_or_compute_maps(pack, config, weights, mirrored, device, progress)
-        for mirrored in views_of(config, split or pack.metadata["split"])
+        open_or_compute_maps(pack, config, weights, mirrored, device, progress, precisions)
+        for mirrored in views_of(config, used_as)
     ]
     return Maps(found[0], found[1] if len(found) > 1 else None, pack.labels, config.data.crop_cells)
 
@@ -76,17 +79,29 @@ def open_or_compute_maps(
     mirrored: bool = False,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    precisions: Sequence[bool] = (False,),
 ) -> MapArray:
     """The maps (N, C, S, S) of a pack's centre crops behind the first `train.freeze_stages` stages, memory-mapped.
 
-    They are computed first where the file is missing, truncated or damaged. Raises as `compute_maps`.
+    They are computed first where the file is missing, truncated or damaged. precisions: as `passes.precisions` says.
+    Raises as `compute_maps`.
     """
-    path = maps_path(pack, config, weights, mirrored)
+    bf16 = serving(pack, config, weights, mirrored, precisions)
+    path = maps_path(pack, config, weights, mirrored, bf16)
     found = _valid(path, len(pack))
     if found is not None:
         return found
-    compute_maps(pack, [config], weights, mirrored, device, progress)
+    compute_maps(pack, [config], weights, mirrored, device, progress, bf16)
     return _open(path)
+
+
+def serving(
+    pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool, precisions: Sequence[bool]
+) -> bool:
+    """Whether the maps that serve are those made in bf16. precisions: as `passes.precisions` says."""
+    return passes.serving(
+        precisions, lambda bf16: is_computed(maps_path(pack, config, weights, mirrored, bf16), len(pack))
+    )
 
 
 def compute_maps(
@@ -96,23 +111,24 @@ def compute_maps(
     mirrored: bool = False,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    bf16: bool = False,
 ) -> None:
     """Compute those of the maps that are missing for `configs`, which differ in nothing but the cut that maps depend
     on: one pass gives the maps of all cuts.
 
     Of several processes that ask at the same time one computes. What an interrupted process has computed is kept. The
-    batches are those of evaluation, in fp32, so that a tail's metrics are those of the whole model.
+    batches are those of evaluation, so that in fp32 a tail's metrics are those of the whole model.
 
     Raises BlockedError when the cache folder can't be written, UserError where the maps are too large for float16.
     """
-    by_path = {maps_path(pack, config, weights, mirrored): config for config in configs}
+    by_path = {maps_path(pack, config, weights, mirrored, bf16): config for config in configs}
     try:
         with ExitStack() as locks:
             for path in sorted(by_path):  # in one order everywhere: two processes must not wait for each other
                 locks.enter_context(KernelLock(f"{path}.lock"))
             missing = {path: config for path, config in by_path.items() if _valid(path, len(pack)) is None}
             if missing:
-                _build(missing, pack, weights, mirrored, torch.device(device), progress)
+                _build(missing, pack, weights, mirrored, torch.device(device), progress, bf16)
     except OSError as error:
         raise BlockedError(
             f"The cache of maps can't be written in {pack.path.parent}: {error}. Set FASHION_CACHE to a folder with "
@@ -120,14 +136,16 @@ def compute_maps(
         ) from error
 
 
-def described(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> dict[str, Any]:
+def described(
+    pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool, bf16: bool = False
+) -> dict[str, Any]:
     """Everything that the maps depend on."""
-    return passes.described(pack, config, weights, mirrored, FORMAT_VERSION, config.train.freeze_stages)
+    return passes.described(pack, config, weights, mirrored, FORMAT_VERSION, config.train.freeze_stages, bf16)
 
 
-def maps_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> Path:
+def maps_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool, bf16: bool = False) -> Path:
     """The cache file, named by everything that the maps depend on."""
-    return passes.cache_path(pack, "maps", described(pack, config, weights, mirrored))
+    return passes.cache_path(pack, "maps", described(pack, config, weights, mirrored, bf16))
 
 
 def maps_size(pack: Pack, config: TrialConfig) -> int:
@@ -210,10 +228,13 @@ def _build(
     mirrored: bool,
     device: torch.device,
     progress: Progress | None,
+    bf16: bool,
 ) -> None:
     """Write the files with zeros for maps, or take what an interrupted process has left, and compute into them in
     place."""
-    files = [_begun(path, pack, config, weights, mirrored) for path, config in missing.items()]
+    files = [
+        _begun(path, pack, config, described(pack, config, weights, mirrored, bf16)) for path, config in missing.items()
+    ]
     config = next(iter(missing.values()))
     model, cuts = passes.frozen_model(config, weights, device), [file.cut for file in files]
     channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
@@ -222,7 +243,9 @@ def _build(
     done = min(file.done() for file in files) // size * size
     for batch in eval_batches(pack.images[done:], config.data, channels, size, Worker(device=device)):
         images = batch.images.flip(-1) if mirrored else batch.images
-        for file, maps in zip(files, maps_behind(model.backbone, cuts, images), strict=True):
+        with Setting(bf16, channels_last=True).autocast(device):
+            behind = maps_behind(model.backbone, cuts, images)
+        for file, maps in zip(files, behind, strict=True):
             found = maps.cpu().numpy()
             if not np.isfinite(found).all():
                 file.temporary.unlink()
@@ -237,16 +260,15 @@ def _build(
         file.finish()
 
 
-def _begun(path: Path, pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrored: bool) -> _File:
-    """The file as an interrupted process has left it, or a new one."""
+def _begun(path: Path, pack: Pack, config: TrialConfig, of: Mapping[str, Any]) -> _File:
+    """The file as an interrupted process has left it, or a new one. of: everything that the maps depend on."""
     cut, count = config.train.freeze_stages, len(pack)
     shape = map_shape(complete_row(row(config.model.backbone)), config.data.crop, cut)
     temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock
     mapped = _left(temporary, count, shape)
     if mapped is None:
         make_room("The cache of maps", int(2 * count * np.prod(shape)), path)
-        key = json.dumps(described(pack, config, weights, mirrored), sort_keys=True)
-        mapped = _framed(temporary, count, shape, key)
+        mapped = _framed(temporary, count, shape, json.dumps(of, sort_keys=True))
     return _File(path, temporary, cut, *mapped)
 
 

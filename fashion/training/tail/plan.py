@@ -22,9 +22,10 @@ from fashion.errors import Problem, ResourcesError
 from fashion.model.backbones import row
 from fashion.model.classifier import normalization
 from fashion.model.parts.cut import maps_behind
+from fashion.model.precision import Setting
 from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
-from fashion.training.tail import maps
+from fashion.training.tail import maps, passes
 from fashion.training.tail.passes import frozen_model
 
 # A pass of this many batches, after one that counts for nothing, says how long all will take.
@@ -41,6 +42,7 @@ class MapFile:
     config: TrialConfig
     weights: ResolvedWeights
     mirrored: bool
+    bf16: bool
     size: int
 
     @property
@@ -60,7 +62,7 @@ class MapFile:
     @property
     def together(self) -> tuple[object, ...]:
         """Files that are alike in this differ in the cut alone, and are computed in one pass."""
-        described = maps.described(self.pack, self.config, self.weights, self.mirrored)
+        described = maps.described(self.pack, self.config, self.weights, self.mirrored, self.bf16)
         return tuple(value for name, value in described.items() if name != "cut")
 
 
@@ -92,7 +94,7 @@ class MapPlan:
         for files in passes.values():
             first, configs = files[0], [file.config for file in files]
             told = partial(progress, label(files))
-            maps.compute_maps(first.pack, configs, first.weights, first.mirrored, device, told)
+            maps.compute_maps(first.pack, configs, first.weights, first.mirrored, device, told, first.bf16)
 
     def sentence(self, shared: Sequence[MapFile], seconds: float) -> str:
         """What is to be computed, for people."""
@@ -108,8 +110,10 @@ def plan_maps(
     packs: Mapping[Form, Sequence[Pack]],
     weights: Mapping[tuple[str, str], ResolvedWeights],
     limit_gb: float,
+    device: torch.device | str = "cpu",
 ) -> MapPlan:
-    """The maps that these trials need. packs: the labelled splits in each form. Nothing is computed.
+    """The maps that these trials need. packs: the labelled splits in each form. device: where those that are missing
+    are to be computed. Nothing is computed here.
 
     Raises ResourcesError where they take more than `limit_gb`, BlockedError where the disk has no room for those that
     are missing.
@@ -121,16 +125,19 @@ def plan_maps(
         resolved = weights[config.model.backbone, config.model.weights]
         used = packs[config.data.form]
         for split, pack in zip(LABELLED, (used[0], used[-1]), strict=True):
+            precisions = passes.precisions(config, split, device)
             for mirrored in maps.views_of(config, split):
-                path = maps.maps_path(pack, config, resolved, mirrored)
+                bf16 = maps.serving(pack, config, resolved, mirrored, precisions)
+                path = maps.maps_path(pack, config, resolved, mirrored, bf16)
                 if path not in found:
-                    found[path] = MapFile(path, pack, config, resolved, mirrored, maps.maps_size(pack, config))
+                    size = maps.maps_size(pack, config)
+                    found[path] = MapFile(path, pack, config, resolved, mirrored, bf16, size)
     plan = MapPlan(tuple(found.values()))
     most, place = limit_gb * 1e9, "resources.maps_gb"
     if (whole := limit()) is not None and whole < most:
         most, place = whole, LIMIT
     if plan.size > most:
-        cuts = len({_cut(file) for file in found.values()})
+        cuts = len({_cut(file)[:3] for file in found.values()})
         what = f"the maps of {cuts} cut{'s' if cuts > 1 else ''}"
         rule = f"{what} take {plan.size / 1e9:.3g} GB in {plan.files[0].path.parent}"
         fix = "Raise it, cut behind later stages, or try fewer cuts (train.freeze_stages), backbones or sizes"
@@ -149,8 +156,8 @@ def label(files: Sequence[MapFile]) -> str:
 
 
 def seconds_of(passes: Iterable[Sequence[MapFile]], device: str) -> float:
-    """About how long these passes take, from a few batches of each backbone, size and last cut."""
-    speeds: dict[tuple[str, int, int], float] = {}
+    """About how long these passes take, from a few batches of each backbone, size, last cut and precision."""
+    speeds: dict[tuple[str, int, int, bool], float] = {}
     total = 0.0
     for files in passes:
         last = max(files, key=lambda file: file.cut)
@@ -160,8 +167,8 @@ def seconds_of(passes: Iterable[Sequence[MapFile]], device: str) -> float:
     return total
 
 
-def _cut(file: MapFile) -> tuple[str, int, int]:
-    return file.config.model.backbone, file.config.data.crop, file.cut
+def _cut(file: MapFile) -> tuple[str, int, int, bool]:
+    return file.config.model.backbone, file.config.data.crop, file.cut, file.bf16
 
 
 @torch.inference_mode()
@@ -173,7 +180,8 @@ def _seconds_an_image(file: MapFile, device: str) -> float:
     begun, count = time.perf_counter(), 0
     some = file.pack.images[: size * (1 + TIMED_BATCHES)]
     for number, batch in enumerate(eval_batches(some, config.data, channels, size, worker)):
-        maps_behind(model.backbone, [file.cut], batch.images)[0].sum().item()  # waits for the device
+        with Setting(file.bf16, channels_last=True).autocast(worker.device):
+            maps_behind(model.backbone, [file.cut], batch.images)[0].sum().item()  # waits for the device
         if number == 0:
             begun = time.perf_counter()
         else:

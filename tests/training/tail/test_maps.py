@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from fashion.config.trial import TrialConfig
 from fashion.data.batches import Epoch, Worker
 from fashion.data.cache.arrow_files import seal_path
+from fashion.data.cache.entries import entries
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import BlockedError, UserError
@@ -22,7 +24,8 @@ from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.feed import CachedFeed, PixelFeed, TrainingData, make_feed, with_cached
 from fashion.training.loop import TrialInputs, fit
 from fashion.training.tail import maps as module
-from fashion.training.tail.batches import Maps
+from fashion.training.tail import passes
+from fashion.training.tail.batches import MapArray, Maps
 from fashion.training.tail.maps import compute_maps, maps_path, open_maps, open_or_compute_maps
 
 NO_WEIGHTS = ResolvedWeights("none")
@@ -67,6 +70,43 @@ def test_a_tail_gives_the_metrics_of_the_same_stages_frozen_from_pixels(
         for name, value in one.items():  # of 32 images one may fall to the other side of a decision
             assert value == pytest.approx(other[name], abs=0.04 if "accuracy" in name else 3e-3), name
     assert quick[-1]["train_loss"] < quick[0]["train_loss"]
+
+
+def map_arrays(data: TrainingData) -> list[MapArray]:
+    """The maps of the training and of the validation images, not mirrored."""
+    assert data.cached is not None
+    return [found.plain for found in data.cached if isinstance(found, Maps)]
+
+
+def distance(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """From `other`, as a share of its norm."""
+    return float(np.linalg.norm(one.astype(float) - other) / np.linalg.norm(other.astype(float)))
+
+
+def test_where_the_device_computes_bf16_maps_to_train_on_are_made_in_it_and_those_to_evaluate_in_fp32(
+    demo_root: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "computes_bf16", lambda device: True)
+    train = {"init_heads": "probe"}
+    rounded, exact = (
+        with_cached(data, configured(demo_root, train={**train, "precision": kind}), NO_WEIGHTS)
+        for kind in ("auto", "fp32")
+    )
+    (of_train, of_val), (exactly, same) = map_arrays(rounded), map_arrays(exact)
+    assert 1e-3 < distance(of_train, exactly) < 0.02  # float16, as which both are kept, has eleven bits, and bf16 eight
+    assert of_val is same
+    # The features with which the heads begin are made of these maps.
+    assert rounded.head_features is not None
+    assert exact.head_features is not None
+    assert 1e-3 < distance(rounded.head_features, exact.head_features) < 0.02
+    described = {entry.what for entry in entries(data.train.path.parent) if entry.kind == "maps"}
+    where = "train, tiny at 32 px, behind stage 2"
+    assert described == {
+        where,
+        f"{where}, in bf16",
+        "val, tiny at 32 px, behind stage 2",
+        "val, mirrored, tiny at 32 px, behind stage 2",
+    }
 
 
 def test_a_tail_resumes_to_the_same_numbers(demo_root: Path, data: TrainingData, tmp_path: Path) -> None:
