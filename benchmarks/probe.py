@@ -43,9 +43,9 @@ def run(full: bool, data: Path) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="probe-") as name, threads(1):
         folder = Path(name)
         found = first_images(dataset, CASE, images, images // 5, folder / "cache")
+        computed = with_cached(found, probe, weights)
         tell(f"features of {images} images")
         features = in_turn({name: partial(passed, found.train, name, weights) for name in precisions()}, rounds)
-        computed = with_cached(found, probe, weights)
 
         def trial(kind: str, config: TrialConfig, given: TrainingData) -> float:
             place = Path(tempfile.mkdtemp(prefix="trial-", dir=folder)) / "0000"

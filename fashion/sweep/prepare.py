@@ -109,7 +109,8 @@ def _compute_features(
     for config in read.configs:
         if config.train.mode == "probe" or config.train.init_heads == "probe":
             cut = config.train.freeze_stages if config.train.mode == "tail" else 0
-            seen[config.data, config.model.backbone, config.model.weights, config.train.mode, cut] = config
+            model, train = config.model, config.train
+            seen[config.data, model.backbone, model.weights, train.mode, cut, train.precision] = config
     used = set[Path]()
     for config in seen.values():
         resolved = weights[config.model.backbone, config.model.weights]

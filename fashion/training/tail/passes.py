@@ -23,9 +23,9 @@ def precisions(config: TrialConfig, split: str, device: torch.device | str) -> t
     """Whether a pass over a split's images is made in bf16: the first is what this device computes; what is there
     already in another of them serves, too.
 
-    A device that computes bf16 itself takes half as long with it, or less (docs/performance.md). Only what is trained
-    on is made so: what is evaluated is made in fp32, as every evaluation is, so that a trial's metrics are those of its
-    whole model. With `data.folds` every image is both. split: what the images are used as.
+    A device that computes bf16 itself is faster with it (docs/performance.md). Only what is trained on is made so: what
+    is evaluated is made in fp32, as every evaluation is, so that a trial's metrics are those of its whole model. With
+    `data.folds` every image is both. split: what the images are used as.
     """
     if split == "val" or config.data.folds is not None or config.train.precision == "fp32":
         return (False,)

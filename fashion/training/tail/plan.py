@@ -25,8 +25,8 @@ from fashion.model.parts.cut import maps_behind
 from fashion.model.precision import Setting
 from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training.evaluate import evaluation_batch_size
-from fashion.training.tail import maps, passes
-from fashion.training.tail.passes import frozen_model
+from fashion.training.tail import maps
+from fashion.training.tail.passes import frozen_model, precisions
 
 # A pass of this many batches, after one that counts for nothing, says how long all will take.
 TIMED_BATCHES = 2
@@ -125,9 +125,9 @@ def plan_maps(
         resolved = weights[config.model.backbone, config.model.weights]
         used = packs[config.data.form]
         for split, pack in zip(LABELLED, (used[0], used[-1]), strict=True):
-            precisions = passes.precisions(config, split, device)
+            allowed = precisions(config, split, device)
             for mirrored in maps.views_of(config, split):
-                bf16 = maps.serving(pack, config, resolved, mirrored, precisions)
+                bf16 = maps.serving(pack, config, resolved, mirrored, allowed)
                 path = maps.maps_path(pack, config, resolved, mirrored, bf16)
                 if path not in found:
                     size = maps.maps_size(pack, config)
@@ -137,7 +137,7 @@ def plan_maps(
     if (whole := limit()) is not None and whole < most:
         most, place = whole, LIMIT
     if plan.size > most:
-        cuts = len({_cut(file)[:3] for file in found.values()})
+        cuts = len({_cut(file) for file in found.values()})
         what = f"the maps of {cuts} cut{'s' if cuts > 1 else ''}"
         rule = f"{what} take {plan.size / 1e9:.3g} GB in {plan.files[0].path.parent}"
         fix = "Raise it, cut behind later stages, or try fewer cuts (train.freeze_stages), backbones or sizes"
@@ -157,18 +157,19 @@ def label(files: Sequence[MapFile]) -> str:
 
 def seconds_of(passes: Iterable[Sequence[MapFile]], device: str) -> float:
     """About how long these passes take, from a few batches of each backbone, size, last cut and precision."""
-    speeds: dict[tuple[str, int, int, bool], float] = {}
+    speeds: dict[tuple[object, ...], float] = {}
     total = 0.0
     for files in passes:
         last = max(files, key=lambda file: file.cut)
-        if _cut(last) not in speeds:
-            speeds[_cut(last)] = _seconds_an_image(last, device)
-        total += len(last.pack) * speeds[_cut(last)]
+        alike = *_cut(last), last.bf16
+        if alike not in speeds:
+            speeds[alike] = _seconds_an_image(last, device)
+        total += len(last.pack) * speeds[alike]
     return total
 
 
-def _cut(file: MapFile) -> tuple[str, int, int, bool]:
-    return file.config.model.backbone, file.config.data.crop, file.cut, file.bf16
+def _cut(file: MapFile) -> tuple[str, int, int]:
+    return file.config.model.backbone, file.config.data.crop, file.cut
 
 
 @torch.inference_mode()

@@ -11,12 +11,14 @@ import pytest
 from safetensors.torch import save_file
 
 from fashion.config.trial import TrialConfig
+from fashion.data.cache.entries import entries
 from fashion.errors import BlockedError, ResourcesError, SpecError
 from fashion.model.backbones import row
 from fashion.model.network import make_backbone
 from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.sweep.foresee import foreseen
 from fashion.sweep.prepare import prepare
+from fashion.training.tail import passes
 
 TEXT = """\
 name: tails
@@ -63,6 +65,22 @@ def test_all_maps_are_computed_beforehand_as_told(load: Load, tmp_path: Path) ->
     again: list[str] = []
     prepare(load(), quiet, say=again.append)
     assert not again
+
+
+def test_features_are_computed_beforehand_in_each_precision_that_trials_need(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "computes_bf16", lambda device: True)
+    probe = "train.mode=probe", "train.freeze_stages=0", "data.flip=0"
+    of_train: list[str] = []
+    for precisions in ("auto", "{grid: [fp32, auto]}"):  # what must be in fp32 is not left to its trial
+        prepare(load(*probe, f"train.precision={precisions}"), quiet)
+        found = [each.what for each in entries(tmp_path / "cache") if each.kind == "features"]
+        of_train.append(", ".join(sorted(what for what in found if what.startswith("train"))))
+    assert of_train == [
+        "train, tiny at 32 px, in bf16",
+        "train, tiny at 32 px, train, tiny at 32 px, in bf16",
+    ]
 
 
 def test_what_is_over_the_limit_is_refused_before_any_is_computed(load: Load, tmp_path: Path) -> None:
