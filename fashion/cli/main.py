@@ -95,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     name_user()
     expand_home()
+    share_cores()
     if VARIABLE in os.environ:
         prepare_completion()
     try:
@@ -154,6 +155,16 @@ def expand_home() -> None:
     for name in PATH_VARIABLES:
         if os.environ.get(name, "").startswith("~"):
             os.environ[name] = os.path.expanduser(os.environ[name])
+
+
+def share_cores() -> None:
+    """Let OpenMP's threads sleep soon while they wait for each other, unless the user has set how long they spin.
+
+    By default those of GNU's OpenMP, which torch's wheels for Linux bring, spin. Where another process has the core
+    that the last of them needs, the others keep it busy with waiting: beside other work a forward pass takes several
+    times as long (docs/performance.md). The variable is read once, when torch is imported.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def require_working_folder(arguments: Sequence[str]) -> None:

@@ -40,6 +40,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # The command's own. With Ray's 15, a process as busy beside it leaves a trial a thirtieth of a core.
     "RAY_worker_niceness": "0",
+    # As `fashion.cli.main.share_cores` sets it for the command itself.
+    "GOMP_SPINCOUNT": "3000",
 }
 
 # Ray's client sets the first where it finds a token, `_join` the second, `_start` the others.

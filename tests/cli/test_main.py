@@ -170,6 +170,18 @@ def test_a_user_id_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert getpass.getuser() == f"uid-{os.getuid()}"
 
 
+def test_openmps_threads_sleep_soon_unless_the_user_has_set_how_long_they_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fashion.cluster.session import ENVIRONMENT  # here: it takes Ray
+
+    monkeypatch.setenv("GOMP_SPINCOUNT", "infinity")
+    main.share_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "infinity"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    main.share_cores()
+    # The processes of a sweep have the same, also those of a cluster that was joined.
+    assert os.environ["GOMP_SPINCOUNT"] == ENVIRONMENT["GOMP_SPINCOUNT"] == "3000"
+
+
 def test_a_variables_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in main.PATH_VARIABLES:
