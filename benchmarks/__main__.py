@@ -22,7 +22,7 @@ from fashion.files import write_atomic
 # comes.
 BENCHMARKS = {
     "input": True, "step": True, "trial": False, "probe": True, "tail": True, "sweep": True, "scale": False,
-    "predict": True, "start": False, "labels": False, "page": False,
+    "predict": True, "start": False, "beside": False, "labels": False, "page": False,
 }  # fmt: skip
 WIDTH = 150  # characters, where the output is not a terminal
 
