@@ -168,6 +168,22 @@ def test_compare_pairs_the_winners(storage: Path, capsys: Shell) -> None:
     assert {each["field"] for each in found["spec"]} == {"train.lr", "search.trials"}
 
 
+def test_a_field_that_the_specs_fix_is_told_once(storage: Path, capsys: Shell) -> None:
+    before = json.loads(typed(capsys, "compare", "base", "other", "--storage", str(storage), "--json"))
+    (rates,) = (each for each in before["config"] if each["field"] == "train.lr")
+    for name, rate in zip(("base", "other"), rates["values"], strict=True):
+        place = storage / name / "manifest.json"
+        manifest = json.loads(place.read_text())
+        manifest["spec"]["train"]["lr"] = rate
+        place.write_text(json.dumps(manifest))
+    text = typed(capsys, "compare", "base", "other", "--storage", str(storage))
+    assert sum(line.startswith("train.lr ") for line in text.splitlines()) == 1
+    assert "the compared trials' configurations do not differ otherwise" in text
+    after = json.loads(typed(capsys, "compare", "base", "other", "--storage", str(storage), "--json"))
+    assert rates in after["spec"]
+    assert rates in after["config"]
+
+
 def test_compare_trials_of_one_run(storage: Path, capsys: Shell) -> None:
     text = typed(capsys, "compare", "base", "--storage", str(storage), "--trials", "1,2")
     assert "trial 2 and trial 1 can't be told apart by val_loss" in text

@@ -88,7 +88,9 @@ def print_comparison(
         )
     if specs is not None:
         _print_fields("the specs", sides, specs, out)
-    _print_fields("the compared trials' configurations", sides, configs, out)
+    # A value that a spec fixes is in its trials' configurations, too.
+    others = [each for each in configs if each not in (specs or ())]
+    _print_fields("the compared trials' configurations", sides, others, out, partly=len(others) < len(configs))
 
 
 def _verdict(first: str, pair: Pairing) -> str:
@@ -151,12 +153,15 @@ def _cells(each: MetricDifference) -> list[str]:
     return [*shares, f"{difference + 0.0:+.2f}", f"{low + 0.0:+.2f} to {high + 0.0:+.2f}"]
 
 
-def _print_fields(what: str, sides: Sequence[Side], rows: Sequence[FieldDifference], out: Console) -> None:
+def _print_fields(
+    what: str, sides: Sequence[Side], rows: Sequence[FieldDifference], out: Console, partly: bool = False
+) -> None:
+    """partly: other rows have been printed already."""
     out.print()
     if not rows:
-        out.print(f"{what} do not differ", style="dim")
+        out.print(f"{what} do not differ{' otherwise' if partly else ''}", style="dim")
         return
-    out.print(f"{what} differ in", style="dim")
+    out.print(f"{what}{' also' if partly else ''} differ in", style="dim")
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("field", no_wrap=True)
     for side in sides:
