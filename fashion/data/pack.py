@@ -8,7 +8,6 @@ one before anything is mapped.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,17 +19,17 @@ from numpy.typing import NDArray
 
 from fashion.config.base import OF_ITS_TIME
 from fashion.config.data import Form
-from fashion.data.cache.arrow_files import check_seal, write_frame, write_seal, zeros
-from fashion.data.cache.entries import make_room
+from fashion.data.cache.arrays import SAMPLED, SUMS, Rows, Unfinished
+from fashion.data.cache.arrow_files import check_seal
 from fashion.data.cache.use import keep_open
-from fashion.data.contents import default_cache_dir, require_room
+from fashion.data.contents import default_cache_dir
 from fashion.data.images import Progress, decode_into
 from fashion.data.layout import Dataset
 from fashion.errors import BlockedError, DataError, Problem
 from fashion.files import KernelLock
 
 FORMAT_VERSION = 1
-_SAMPLED = 16  # rows whose checksums are compared whenever a file is opened
+COLUMN = "pixels"
 
 
 class Pack:
@@ -44,10 +43,10 @@ class Pack:
         self.path = path
         self.metadata = metadata
         size = int(metadata["resize"])
-        pixels = np.frombuffer(batch.column("pixels").buffers()[1], np.uint8)
+        pixels = np.frombuffer(batch.column(COLUMN).buffers()[1], np.uint8)
         self.images: NDArray[np.uint8] = pixels.reshape(len(batch), size, size, 3)
         self.names: list[str] = batch.column("name").to_pylist()
-        self.checksums = batch.column("crc32").to_numpy()
+        self.checksums = batch.column(SUMS).to_numpy()
         self.labels: NDArray[np.int64] | None = None
         if "labels" in batch.schema.names:
             self.labels = batch.column("labels").flatten().to_numpy().reshape(len(batch), -1)
@@ -64,9 +63,7 @@ class Pack:
         path = Path(path)
         try:
             pack = cls._mapped(path)
-            wrong = pack._wrong_rows(
-                range(len(pack)) if verify else np.linspace(0, len(pack) - 1, _SAMPLED).astype(int)
-            )
+            wrong = pack._wrong_rows(range(len(pack)) if verify else np.linspace(0, len(pack) - 1, SAMPLED).astype(int))
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             problem = Problem(str(path), "must be a whole cache file", str(error), "Delete it")
             raise DataError("The image cache can't be used:", [problem]) from error
@@ -104,8 +101,8 @@ class Pack:
         """The cache of one split, built first if it is missing, stale, truncated or damaged.
 
         Processes that ask at the same time wait for one builder. The file appears by a rename, so a killed builder
-        leaves nothing behind that could be taken for a cache. If the data set holds packed images, the pack there is
-        opened and nothing is built.
+        leaves nothing behind that could be taken for a cache; the next one goes on with it. If the data set holds
+        packed images, the pack there is opened and nothing is built.
 
         Raises:
             DataError: some images can't be used, of which it lists every one; or packed images are missing or damaged.
@@ -191,33 +188,31 @@ def _form_as_metadata(form: Form) -> dict[str, str]:
 
 
 def _build(path: Path, dataset: Dataset, form: Form, metadata: dict[str, str], progress: Progress | None) -> None:
-    """Write the file with zeros for pixels, then decode into it in place: pixels are never copied in memory."""
-    split, size = dataset.splits[metadata["split"]], form.resize
-    make_room("The image cache", len(split) * size * size * 3, path)
-    require_room("The image cache", len(split) * size * size * 3, path.parent)
-    # Always the same name, guarded by the lock: what a killed builder left is overwritten.
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Decode into the file in place: pixels are never copied in memory."""
+    split = dataset.splits[metadata["split"]]
+    file = begin_pack(path, split.images, split.labels, form.resize, metadata)
+    done = file.done(progress)
+
+    def told(count: int, _: int) -> None:
+        if progress is not None:
+            progress(done + count, len(split))
+
     try:
-        pixels_at, checksums_at = write_pack_frame(temporary, split.images, split.labels, size, metadata)
-        images = np.memmap(temporary, np.uint8, "r+", pixels_at, (len(split), size, size, 3))
-        checksums = np.memmap(temporary, np.uint32, "r+", checksums_at, (len(split),))
-        decode_into(images, checksums, dataset.root, split.images, form, progress)
-        images.flush()
-        checksums.flush()
-        write_seal(path, temporary, pixels_at, images.nbytes)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        decode_into(file.rows[done:], file.sums[done:], dataset.root, split.images[done:], form, told)
+    except DataError:
+        file.discard()  # with the images mended it would be another file
+        raise
+    file.finish()
 
 
-def write_pack_frame(
+def begin_pack(
     path: Path, names: Sequence[str], labels: NDArray[np.int64] | None, size: int, metadata: dict[str, str]
-) -> tuple[int, int]:
-    """Write the Arrow file with zeros for pixels. Returns the offsets of pixels and checksums in it, in bytes."""
-    count, row = len(names), size * size * 3
-    empty = pa.FixedSizeBinaryArray.from_buffers(pa.binary(row), count, [None, zeros(count * row)])
-    columns = {"name": pa.array(names, pa.string()), "crc32": pa.array(np.zeros(count, np.uint32)), "pixels": empty}
+) -> Unfinished:
+    """The file of such a cache, of zeros for pixels or as an interrupted process has left it. Raises BlockedError where
+    there is no room."""
+    others = {"name": pa.array(names, pa.string())}
     if labels is not None:
-        columns["labels"] = pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1)), labels.shape[1])
-    pixels_at, checksums_at = write_frame(path, columns, ("pixels", "crc32"), metadata)
-    return pixels_at, checksums_at
+        others["labels"] = pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1)), labels.shape[1])
+    return Unfinished.begin(
+        "The image cache", path, COLUMN, Rows(len(names), (size, size, 3), np.uint8), metadata, others
+    )

@@ -3,6 +3,7 @@ with (`train.init_heads: probe`).
 
 A frozen backbone gives an image the same features in every epoch of every trial. They are kept in one Arrow file per
 (image cache, crop, normalisation, backbone, weights, mirrored or not), beside the image caches and with the same seal.
+A file that was not finished is gone on with.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -31,10 +30,7 @@ from fashion.data.batches import (
     eval_batches,
     flipped,
 )
-from fashion.data.cache.arrow_files import check_seal, write_frame, write_seal, zeros
-from fashion.data.cache.entries import make_room
-from fashion.data.cache.use import keep_open
-from fashion.data.contents import require_room
+from fashion.data.cache.arrays import Rows, Unfinished, open_array, whole_array
 from fashion.data.pack import Pack
 from fashion.errors import BlockedError
 from fashion.files import KernelLock
@@ -47,6 +43,7 @@ from fashion.training.tail import maps, passes
 from fashion.training.tail.batches import Maps
 
 FORMAT_VERSION = 1
+COLUMN = "features"
 
 Progress = Callable[[int, int], None]
 
@@ -133,19 +130,19 @@ def open_or_compute(
     """
     bf16 = _serving(pack, config, weights, mirrored, passes.precisions(config, split, device))
     path = features_path(pack, config, weights, mirrored, bf16)
-    found = _valid(path, len(pack))
+    found = whole_array(path, COLUMN, len(pack))
     if found is not None:
         return found
     try:
         with KernelLock(f"{path}.lock"):
-            found = _valid(path, len(pack))
+            found = whole_array(path, COLUMN, len(pack))
             if found is None:
                 _build(path, pack, config, weights, mirrored, torch.device(device), progress, bf16)
     except OSError as error:
         raise BlockedError(
             f"The feature cache can't be written in {path.parent}: {error}. Set FASHION_CACHE to a folder with room."
         ) from error
-    return found if found is not None else _open(path)
+    return found if found is not None else open_array(path, COLUMN)
 
 
 def _serving(
@@ -157,7 +154,7 @@ def _serving(
         precisions = [maps.serving(pack, config, weights, mirrored, precisions)]
     return passes.serving(
         precisions,
-        lambda bf16: _valid(features_path(pack, config, weights, mirrored, bf16), len(pack)) is not None,
+        lambda bf16: whole_array(features_path(pack, config, weights, mirrored, bf16), COLUMN, len(pack)) is not None,
     )
 
 
@@ -190,32 +187,6 @@ def _described(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirror
     return {**described, **stages}
 
 
-def _valid(path: Path, count: int) -> NDArray[np.float32] | None:
-    """The features if their file is whole, None when they must be computed."""
-    if not path.exists():
-        return None
-    try:
-        features = _open(path)
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-        return None  # a damaged cache is computed again; it is no reason to stop
-    return features if len(features) == count else None
-
-
-def _open(path: Path) -> NDArray[np.float32]:
-    found = path.stat()
-    return _mapped(path, found.st_mtime_ns, found.st_ino)
-
-
-@lru_cache(maxsize=16)
-def _mapped(path: Path, written: int, inode: int) -> NDArray[np.float32]:
-    """Mapped once in a warm process."""
-    check_seal(path)  # first, since Arrow follows whatever offsets it finds, even out of the mapping
-    column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("features")
-    values: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(column), -1)
-    keep_open(path, values)
-    return values
-
-
 @torch.inference_mode()
 def _build(
     path: Path,
@@ -227,43 +198,30 @@ def _build(
     progress: Progress | None,
     bf16: bool,
 ) -> None:
-    """Write the file with zeros for features, then compute into it in place: memory does not grow with the images.
-    Those of a tail are computed from its maps, which is quicker."""
-    of_maps = config.train.mode == "tail"
+    """Compute into a file of zeros, or into what an interrupted process has left: memory does not grow with the images.
+    The features of a tail are computed from its maps, which is quicker."""
     model = passes.frozen_model(config, weights, device)
-    channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
+    of = json.dumps(_described(pack, config, weights, mirrored, bf16), sort_keys=True)
+    rows = Rows(len(pack), (model.feature_count,), np.float32)
+    file = Unfinished.begin("The feature cache", path, COLUMN, rows, {"of": of})
     size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
-    batches = eval_batches(pack, config.data, channels, size, Worker(device=device))
-    if of_maps:
-        of_images = maps.open_or_compute_maps(pack, config, weights, mirrored, device, precisions=[bf16])
+    # Whole batches only, so that no feature depends on where a process was interrupted.
+    done = file.done(progress) // size * size
+    left = np.arange(done, len(pack))
+    if of_maps := config.train.mode == "tail":
         model.without_stages(config.train.freeze_stages)
-        labels = np.zeros((len(pack), 0), np.int64)
-        batches = Maps(of_images, None, labels).eval_batches(size, Worker(device=device))
-    temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock
-    try:
-        key = json.dumps(_described(pack, config, weights, mirrored, bf16), sort_keys=True)
-        make_room("The feature cache", 4 * len(pack) * model.feature_count, path)
-        features = _framed(temporary, len(pack), model.feature_count, key)
-        done = 0
-        for batch in batches:
-            images = batch.images.flip(-1) if mirrored and not of_maps else batch.images
-            with Setting(bf16, channels_last=True).autocast(device):
-                found = model.features(images)
-            features[done : done + len(images)] = found.float().cpu().numpy()
-            done += len(images)
-            if progress is not None:
-                progress(done, len(pack))
-        features.flush()
-        write_seal(path, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _framed(path: Path, count: int, width: int, key: str) -> np.memmap[Any, np.dtype[np.float32]]:
-    """A new file of features, all of them 0, mapped to be written: (count, width)."""
-    require_room("The feature cache", 4 * count * width, path.parent)
-    values = pa.Array.from_buffers(pa.float32(), count * width, [None, zeros(4 * count * width)])
-    columns = {"features": pa.FixedSizeListArray.from_arrays(values, width)}
-    (start,) = write_frame(path, columns, ("features",), {"of": key})
-    return np.memmap(path, np.float32, "r+", start, (count, width))
+        of_images = maps.open_or_compute_maps(pack, config, weights, mirrored, device, precisions=[bf16])
+        unlabelled = np.zeros((len(pack), 0), np.int64)
+        batches = Maps(of_images, None, unlabelled).eval_batches(size, Worker(device=device), left)
+    else:
+        channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
+        batches = eval_batches(pack, config.data, channels, size, Worker(device=device), left)
+    for batch in batches:
+        images = batch.images.flip(-1) if mirrored and not of_maps else batch.images
+        with Setting(bf16, channels_last=True).autocast(device):
+            found = model.features(images)
+        file.put(done, found.float().cpu().numpy())
+        done += len(images)
+        if progress is not None:
+            progress(done, len(pack))
+    file.finish(sealed=True)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from fashion.data import images
 from fashion.data.cache.arrow_files import check_seal, read_seal, write_seal, zeros
 from fashion.data.images import PAD_COLOUR, load_rgb, resize_square
 from fashion.data.layout import Dataset, read_dataset
@@ -153,6 +154,32 @@ def test_processes_that_start_together_build_once(demo_root: Path, tmp_path: Pat
     assert len(list(tmp_path.glob("built-*"))) == 1
 
 
+def test_an_interrupted_build_goes_on(demo: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Pack.open_or_build(demo, "val", 24, cache_dir=tmp_path / "whole")
+
+    def interrupted(done: int, total: int) -> None:
+        if done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Pack.open_or_build(demo, "val", 24, cache_dir=tmp_path, progress=interrupted)
+    assert not list(tmp_path.glob("*.arrow"))
+    decoded: list[str] = []
+    told: list[int] = []
+    real = images.load_rgb
+
+    def counted(path: Path, *how: str) -> Image.Image:
+        decoded.append(path.name)
+        return real(path, *how)
+
+    monkeypatch.setattr(images, "load_rgb", counted)
+    pack = Pack.open_or_build(demo, "val", 24, cache_dir=tmp_path, progress=lambda done, total: told.append(done))
+    assert sorted(decoded) == sorted(Path(name).name for name in demo.splits["val"].images[20:])
+    assert told == list(range(1, 33))
+    assert pack.path.read_bytes() == expected.path.read_bytes()
+    assert not list(tmp_path.glob(".*.tmp*"))
+
+
 def test_all_bad_images_are_listed_and_nothing_is_left(demo_root: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(demo_root, root)
@@ -163,7 +190,7 @@ def test_all_bad_images_are_listed_and_nothing_is_left(demo_root: Path, tmp_path
         Pack.open_or_build(read_dataset(root), "val", 16, cache_dir=tmp_path / "cache")
     assert [Path(problem.place).name for problem in caught.value.problems] == [Path(names[1]).name, Path(names[4]).name]
     assert not list((tmp_path / "cache").glob("*.arrow"))
-    assert not list((tmp_path / "cache").glob(".*.tmp"))
+    assert not list((tmp_path / "cache").glob(".*.tmp*"))
 
 
 def test_modes_become_rgb(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import torch
 
 from fashion.config.trial import TrialConfig
 from fashion.data.batches import Epoch, Normalization, Worker, eval_batches, train_batches
+from fashion.data.cache import arrays
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 from fashion.errors import BlockedError
-from fashion.model.classifier import build_model
+from fashion.model.classifier import MultiHeadClassifier, build_model
 from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.training import features as module
 from fashion.training.features import features_path, open_features, open_or_compute
@@ -211,6 +212,36 @@ def test_damaged_features_are_made_anew(demo_root: Path, data: TrainingData, dam
     assert not list(path.parent.glob(".*.tmp"))
 
 
+@pytest.mark.parametrize("mode", ["probe", "tail"])
+def test_an_interrupted_pass_goes_on(
+    demo_root: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    tail = {"mode": mode, "freeze_stages": 2, "freeze_backbone": False} if mode == "tail" else {}
+    config, real = configured(demo_root, train=tail), MultiHeadClassifier.features
+    expected = np.array(open_or_compute(data.train, config, NO_WEIGHTS))
+    path = features_path(data.train, config, NO_WEIGHTS, False)
+    path.unlink()
+    seen: list[int] = []
+
+    def counted(model: MultiHeadClassifier, images: torch.Tensor) -> torch.Tensor:
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(images))
+        return real(model, images)
+
+    monkeypatch.setattr(MultiHeadClassifier, "features", counted)
+    with pytest.raises(KeyboardInterrupt):
+        open_or_compute(data.train, config, NO_WEIGHTS)
+    assert not path.exists()
+    size, told = seen[0], list[int]()
+    seen[:] = [0, 0, 0]
+    again = open_or_compute(data.train, config, NO_WEIGHTS, progress=lambda done, total: told.append(done))
+    assert np.array_equal(again, expected)
+    assert sum(seen[3:]) == len(data.train) - 2 * size  # two batches were done
+    assert told == [*range(1, 2 * size + 1), *np.minimum(np.arange(3, 4 + len(seen[4:])) * size, len(data.train))]
+    assert not list(path.parent.glob(".*.tmp*"))
+
+
 def test_training_batches_cover_every_image_once(demo_root: Path, data: TrainingData) -> None:
     config = configured(demo_root, train={"batch_size": 16})
     features = open_features(data.train, config, NO_WEIGHTS)
@@ -233,7 +264,7 @@ def test_a_read_only_cache_is_a_clear_mistake(
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_framed", full)
+    monkeypatch.setattr(arrays, "write_frame", full)
     with pytest.raises(BlockedError, match=r"No space left on device.*FASHION_CACHE"):
         open_or_compute(data.val, configured(demo_root), NO_WEIGHTS)
     shutil.rmtree(data.val.path.parent)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion.data.cache.arrow_files import write_seal
-from fashion.data.contents import default_cache_dir, require_room
+from fashion.data.contents import default_cache_dir
 from fashion.data.images import Progress
-from fashion.data.pack import Pack, write_pack_frame
+from fashion.data.pack import Pack, begin_pack
 from fashion.errors import BlockedError, DataError
 from fashion.files import KernelLock
 
@@ -79,24 +77,15 @@ def _build(
     progress: Progress | None,
 ) -> None:
     size = int(metadata["resize"])
-    require_room("The image cache", len(names) * size * size * 3, path.parent)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        pixels_at, checksums_at = write_pack_frame(temporary, names, labels, size, metadata)
-        images = np.memmap(temporary, np.uint8, "r+", pixels_at, (len(names), size, size, 3))
-        checksums = np.memmap(temporary, np.uint32, "r+", checksums_at, (len(names),))
-        step, done = max(_AT_ONCE // (size * size * 3), 1), 0
-        for pack, wanted in ((train, np.arange(len(train))), (val, rows)):
-            for start in range(0, len(wanted), step):
-                part = wanted[start : start + step]
-                images[done : done + len(part)] = pack.images[part]
-                checksums[done : done + len(part)] = pack.checksums[part]
-                done += len(part)
-                if progress is not None:
-                    progress(done, len(names))
-        images.flush()
-        checksums.flush()
-        write_seal(path, temporary, pixels_at, images.nbytes)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    file = begin_pack(path, names, labels, size, metadata)
+    step, at, done = max(_AT_ONCE // (size * size * 3), 1), 0, file.done(progress)
+    for pack, wanted in ((train, np.arange(len(train))), (val, rows)):
+        for start in range(0, len(wanted), step):
+            part = wanted[start : start + step]
+            at += len(part)
+            if at <= done:
+                continue
+            file.put(at - len(part), pack.images[part])
+            if progress is not None:
+                progress(at, len(names))
+    file.finish()

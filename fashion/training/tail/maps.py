@@ -8,24 +8,17 @@ image caches, and mapped by all trials of a machine. A file that was not finishe
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from fashion.config.trial import TrialConfig
 from fashion.data.batches import Normalization, Worker, eval_batches
-from fashion.data.cache.arrow_files import check_seal, positions, seal_path, write_frame, write_seal, zeros
-from fashion.data.cache.entries import make_room
-from fashion.data.cache.use import keep_open
-from fashion.data.contents import require_room
+from fashion.data.cache.arrays import Rows, Unfinished, open_array, whole_array
 from fashion.data.pack import Pack
 from fashion.errors import BlockedError, Problem, UserError
 from fashion.files import KernelLock
@@ -40,7 +33,7 @@ from fashion.training.tail import passes
 from fashion.training.tail.batches import MapArray, Maps
 
 FORMAT_VERSION = 1
-_SAMPLED = 16  # rows whose checksums are compared whenever a file is opened
+COLUMN = "maps"
 
 Progress = Callable[[int, int], None]
 
@@ -88,11 +81,11 @@ def open_or_compute_maps(
     """
     bf16 = serving(pack, config, weights, mirrored, precisions)
     path = maps_path(pack, config, weights, mirrored, bf16)
-    found = _valid(path, len(pack))
+    found = whole_array(path, COLUMN, len(pack))
     if found is not None:
         return found
     compute_maps(pack, [config], weights, mirrored, device, progress, bf16)
-    return _open(path)
+    return open_array(path, COLUMN)
 
 
 def serving(
@@ -126,7 +119,7 @@ def compute_maps(
         with ExitStack() as locks:
             for path in sorted(by_path):  # in one order everywhere: two processes must not wait for each other
                 locks.enter_context(KernelLock(f"{path}.lock"))
-            missing = {path: config for path, config in by_path.items() if _valid(path, len(pack)) is None}
+            missing = {path: config for path, config in by_path.items() if not is_computed(path, len(pack))}
             if missing:
                 _build(missing, pack, weights, mirrored, torch.device(device), progress, bf16)
     except OSError as error:
@@ -150,74 +143,12 @@ def maps_path(pack: Pack, config: TrialConfig, weights: ResolvedWeights, mirrore
 
 def maps_size(pack: Pack, config: TrialConfig) -> int:
     """Bytes of the maps of one view of a pack. Raises ValueError where the backbone can't be cut there."""
-    shape = map_shape(complete_row(row(config.model.backbone)), config.data.crop, config.train.freeze_stages)
-    return int(2 * len(pack) * np.prod(shape))
+    return _rows(pack, config).size
 
 
 def is_computed(path: Path, count: int) -> bool:
     """Whether the file holds whole maps of `count` images."""
-    return _valid(path, count) is not None
-
-
-def _valid(path: Path, count: int) -> MapArray | None:
-    """The maps if their file is whole, None when they must be computed."""
-    if not path.exists():
-        return None
-    try:
-        maps = _open(path)
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-        return None  # a damaged cache is computed again; it is no reason to stop
-    return maps if len(maps) == count else None
-
-
-def _open(path: Path) -> MapArray:
-    found = path.stat()
-    return _mapped(path, found.st_mtime_ns, found.st_ino)
-
-
-@lru_cache(maxsize=256)
-def _mapped(path: Path, written: int, inode: int) -> MapArray:
-    """Mapped once in a warm process."""
-    check_seal(path)  # first, since Arrow follows whatever offsets it finds, even out of the mapping
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    batch, shape = reader.get_batch(0), json.loads(reader.schema.metadata[b"shape"])
-    maps: MapArray = batch.column("maps").flatten().to_numpy().reshape(len(batch), *shape)
-    sums = batch.column("crc32").to_numpy()
-    if any(zlib.crc32(maps[each]) != sums[each] for each in np.linspace(0, len(maps) - 1, _SAMPLED).astype(int)):
-        raise ValueError("its checksums differ")
-    keep_open(path, maps)
-    return maps
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file that is being written: its maps (N, C, S, S) and their checksums (N,), mapped."""
-
-    path: Path
-    temporary: Path
-    cut: int
-    maps: np.memmap[Any, np.dtype[np.float16]]
-    sums: np.memmap[Any, np.dtype[np.uint32]]
-
-    def put(self, at: int, found: MapArray) -> None:
-        """Write maps (n, C, S, S) from row `at` on."""
-        self.maps[at : at + len(found)] = found
-        self.sums[at : at + len(found)] = [zlib.crc32(each) for each in np.ascontiguousarray(found)]
-
-    def done(self) -> int:
-        """How many rows, from the first on, are whole. Those that were not begun are zeros with a checksum of 0."""
-        count = 0
-        while count < len(self.maps) and self.sums[count] and zlib.crc32(self.maps[count]) == self.sums[count]:
-            count += 1
-        return count
-
-    def finish(self) -> None:
-        self.maps.flush()
-        self.sums.flush()
-        (maps_at,) = positions(self.temporary, ("maps",))
-        write_seal(self.path, self.temporary, maps_at, self.maps.nbytes)
-        self.temporary.replace(self.path)
-        seal_path(self.temporary).unlink(missing_ok=True)
+    return whole_array(path, COLUMN, count) is not None
 
 
 @torch.inference_mode()
@@ -236,22 +167,22 @@ def _build(
         _begun(path, pack, config, described(pack, config, weights, mirrored, bf16)) for path, config in missing.items()
     ]
     config = next(iter(missing.values()))
-    model, cuts = passes.frozen_model(config, weights, device), [file.cut for file in files]
+    model, cuts = passes.frozen_model(config, weights, device), [each.train.freeze_stages for each in missing.values()]
     channels = Normalization(*normalization(config.data.normalize, row(config.model.backbone)))
     size = evaluation_batch_size(config.train.batch_size, config.data.crop, device)
     # Whole batches only, so that no map depends on where a process was interrupted.
-    done = min(file.done() for file in files) // size * size
+    done = min(file.done(progress) for file in files) // size * size
     for batch in eval_batches(pack.images[done:], config.data, channels, size, Worker(device=device)):
         images = batch.images.flip(-1) if mirrored else batch.images
         with Setting(bf16, channels_last=True).autocast(device):
             behind = maps_behind(model.backbone, cuts, images)
-        for file, maps in zip(files, behind, strict=True):
+        for file, cut, maps in zip(files, cuts, behind, strict=True):
             found = maps.cpu().numpy()
             if not np.isfinite(found).all():
-                file.temporary.unlink()
+                file.discard()
                 rule = f"{config.model.backbone}'s maps there are too large for float16"
                 fix = "Cut elsewhere, or use mode full"
-                raise UserError(Problem("train.freeze_stages", rule, str(file.cut), fix))
+                raise UserError(Problem("train.freeze_stages", rule, str(cut), fix))
             file.put(done, found)
         done += len(images)
         if progress is not None:
@@ -260,49 +191,18 @@ def _build(
         file.finish()
 
 
-def _begun(path: Path, pack: Pack, config: TrialConfig, of: Mapping[str, Any]) -> _File:
-    """The file as an interrupted process has left it, or a new one. of: everything that the maps depend on."""
-    cut, count = config.train.freeze_stages, len(pack)
-    shape = map_shape(complete_row(row(config.model.backbone)), config.data.crop, cut)
-    temporary = path.with_name(f".{path.name}.tmp")  # one name, held by the lock
-    mapped = _left(temporary, count, shape)
-    if mapped is None:
-        make_room("The cache of maps", int(2 * count * np.prod(shape)), path)
-        mapped = _framed(temporary, count, shape, json.dumps(of, sort_keys=True))
-    return _File(path, temporary, cut, *mapped)
+def unfinished(path: Path, pack: Pack, config: TrialConfig) -> Unfinished | None:
+    """What an interrupted process has left of such a file; None where there is nothing."""
+    return Unfinished.left(path, COLUMN, _rows(pack, config))
 
 
-Mapped = tuple["np.memmap[Any, np.dtype[np.float16]]", "np.memmap[Any, np.dtype[np.uint32]]"]
+def _begun(path: Path, pack: Pack, config: TrialConfig, of: Mapping[str, Any]) -> Unfinished:
+    """of: everything that the maps depend on."""
+    rows = _rows(pack, config)
+    metadata = {"shape": json.dumps(rows.shape), "of": json.dumps(of, sort_keys=True)}
+    return Unfinished.begin("The cache of maps", path, COLUMN, rows, metadata)
 
 
-def _framed(path: Path, count: int, shape: tuple[int, ...], key: str) -> Mapped:
-    """A new file of maps, all of them 0, mapped to be written with their checksums. Its seal leaves both out."""
-    width = int(np.prod(shape))
-    require_room("The cache of maps", 2 * count * width, path.parent)
-    values = pa.Array.from_buffers(pa.float16(), count * width, [None, zeros(2 * count * width)])
-    columns = {
-        "crc32": pa.array(np.zeros(count, np.uint32)),
-        "maps": pa.FixedSizeListArray.from_arrays(values, width),
-    }
-    try:
-        sums_at, maps_at = write_frame(path, columns, ("crc32", "maps"), {"shape": json.dumps(shape), "of": key})
-        write_seal(path, path, sums_at, maps_at + 2 * count * width - sums_at)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return _writable(path, count, shape)
-
-
-def _left(path: Path, count: int, shape: tuple[int, ...]) -> Mapped | None:
-    """What an interrupted process has left, mapped to be written; None where there is nothing that can be used."""
-    try:
-        check_seal(path)
-        return _writable(path, count, shape)
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-        return None
-
-
-def _writable(path: Path, count: int, shape: tuple[int, ...]) -> Mapped:
-    sums_at, maps_at = positions(path, ("crc32", "maps"))
-    maps = np.memmap(path, np.float16, "r+", maps_at, (count, *shape))
-    return maps, np.memmap(path, np.uint32, "r+", sums_at, (count,))
+def _rows(pack: Pack, config: TrialConfig) -> Rows:
+    shape = map_shape(complete_row(row(config.model.backbone)), config.data.crop, config.train.freeze_stages)
+    return Rows(len(pack), shape, np.float16)

@@ -14,6 +14,7 @@ import torch
 from fashion.config.data import Form
 from fashion.config.trial import TrialConfig
 from fashion.data.batches import Normalization, Worker, eval_batches
+from fashion.data.cache.arrays import Unfinished
 from fashion.data.cache.entries import LIMIT, limit
 from fashion.data.contents import require_room
 from fashion.data.lists import LABELLED
@@ -54,6 +55,16 @@ class MapFile:
     def computed(self) -> bool:
         """Whether the file was there, and whole, when this was first asked."""
         return maps.is_computed(self.path, len(self.pack))
+
+    @cached_property
+    def begun(self) -> Unfinished | None:
+        """What an interrupted process has left of it."""
+        return maps.unfinished(self.path, self.pack, self.config)
+
+    @cached_property
+    def left(self) -> int:
+        """How many images are to be computed, of a file that is missing."""
+        return len(self.pack) - (self.begun.done() if self.begun is not None else 0)
 
     @property
     def cut(self) -> int:
@@ -142,8 +153,8 @@ def plan_maps(
         rule = f"{what} take {plan.size / 1e9:.3g} GB in {plan.files[0].path.parent}"
         fix = "Raise it, cut behind later stages, or try fewer cuts (train.freeze_stages), backbones or sizes"
         raise ResourcesError(Problem(place, rule, f"{most / 1e9:g}", fix))
-    if plan.missing:
-        require_room("The cache of maps", sum(file.size for file in plan.missing), plan.missing[0].path.parent)
+    if new := [file for file in plan.missing if file.begun is None]:  # one that was begun has its room already
+        require_room("The cache of maps", sum(file.size for file in new), new[0].path.parent)
     return plan
 
 
@@ -164,7 +175,7 @@ def seconds_of(passes: Iterable[Sequence[MapFile]], device: str) -> float:
         alike = *_cut(last), last.bf16
         if alike not in speeds:
             speeds[alike] = _seconds_an_image(last, device)
-        total += len(last.pack) * speeds[alike]
+        total += max(file.left for file in files) * speeds[alike]
     return total
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from fashion.data.layout import Dataset, Split, read_dataset
 from fashion.data.pack import Pack
+from fashion.data.splits import joined
 from fashion.data.splits.joined import JOINED, joined_pack
 
 
@@ -37,6 +38,23 @@ def test_both_are_in_it_training_images_first(dataset: Dataset, tmp_path: Path) 
     seen.clear()
     assert joined_pack(train, val, tmp_path, lambda *told: seen.append(told)).path == both.path
     assert not seen
+
+
+def test_an_interrupted_one_goes_on(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joined, "_AT_ONCE", 10 * 24 * 24 * 3)  # ten images at a time
+    train, val = packs(dataset, tmp_path)
+
+    def interrupted(done: int, total: int) -> None:
+        if done == 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        joined_pack(train, val, tmp_path, interrupted)
+    told: list[int] = []
+    both = joined_pack(train, val, tmp_path, lambda done, total: told.append(done))
+    assert told == [*range(1, 41), 50, 60, 70, 80, 90, 96, 106, 116, 126, 128]
+    np.testing.assert_array_equal(both.images, np.concatenate([train.images, val.images]))
+    assert len(Pack.open(both.path, verify=True)) == 128
 
 
 def test_a_damaged_one_is_built_again(dataset: Dataset, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fashion.config.trial import TrialConfig
 from fashion.data.batches import Epoch, Worker
+from fashion.data.cache import arrays
 from fashion.data.cache.arrow_files import seal_path
 from fashion.data.cache.entries import entries
 from fashion.data.layout import read_dataset
@@ -279,7 +280,7 @@ def test_a_cache_that_cannot_be_written_is_a_clear_mistake(
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_framed", full)
+    monkeypatch.setattr(arrays, "write_frame", full)
     with pytest.raises(BlockedError, match=r"No space left on device.*FASHION_CACHE"):
         open_or_compute_maps(data.val, configured(demo_root), NO_WEIGHTS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from fashion.model.network import make_backbone
 from fashion.spec.sweep_spec import SweepSpec, load_spec
 from fashion.sweep.foresee import foreseen
 from fashion.sweep.prepare import prepare
-from fashion.training.tail import passes
+from fashion.training.tail import passes, plan
+from fashion.training.tail.plan import MapFile
 
 TEXT = """\
 name: tails
@@ -65,6 +66,29 @@ def test_all_maps_are_computed_beforehand_as_told(load: Load, tmp_path: Path) ->
     again: list[str] = []
     prepare(load(), quiet, say=again.append)
     assert not again
+
+
+def test_what_was_begun_counts_with_what_is_left_of_it(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(label: str, done: int, total: int) -> None:
+        if label.startswith("train maps") and done == 64:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(load("data.flip=0"), interrupted)
+    passes_of: list[list[int]] = []
+
+    def seconds_of(passes: Iterable[Sequence[MapFile]], device: str) -> float:
+        passes_of.extend([file.left for file in files] for files in passes)
+        return real(passes, device)
+
+    class Little:
+        free = 1_500_000  # of the 2.1 MB in all, 1.2 MB are on the disk already
+
+    real = plan.seconds_of
+    monkeypatch.setattr(plan, "seconds_of", seconds_of)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Little)
+    prepare(load("data.flip=0"), quiet)
+    assert passes_of == [[32, 32], [32, 32], [32, 32]]  # of train 64 of 96 are done, of val and its mirrors none
 
 
 def test_features_are_computed_beforehand_in_each_precision_that_trials_need(
