@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fashion.data.layout import Attribute, split_labels
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.training.solved.logistic import LogisticHead, mean_loss, minimum
+from fashion.training.solved.scale import Scale
 
 # Strengths of the L2 penalty on the weights for standardised features, from strong to weak.
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01)
@@ -49,27 +50,17 @@ def probe_heads(
     if features is None:
         raise ValueError("train.init_heads: probe needs the features of the training images (feed.with_cached)")
     rows = np.random.default_rng(0).permutation(len(features))[:MOST_IMAGES]
-    given = model.root(torch.from_numpy(np.ascontiguousarray(features[rows])))
-    mean, deviation = given.mean(0), given.std(0, correction=0)
+    these = model.root(torch.from_numpy(np.ascontiguousarray(features[rows])))
+    mean, deviation = these.mean(0), these.std(0, correction=0)
     # A feature that is nearly always the same must not get a huge weight: it may come alive in training.
-    deviation = deviation.clamp_min(max(LEAST_DEVIATION * float(deviation.mean()), 1e-12))
-    standard = (given - mean) / deviation
-    with torch.no_grad():
-        if isinstance(model.norm, nn.BatchNorm1d):
-            assert model.norm.running_mean is not None, "it is made with statistics"
-            assert model.norm.running_var is not None, "it is made with statistics"
-            model.norm.running_mean.copy_(mean)
-            model.norm.running_var.copy_(deviation.square())
-            mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
+    scale = Scale(mean, deviation.clamp_min(max(LEAST_DEVIATION * float(deviation.mean()), 1e-12)))
+    standard, given = scale.standard(these), scale.behind_norm(model)
     pairs = zip(model.heads, split_labels(attributes, labels[rows]), strict=True)
     for layer, (attribute, columns) in pairs:
         targets = torch.from_numpy(np.ascontiguousarray(columns))
         found = solved(standard, targets, len(attribute.classes))
         if found is not None:
-            assert isinstance(layer, nn.Linear), "the classifier's heads are"
-            with torch.no_grad():
-                layer.weight.copy_(found.weight / deviation)
-                layer.bias.copy_(found.bias - (found.weight / deviation) @ mean)
+            given.give(layer, found)
 
 
 def solved(features: Tensor, targets: Tensor, classes: int) -> LogisticHead | None:

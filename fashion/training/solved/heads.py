@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fashion.config.trial import TrialConfig
 from fashion.data.batches import Batch
@@ -14,6 +14,7 @@ from fashion.model.classifier import MultiHeadClassifier
 from fashion.training.features import Features
 from fashion.training.micro_batches import Criterion
 from fashion.training.solved.logistic import FOLDS, solve_head
+from fashion.training.solved.scale import Scale
 
 
 def solve_heads(
@@ -32,16 +33,8 @@ def solve_heads(
     total = weights.sum()
     mean = (rows * weights[:, None]).sum(0) / total
     variance = ((rows - mean).square() * weights[:, None]).sum(0) / total
-    deviation = variance.sqrt().clamp_min(1e-6)
-    standard = (rows - mean) / deviation
-    if isinstance(model.norm, nn.BatchNorm1d):
-        assert model.norm.running_mean is not None, "it is made with statistics"
-        assert model.norm.running_var is not None, "it is made with statistics"
-        with torch.no_grad():
-            model.norm.running_mean.copy_(mean)
-            model.norm.running_var.copy_(variance)
-        # What the normalisation leaves: its variance is kept from 0, and so are features that never vary.
-        mean, deviation = torch.zeros_like(mean), deviation / (variance + model.norm.eps).sqrt()
+    scale = Scale(mean, variance.sqrt().clamp_min(1e-6))  # of features that never vary, too
+    standard, given = scale.standard(rows), scale.behind_norm(model)
     images, copies = len(features.plain), len(rows) // len(features.plain)
     order = torch.randperm(images, generator=torch.Generator().manual_seed(config.seed))
     fold = (order % FOLDS).repeat(copies).to(device)
@@ -51,10 +44,7 @@ def solve_heads(
         found = solve_head(standard, targets, len(attribute.classes), fold, weights)
         if found is None:
             continue
-        assert isinstance(layer, nn.Linear), "the classifier's heads are"
-        with torch.no_grad():
-            layer.weight.copy_(found.weight / deviation)
-            layer.bias.copy_(found.bias - (found.weight / deviation) @ mean)
+        given.give(layer, found)
         told.append(f"{attribute.name} {found.strength:.3g}")
     return f"L2 strengths by {FOLDS} folds of the training images: {', '.join(told)}"
 

@@ -48,11 +48,12 @@ def test_it_is_the_minimum_that_scipy_finds() -> None:
     assert check_grad(objective, lambda flat: np.zeros_like(flat), found) < 1e-3
 
 
+@pytest.mark.parametrize("size", [1.0, 0.005])  # of features so small that the normalisation's eps counts
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_the_model_takes_the_solution_in_its_own_form(norm: str) -> None:
+def test_the_model_takes_the_solution_in_its_own_form(norm: str, size: float) -> None:
     """Raw features of any scale go into the model; its logits are those of the solution for standardised ones."""
     standard, targets = made()
-    raw = standard * torch.tensor([0.5, 3.0, 1.0, 5.0, 1.0, 2.0]) + torch.arange(6.0)
+    raw = size * (standard * torch.tensor([0.5, 3.0, 1.0, 5.0, 1.0, 2.0]) + torch.arange(6.0))
     labels = torch.stack([targets, (standard[:, 0] > 0).long(), (standard[:, 1] > 0.5).long()], 1).numpy()
     model = MultiHeadClassifier(torch.nn.Identity(), 6, (3, 2), 0.0, feature_norm=norm == "batch").eval()
     probe_heads(model, raw.numpy(), labels, [COLOURS, MARKS])
