@@ -166,18 +166,25 @@ class Pack:
     @classmethod
     def _valid(cls, path: Path, dataset: Dataset, metadata: dict[str, str], verify: bool) -> Pack | None:
         """The pack if its file is whole and of this data set, None if it must be built."""
+        split = dataset.splits[metadata["split"]]
+        return cls.open_if_of(path, metadata, split.images, split.labels, verify)
+
+    @classmethod
+    def open_if_of(
+        cls, path: Path, metadata: dict[str, str], names: Sequence[str], labels: NDArray[np.int64] | None, verify: bool
+    ) -> Pack | None:
+        """The pack if its file is whole and holds just this, None if it must be built."""
         if not path.exists():
             return None
         try:
             pack = cls.open(path, verify)
         except DataError:
             return None  # a damaged cache is rebuilt, never a reason to stop
-        split = dataset.splits[metadata["split"]]
-        if pack.labels is None or split.labels is None:
-            same_labels = pack.labels is split.labels
+        if pack.labels is None or labels is None:
+            same_labels = pack.labels is labels
         else:
-            same_labels = np.array_equal(pack.labels, split.labels)
-        return pack if pack.metadata == metadata and pack.names == list(split.images) and same_labels else None
+            same_labels = np.array_equal(pack.labels, labels)
+        return pack if pack.metadata == metadata and pack.names == list(names) and same_labels else None
 
 
 def _form_as_metadata(form: Form) -> dict[str, str]:

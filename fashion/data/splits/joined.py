@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fashion.data.contents import default_cache_dir
 from fashion.data.images import Progress
 from fashion.data.pack import Pack, begin_pack
-from fashion.errors import BlockedError, DataError
+from fashion.errors import BlockedError
 from fashion.files import KernelLock
 
 JOINED = "train+val"  # the split that such a cache says it is of
@@ -36,13 +36,13 @@ def joined_pack(
     folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     prefix = f"{metadata['fingerprint']}-train-"
     path = folder / train.path.name.replace(prefix, f"{metadata['fingerprint']}-{JOINED}-", 1)
-    found = _valid(path, metadata, names, labels, verify)
+    found = Pack.open_if_of(path, metadata, names, labels, verify)
     if found is not None:
         return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with KernelLock(f"{path}.lock"):
-            found = _valid(path, metadata, names, labels, verify)
+            found = Pack.open_if_of(path, metadata, names, labels, verify)
             if found is None:
                 _build(path, train, val, rows, names, labels, metadata, progress)
     except OSError as error:
@@ -50,20 +50,6 @@ def joined_pack(
             f"The image cache can't be written in {folder}: {error}. Set FASHION_CACHE to a folder with room."
         ) from error
     return found if found is not None else Pack.open(path)
-
-
-def _valid(
-    path: Path, metadata: dict[str, str], names: list[str], labels: NDArray[np.int64], verify: bool
-) -> Pack | None:
-    if not path.exists():
-        return None
-    try:
-        pack = Pack.open(path, verify)
-    except DataError:
-        return None  # a damaged cache is rebuilt, never a reason to stop
-    same = pack.metadata == metadata and pack.names == names
-    same = same and pack.labels is not None and np.array_equal(pack.labels, labels)
-    return pack if same else None
 
 
 def _build(

@@ -1,4 +1,4 @@
-"""Features on one scale, on which a convex problem is solved quickly, and heads that are given what was solved there."""
+"""Features on one scale, on which a convex problem is solved quickly, and heads that take what was solved there."""
 
 from __future__ import annotations
 
