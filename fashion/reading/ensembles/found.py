@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fashion.errors import CheckpointError, Problem, RunError
 from fashion.reading.cost import images_per_second, parameters_of
-from fashion.reading.sweep_outcomes import predictions_of
-from fashion.reading.validation_files import fetched, read_labels, read_probabilities
+from fashion.reading.trial_predictions import Lacking, each_read
+from fashion.reading.validation_files import read_labels, read_probabilities
 from fashion.record.ranking import Ranked, best, ranking
 from fashion.record.run import Run
 from fashion.record.trial import trained_on_val
@@ -30,7 +30,6 @@ from fashion.statistics.paired import MetricDifference, metric_differences
 if TYPE_CHECKING:
     from fashion.bucket.address import Address
 
-NAMED = 8  # trials that a sentence names before it counts the rest
 SAME = "The runs of an ensemble must have been validated on the same images with the same labels"
 
 
@@ -163,37 +162,26 @@ def _models_of(
     run: Run, address: Address | None, several: bool, left_out: list[str]
 ) -> tuple[list[_Model], list[HeadLabels], list[str]]:
     """The trials of one run that have predictions, the labels, and the images. What is missing goes to `left_out`."""
-    attributes = attributes_of(run.manifest["attributes"])
-    ranked = ranking(run) or [best(run)]  # which raises where there is none
+    lacking = Lacking()
+    scored: list[Ranked] = []
+    for each in ranking(run) or [best(run)]:  # which raises where there is none
+        if trained_on_val(each.config):
+            lacking.add("no validation score, as it was trained on those images", each.trial)
+        else:
+            scored.append(each)
     kept = _weights_there(run, address)
     models: list[_Model] = []
-    listed: Any = None
     heads: list[HeadLabels] = []
-    lacking: dict[str, list[int]] = {}
-    for each, path in zip(ranked, fetched(run, address, map(predictions_of, ranked)), strict=True):
-        if trained_on_val(each.config):
-            lacking.setdefault("no validation score, as it was trained on those images", []).append(each.trial)
-            continue
-        if not path.is_file():
-            lacking.setdefault("no validation predictions", []).append(each.trial)
-            continue
-        try:
-            images, _ = read_probabilities(path, attributes)
-        except RunError:
-            lacking.setdefault("damaged validation predictions", []).append(each.trial)
-            continue
-        if listed is None:
-            listed, heads = images, _heads(run, each, address, images)
-        if not images.equals(listed):
-            lacking.setdefault("predictions of other images", []).append(each.trial)
-            continue
-        member = kept(each)
+    listed: list[str] = []
+    for found in each_read(run, scored, address, lacking):
+        if not models:
+            heads, listed = _heads(run, found.ranked, address, found.images), found.images.to_pylist()
+        member = kept(found.ranked)
         if not member:
-            lacking.setdefault("no weights any more", []).append(each.trial)
-        models.append(_Model(run, each, path, None, member))
-    of = f" of {run.name}" if several else ""
-    left_out += (f"{_named(numbers)}{of} {_has(numbers)} {what}" for what, numbers in lacking.items())
-    return models, heads, [] if listed is None else listed.to_pylist()
+            lacking.add("no weights any more", found.ranked.trial)
+        models.append(_Model(run, found.ranked, found.path, None, member))
+    left_out += lacking.sentences(f" of {run.name}" if several else "")
+    return models, heads, listed
 
 
 def _weights_there(run: Run, address: Address | None) -> Callable[[Ranked], bool]:
@@ -247,13 +235,3 @@ def _require_same(
             rule = f"the labels of {head.name} are not those of {first.name}"
             raise RunError(Problem(other.location, rule, fix=SAME))
     return None if images == own_images else order
-
-
-def _named(numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, sorted(numbers)[:NAMED]))
-    more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
-    return f"trial{'s' if len(numbers) > 1 else ''} {shown}{more}"
-
-
-def _has(numbers: Sequence[int]) -> str:
-    return "have" if len(numbers) > 1 else "has"
