@@ -18,7 +18,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fashion.data.cache.arrow_files import check_seal, positions, seal_path, write_frame, write_seal, zeros
+from fashion.data.cache.arrow_files import (
+    check_seal,
+    positions,
+    seal_path,
+    temporary_path,
+    write_frame,
+    write_seal,
+    zeros,
+)
 from fashion.data.cache.entries import make_room
 from fashion.data.cache.use import keep_open
 from fashion.data.contents import require_room
@@ -119,7 +127,7 @@ class Unfinished:
             return left
         make_room(what, rows.size, path)
         require_room(what, rows.size, path.parent)
-        temporary = _temporary(path)
+        temporary = temporary_path(path)
         columns = {**(others or {}), SUMS: pa.array(np.zeros(rows.count, np.uint32)), column: rows.empty()}
         try:
             sums_at, rows_at = write_frame(temporary, columns, (SUMS, column), metadata)
@@ -134,8 +142,8 @@ class Unfinished:
     def left(cls, path: Path, column: str, rows: Rows) -> Self | None:
         """The file as an interrupted process has left it; None where there is nothing that can be used."""
         try:
-            check_seal(_temporary(path))
-            with pa.memory_map(str(_temporary(path))) as source:
+            check_seal(temporary_path(path))
+            with pa.memory_map(str(temporary_path(path))) as source:
                 batch = pa.ipc.open_file(source).get_batch(0)
                 alike = len(batch) == rows.count and batch.column(column).type == rows.empty().type
             return cls._mapped(path, column, rows) if alike else None
@@ -144,7 +152,7 @@ class Unfinished:
 
     @classmethod
     def _mapped(cls, path: Path, column: str, rows: Rows) -> Self:
-        temporary = _temporary(path)
+        temporary = temporary_path(path)
         sums_at, rows_at = positions(temporary, (SUMS, column))
         mapped = np.memmap(temporary, rows.dtype, "r+", rows_at, (rows.count, *rows.shape))
         return cls(path, temporary, column, mapped, np.memmap(temporary, np.uint32, "r+", sums_at, (rows.count,)))
@@ -183,7 +191,3 @@ class Unfinished:
         """Remove what was written."""
         self.temporary.unlink(missing_ok=True)
         seal_path(self.temporary).unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")  # one name, held by the lock

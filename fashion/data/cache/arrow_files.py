@@ -87,6 +87,11 @@ def seal_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.seal")
 
 
+def temporary_path(path: Path) -> Path:
+    """Where a cache file is while it is being written: always the same place, held by the file's lock."""
+    return path.with_name(f".{path.name}.tmp")
+
+
 def _frame_digest(path: Path, start: int, length: int) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fashion.data.cache.arrow_files import check_seal, seal_path
+from fashion.data.cache.arrow_files import check_seal, seal_path, temporary_path
 from fashion.data.cache.use import unused, use_path
 from fashion.errors import BlockedError, Problem, UserError, nearest
 
@@ -66,7 +66,7 @@ def remove(entry: CacheEntry) -> bool:
     with unused(entry.path) as free:
         if not free:
             return False
-        temporary = entry.path.with_name(f".{entry.path.name}.tmp")
+        temporary = temporary_path(entry.path)
         # The file first: a seal without one says nothing, a file without its seal is made anew.
         for path in (entry.path, temporary, seal_path(temporary), seal_path(entry.path), use_path(entry.path)):
             path.unlink(missing_ok=True)
@@ -145,8 +145,8 @@ def _entry(path: Path) -> CacheEntry | None:
     """The entry of a file, whole or half written; None where it has gone meanwhile."""
     parts = _FILE.fullmatch(path.name)
     assert parts is not None, "_files looks at the names"
-    temporary, size, times = path.with_name(f".{path.name}.tmp"), 0, [0.0]
-    for each in (path, temporary, use_path(path)):
+    size, times = 0, [0.0]
+    for each in (path, temporary_path(path), use_path(path)):
         with suppress(FileNotFoundError):
             status = each.stat()
             size += status.st_size
