@@ -34,7 +34,7 @@ from fashion.model.network import complete_row
 from fashion.model.parts.cut import map_shape
 from fashion.model.precision import Setting, computes_bf16
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 ROUNDS = 4
 # More rounds while the two fastest settings are this close: at most this many, and this many seconds in all.
 CLOSE, MOST_ROUNDS, LONGEST = 1.2, 16, 4.0
@@ -51,8 +51,9 @@ CPU_PIXELS = 530_000
 
 @dataclass(frozen=True)
 class Measured:
-    """`seconds` a training step (the median) and of the `first` one, which compiles; the mean `loss` over the steps; on
-    a GPU the most memory that a step needed, in GB. All infinite for a setting that ran out of memory."""
+    """`seconds` a training step (the median) and of the `first` one, which compiles; the mean `loss` over the steps
+    that all settings have made; on a GPU the most memory that a step needed, in GB. All infinite for a setting that ran
+    out of memory."""
 
     seconds: float
     first: float
@@ -173,8 +174,10 @@ def measure(
                 seconds[setting].append(time.perf_counter() - started)
             least = min(map(statistics.median, seconds.values()), default=0.0)
             running = {s: steps for s, steps in running.items() if statistics.median(seconds[s]) <= FAR * least}
+    # Of the steps that all have made: losses fall from step to step, and a slow setting has made few.
+    shared = min(map(len, losses.values()), default=0)
     for setting in seconds:
-        middle, mean = statistics.median(seconds[setting]), statistics.fmean(losses[setting])
+        middle, mean = statistics.median(seconds[setting]), statistics.fmean(losses[setting][:shared])
         found[setting] = replace(found[setting], seconds=middle, loss=mean)
     return found
 

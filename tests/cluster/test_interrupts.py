@@ -13,6 +13,7 @@ import pytest
 
 from fashion.cluster import interrupts
 from fashion.cluster.interrupts import caused_by_interrupt, deferred, first_asks, hangups_blocked, interruptible
+from fashion.data.cache.entries import entries
 from fashion.data.layout import read_dataset
 from fashion.data.pack import Pack
 
@@ -142,13 +143,21 @@ def test_a_library_may_replace_an_interrupt() -> None:
     assert not caused_by_interrupt(ImportError("no module"))
 
 
-def test_a_cache_that_was_being_built_leaves_nothing(demo_root: Path, tmp_path: Path) -> None:
+def test_a_cache_that_was_being_built_is_no_cache_and_is_gone_on_with(demo_root: Path, tmp_path: Path) -> None:
     dataset = read_dataset(demo_root)
 
     def progress(done: int, total: int) -> None:
         assert list(tmp_path.glob(".*.tmp"))
-        signal.raise_signal(signal.SIGTERM)
+        if done == 10:
+            signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt), interruptible():
         Pack.open_or_build(dataset, "train", 16, cache_dir=tmp_path, progress=progress)
-    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+    assert not list(tmp_path.glob("*.arrow"))
+    (entry,) = entries(tmp_path)
+    assert not entry.whole
+    assert not entry.in_use
+    pack = Pack.open_or_build(dataset, "train", 16, cache_dir=tmp_path)
+    assert len(Pack.open(pack.path, verify=True)) == len(dataset.splits["train"])
+    kept = {path.name.removeprefix(pack.path.name) for path in tmp_path.iterdir()}
+    assert kept == {"", ".lock", ".seal", ".used"}

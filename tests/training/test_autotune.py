@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,20 @@ def test_what_does_not_fit_into_the_memory_is_refused(tmp_path: Path, monkeypatc
         choose(configured(), (3, 2), CPU, tmp_path, 100)
     with pytest.raises(ResourcesError):  # as the finding says
         choose(configured(), (3, 2), CPU, tmp_path, 100)
+
+
+def test_losses_are_compared_over_the_steps_that_all_have_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slowest is soon measured no further, while the losses of the others go on falling."""
+
+    def steps(config: Any, counts: Any, device: Any, setting: Setting, count: int, side: int) -> Iterator[float]:
+        for loss in range(100, 0, -1):
+            time.sleep(0.05 if setting == LAST else 0.001)
+            yield float(loss)
+
+    monkeypatch.setattr(autotune, "_steps", steps)
+    found = measure(configured(), (3, 2), CPU, [LAST, NCHW, BF16])
+    assert {setting: measured.loss for setting, measured in found.items()} == dict.fromkeys((LAST, NCHW, BF16), 99.5)
+    assert fastest(found) != LAST
 
 
 def test_one_process_measures_and_the_others_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
