@@ -13,11 +13,12 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from fashion.errors import Problem, RunError
 
@@ -26,6 +27,7 @@ LACKING = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EN
 LOCK_LOOK_SECONDS = 0.02
 CONTROL_GROUP = Path("/sys/fs/cgroup")  # a container sees its own there
 
+Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 _told = set[tuple[int, str]]()  # file systems and the features that they lack
 
@@ -204,6 +206,18 @@ def usable_cpus() -> int:
     time (half a CPU is one)."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(math.ceil(min(float(bound), _quota())), 1)
+
+
+def submitted(pool: ThreadPoolExecutor, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
+    """As `pool.submit`, of a pool that is open. Raises SystemExit where Python itself is ending.
+
+    It then closes every pool, while threads other than the main one go on: a trial whose process is told to end has not
+    failed.
+    """
+    try:
+        return pool.submit(work, *arguments)
+    except RuntimeError as error:
+        raise SystemExit(f"Python is ending: {error}") from error
 
 
 def visible_gpus() -> int:

@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -282,3 +284,29 @@ def test_rights_are_given_back_where_there_are_some(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "chmod", raising(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"):
         restore_rights(path, mode)
+
+
+def test_work_that_python_s_end_refuses_ends_its_thread_without_an_error() -> None:
+    """As a trial's, whose process is told to end while it trains."""
+    code = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from fashion.files import submitted
+
+pool = ThreadPoolExecutor(1)
+begun = threading.Event()
+
+def train():
+    try:
+        while True:
+            submitted(pool, int).result()
+            begun.set()
+    except SystemExit as end:
+        print(end, flush=True)
+
+threading.Thread(target=train).start()
+begun.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("Python is ending: cannot schedule new futures"), done
+    assert (done.returncode, done.stderr) == (0, "")

@@ -24,6 +24,7 @@ from fashion.data.lists import MISSING
 from fashion.data.pack import Pack
 from fashion.data.views import CENTRE, CropView, crop, places_of
 from fashion.errors import UserError
+from fashion.files import submitted
 
 CPU = torch.device("cpu")
 
@@ -234,7 +235,7 @@ def prefetched(
     with ThreadPoolExecutor(ahead) as threads:
         waiting: deque[Future[Callable[[], tuple[Tensor, Tensor]]]] = deque()
         for rows in batches:
-            waiting.append(threads.submit(gather, rows))
+            waiting.append(submitted(threads, gather, rows))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()()
         while waiting:

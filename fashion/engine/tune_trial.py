@@ -26,6 +26,7 @@ from fashion.data.batches import Worker
 from fashion.engine.messages import Began, Blocked, Failed, Moving, TrialMessage, message_of, to_result
 from fashion.engine.worker_group import run_in_slot
 from fashion.errors import Leaving, Superseded, refusal
+from fashion.files import submitted
 from fashion.training.task import SharedInputs, Task
 from fashion.training.worker import describe_failure, trial_reports
 
@@ -89,7 +90,7 @@ class Courier:
     def send(self, message: TrialMessage) -> None:
         """Returns when the message before this one was acted on."""
         self._settle()
-        self._sending = self._thread.submit(_send, message)
+        self._sending = submitted(self._thread, _send, message)
 
     def require_wanted(self) -> None:
         """Raise GeneratorExit, as closing the trial's generator does, if the trial was stopped."""

@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from fashion.config.trial import TrialConfig
 from fashion.data.batches import Worker
+from fashion.files import submitted
 from fashion.model.classifier import MultiHeadClassifier
 from fashion.model.pretrained.resolved_weights import ResolvedWeights
 from fashion.record.trial import EpochReport
@@ -92,7 +93,7 @@ class Saver:
         # Both in one call: what occurs twice is copied once.
         plain, weights = _copied((to_plain(last), best.weights if best is not None else {}), {})
         copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-        return self.thread.submit(_write, self.folder, at, plain, weights, copied, best, self.uploads)
+        return submitted(self.thread, _write, self.folder, at, plain, weights, copied, best, self.uploads)
 
     def delivered(self, wait: bool = False) -> Iterator[TrialEvent]:
         """Within an epoch: the reports that may be recorded, in order, and notes; with `wait` until the loop may go on.
