@@ -217,7 +217,19 @@ def submitted(pool: ThreadPoolExecutor, work: Callable[..., Result], *arguments:
     try:
         return pool.submit(work, *arguments)
     except RuntimeError as error:
+        if not _python_is_ending():
+            raise  # somebody has closed this pool alone, which is a mistake
         raise SystemExit(f"Python is ending: {error}") from error
+
+
+def _python_is_ending() -> bool:
+    """Whether even a new pool takes no work any more."""
+    with ThreadPoolExecutor(1) as fresh:
+        try:
+            fresh.submit(int)
+        except RuntimeError:
+            return True
+    return False
 
 
 def visible_gpus() -> int:

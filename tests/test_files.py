@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from fashion.files import (
     remove_tree,
     rename_folder,
     restore_rights,
+    submitted,
     sync_folder,
     write_atomic,
 )
@@ -310,3 +312,10 @@ begun.wait()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("Python is ending: cannot schedule new futures"), done
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_work_for_a_pool_that_was_closed_is_a_mistake() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert submitted(pool, int, "7").result() == 7
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        submitted(pool, int)
